@@ -1,0 +1,20 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from ablate.algorithms import dpo, ppo
+from ablate.algorithms.base import Method
+from ablate.errors import Location, UnknownNameError
+
+METHODS: dict[str, Method] = {
+    "dpo": dpo.METHOD,
+    "ppo": ppo.METHOD,
+}
+
+
+def find_method(name: str, *, location: Location | None = None) -> Method:
+    """Return the method called ``name``; raises UnknownNameError with the nearest name."""
+    method = METHODS.get(name)
+    if method is None:
+        raise UnknownNameError("algorithm", name, METHODS, location=location)
+    return method

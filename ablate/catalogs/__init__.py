@@ -1,0 +1,1 @@
+"""Names to facts, as YAML: datasets, models, suites. Light: no torch."""

@@ -1,0 +1,371 @@
+"""The catalog of datasets: where each comes from, how its rows are read, what the study did, its traps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.loading import Strict, load_folder
+from ablate.errors import DataError, UnknownNameError, UsageError
+
+Format = Literal["preference", "instruction", "prompts", "documents"]
+LabelKind = Literal["human", "ai", "construction"]
+Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
+PairingPolicy = Literal["best-vs-random", "best-vs-worst", "all-pairs", "adjacent", "random"]
+
+
+class HHOptions(Strict):
+    """Options of ``hh_rlhf``: transcripts of two dialogues that share their first turns."""
+
+    parsing: Literal["anchored", "bare"] = "anchored"
+    """``anchored`` cuts at a blank line followed by ``Human:`` or ``Assistant:``; ``bare`` (the study) anywhere."""
+
+
+class UltraFeedbackRawOptions(Strict):
+    """Options of ``ultrafeedback_raw``: four completions with aspect ratings."""
+
+    label: Literal["mean-aspects", "overall"] | Aspect = "mean-aspects"
+    """Which score ranks the completions: the mean of the four aspect ratings, GPT-4's overall score, one aspect."""
+    overall_ten: Literal["as-released", "drop-response", "one"] = "as-released"
+    """``overall`` only: a 10 beside a mean aspect rating of at most 2 is a 1 that the released file writes as 10."""
+
+
+class UltraFeedbackBinarizedOptions(Strict):
+    """Options of ``ultrafeedback_binarized``: one chosen and one rejected response with scores."""
+
+
+class NectarOptions(Strict):
+    """Options of ``nectar``: seven ranked answers."""
+
+    chosen: Literal["first", "top-4"] = "first"
+    """``first``: rank 1 is best (the study). ``top-4``: ranks 1-4 are equally good, the rest equally bad."""
+
+
+class SHPOptions(Strict):
+    """Options of ``shp``: two comments on a post and their votes."""
+
+    minimum_score_ratio: float = Field(default=1.0, ge=1.0)
+    """Rows with a smaller ratio of votes are dropped; the dataset's authors recommend 2, the study used all."""
+
+
+class MessagesOptions(Strict):
+    """Options of ``messages``: rows that hold one conversation."""
+
+    column: str = "messages"
+
+
+class PromptsOptions(Strict):
+    """Options of ``prompts``: rows that hold one prompt, a string or messages."""
+
+    column: str = "prompt"
+
+
+class ChosenAsInstructionOptions(Strict):
+    """Options of ``chosen_as_instruction``: the responses of a preference set as conversations for SFT."""
+
+    of: str
+    """The preference converter that reads the rows."""
+    options: Mapping[str, Any] = {}
+    """That converter's own options."""
+    responses: Literal["best", "all"] = "best"
+    """``best``: the best response of each row, one conversation a row. ``all``: every response (for pretraining)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_inner(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "of" in value:
+            inner = {key: options for key, options in CONVERTER_OPTIONS.items() if key in PREFERENCE_CONVERTERS}
+            return {**value, "options": _resolve(value["of"], value.get("options", {}), inner)}
+        return value
+
+
+class ByFileOptions(Strict):
+    """Options of ``by_file``: files of different schemas in one set, each read by a converter of its own."""
+
+    files: Mapping[str, Mapping[str, Any]]
+    """Relative file name to ``{converter, options}``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_inner(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not isinstance(value.get("files"), Mapping):
+            return value
+        files = {}
+        for name, part in value["files"].items():
+            if not isinstance(part, Mapping) or not set(part) <= {"converter", "options"} or "converter" not in part:
+                raise ValueError(f"{name}: needs 'converter' and may have 'options', nothing else")
+            known = {key: options for key, options in CONVERTER_OPTIONS.items() if key != "by_file"}
+            resolved = _resolve(part["converter"], part.get("options", {}), known)
+            files[name] = {"converter": part["converter"], "options": resolved}
+        return {**value, "files": files}
+
+
+CONVERTER_OPTIONS: dict[str, type[Strict]] = {
+    "hh_rlhf": HHOptions,
+    "ultrafeedback_raw": UltraFeedbackRawOptions,
+    "ultrafeedback_binarized": UltraFeedbackBinarizedOptions,
+    "nectar": NectarOptions,
+    "shp": SHPOptions,
+    "messages": MessagesOptions,
+    "prompts": PromptsOptions,
+    "chosen_as_instruction": ChosenAsInstructionOptions,
+    "by_file": ByFileOptions,
+}
+"""Converter name to the options it takes; the functions of the same names are in ``ablate.data.converters``."""
+
+CONVERTER_REVISIONS: dict[str, int] = dict.fromkeys(CONVERTER_OPTIONS, 1)
+"""Raised when a converter's rows change: the datasets it makes are then made again."""
+
+PREFERENCE_CONVERTERS = ("hh_rlhf", "ultrafeedback_raw", "ultrafeedback_binarized", "nectar", "shp")
+
+
+class Pairing(Strict):
+    """How pairs are drawn from k responses; in YAML a bare policy name is shorthand."""
+
+    policy: PairingPolicy = "best-vs-random"
+    minimum_gap: float = Field(default=0.0, ge=0.0)
+    """Pairs with a smaller gap are not made; in the scores' own unit, or in ranks where there are only ranks."""
+    ties: Literal["drop", "keep"] = "drop"
+    """Whether two responses with equal labels may form a pair (the study kept them where its code did)."""
+    seed: int = 42
+
+
+class Split(Strict):
+    """The part of a set that has only one file; every prompt is wholly in one part."""
+
+    by: Literal["prompt", "opening"] = "prompt"
+    """``prompt``: all turns before the response. ``opening``: up to the first user turn, for dialogues cut at
+    several places, whose longer prompts contain the shorter ones."""
+    part: Literal["train", "heldout"]
+    heldout_share: float = Field(gt=0.0, lt=1.0)
+    seed: int = 0
+
+
+class PocketSource(Strict):
+    """Made by a pocket stage; the values are the configuration of that stage."""
+
+    what: Literal["corpus", "instructions", "preferences"]
+    name: str | None = None
+    n: int = Field(gt=0)
+    split: Literal["train", "validation", "test"] = "train"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _named(self) -> PocketSource:
+        if (self.what == "preferences") != (self.name is not None):
+            raise ValueError("name is written for what: preferences, and only there")
+        return self
+
+
+class HubSource(Strict):
+    """A dataset repository of the Hugging Face hub at a pinned revision."""
+
+    id: str
+    revision: str = Field(min_length=40, max_length=40)
+    config: str | None = None
+    split: str | None = None
+    files: tuple[str, ...] = Field(min_length=1)
+
+
+class Source(Strict):
+    """Where the rows are: exactly one of ``pocket``, ``files`` (under the data root), ``hub``."""
+
+    pocket: PocketSource | None = None
+    files: tuple[str, ...] | None = None
+    hub: HubSource | None = None
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        given = [name for name in ("pocket", "files", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of pocket, files, hub is needed (found {', '.join(given) or 'none'})")
+        if self.files is not None:
+            for name in self.files:
+                if not name or name.startswith("/") or ".." in Path(name).parts:
+                    raise ValueError(f"{name!r} is not a relative file name under the data root")
+            if len(set(self.files)) != len(self.files) or not self.files:
+                raise ValueError("files must be a non-empty list of different names")
+        return self
+
+
+class DatasetEntry(Strict):
+    """One dataset of the catalog; the ``converter_options`` are complete, defaults included."""
+
+    name: str
+    title: str
+    format: Format
+    source: Source
+    converter: str | None = None
+    converter_options: Mapping[str, Any] = {}
+    split: Split | None = None
+    pairing: Pairing = Pairing()
+    heldout: str | None = None
+    """The catalog's name of the held-out rows of this set, where there are any."""
+    label_kind: LabelKind | None = None
+    licence: str
+    study: str | None = None
+    """What Ivison et al. (2024) did with this set."""
+    traps: tuple[str, ...] = ()
+
+    @field_validator("traps", mode="before")
+    @classmethod
+    def _traps(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("pairing", mode="before")
+    @classmethod
+    def _pairing_shorthand(cls, value: Any) -> Any:
+        return {"policy": value} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_options(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(value.get("converter"), str):
+            given = value.get("converter_options", {})
+            return {**value, "converter_options": _resolve(value["converter"], given, CONVERTER_OPTIONS)}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetEntry:
+        if self.format == "documents":
+            if self.converter is not None:
+                raise ValueError("documents are read as they are: no converter")
+        elif self.converter is None:
+            raise ValueError(f"a converter is needed; allowed: {', '.join(CONVERTER_OPTIONS)}")
+        if self.format == "preference" and self.converter not in (*PREFERENCE_CONVERTERS, "by_file"):
+            raise ValueError(f"{self.converter} makes no preferences; allowed: {', '.join(PREFERENCE_CONVERTERS)}")
+        if (self.format == "preference") != (self.label_kind is not None):
+            raise ValueError("label_kind is written for preference sets, and only for those")
+        return self
+
+    def converter_revisions(self) -> dict[str, int]:
+        """Return the revision of every converter that reads rows of this entry, wrapped ones included."""
+        if self.converter is None:
+            return {}
+        return {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+
+    def pocket_config(self) -> dict[str, Any] | None:
+        """Return the configuration of the pocket stage that makes the rows; None for files and hub sets."""
+        if self.source.pocket is None:
+            return None
+        values: dict[str, Any] = self.source.pocket.model_dump(mode="json", exclude_none=True)
+        return values
+
+    def stage_config(
+        self,
+        files: Mapping[str, str] | None = None,
+        *,
+        max_examples: int | None = None,
+        seed: int = 42,
+        cap: Literal["after-filter", "before-filter"] = "after-filter",
+    ) -> dict[str, Any]:
+        """Return the configuration (identity) of the dataset stage for this entry.
+
+        ``files`` are relative names with their sha256 (:func:`file_digests`), empty for pocket sets, whose rows
+        come from an input. Settings that cannot matter are left out: no sampling seed without a sample, no
+        pairing where nothing is paired.
+        """
+        config: dict[str, Any] = {
+            "format": self.format,
+            "converter": self.converter,
+            "converter_options": _plain(self.converter_options),
+            "files": dict(sorted((files or {}).items())),
+            "split": self.split.model_dump(mode="json") if self.split else None,
+            "max_examples": max_examples,
+        }
+        if max_examples is not None:
+            config |= {"seed": seed, "cap": cap}
+        if self.format == "preference":
+            config["pairing"] = self.pairing.model_dump(mode="json")
+        return config
+
+
+def datasets(*folders: Path) -> dict[str, DatasetEntry]:
+    """Return the catalog, name to entry: the package's own and the YAML files of ``folders``."""
+    return _load((Path(__file__).with_suffix(""), *folders))
+
+
+def file_digests(entry: DatasetEntry, root: Path | None, cache: DigestCache) -> dict[str, str]:
+    """Return the sha256 of every file of ``entry`` under the data root, relative name to digest.
+
+    A pocket set has no files. A missing file is a :class:`DataError`.
+    """
+    if entry.source.hub is not None:
+        raise UsageError(
+            f"dataset {entry.name!r} is on the hub ({entry.source.hub.id}), which can't be read yet",
+            hint="download its files and write an entry with source: {files: [...]}",
+        )
+    needed_by = f"dataset {entry.name!r}"
+    return {name: cache.of_file(locate(name, root, needed_by)) for name in entry.source.files or ()}
+
+
+def locate(name: str, root: Path | None, needed_by: str) -> Path:
+    """Return the path of a data file; :class:`DataError` says what to put where when it is not there."""
+    if root is None:
+        raise DataError(
+            f"{needed_by} needs the file {name}, and no data root is set",
+            hint="set ABLATE_DATA (or data.root) to a folder that holds files under these relative names",
+        )
+    path = root / name
+    if not path.is_file():
+        raise DataError(
+            f"{needed_by} needs the file {path}, which is not there",
+            hint=f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
+        )
+    return path
+
+
+@functools.cache
+def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
+    entries = load_folder(folders, DatasetEntry)
+    for entry in entries.values():
+        if entry.heldout is not None and entry.heldout not in entries:
+            raise UnknownNameError(f"dataset (heldout of {entry.name!r})", entry.heldout, entries)
+    return entries
+
+
+def _resolve(converter: Any, options: Any, known: Mapping[str, type[Strict]]) -> dict[str, Any]:
+    if converter not in known:
+        error = UnknownNameError("converter", str(converter), known)
+        raise ValueError(str(error))
+    if not isinstance(options, Mapping):
+        raise ValueError(f"the options of {converter} are a mapping (found {options!r})")
+    model = known[converter]
+    try:
+        return model.model_validate(dict(options)).model_dump(mode="json")
+    except ValidationError as error:
+        raise ValueError(_option_message(error, str(converter), model)) from error
+
+
+def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a converter and those it hands rows to."""
+    yield name
+    if name == "chosen_as_instruction":
+        yield options["of"]
+    elif name == "by_file":
+        for part in options["files"].values():
+            yield from _converters(part["converter"], part["options"])
+
+
+def _option_message(error: ValidationError, converter: str, model: type[Strict]) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return str(UnknownNameError(f"option of converter {converter}", key, model.model_fields))
+    return f"option {key!r} of converter {converter}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

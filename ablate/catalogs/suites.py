@@ -1,0 +1,426 @@
+"""Evaluation suites: what is asked of a policy or a reward model, how it is decoded, and how it is graded.
+
+A suite is written in YAML (``evals/*.yaml``), closed and typed here, and split into two identities: what is
+generated (:meth:`Suite.generation_config`) and how that is graded (:meth:`Suite.grading_config`). Two suites with
+the same prompts and decoding share one generate stage; a change of grader never generates again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ablate.catalogs.loading import Closed
+from ablate.catalogs.suite_yaml import Located, located_error, merge, read_located
+from ablate.errors import Location, SpecError, UnknownNameError
+
+Category = Literal[
+    "factuality",
+    "reasoning",
+    "coding",
+    "truthfulness",
+    "safety",
+    "instruction-following",
+    "chat",
+    "gold",
+    "reward",
+]
+Subject = Literal["policy", "reward_model"]
+Engine = Literal["items", "choices", "lm-eval", "pairs", "best-of-n"]
+
+_SUBJECT_OF_ENGINE: dict[str, str] = {
+    "items": "policy",
+    "choices": "policy",
+    "lm-eval": "policy",
+    "pairs": "reward_model",
+    "best-of-n": "reward_model",
+}
+
+
+class Decoding(Closed):
+    """How responses are drawn; temperature 0 is greedy. The batch size is no part of it."""
+
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    samples: int = Field(default=1, ge=1, description="responses drawn for each prompt")
+    max_new_tokens: int = Field(default=512, ge=1)
+    stop: tuple[str, ...] = Field(default=(), description="strings that end a response; they are cut off")
+    plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, once for each prompt, and no other value is asked for."""
+        return (self.temperature, self.top_p, self.samples, self.seed) == (0.0, 1.0, 1, 0)
+
+    def identity(self, *, chat: bool) -> dict[str, Any]:
+        """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
+        values = self.model_dump(mode="json", exclude={"plain_stop"})
+        return values if chat else values | {"stop": [*self.stop, *self.plain_stop]}
+
+    @model_validator(mode="after")
+    def _greedy_is_single(self) -> Decoding:
+        if self.temperature == 0.0 and self.samples > 1:
+            raise PydanticCustomError("greedy_samples", "samples must be 1 at temperature 0: all would be equal")
+        return self
+
+
+class PocketData(Closed):
+    """Items of the pocket world; made by a stage of its own."""
+
+    what: Literal["items", "pairs"] = "items"
+    name: str = Field(default="all", description="a skill, or all of them")
+    n: int = Field(ge=1, description="items or pairs of each skill")
+    split: Literal["validation", "test"] = "test"
+    seed: int = Field(default=0, ge=0)
+
+
+class Data(Closed):
+    """Where the prompts come from: the pocket world, or files under the data root."""
+
+    pocket: PocketData | None = None
+    files: tuple[str, ...] = Field(default=(), description="paths relative to the data root, '/' between parts")
+
+    @field_validator("files")
+    @classmethod
+    def _relative(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise PydanticCustomError("not_relative", "{name} must be a path below the data root", {"name": name})
+        return files
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if (self.pocket is None) == (not self.files):
+            raise PydanticCustomError("one_source", "give either pocket or files")
+        return self
+
+
+class NoOptions(Closed):
+    """Takes no options."""
+
+
+class PocketGraderOptions(Closed):
+    """Options of the pocket grader."""
+
+    skills: tuple[str, ...] | None = Field(default=None, description="grade these skills only; null: all")
+    measure: Literal["correct", "gold"] = "correct"
+
+
+class Gsm8kPromptOptions(Closed):
+    """Few-shot chain of thought as in the study (Wei et al. 2022, table 20)."""
+
+    shots: int = Field(default=8, ge=0, le=8)
+
+
+class MmluPromptOptions(Closed):
+    """Multiple choice as in the study: 0-shot by default, the first ``shots`` rows of the dev file else."""
+
+    shots: int = Field(default=0, ge=0, le=5)
+    answer_prefix: str = Field(default="The answer is:", description="put after the assistant mark in chat mode")
+
+
+class BootstrapOptions(Closed):
+    """Seeded resampling for metrics that are no means."""
+
+    resamples: int = Field(default=1000, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+
+class PairwiseOptions(Closed):
+    """Accuracy over pairs; a tie is lost (RewardBench)."""
+
+    seed: int = Field(default=0, ge=0, description="of the random baseline")
+
+
+class LmEvalTask(Closed):
+    """A task of lm-eval, fed from files under the data root instead of the hub."""
+
+    include: str = Field(description="the task's YAML, relative to lm_eval/tasks, e.g. truthfulqa/truthfulqa_mc1.yaml")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="keys of that YAML to replace")
+
+
+class LmEvalOptions(Closed):
+    """The lm-eval tasks of a suite; all read the same rows."""
+
+    rows: Literal["truthfulqa-mc", "as-is"] = Field(
+        description="how the suite's file becomes the rows that the tasks expect"
+    )
+    tasks: tuple[LmEvalTask, ...] = Field(min_length=1)
+
+
+class ReplayOptions(Closed):
+    """Options of the replay grader."""
+
+    sentences: Literal["punkt", "regex"] = Field(
+        default="regex",
+        description="IFEval's sentence and word splitter: NLTK's punkt data (must be installed) or the substitute",
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named piece of evaluation code: where it is (``module:function``) and what options it takes."""
+
+    entry: str
+    options: type[Closed] = NoOptions
+    revision: int = 1
+    """Raised when its results change: stages that use it then run again."""
+    heavy: bool = False
+    """Whether it imports the training stack."""
+    package: str | None = None
+    """An installed package whose version changes its results (prompts, metrics)."""
+
+    def versions(self) -> dict[str, Any]:
+        """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
+        return {"packages": {self.package: _version(self.package)}} if self.package else {}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+PROMPTS: dict[str, Entry] = {
+    "pocket": Entry("ablate.evaluation.prompts:pocket"),
+    "gsm8k": Entry("ablate.evaluation.prompts:gsm8k", Gsm8kPromptOptions, package="lm-eval"),
+    "mmlu": Entry("ablate.evaluation.prompts:mmlu", MmluPromptOptions),
+    "xstest": Entry("ablate.evaluation.prompts:xstest"),
+    "lm-eval": Entry("ablate.evaluation.lmeval:rows", LmEvalOptions, package="lm-eval"),
+    "pocket-pairs": Entry("ablate.rewards.pairs:pocket"),
+    "llmbar": Entry("ablate.rewards.pairs:llmbar"),
+}
+
+GRADERS: dict[str, Entry] = {
+    "pocket": Entry("ablate.evaluation.graders:pocket", PocketGraderOptions),
+    "gsm8k": Entry("ablate.evaluation.graders:gsm8k"),
+    "choices": Entry("ablate.evaluation.graders:choices"),
+    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions),
+    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions),
+    "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
+}
+
+
+class Prompts(Closed):
+    """How rows of data become prompts: a name of ``PROMPTS`` (or ``package.module:function``) and its options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _resolved(self) -> Prompts:
+        resolved = _resolve_options("prompts", PROMPTS, self.name, self.options)
+        object.__setattr__(self, "options", resolved)
+        return self
+
+
+class Selection(Closed):
+    """How one of several responses is picked."""
+
+    rule: Literal["best"] = "best"
+    seed: int = Field(default=0, ge=0, description="breaks ties")
+
+
+class Suite(Closed):
+    """One column of a table: data, prompts, decoding, grader."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str
+    category: Category
+    subject: Subject
+    engine: Engine
+    data: Data
+    prompts: Prompts
+    chat: bool = Field(default=True, description="render prompts in the model's chat template")
+    decoding: Decoding = Decoding()
+    limit: int | None = Field(default=None, ge=1, description="examples used (for each subset where the data has some)")
+    sample_seed: int = Field(default=42, ge=0, description="of the draw of ``limit`` examples")
+    grader: str
+    options: dict[str, Any] = Field(default_factory=dict, description="of the grader")
+    select: Selection | None = None
+    primary: str = Field(description="metric that is the suite's score: 'metric' over all tasks, or 'task/metric'")
+    unit: Literal["proportion", "reward", "count"] = "proportion"
+    higher_is_better: bool = True
+    protocol: str = Field(default="", description="what differs from the published protocol, in words")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        expected = _SUBJECT_OF_ENGINE[self.engine]
+        if self.subject != expected:
+            message = "engine {engine} evaluates a {expected}, not a {subject}"
+            context = {"engine": self.engine, "expected": expected, "subject": self.subject}
+            raise PydanticCustomError("subject_of_engine", message, context)
+        if (self.engine == "best-of-n") != (self.select is not None):
+            raise PydanticCustomError("select", "select belongs to engine best-of-n, which needs it")
+        if self.engine == "best-of-n" and self.decoding.samples < 2:
+            raise PydanticCustomError("samples", "best-of-n needs decoding.samples of 2 or more")
+        if self.engine == "lm-eval" and not self.decoding.greedy:
+            message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
+            raise PydanticCustomError("greedy", message)
+        object.__setattr__(self, "options", _resolve_options("grader", GRADERS, self.grader, self.options))
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Data files, relative to the data root; empty for pocket suites."""
+        return self.data.files
+
+    def items_config(self) -> dict[str, Any] | None:
+        """Config of the pocket stage that makes this suite's items or pairs; null when the data are files."""
+        return None if self.data.pocket is None else self.data.pocket.model_dump(mode="json")
+
+    def generation_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
+        """Config of the generate stage: everything that changes the responses or likelihoods, nothing else.
+
+        ``files`` maps each of :attr:`files` to its sha256. ``chat`` replaces the suite's value (base models get
+        ``False``). Raises ``ValueError`` for a suite without a generate stage or a file without a digest.
+        """
+        if self.engine == "pairs":
+            raise ValueError(f"suite {self.name} scores pairs: it has no generate stage")
+        engine = "items" if self.engine == "best-of-n" else self.engine
+        chat = self.chat if chat is None else chat
+        config = self._data_config(files) | {"engine": engine, "chat": chat}
+        if engine != "choices":
+            config["decoding"] = self.decoding.identity(chat=chat)
+        return config
+
+    def score_config(self, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Config of the score stage of a reward-model suite: ``what`` is responses (best-of-n) or pairs."""
+        if self.subject != "reward_model":
+            raise ValueError(f"suite {self.name} evaluates a policy: it has no score stage")
+        if self.engine == "best-of-n":
+            return {"what": "responses"}
+        return {"what": "pairs"} | self._data_config(files)
+
+    def select_config(self) -> dict[str, Any]:
+        """Config of the select stage of a best-of-n suite."""
+        if self.select is None:
+            raise ValueError(f"suite {self.name} selects nothing")
+        return self.select.model_dump(mode="json")
+
+    def grading_config(self) -> dict[str, Any]:
+        """Config of the evaluate stage: grader, its options written out, and the primary metric."""
+        versions = find_entry("grader", self.grader).versions()
+        return {"grader": self.grader, "options": self.options, "primary": self.primary, **versions}
+
+    def protocol_digest(self, files: Mapping[str, str] | None = None) -> str:
+        """Twelve hex digits that are equal exactly when two suites' numbers may share a column."""
+        made = self.score_config(files) if self.engine == "pairs" else self.generation_config(files)
+        chosen = self.select and self.select_config()
+        parts = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
+        digests = dict(files or {})
+        if missing := [name for name in self.files if name not in digests]:
+            raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
+        config = {
+            "files": {name: digests[name] for name in self.files},
+            "prompts": self.prompts.model_dump(mode="json"),
+            "limit": self.limit,
+            **find_entry("prompts", self.prompts.name).versions(),
+        }
+        return config if self.limit is None else config | {"sample_seed": self.sample_seed}
+
+
+def _resolve_options(kind: str, known: Mapping[str, Entry], name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with defaults written out; a ``module:function`` of the user's own takes any."""
+    if ":" in name:
+        return options
+    if name not in known:
+        raise PydanticCustomError(
+            "unknown_name", "unknown {kind} {name}", {"kind": kind, "name": name, "known": sorted(known)}
+        )
+    try:
+        return known[name].options.model_validate(options).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        allowed = sorted(known[name].options.model_fields)
+        context = {"kind": kind, "name": name, "key": key, "problem": first["msg"], "known": allowed}
+        raise PydanticCustomError("option", "option {key} of {kind} {name}: {problem}", context) from None
+
+
+def find_entry(kind: Literal["prompts", "grader"], name: str) -> Entry:
+    """What is behind a prompts or grader name; ``package.module:function`` is an entry of the user's own."""
+    known = PROMPTS if kind == "prompts" else GRADERS
+    if ":" in name:
+        return Entry(name, heavy=True)
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
+def resolve_entry(kind: Literal["prompts", "grader"], name: str) -> str:
+    """``module:function`` behind a prompts or grader name."""
+    return find_entry(kind, name).entry
+
+
+def load_suites(folders: Iterable[Path]) -> dict[str, Suite]:
+    """All suites of the ``*.yaml`` files in ``folders``, by name; the first folder that has a name wins.
+
+    A file is one suite (with ``name:``), or a family: ``common:`` keys that every suite of the file has and
+    ``suites:``, a mapping of names to the keys of each. Raises ``SpecError`` with file, line and key.
+    """
+    suites: dict[str, Suite] = {}
+    for folder in folders:
+        found: dict[str, Suite] = {}
+        for path in sorted(Path(folder).glob("*.yaml")):
+            for located in _documents(path):
+                suite = _validate(located)
+                if suite.name in found:
+                    raise SpecError(f"suite {suite.name!r} is defined twice in {folder}", location=located.at(()))
+                found[suite.name] = suite
+        suites = found | suites
+    return dict(sorted(suites.items()))
+
+
+def find_suite(suites: Mapping[str, Suite], name: str, location: Location | None = None) -> Suite:
+    """The suite called ``name``; raises ``UnknownNameError`` with the nearest one."""
+    if name not in suites:
+        raise UnknownNameError("suite", name, suites, location=location)
+    return suites[name]
+
+
+def _documents(path: Path) -> list[Located]:
+    """The suites of one file, each as a mapping with the line of every key."""
+    located = read_located(path)
+    if "suites" not in located.value:
+        return [located]
+    if extra := [key for key in located.value if key not in ("common", "suites")]:
+        raise SpecError(
+            f"unknown key {extra[0]!r} beside suites", location=located.at((extra[0],)), hint="allowed: common, suites"
+        )
+    family, common = located.child("suites"), located.child("common")
+    if not isinstance(family.value, dict):
+        raise SpecError("suites must map names to suites", location=family.at(()))
+    documents = []
+    for name in family.value:
+        own = family.child(name)
+        if not isinstance(own.value, dict):
+            raise SpecError("a suite must be a mapping", location=own.at(()))
+        documents.append(merge(common, own).with_value("name", name))
+    return documents
+
+
+def _validate(located: Located) -> Suite:
+    try:
+        return Suite.model_validate(located.value)
+    except ValidationError as error:
+        raise located_error(located, Suite, error) from None

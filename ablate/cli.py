@@ -1,0 +1,327 @@
+"""The command line: one function per command, no logic of its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+
+import ablate
+from ablate.errors import AblateError
+from ablate.execution import study
+from ablate.execution.local import LocalRun
+from ablate.execution.slots import Machine
+from ablate.experiment.schema import experiment_schema
+from ablate.plan.explain import Explanation, explain
+from ablate.plan.plan import Plan
+from ablate.shipped import init_project
+from ablate.store import Store
+from ablate.tracking.interface import ui_command
+
+app = typer.Typer(
+    name="ablate",
+    help=(
+        "Ablate preference tuning of language models: one YAML file asks a question, one table answers it.\n\n"
+        "Start with: ablate plan pocket_quick, ablate run pocket_quick, ablate report pocket-quick."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: tables get room
+err = Console(stderr=True)
+
+Spec = Annotated[
+    str, typer.Argument(help="A specification file, or the name of a shipped experiment.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
+]
+Name = Annotated[
+    str, typer.Argument(help="Name of an experiment of the store, see `ablate status`.", show_default=False)
+]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
+DEFAULT_STORE = Path("store")
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    overrides: Overrides = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every stage that would run.")] = False,
+) -> None:
+    """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
+    place = Store(store)
+    place.check()
+    explanation = explain(study.make_plan(spec, overrides or [], place), place)
+    if as_json:
+        typer.echo(json.dumps(explanation.as_json(), indent=1))
+    else:
+        _print_plan(explanation, verbose)
+
+
+@app.command()
+def run(
+    spec: Spec,
+    overrides: Overrides = None,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+) -> None:
+    """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
+    place = Store(store)
+    place.check()
+    _run(place, study.make_plan(spec, overrides or [], place), Machine.detect(jobs, threads, gpus))
+
+
+@app.command()
+def retry(
+    name: Name, store: StoreOption = DEFAULT_STORE, jobs: Jobs = None, threads: Threads = None, gpus: Gpus = None
+) -> None:
+    """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
+    place = Store(store)
+    place.check()
+    _run(place, study.plan_again(name, place), Machine.detect(jobs, threads, gpus))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Name of an experiment; without one, all are listed.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: Json = False,
+    everything: Annotated[bool, typer.Option("--all", help="List done stages too.")] = False,
+) -> None:
+    """Say how experiments stand: done, running, failed, waiting."""
+    place = Store(store)
+    place.check()
+    names = [name] if name else place.experiment_names()
+    found = {item: study.stage_statuses(place, item) for item in names}
+    if as_json:
+        typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
+        return
+    if not found:
+        out.print(f"no experiment in {place.root} yet: start one with `ablate run`", highlight=False)
+    for item, lines in found.items():
+        _print_status(item, lines, details=name is not None, everything=everything)
+
+
+@app.command()
+def logs(
+    stage: Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.")],
+    store: StoreOption = DEFAULT_STORE,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines shown from the end.")] = 50,
+) -> None:
+    """Print the end of a stage's log (its newest attempt)."""
+    attempt = study.find_attempt(Store(store), stage)
+    typer.echo(f"# {attempt.log}", err=True)
+    typer.echo("\n".join(study.tail(attempt.log, lines)))
+
+
+@app.command()
+def report(
+    name: Name,
+    store: StoreOption = DEFAULT_STORE,
+    layout: Annotated[
+        Path | None, typer.Option(help="Layout of the tables; default: the experiment's, else a general one.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
+) -> None:
+    """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
+    module = importlib.import_module("ablate.results.report")
+    target = to or Path("out") / name
+    rendered = module.render_report(Store(store), name, layout, target)
+    _print_wide(module.terminal(rendered))
+    out.print(f"written to {target}/", highlight=False)
+
+
+@app.command()
+def results(
+    name: Name,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
+    to: Annotated[Path | None, typer.Option("--out", help="File; default: standard output (csv, json).")] = None,
+) -> None:
+    """Write the long table: one row per subject, suite, task and metric."""
+    module = importlib.import_module("ablate.results.export")
+    text = module.export(Store(store), name, form, to)
+    if text is not None:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def ui(
+    store: StoreOption = DEFAULT_STORE, port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000
+) -> None:
+    """Mirror the store into MLflow and open its user interface; Ctrl-C ends it."""
+    module = importlib.import_module("ablate.tracking.mirror")
+    place = Store(store).open()
+    for name in place.experiment_names():
+        out.print(f"{name}: {module.mirror(place, name)}", highlight=False)
+    subprocess.run(ui_command(place, port=port), check=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a specification, for editors."""
+    typer.echo(json.dumps(experiment_schema(), indent=1))
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="New folder of your project.")]) -> None:
+    """Start a project of your own: experiments, suites, table layouts and cluster profiles to edit."""
+    written = init_project(folder)
+    out.print(
+        f"{len(written)} files in {folder}/; next: cd {folder} && ablate plan experiments/pocket_quick.yaml",
+        highlight=False,
+    )
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ablate {ablate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def main() -> None:
+    """Run the command line; an error meant for the user is printed without a traceback, with its exit code."""
+    try:
+        app()
+    except AblateError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A missing permission, a full disk, a file where a folder should be: the user's to mend.
+        err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _run(store: Store, what: Plan, machine: Machine) -> None:
+    finished = study.run_plan(store, what, machine, out)
+    if not finished.outcomes and not finished.interrupted:
+        out.print(f"{what.name}: nothing to do, all {len(what.stages)} stages are done", highlight=False)
+        return
+    _print_end(store, what, finished)
+    if finished.interrupted:
+        sys.exit(130)
+    if finished.count("done") < len(finished.outcomes):
+        sys.exit(1)
+
+
+def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
+    counts = {word: finished.count(word) for word in ("done", "failed", "blocked", "interrupted")}
+    out.print(
+        f"{what.name}: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count), highlight=False
+    )
+    for stage_id, outcome in finished.outcomes.items():
+        if outcome.status == "failed":
+            err.print(
+                f"\nfailed: {what.stages[stage_id].execution.label} ({stage_id})\n  {outcome.message}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            for attempt in store.stage(stage_id).attempts()[-1:]:
+                for line in study.tail(attempt.log, 8):
+                    err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
+    if counts["failed"]:
+        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
+    elif finished.interrupted:
+        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
+    else:
+        out.print(f"next: ablate report {what.name}", highlight=False)
+
+
+def _print_wide(what: RenderableType) -> None:
+    """Print tables at their own width: a terminal wraps a long line, it does not drop columns."""
+    needed = Measurement.get(out, out.options.update(width=400), what).maximum
+    Console(width=max(out.width, min(needed, 180))).print(what)
+
+
+def _print_plan(explanation: Explanation, verbose: bool) -> None:
+    what = explanation.plan
+    out.print(
+        f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
+        style="bold",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    counts = {axis: {cell.values[axis] for cell in what.grid.cells if axis in cell.values} for axis in what.grid.axes}
+    varied = ", ".join(f"{axis} ({len(values)})" for axis, values in counts.items())
+    out.print(f"{len(what.grid.cells)} cells over {varied or 'no axis'}", highlight=False)
+    table = Table("stage", "in all", "done", "to run", "seconds each", box=None, pad_edge=False)
+    for item in explanation.kinds:
+        table.add_row(
+            item.kind,
+            str(item.stages),
+            str(item.done),
+            str(item.to_run),
+            "" if item.seconds is None else f"{item.seconds:.1f}",
+        )
+    out.print(table)
+    out.print(f"{len(what.stages)} stages; without sharing between cells {explanation.unshared}", highlight=False)
+    for key, value in study.derived_values(what).items():
+        out.print(f"derived: {key} = {value}", highlight=False)
+    if not explanation.to_run:
+        out.print("nothing to do: all stages are done")
+    elif explanation.seconds is None:
+        out.print("no time estimate: some kinds of stages have not run in this store yet")
+    else:
+        out.print(f"about {explanation.seconds:.0f} s of work for one worker", highlight=False)
+    if verbose:
+        for stage, why in explanation.to_run:
+            out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_status(name: str, lines: list[study.StageStatus], *, details: bool, everything: bool) -> None:
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[line.status] = counts.get(line.status, 0) + 1
+    out.print(f"{name}: " + ", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
+    for line in lines if details else []:
+        if everything or line.status not in ("done", "waiting"):
+            out.print(
+                f"  {line.status:<12}{line.id}  {line.label}  {line.note}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

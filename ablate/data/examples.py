@@ -1,0 +1,134 @@
+"""From converted rows to examples: pairs, conversations or prompts as they are written, with their identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ablate.catalogs.datasets import Pairing, Split
+from ablate.data.pairing import Pair, pairs
+from ablate.data.records import (
+    Conversation,
+    Dropped,
+    Message,
+    Messages,
+    PreferenceRecord,
+    Prompt,
+    digest,
+    draw,
+    opening,
+)
+from ablate.errors import DataError
+
+DENOMINATOR = 2**64  # of a draw
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of an output file; ``key()`` says which example it is whatever its labels (it seeds the sampling)."""
+
+    value: dict[str, Any]
+    prompt: Messages
+    source: str
+    key: Callable[[], str]
+
+
+Kept: TypeAlias = PreferenceRecord | tuple[Conversation, ...] | Prompt
+Maker: TypeAlias = Callable[[Kept], tuple[Example, ...] | Dropped]
+
+
+def prompt_of(converted: Kept) -> Messages:
+    """Return the turns that come before the response."""
+    if isinstance(converted, PreferenceRecord):
+        return converted.prompt
+    if isinstance(converted, Prompt):
+        return converted.messages
+    return converted[0].messages[:-1]
+
+
+def all_turns(converted: Kept) -> Iterator[Message]:
+    """Yield every turn of a record."""
+    if isinstance(converted, PreferenceRecord):
+        yield from converted.prompt
+        for response in converted.responses:
+            yield from response.messages
+    else:
+        for item in converted if isinstance(converted, tuple) else (converted,):
+            yield from item.messages
+
+
+def in_part(prompt: Messages, split: Split | None) -> bool:
+    """Whether a prompt belongs to the part of the split; equal prompts (or openings) are in the same part."""
+    if split is None:
+        return True
+    basis = opening(prompt) if split.by == "opening" else prompt
+    heldout = draw(split.seed, "split", basis) < split.heldout_share * DENOMINATOR
+    return heldout == (split.part == "heldout")
+
+
+def maker(format: str, pairing: Pairing | None) -> Maker:
+    """Return the function that makes the examples of one format from a converted row."""
+    if format == "preference":
+        if pairing is None:
+            raise DataError("a preference set needs a pairing policy")
+        policy = pairing
+        return lambda converted: _pair_examples(converted, policy)
+    if format == "instruction":
+        return _conversation_examples
+    if format == "prompts":
+        return _prompt_examples
+    raise DataError(f"unknown format {format!r}", hint="allowed: preference, instruction, prompts")
+
+
+def prompt_value(prompt: Messages, source: str) -> dict[str, Any]:
+    """Return a prompt as written; its id is that of its content."""
+    return {"id": digest("prompt", prompt), "prompt": list(prompt), "source": source}
+
+
+def _pair_examples(converted: Kept, pairing: Pairing) -> tuple[Example, ...] | Dropped:
+    if not isinstance(converted, PreferenceRecord):
+        raise DataError("this converter makes no preferences", hint="use it with format: instruction or prompts")
+    made = pairs(converted, pairing)
+    if isinstance(made, Dropped):
+        return made
+    return tuple(_pair_example(converted, pair) for pair in made)
+
+
+def _pair_example(record: PreferenceRecord, pair: Pair) -> Example:
+    value = {
+        "prompt": list(record.prompt),
+        "chosen": list(pair.chosen.messages),
+        "rejected": list(pair.rejected.messages),
+        "margin": pair.margin,
+        "chosen_score": pair.chosen.score,
+        "rejected_score": pair.rejected.score,
+        "source": record.source,
+    }
+
+    def key() -> str:
+        return digest(record.key(), sorted(digest(side.messages) for side in (pair.chosen, pair.rejected)))
+
+    return Example(_identified("pair", value), record.prompt, record.source, key)
+
+
+def _conversation_examples(converted: Kept) -> tuple[Example, ...] | Dropped:
+    if not isinstance(converted, tuple):
+        raise DataError("this converter makes no conversations", hint="chosen_as_instruction takes a preference set")
+    return tuple(_conversation_example(item) for item in converted)
+
+
+def _conversation_example(item: Conversation) -> Example:
+    value = _identified("conversation", {"messages": list(item.messages), "source": item.source})
+    return Example(value, item.messages[:-1], item.source, key=lambda: str(value["id"]))
+
+
+def _prompt_examples(converted: Kept) -> tuple[Example, ...] | Dropped:
+    prompt = prompt_of(converted)
+    source = converted[0].source if isinstance(converted, tuple) else converted.source
+    value = prompt_value(prompt, source)
+    return (Example(value, prompt, source, key=lambda: str(value["id"])),)
+
+
+def _identified(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": digest(kind, value), **value}

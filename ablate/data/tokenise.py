@@ -1,0 +1,295 @@
+"""From rows of text to token ids, rendered by the model's own chat template, every row accounted for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from ablate.context import StageContext, write_json
+from ablate.errors import DataError, UsageError
+from ablate.models.loading import load_tokenizer
+
+Messages = list[dict[str, str]]
+Ids = list[int]
+
+CHUNK = 1000
+"""Rows rendered, tokenised and written at a time: memory does not grow with the data."""
+
+IDS = pa.list_(pa.int32())
+SCHEMAS = {
+    "pairs": pa.schema(
+        {"id": pa.string(), "prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS, "margin": pa.float64()}
+    ),
+    "conversations": pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())}),
+    "prompts": pa.schema({"id": pa.string(), "prompt_ids": IDS}),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Longest sequences in tokens (None: no limit), and what happens to a sequence over ``max_length``."""
+
+    max_length: int | None = None
+    max_prompt_length: int | None = None
+    truncation: str = "drop"
+
+    def __post_init__(self) -> None:
+        if self.truncation not in ("drop", "keep-start"):
+            raise UsageError(f"unknown truncation {self.truncation!r}", hint="allowed: drop, keep-start")
+
+
+@dataclass
+class Tally:
+    """What became of the rows: ``rows == kept + sum(dropped.values())``; ``truncated`` rows are among the kept."""
+
+    rows: int = 0
+    kept: int = 0
+    truncated: int = 0
+    unknown_tokens: int = 0
+    longest: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "in": self.rows,
+            "kept": self.kept,
+            "truncated": self.truncated,
+            "dropped": dict(sorted(self.dropped.items())),
+            "unknown_tokens": self.unknown_tokens,
+            "longest": self.longest,
+        }
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Tokenise ``data`` with the tokenizer of ``tokenizer``; write tokens.parquet and report.json.
+
+    Config: ``format`` (pairs, conversations, prompts), ``max_length`` and ``max_prompt_length`` (tokens, null: no
+    limit), ``truncation`` (drop or keep-start; default keep-start for conversations, drop for pairs).
+    """
+    kind = context.config["format"]
+    if kind not in SCHEMAS:
+        raise UsageError(f"unknown format {kind!r}", hint=f"allowed: {', '.join(SCHEMAS)}")
+    tokenizer = load_tokenizer(context.inputs["tokenizer"])
+    tally = tokenise_file(
+        context.inputs["data"], context.output / "tokens.parquet", tokenizer, kind, read_limits(context.config)
+    )
+    write_json(context.output / "report.json", tally.as_json())
+    if not tally.kept:
+        raise DataError(f"no row of {context.inputs['data']} was kept: {tally.as_json()}")
+    return tally.as_json()
+
+
+def read_limits(config: Mapping[str, Any]) -> Limits:
+    """Return the limits that a config spells."""
+    default = "keep-start" if config["format"] == "conversations" else "drop"
+    return Limits(config.get("max_length"), config.get("max_prompt_length"), str(config.get("truncation") or default))
+
+
+def tokenise_file(path: Path, target: Path, tokenizer: PreTrainedTokenizerBase, kind: str, limits: Limits) -> Tally:
+    """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows."""
+    tally = Tally()
+    encode = {"pairs": encode_pairs, "conversations": encode_conversations, "prompts": encode_prompts}[kind]
+    rows = _rows(path, kind)
+    with pq.ParquetWriter(target, SCHEMAS[kind], compression="zstd") as writer:
+        while chunk := list(islice(rows, CHUNK)):
+            tally.rows += len(chunk)
+            clean = _without_control_tokens(chunk, tokenizer, tally)
+            kept = encode(clean, tokenizer, limits, tally) if clean else []
+            tally.kept += len(kept)
+            if kept:
+                writer.write_table(pa.Table.from_pylist(kept, schema=SCHEMAS[kind]))
+    return tally
+
+
+def encode_prompts(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return id and prompt_ids of every row whose prompt fits; prompt_ids end with the generation prompt."""
+    prompts = _prompt_ids([row["prompt"] for row in rows], tokenizer)
+    kept = []
+    for row, prompt in zip(rows, prompts, strict=True):
+        if _over(prompt, limits.max_prompt_length) or _over(prompt, limits.max_length):
+            tally.dropped["prompt-too-long"] += 1
+            continue
+        _count(tally, tokenizer, prompt)
+        kept.append({"id": row["id"], "prompt_ids": prompt})
+    return kept
+
+
+def encode_pairs(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return prompt_ids, chosen_ids and rejected_ids of every pair that the limits keep.
+
+    A completion is what the full conversation has beyond the prompt, up to and with the token that ends the turn.
+    With keep-start, prompt and completion are cut together at ``max_length``; a pair whose prompt leaves no room
+    for a completion, or whose two completions are equal once cut, is dropped.
+    """
+    prompts = _prompt_ids([row["prompt"] for row in rows], tokenizer)
+    sides = [_full_ids([row["prompt"] + row[side] for row in rows], tokenizer) for side in ("chosen", "rejected")]
+    kept = []
+    for row, prompt, *full in zip(rows, prompts, *sides, strict=True):
+        completions = [_completion(ids, prompt, tokenizer, row["id"]) for ids in full]
+        reason, cut = _fit_pair(prompt, completions, limits)
+        if reason:
+            tally.dropped[reason] += 1
+            continue
+        tally.truncated += cut != completions
+        _count(tally, tokenizer, prompt + cut[0], prompt + cut[1])
+        kept.append(
+            {
+                "id": row["id"],
+                "prompt_ids": prompt,
+                "chosen_ids": cut[0],
+                "rejected_ids": cut[1],
+                "margin": row.get("margin"),
+            }
+        )
+    return kept
+
+
+def encode_conversations(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return input_ids and loss_mask (1 on tokens of assistant turns, their end included) of every row kept.
+
+    The mask comes from the generation marks of the chat template. A row without an assistant token is dropped.
+    """
+    encoded = _render([row["messages"] for row in rows], tokenizer, mask=True)
+    kept = []
+    for row, ids, mask in zip(rows, encoded["input_ids"], encoded["assistant_masks"], strict=True):
+        _require_marks(row, mask, tokenizer)
+        if too_long := _over(ids, limits.max_length):
+            if limits.truncation == "drop":
+                tally.dropped["too-long"] += 1
+                continue
+            ids, mask = ids[: limits.max_length], mask[: limits.max_length]
+        if 1 not in mask:
+            tally.dropped["no-assistant-tokens"] += 1
+            continue
+        tally.truncated += too_long
+        _count(tally, tokenizer, ids)
+        kept.append({"id": row["id"], "input_ids": ids, "loss_mask": mask})
+    return kept
+
+
+def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str | None, list[Ids]]:
+    """Return why a pair is dropped (None: kept), and its completions, cut where the limits say so."""
+    if _over(prompt, limits.max_prompt_length):
+        return "prompt-too-long", completions
+    if completions[0] == completions[1]:
+        return "equal-completions", completions
+    if limits.max_length is None or len(prompt) + max(map(len, completions)) <= limits.max_length:
+        return None, completions
+    if limits.truncation == "drop":
+        return "too-long", completions
+    room = limits.max_length - len(prompt)
+    if room <= 0:
+        return "prompt-too-long", completions
+    cut = [ids[:room] for ids in completions]
+    return ("equal-when-truncated" if cut[0] == cut[1] else None), cut
+
+
+def _prompt_ids(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
+    return _render(prompts, tokenizer, prompt=True)["input_ids"]
+
+
+def _full_ids(conversations: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
+    return _render(conversations, tokenizer)["input_ids"]
+
+
+def _render(
+    conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False, mask: bool = False
+) -> dict[str, list[Ids]]:
+    encoded: Any = tokenizer.apply_chat_template(
+        conversations,
+        add_generation_prompt=prompt,
+        return_assistant_tokens_mask=mask,
+        return_dict=True,
+        padding=False,
+    )
+    return {name: encoded[name] for name in ("input_ids", "assistant_masks") if name in encoded}
+
+
+def _completion(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
+    """Return the ids of ``full`` beyond ``prompt``, without what the template puts after the end of the turn."""
+    if full[: len(prompt)] != prompt:
+        place = next((i for i, (a, b) in enumerate(zip(full, prompt, strict=False)) if a != b), len(full))
+        raise DataError(
+            f"row {name}: the generation prompt is no prefix of the conversation: they part at token {place}, "
+            f"{tokenizer.decode(full[place : place + 5])!r} against {tokenizer.decode(prompt[place : place + 5])!r}",
+            hint="the chat template renders a finished answer differently from one that is asked for; use another",
+        )
+    completion = full[len(prompt) :]
+    end = len(completion)
+    while end and completion[end - 1] != tokenizer.eos_token_id:
+        end -= 1
+    if not end or str(tokenizer.decode(completion[end:])).strip():
+        raise DataError(
+            f"row {name}: the completion does not end with {tokenizer.eos_token!r}",
+            hint="the chat template must end an assistant turn with the tokenizer's eos_token",
+        )
+    return completion[:end]
+
+
+def _require_marks(row: Mapping[str, Any], mask: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    answered = any(message["role"] == "assistant" for message in row["messages"])
+    if answered and 1 not in mask and "generation" not in str(tokenizer.chat_template):
+        raise DataError(
+            "the chat template has no {% generation %} marks, so it can't tell which tokens the assistant wrote",
+            hint="put {% generation %} … {% endgeneration %} around the assistant's content and its end token",
+        )
+
+
+def _without_control_tokens(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, tally: Tally
+) -> list[dict[str, Any]]:
+    """Drop rows whose text spells a special token: it would end or start a turn in the middle of one."""
+    marks = tokenizer.all_special_tokens
+    clean = []
+    for row in rows:
+        parts = [row[name] for name in ("prompt", "chosen", "rejected", "messages") if name in row]
+        if any(mark in message["content"] for messages in parts for message in messages for mark in marks):
+            tally.dropped["control-token-in-text"] += 1
+        else:
+            clean.append(row)
+    return clean
+
+
+def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
+    needed = {"pairs": ("prompt", "chosen", "rejected"), "conversations": ("messages",), "prompts": ("prompt",)}[kind]
+    try:
+        lines = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error}") from error
+    with lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: not a JSON object: {error}") from error
+            if not isinstance(row, dict) or any(name not in row for name in ("id", *needed)):
+                raise DataError(f"{path}:{number}: a row of {kind} has id, {', '.join(needed)}")
+            yield row
+
+
+def _over(ids: Ids, limit: int | None) -> bool:
+    return limit is not None and len(ids) > limit
+
+
+def _count(tally: Tally, tokenizer: PreTrainedTokenizerBase, *sequences: Ids) -> None:
+    unknown = tokenizer.unk_token_id
+    for ids in sequences:
+        tally.longest = max(tally.longest, len(ids))
+        if unknown is not None:
+            tally.unknown_tokens += ids.count(unknown)

@@ -1,0 +1,1 @@
+"""Evaluation: prompts from data, responses and likelihoods from models, grades from those."""

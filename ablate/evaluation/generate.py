@@ -1,0 +1,126 @@
+"""The generate stage: a policy's responses, or log-likelihoods of choices, for the items of a suite."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ablate.catalogs.suites import resolve_entry
+from ablate.context import StageContext, write_json
+from ablate.errors import StageError
+from ablate.evaluation.items import (
+    ITEMS,
+    PROTOCOL,
+    Item,
+    Likelihoods,
+    Response,
+    request_digest,
+    subset,
+    write_items,
+    write_likelihoods,
+    write_responses,
+)
+from ablate.evaluation.lmeval import capture
+from ablate.evaluation.policy import Policy
+from ablate.models.loading import load_policy, load_tokenizer
+from ablate.rewards.sources import Source, open_source
+from ablate.training.devices import stage_device
+from ablate.training.seeding import derive_seed
+
+Made = tuple[list[Response], list[Likelihoods]]
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Write ``items.jsonl``, ``responses.jsonl`` and/or ``likelihoods.jsonl``, and ``protocol.json``."""
+    config = context.config
+    engine = config["engine"]
+    if engine not in ENGINES:
+        raise StageError(f"unknown engine {engine!r}", hint=f"allowed: {', '.join(ENGINES)}")
+    items = build_items(open_source(context), config)
+    folder = context.inputs["policy"]
+    model: nn.Module = load_policy(folder)
+    model.to(stage_device(context.resources))
+    policy = Policy(model, load_tokenizer(folder, template=config["chat"]), chat=config["chat"])
+    responses, likelihoods = ENGINES[engine](policy, items, context)
+    write_items(context.output, items)
+    if responses:
+        write_responses(context.output, responses)
+    if likelihoods:
+        write_likelihoods(context.output, likelihoods)
+    digest = hashlib.sha256((context.output / ITEMS).read_bytes()).hexdigest()
+    write_json(context.output / PROTOCOL, {"made": dict(config), "items": digest[:12]})
+    too_long = sum(row.finish == "too_long" for row in responses) + sum(row.logprobs is None for row in likelihoods)
+    return {"items": len(items), "responses": len(responses), "likelihoods": len(likelihoods), "too_long": too_long}
+
+
+def build_items(source: Source, config: Mapping[str, Any]) -> list[Item]:
+    """The suite's items: all that its prompts function makes of the data, or the configured draw of them."""
+    module, function = resolve_entry("prompts", config["prompts"]["name"]).split(":")
+    build = getattr(importlib.import_module(module), function)
+    items = subset(build(source, config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0))
+    if not items:
+        raise StageError("this suite has no items")
+    return items
+
+
+def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
+    """``decoding.samples`` responses to each item, all samples of an item after one another."""
+    decoding = context.config["decoding"]
+    prompts = [_prompt(policy, item) for item in items]
+    samples = range(decoding["samples"])
+    repeated = [(item, sample, prompt) for item, prompt in zip(items, prompts, strict=True) for sample in samples]
+    answers = policy.generate(
+        [prompt for _, _, prompt in repeated],
+        limit=decoding["max_new_tokens"],
+        stop=decoding["stop"],
+        temperature=decoding["temperature"],
+        top_p=decoding["top_p"],
+        seed=derive_seed(decoding["seed"], "responses"),
+        progress=lambda done, total: context.events.progress(done, total, "responses"),
+    )
+    responses = [
+        Response(item.id, item.task, sample, prompt, answer.text, answer.finish, answer.tokens)
+        for (item, sample, prompt), answer in zip(repeated, answers, strict=True)
+    ]
+    return responses, []
+
+
+def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:
+    """Log-likelihoods of each item's choices."""
+    prompts = [_prompt(policy, item) for item in items]
+    requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
+    answers = policy.loglikelihoods(
+        requests, progress=lambda done, total: context.events.progress(done, total, "prompts")
+    )
+    likelihoods, start = [], 0
+    for item, prompt in zip(items, prompts, strict=True):
+        own = answers[start : start + len(item.choices)]
+        start += len(item.choices)
+        fit = [answer for answer in own if answer is not None]
+        digest = request_digest(prompt, item.choices)
+        if len(fit) < len(own):
+            likelihoods.append(Likelihoods(item.id, item.task, digest, None))
+        else:
+            logprobs, greedy = tuple(value for value, _ in fit), tuple(flag for _, flag in fit)
+            likelihoods.append(Likelihoods(item.id, item.task, digest, logprobs, greedy))
+    return [], likelihoods
+
+
+def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
+    """Answers to all requests of the suite's lm-eval tasks."""
+    return capture(policy, items, context.config, context.work)
+
+
+ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
+    "items": ask_items,
+    "choices": ask_choices,
+    "lm-eval": ask_lm_eval,
+}
+
+
+def _prompt(policy: Policy, item: Item) -> str:
+    return policy.render(item.prompt, item.prefix) if policy.chat else item.plain_text()

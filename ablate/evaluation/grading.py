@@ -1,0 +1,193 @@
+"""What graders share: evidence in, examples and metrics out, and how means and their errors are taken."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import StageError
+from ablate.evaluation.items import (
+    LIKELIHOODS,
+    RESPONSES,
+    Item,
+    Likelihoods,
+    Response,
+    read_items,
+    read_likelihoods,
+    read_responses,
+)
+from ablate.rewards.sources import read_json_lines
+
+OVERALL = "overall"
+"""Task name of the metrics over all examples of a suite."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One graded example: ``value`` of ``metric`` for one sample of one item."""
+
+    example: str
+    sample: int
+    task: str
+    metric: str
+    value: float
+    cluster: str | None = None
+    response: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+
+    task: str
+    metric: str
+    value: float | None
+    n: int
+    stderr: float | None = None
+    unit: str = "proportion"
+
+
+@dataclass(frozen=True)
+class Grades:
+    """All that a grader found. ``health`` adds to the counts that every suite has; ``protocol`` says what was
+    resolved only while grading (versions, substitutes)."""
+
+    examples: Sequence[Example]
+    metrics: Sequence[Metric]
+    health: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What there is to grade: the folder of a generate or select stage, or the scores of a score stage.
+
+    ``protocol`` is what the stage that asked the model wrote about itself: ``made`` (its config) and the digest of the
+    items; ``scratch`` is a folder for temporary files.
+    """
+
+    folder: Path
+    scratch: Path
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    scores_file: Path | None = None
+
+    @property
+    def prompt_options(self) -> Mapping[str, Any]:
+        """Options of the suite's prompts."""
+        options: Mapping[str, Any] = self.protocol["made"]["prompts"]["options"]
+        return options
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """Items by id, in the suite's order."""
+        return {item.id: item for item in read_items(self.folder)}
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """Responses; an item of the suite without any is an error."""
+        rows = read_responses(self.folder)
+        answered = {row.id for row in rows}
+        if missing := [name for name in self.items if name not in answered]:
+            raise StageError(f"{len(missing)} items have no response, the first is {missing[0]}")
+        return rows
+
+    @cached_property
+    def likelihoods(self) -> dict[str, Likelihoods]:
+        """Likelihoods of the items' choices by item id; an item without is an error."""
+        rows = {row.id: row for row in read_likelihoods(self.folder)}
+        if missing := [name for name in self.items if name not in rows]:
+            raise StageError(f"{len(missing)} items have no likelihoods, the first is {missing[0]}")
+        return rows
+
+    @cached_property
+    def scores(self) -> list[dict[str, Any]]:
+        """Rows of ``scores.jsonl``."""
+        if self.scores_file is None:
+            raise StageError("this grader reads scores; the stage was given responses")
+        return read_json_lines(self.scores_file)
+
+    @property
+    def has_responses(self) -> bool:
+        """Whether there are generated responses."""
+        return (self.folder / RESPONSES).is_file()
+
+    @property
+    def has_likelihoods(self) -> bool:
+        """Whether there are likelihoods."""
+        return (self.folder / LIKELIHOODS).is_file()
+
+
+def mean_metric(task: str, metric: str, examples: Iterable[Example], unit: str = "proportion") -> Metric:
+    """Mean over examples (of the mean over an example's samples) with its standard error.
+
+    stderr = sd / sqrt(n) with sd over examples (n − 1 in the denominator); null for fewer than two examples.
+    """
+    by_example: dict[str, list[float]] = defaultdict(list)
+    for row in examples:
+        by_example[row.example].append(row.value)
+    values = [sum(samples) / len(samples) for samples in by_example.values()]
+    n = len(values)
+    if n == 0:
+        return Metric(task, metric, None, 0, None, unit)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Metric(task, metric, mean, 1, None, unit)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return Metric(task, metric, mean, n, math.sqrt(variance / n), unit)
+
+
+def mean_metrics(examples: Sequence[Example], units: Mapping[str, str] | None = None) -> list[Metric]:
+    """For each metric the mean over all examples (task ``overall``: pooled, not averaged over tasks).
+
+    With several tasks also the mean of each.
+    """
+    several = len({row.task for row in examples}) > 1
+    groups: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    for row in examples:
+        groups[OVERALL, row.metric].append(row)
+    for row in examples if several else ():
+        groups[row.task, row.metric].append(row)
+    units = units or {}
+    return [mean_metric(task, metric, rows, units.get(metric, "proportion")) for (task, metric), rows in groups.items()]
+
+
+def bootstrap_stderr(
+    rows: Sequence[Any], statistic: Callable[[Sequence[Any]], float | None], *, resamples: int, seed: int
+) -> float | None:
+    """Standard deviation of ``statistic`` over resamples of ``rows``, for metrics that are no means.
+
+    Resamples in which the statistic is undefined are left out; null when fewer than half are defined.
+    """
+    if len(rows) < 2 or resamples < 2:
+        return None
+    stream = random.Random(seed)
+    drawn = [statistic(stream.choices(rows, k=len(rows))) for _ in range(resamples)]
+    values = [value for value in drawn if value is not None]
+    if len(values) < resamples / 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def response_health(responses: Sequence[Response]) -> dict[str, Any]:
+    """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
+    lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    return {
+        "responses": len(responses),
+        "truncated": sum(row.finish == "length" for row in responses),
+        "no_eos": sum(row.finish in ("length", "stop") for row in responses),
+        "empty": sum(not row.response.strip() for row in responses),
+        "too_long": sum(row.finish == "too_long" for row in responses),
+        "mean_length": sum(lengths) / len(lengths) if lengths else None,
+    }
+
+
+def shortened(text: str, limit: int = 500) -> str:
+    """The start of a response, for tables that people read."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,168 @@
+"""What a model is asked (items), what it answers (responses, likelihoods), and their files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ablate.rewards.sources import read_json_lines, write_json_lines
+
+Message = Mapping[str, str]
+Finish = Literal["eos", "length", "stop", "too_long"]
+
+ITEMS = "items.jsonl"
+RESPONSES = "responses.jsonl"
+LIKELIHOODS = "likelihoods.jsonl"
+PROTOCOL = "protocol.json"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example: what is asked and all that its grader needs.
+
+    ``prefix`` starts the assistant's turn (chat mode); ``plain`` is the whole prompt without a chat template;
+    ``choices`` are the continuations whose log-likelihoods are compared; ``data`` is the grader's.
+    """
+
+    id: str
+    task: str
+    prompt: tuple[Message, ...]
+    prefix: str = ""
+    plain: str | None = None
+    choices: tuple[str, ...] = ()
+    cluster: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain_text(self) -> str:
+        """The prompt for a model without a chat format."""
+        if self.plain is not None:
+            return self.plain
+        return "\n\n".join(message["content"] for message in self.prompt)
+
+
+@dataclass(frozen=True)
+class Response:
+    """One answer. ``finish``: eos, length (cut at the token limit), stop (a stop string), too_long (the prompt does
+    not fit the model's context: nothing was generated). ``tokens`` counts the response's tokens, EOS included."""
+
+    id: str
+    task: str
+    sample: int
+    prompt: str
+    response: str
+    finish: Finish
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """Summed log-probabilities of an item's choices (natural log); null where the prompt does not fit.
+
+    ``greedy`` says of each choice whether greedy decoding would produce it; ``request`` is a digest of prompt and
+    choices as the model saw them.
+    """
+
+    id: str
+    task: str
+    request: str
+    logprobs: tuple[float, ...] | None
+    greedy: tuple[bool, ...] | None = None
+
+
+def user(content: str) -> tuple[Message, ...]:
+    """A prompt of one user turn."""
+    return ({"role": "user", "content": content},)
+
+
+def content_id(task: str, *parts: Any) -> str:
+    """A name for an example that follows from its content alone."""
+    text = json.dumps([task, *parts], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"{task}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def request_digest(prompt: str, choices: Iterable[str] = ()) -> str:
+    """Sixteen hex digits of a rendered prompt and its choices."""
+    text = json.dumps([prompt, *choices], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unique_ids(items: Iterable[Item]) -> list[Item]:
+    """Items with ``-2``, ``-3``, … appended to the ids of repeated content."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for item in items:
+        seen[item.id] += 1
+        times = seen[item.id]
+        unique.append(item if times == 1 else Item(**{**_shallow(item), "id": f"{item.id}-{times}"}))
+    return unique
+
+
+def subset(items: list[Item], limit: int | None, seed: int) -> list[Item]:
+    """At most ``limit`` items of each task, in their old order.
+
+    With one task the draw is ``random.Random(seed).sample(items, limit)``, as in open-instruct; with several each
+    has a stream of its own, so that a task's draw does not depend on the others.
+    """
+    if limit is None:
+        return items
+    tasks = list(dict.fromkeys(item.task for item in items))
+    kept: set[int] = set()
+    for task in tasks:
+        places = [place for place, item in enumerate(items) if item.task == task]
+        stream = random.Random(seed if len(tasks) == 1 else f"{seed}:{task}")
+        kept.update(places if len(places) <= limit else stream.sample(places, limit))
+    return [item for place, item in enumerate(items) if place in kept]
+
+
+def write_items(folder: Path, items: Iterable[Item]) -> None:
+    """Write ``items.jsonl``."""
+    write_json_lines(folder / ITEMS, [asdict(item) for item in items])
+
+
+def read_items(folder: Path) -> list[Item]:
+    """Read ``items.jsonl``."""
+    rows = read_json_lines(folder / ITEMS)
+    return [Item(**{**row, "prompt": tuple(row["prompt"]), "choices": tuple(row["choices"])}) for row in rows]
+
+
+def write_responses(folder: Path, responses: Iterable[Response]) -> None:
+    """Write ``responses.jsonl``."""
+    write_json_lines(folder / RESPONSES, [asdict(response) for response in responses])
+
+
+def read_responses(folder: Path) -> list[Response]:
+    """Read ``responses.jsonl``."""
+    return [Response(**row) for row in read_json_lines(folder / RESPONSES)]
+
+
+def write_likelihoods(folder: Path, likelihoods: Iterable[Likelihoods]) -> None:
+    """Write ``likelihoods.jsonl``."""
+    write_json_lines(folder / LIKELIHOODS, [asdict(row) for row in likelihoods])
+
+
+def read_likelihoods(folder: Path) -> list[Likelihoods]:
+    """Read ``likelihoods.jsonl``."""
+    rows = read_json_lines(folder / LIKELIHOODS)
+    return [
+        Likelihoods(row["id"], row["task"], row["request"], _tuple(row["logprobs"]), _tuple(row["greedy"]))
+        for row in rows
+    ]
+
+
+def artifact_folder(path: Path) -> Path:
+    """The folder of an artifact that is named by its folder or by one of its files."""
+    return path if path.is_dir() else path.parent
+
+
+def _shallow(item: Item) -> dict[str, Any]:
+    return {name: getattr(item, name) for name in Item.__dataclass_fields__}
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

@@ -1,0 +1,207 @@
+"""A policy as the engines use it: prompts rendered once, responses and log-likelihoods in batches."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ablate.evaluation.items import Finish
+from ablate.training.collate import pad_sequences
+from ablate.training.logprobs import length_batches, position_ids
+from ablate.training.rollouts import Sampled, sample
+from ablate.training.seeding import derive_seed
+
+SAMPLE_TOKENS = 1 << 16
+"""Padded prompt and response tokens a sampling batch may hold (its key-value cache); results do not depend on it."""
+
+SCORE_TOKENS = 1 << 13
+"""Padded tokens of a log-likelihood batch; results do not depend on it."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as text, why it ended, and its length in tokens (EOS included)."""
+
+    text: str
+    finish: Finish
+    tokens: int
+
+
+class Policy:
+    """A causal language model with its tokenizer.
+
+    ``chat`` renders prompts in the chat template, which then holds all special tokens; without it the tokenizer adds
+    its own. A prompt that leaves no room for a token in the context is never cut: it is answered ``too_long``.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, *, chat: bool) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.context = context_length(model)
+        self.eos = eos_ids(model, tokenizer)
+        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos))
+
+    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+        """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return f"{text}{prefix}"
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt."""
+        return list(self.tokenizer.encode(text, add_special_tokens=not self.chat))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        limit: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> list[Answer]:
+        """One response to each prompt, of at most ``limit`` tokens and no more than the context has room for.
+
+        ``stop`` strings and what follows them are cut off. Raises ``UsageError`` for bad sampling values.
+        """
+        ids = [self.encode(prompt) for prompt in prompts]
+        room = [limit if self.context is None else min(limit, self.context - len(row)) for row in ids]
+        answers = [Answer("", "too_long", 0)] * len(ids)
+        done = 0
+        # Rows with equal room form a batch of their own: learned position embeddings allow no step past the context.
+        for length, rows in sorted(_grouped(room).items(), reverse=True):
+            if length <= 0:
+                continue
+            drawn = self._sample(ids, rows, length, temperature, top_p, derive_seed(seed, "room", length))
+            for sampled, row in zip(drawn, rows, strict=True):
+                answers[row] = self._answer(sampled, stop)
+            done += len(rows)
+            if progress:
+                progress(done, len(ids))
+        return answers
+
+    def _sample(
+        self, ids: list[list[int]], rows: list[int], length: int, temperature: float, top_p: float, seed: int
+    ) -> list[Sampled]:
+        longest = max(len(ids[row]) for row in rows) + length
+        return sample(
+            self.model,
+            [ids[row] for row in rows],
+            max_new_tokens=length,
+            temperature=temperature,
+            top_p=top_p,
+            eos_token_ids=self.eos,
+            pad_token_id=self.pad,
+            generator_seed=seed,
+            batch_size=max(1, SAMPLE_TOKENS // longest),
+        )
+
+    def _answer(self, sampled: Sampled, stop: Sequence[str]) -> Answer:
+        kept = sampled.ids[:-1] if sampled.finished else sampled.ids
+        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        ends = [text.find(mark) for mark in stop if mark and mark in text]
+        if ends:
+            return Answer(text[: min(ends)], "stop", len(sampled.ids))
+        return Answer(text, "eos" if sampled.finished else "length", len(sampled.ids))
+
+    @torch.no_grad()
+    def loglikelihoods(
+        self, requests: Sequence[tuple[str, str]], progress: Progress | None = None
+    ) -> list[tuple[float, bool] | None]:
+        """log p(continuation | context), summed over tokens, and whether greedy decoding gives it.
+
+        None where context and continuation do not fit. Continuations that share all input tokens (the letters of a
+        multiple-choice question) share a forward pass.
+        """
+        found: list[tuple[float, bool] | None] = [None] * len(requests)
+        shared: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = defaultdict(list)
+        for place, (context, continuation) in enumerate(requests):
+            before, after = self.split_tokens(context, continuation)
+            if self.context is None or len(before) + len(after) <= self.context:
+                inputs = (*before, *after[:-1])
+                shared[inputs, len(after)].append((place, after[-1]))
+        inputs_N = list(shared)
+        done = 0
+        lengths_N = np.array([len(tokens) for tokens, _ in inputs_N], dtype=np.int64)
+        for rows in length_batches(lengths_N, SCORE_TOKENS):
+            logprobs = self._last_logprobs([inputs_N[row] for row in rows])
+            for row, logprobs_CV in zip(rows, logprobs, strict=True):
+                key = inputs_N[row]
+                for place, last in shared[key]:
+                    found[place] = _continuation(logprobs_CV, (*key[0][len(key[0]) - key[1] + 1 :], last))
+            done += len(rows)
+            if progress:
+                progress(done, len(inputs_N))
+        return found
+
+    def split_tokens(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of context and continuation, tokenised together and cut where the context's tokens end.
+
+        Spaces at the end of the context go to the continuation, as words begin with their space in most tokenizers.
+        An empty context becomes one EOS token.
+        """
+        spaces = len(context) - len(context.rstrip())
+        if spaces and context.rstrip():
+            context, continuation = context[:-spaces], context[-spaces:] + continuation
+        if not context:
+            return [min(self.eos)], list(self.tokenizer.encode(continuation, add_special_tokens=False))
+        before = self.encode(context)
+        after = self.encode(context + continuation)[len(before) :]
+        # A tokenizer that drops what it can't spell leaves nothing: compare that as a token of its own.
+        return before, after or list(self.tokenizer.encode(continuation, add_special_tokens=False)) or [self.pad]
+
+    def _last_logprobs(self, keys: Sequence[tuple[tuple[int, ...], int]]) -> list[torch.Tensor]:
+        """Log-probabilities [C, V] after the last C input tokens of each (input tokens, C), float32."""
+        device = next(self.model.parameters()).device
+        rows = [np.array(tokens, dtype=np.int64) for tokens, _ in keys]
+        batch = pad_sequences(rows, [row[:0] for row in rows], self.pad, side="left")
+        mask_BT = batch["attention_mask"].to(device)
+        output = self.model(
+            input_ids=batch["input_ids"].to(device),
+            attention_mask=mask_BT,
+            position_ids=position_ids(mask_BT),
+            use_cache=False,
+            logits_to_keep=max(count for _, count in keys),
+        )
+        counts = [count for _, count in keys]
+        pairs = zip(output.logits, counts, strict=True)
+        return [logits_CV[-count:].float().log_softmax(-1) for logits_CV, count in pairs]
+
+
+def _continuation(logprobs_CV: torch.Tensor, tokens: Sequence[int]) -> tuple[float, bool]:
+    ids_C = torch.tensor(tokens, device=logprobs_CV.device)
+    chosen_C = logprobs_CV.gather(-1, ids_C.unsqueeze(-1)).squeeze(-1)
+    return float(chosen_C.double().sum()), bool((logprobs_CV.argmax(-1) == ids_C).all())
+
+
+def _grouped(lengths: Sequence[int]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, length in enumerate(lengths):
+        groups[length].append(row)
+    return groups
+
+
+def context_length(model: nn.Module) -> int | None:
+    """Tokens that fit the model's context; None where its config does not say."""
+    config: Any = model.config
+    return next(
+        (int(value) for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))),
+        None,
+    )
+
+
+def eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a response: those of the generation config and the tokenizer's EOS."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = named if isinstance(named, list | tuple) else [named]
+    return frozenset(int(value) for value in (*listed, tokenizer.eos_token_id) if value is not None)

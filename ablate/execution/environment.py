@@ -1,0 +1,81 @@
+"""What an attempt ran with: code, versions, hardware. Never environment variables, which may hold secrets."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ablate.store import Store
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "numpy", "pyarrow", "pydantic")
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+COMPUTING = ("context.py", "algorithms", "catalogs", "pocket", "models", "data", "training", "rewards", "evaluation")
+"""What a stage's result can depend on; a change of the command line or of the tables is no drift."""
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the sha256 (16 digits) over the sources that a stage's result can depend on."""
+    whole = hashlib.sha256()
+    for path in (path for path in _sources() if path.relative_to(_PACKAGE).parts[0] in COMPUTING):
+        whole.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode())
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:16]
+
+
+def snapshot_code(store: Store) -> str:
+    """Keep a copy of the package's sources in the store, once per digest; returns the digest."""
+    digest = code_digest()
+    target = store.code / digest
+    if not target.exists():
+        temporary = store.code / f".{digest}.{os.getpid()}"
+        for path in _sources():
+            copy = temporary / path.relative_to(_PACKAGE.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not target.exists():
+                raise
+    return digest
+
+
+def describe_environment(threads: int, gpus: tuple[int, ...]) -> dict[str, Any]:
+    """Return versions and hardware as JSON."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "executable": sys.executable,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpus": list(gpus),
+        "code": code_digest(),
+        "packages": _versions(),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _sources() -> list[Path]:
+    return sorted(path for path in _PACKAGE.rglob("*.py") if "_shipped" not in path.parts)

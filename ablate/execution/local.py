@@ -1,0 +1,212 @@
+"""Run a plan on this machine: ready stages to free slots, the longest way first, a failure stops only what needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ablate.context import Resources
+from ablate.execution.runner import Outcome
+from ablate.execution.servers import PRELOADED, Server
+from ablate.execution.slots import Machine
+from ablate.plan.graph import children_of
+from ablate.plan.stage import Stage
+from ablate.store import Store
+
+BUSY_PAUSE = 1.0
+"""Seconds before looking again at a stage that another process is running."""
+
+
+class Observer(Protocol):
+    """Who is told what happens; the display is one."""
+
+    def started(self, stage: Stage) -> None:
+        """A worker was asked to run the stage."""
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        """The stage ended: done, failed, blocked by a failure, interrupted."""
+
+    def waiting(self, stage: Stage) -> None:
+        """Another process is running the stage; this one waits for its result."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+
+@dataclass
+class LocalRun:
+    """What one run did: stage id to how it ended, for every stage it was given."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    interrupted: bool = False
+
+    def count(self, status: str) -> int:
+        """Return how many stages ended so."""
+        return sum(outcome.status == status for outcome in self.outcomes.values())
+
+
+def run_local(
+    store: Store, stages: Mapping[str, Stage], wanted: Sequence[str], machine: Machine, observer: Observer
+) -> LocalRun:
+    """Run the stages ``wanted`` (ids, parents before children; stages already done are left out by the caller).
+
+    Returns when all have ended. On KeyboardInterrupt the running stages are stopped and the run says so.
+    """
+    scheduler = _Scheduler(store, stages, wanted, machine, observer)
+    with _terminate_as_interrupt():
+        try:
+            scheduler.loop()
+        except KeyboardInterrupt:
+            scheduler.interrupt()
+        finally:
+            scheduler.close()
+    return scheduler.run
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM (a closing terminal, a batch system) stop a run as Ctrl-C does; only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Scheduler:
+    def __init__(
+        self, store: Store, stages: Mapping[str, Stage], wanted: Sequence[str], machine: Machine, observer: Observer
+    ) -> None:
+        self.store, self.machine, self.observer = store, machine, observer
+        self.stages = {stage_id: stages[stage_id] for stage_id in wanted}
+        self.children = children_of(self.stages.values())
+        self.unmet = {s.id: {p for p in s.parents if p in self.stages} for s in self.stages.values()}
+        self.height = _heights(self.stages, self.children)
+        self.ready: list[tuple[int, int, str]] = []
+        self.later: list[tuple[float, str]] = []
+        self.running: dict[str, tuple[Server, tuple[int, ...]]] = {}
+        self.free_gpus = list(machine.gpus)
+        self.selector = selectors.DefaultSelector()
+        self.servers: dict[bool, Server] = {}
+        self.run = LocalRun()
+        self.order = {stage_id: position for position, stage_id in enumerate(self.stages)}
+        for stage_id, parents in self.unmet.items():
+            if not parents:
+                self._push(stage_id)
+
+    def loop(self) -> None:
+        if any(stage.execution.heavy for stage in self.stages.values()):
+            self._server(heavy=True)  # imports while the light stages run
+        while len(self.run.outcomes) < len(self.stages):
+            self._wake()
+            self._dispatch()
+            self._receive(0.1)
+            self.observer.tick()
+
+    def interrupt(self) -> None:
+        """Stop what runs, and wait for it to say so."""
+        self.run.interrupted = True
+        for stage_id, (server, _) in self.running.items():
+            server.stop(stage_id)
+        while self.running:
+            self._receive(0.5)
+
+    def close(self) -> None:
+        for server in self.servers.values():
+            server.close()
+        self.selector.close()
+
+    def _push(self, stage_id: str) -> None:
+        heapq.heappush(self.ready, (-self.height[stage_id], self.order[stage_id], stage_id))
+
+    def _wake(self) -> None:
+        now = time.monotonic()
+        while self.later and self.later[0][0] <= now:
+            self._push(heapq.heappop(self.later)[1])
+
+    def _dispatch(self) -> None:
+        kept = []
+        while self.ready and len(self.running) < self.machine.jobs:
+            item = heapq.heappop(self.ready)
+            stage = self.stages[item[2]]
+            needs_gpu = stage.execution.gpu and bool(self.machine.gpus)
+            if needs_gpu and not self.free_gpus:
+                kept.append(item)
+                continue
+            gpus = (self.free_gpus.pop(0),) if needs_gpu else ()
+            server = self._server(stage.execution.heavy)
+            self.running[stage.id] = (server, gpus)
+            server.run(self.store.stage(stage.id).folder, Resources(self.machine.threads, gpus))
+            self.observer.started(stage)
+        for item in kept:
+            heapq.heappush(self.ready, item)
+
+    def _server(self, heavy: bool) -> Server:
+        if heavy not in self.servers:
+            ours = [stage.execution.entry for stage in self.stages.values() if stage.execution.heavy is heavy]
+            entries = dict.fromkeys(entry.partition(":")[0] for entry in ours)
+            modules = (*(PRELOADED if heavy else ()), *entries)
+            log = self.store.cache / "logs" / ("workers-preloaded.log" if heavy else "workers-light.log")
+            self.servers[heavy] = Server(modules, log)
+            self.selector.register(self.servers[heavy].descriptor, selectors.EVENT_READ, self.servers[heavy])
+        return self.servers[heavy]
+
+    def _receive(self, timeout: float) -> None:
+        if not self.servers:
+            time.sleep(timeout)
+            return
+        for key, _ in self.selector.select(timeout):
+            server: Server = key.data
+            for reply in server.replies():
+                if "ready" not in reply:
+                    self._ended(Outcome(**reply))
+
+    def _ended(self, outcome: Outcome) -> None:
+        _, gpus = self.running.pop(outcome.stage)
+        self.free_gpus.extend(gpus)
+        stage = self.stages[outcome.stage]
+        if outcome.status in ("busy", "lost"):
+            heapq.heappush(self.later, (time.monotonic() + BUSY_PAUSE, stage.id))
+            self.observer.waiting(stage)
+            return
+        self._record(stage, outcome)
+        if outcome.status == "done":
+            for child in self.children.get(stage.id, ()):
+                self.unmet[child].discard(stage.id)
+                if not self.unmet[child] and child not in self.run.outcomes:
+                    self._push(child)
+        else:
+            self._block(stage)
+
+    def _block(self, failed: Stage) -> None:
+        stack = list(self.children.get(failed.id, ()))
+        while stack:
+            stage = self.stages[stack.pop()]
+            if stage.id not in self.run.outcomes:
+                self._record(
+                    stage,
+                    Outcome(stage.id, "blocked", f"needs {failed.id}, which {failed.execution.label!r} did not make"),
+                )
+                stack.extend(self.children.get(stage.id, ()))
+
+    def _record(self, stage: Stage, outcome: Outcome) -> None:
+        self.run.outcomes[stage.id] = outcome
+        self.observer.ended(stage, outcome)
+
+
+def _heights(stages: Mapping[str, Stage], children: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the number of stages on the longest way from each stage to an end: those first keep the machine full."""
+    heights: dict[str, int] = {}
+    for stage_id in reversed(list(stages)):
+        heights[stage_id] = 1 + max((heights[child] for child in children.get(stage_id, ())), default=0)
+    return heights

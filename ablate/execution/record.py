@@ -1,0 +1,108 @@
+"""Write a plan into the store: stage.json of every stage, the experiment's spec, plan and readable links."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from ablate.context import read_json, write_json
+from ablate.errors import SpecError, StoreError
+from ablate.experiment.loading import LoadedExperiment
+from ablate.plan.fingerprint import digest
+from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
+from ablate.shipped import find_by_name
+from ablate.store import ExperimentFolder, Store
+
+LONGEST_NAME = 255
+
+
+def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
+    """Write what a run of this plan needs; stages that are there already are left as they are."""
+    report = find_report(plan.loaded)
+    for stage in plan.stages.values():
+        _record_stage(store, stage)
+    folder = store.experiment(plan.name)
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    experiment = plan.loaded.experiment.model_dump(mode="json", by_alias=True)
+    header = f"# resolved from {plan.loaded.file}\n" + "".join(f"# override {item}\n" for item in plan.loaded.overrides)
+    _replace(folder.spec, header + yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True))
+    # A rerun plans again from the file as it was written, not from the resolved copy.
+    write_json(folder.source_json, {"file": str(plan.loaded.file.absolute()), "overrides": list(plan.loaded.overrides)})
+    write_json(
+        folder.plan_json, {**plan.as_json(), "report": None if report is None else str(report), "created": time.time()}
+    )
+    _link_cells(store, folder, plan)
+    return folder
+
+
+def find_report(loaded: LoadedExperiment) -> Path | None:
+    """Return the layout file that a specification names; raises SpecError when there is none.
+
+    Looked for beside the specification, in the current folder, and by its name in the project's and shipped reports/.
+    This is the one look-up: plan.json records the absolute path, and reports read that.
+    """
+    written = loaded.experiment.report
+    if written is None:
+        return None
+    named = Path(written)
+    beside = (place for place in (loaded.file.parent / named, named) if place.is_file())
+    found = next(beside, None) or find_by_name("reports", named.name, Path.cwd())
+    if found is None:
+        raise SpecError(f"no report layout {written}", location=loaded.origins.locate("report"))
+    return found.absolute()
+
+
+def _record_stage(store: Store, stage: Stage) -> None:
+    folder = store.stage(stage.id)
+    facts = stage.as_json()
+    if folder.stage_json.exists():
+        if folder.is_done():
+            return
+        known = read_json(folder.stage_json)
+        identity = ("kind", "revision", "config", "inputs")
+        if any(known[key] != facts[key] for key in identity):
+            raise StoreError(
+                f"{folder.stage_json} holds another stage under the same id",
+                hint="the store is damaged, or two identities collide",
+            )
+        if known == facts:
+            return
+    folder.folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder.stage_json, facts)
+
+
+def _link_cells(store: Store, folder: ExperimentFolder, plan: Plan) -> None:
+    folder.cells.mkdir(exist_ok=True)
+    wanted: dict[str, str] = {}
+    for subject in plan.subjects:
+        target = os.path.relpath(store.stage(subject.stage).folder, folder.cells)
+        label = f"{subject.subject}: {subject.label(plan.grid.axes)}"
+        if wanted.setdefault(_file_name(label), target) != target:  # two labels that differ in slashes only
+            wanted[_file_name(f"{label} {subject.stage}")] = target
+    for entry in folder.cells.iterdir():
+        with suppress(FileNotFoundError):  # another run of the same experiment may do the same now
+            if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry):
+                entry.unlink()
+    for name, target in wanted.items():
+        with suppress(FileExistsError):
+            (folder.cells / name).symlink_to(target)
+
+
+def _file_name(label: str) -> str:
+    """Return a label as a file name: no slash, at most the 255 bytes that file systems take."""
+    name = label.replace("/", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    ending = f"… {digest(label)}"
+    return name.encode()[: LONGEST_NAME - len(ending.encode())].decode(errors="ignore") + ending
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,182 @@
+"""``run_stage``: the only way a stage runs. A light supervisor holds lease, log and signals; its child computes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from ablate.context import Resources, read_json, write_json
+from ablate.errors import LeaseLost
+from ablate.execution import compute, lease
+from ablate.execution.environment import code_digest, describe_environment
+from ablate.store import AttemptFolder, StageFolder, Store
+
+Status = Literal["done", "failed", "busy", "blocked", "interrupted", "lost"]
+GRACE_SECONDS = 10.0
+"""Between asking the computing process to end and killing it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one call of run_stage ended."""
+
+    stage: str
+    status: Status
+    message: str = ""
+    seconds: float = 0.0
+
+
+def run_stage(folder: Path, resources: Resources) -> Outcome:
+    """Run the stage whose folder this is, unless it is done, runs elsewhere, or waits for its inputs."""
+    folder = Path(folder).absolute()
+    stage, store = StageFolder(folder), Store(folder.parents[1])
+    if stage.is_done():
+        return Outcome(stage.id, "done")
+    missing = [ref["stage"] for ref in stage.read_stage()["inputs"].values() if not store.stage(ref["stage"]).is_done()]
+    if missing:
+        return Outcome(stage.id, "blocked", f"waits for {', '.join(sorted(set(missing)))}")
+    attempt = lease.claim(stage)
+    if attempt is None:
+        return Outcome(stage.id, "busy")
+    outcome = _Supervisor(store, stage, attempt, resources).run()
+    if outcome.status == "failed" and stage.is_done():
+        return Outcome(stage.id, "done", "published by another attempt", outcome.seconds)
+    return outcome
+
+
+class _Supervisor:
+    """Holds the lease of one attempt while a child computes, then publishes what it made."""
+
+    def __init__(self, store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> None:
+        self.store, self.stage, self.attempt, self.resources = store, stage, attempt, resources
+        self.stop_requested = False
+
+    def run(self) -> Outcome:
+        started = time.time()
+        try:
+            if self.stage.is_done():  # another process published between the look and the claim
+                return self._ended("done", "", started)
+            if self._recover():
+                return self._ended("done", "finished an interrupted publication", started)
+            self.attempt.output.mkdir()
+            self.attempt.work.mkdir()
+            write_json(self.attempt.environment_json, describe_environment(self.resources.threads, self.resources.gpus))
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            code = self._supervise()
+            if self.stop_requested:
+                return self._ended("interrupted", "stopped on request", started)
+            if code != 0:
+                return self._failed(code, started)
+            self._publish(started, usage)
+            return self._ended("done", "", started)
+        except LeaseLost as error:
+            return Outcome(self.stage.id, "lost", str(error), time.time() - started)
+        except OSError as error:
+            return self._broken(error, started)
+
+    def _supervise(self) -> int:
+        """Wait for the computing process; returns its exit code, negative for a signal."""
+        child = compute.start(self.store, self.stage, self.attempt, self.resources)
+        deadline: float | None = None
+        previous = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            next_beat, pause = time.monotonic() + lease.HEARTBEAT_SECONDS, 0.002
+            while True:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    return os.waitstatus_to_exitcode(status)
+                now = time.monotonic()
+                if self.stop_requested and deadline is None:
+                    deadline = now + GRACE_SECONDS
+                    os.kill(child, signal.SIGTERM)
+                elif deadline is not None and now > deadline:
+                    os.kill(child, signal.SIGKILL)
+                if now > next_beat:
+                    lease.beat(self.attempt)
+                    next_beat = now + lease.HEARTBEAT_SECONDS
+                time.sleep(pause)
+                pause = min(pause * 1.2, 0.05)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_requested = True
+
+    def _publish(self, started: float, before: resource.struct_rusage) -> None:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = {
+            "stage": self.stage.id,
+            "attempt": self.attempt.number,
+            "started": started,
+            "ended": time.time(),
+            "seconds": round(time.time() - started, 3),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime, 3),
+            "host": os.uname().nodename,
+            "threads": self.resources.threads,
+            "gpus": list(self.resources.gpus),
+            "code": code_digest(),
+            "summary": read_json(self.attempt.folder / "summary.json"),
+        }
+        # The record travels inside the output, so that whoever finds an output without a marker can write the marker.
+        write_json(self.attempt.output / "record.json", done)
+        _sync_tree(self.attempt.output)
+        lease.require_lease(self.stage, self.attempt)
+        os.rename(self.attempt.output, self.stage.output)
+        self._mark(done)
+
+    def _mark(self, done: dict[str, Any]) -> None:
+        write_json(self.stage.done_json, done)
+        mine = self.attempt.number  # a newer attempt, taken over while this one stalled, still uses its own
+        for attempt in (item for item in self.stage.attempts() if item.number <= mine):
+            shutil.rmtree(attempt.work, ignore_errors=True)
+            shutil.rmtree(attempt.output, ignore_errors=True)
+
+    def _recover(self) -> bool:
+        """Write the marker an earlier attempt could not; an output is complete because it is renamed as a whole."""
+        if not self.stage.output.is_dir():
+            return False
+        self._mark(read_json(self.stage.output / "record.json"))
+        return True
+
+    def _failed(self, code: int, started: float) -> Outcome:
+        failure = self.attempt.read_failure()
+        if failure is None:
+            cause = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            failure = {"type": "Killed", "message": f"the computing process was {cause}{hint}"}
+            write_json(self.attempt.failure_json, failure)
+        return self._ended("failed", failure["message"], started)
+
+    def _broken(self, error: OSError, started: float) -> Outcome:
+        """The file system refused a write: say so, leave no half-made output behind."""
+        message = f"{error.strerror or error}: {error.filename or self.stage.folder}"
+        shutil.rmtree(self.attempt.output, ignore_errors=True)  # makes room for the reason
+        try:
+            write_json(self.attempt.failure_json, {"type": "OSError", "message": message})
+            return self._ended("failed", message, started)
+        except OSError:
+            return Outcome(self.stage.id, "failed", message, time.time() - started)
+
+    def _ended(self, status: Status, message: str, started: float) -> Outcome:
+        shutil.rmtree(self.attempt.output, ignore_errors=True)  # nothing is left of it once published
+        lease.end(self.attempt, status)
+        return Outcome(self.stage.id, status, message, time.time() - started)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flush what the computing process wrote, so that a marker never outlives the data it vouches for."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

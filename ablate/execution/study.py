@@ -1,0 +1,154 @@
+"""An experiment against a store: load and plan it, run what is missing, say how it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ablate.context import read_json
+from ablate.errors import UnknownNameError, UsageError
+from ablate.execution.display import LiveDisplay, PlainDisplay
+from ablate.execution.environment import snapshot_code
+from ablate.execution.local import LocalRun, run_local
+from ablate.execution.record import find_report, record_plan
+from ablate.execution.slots import Machine
+from ablate.experiment.loading import load_experiment
+from ablate.liveness import is_running
+from ablate.plan.facts import gather_facts
+from ablate.plan.plan import Plan, build_plan
+from ablate.shipped import search_folders
+from ablate.store import AttemptFolder, StageFolder, Store
+
+
+def find_specification(name: str) -> Path:
+    """Return the file of a path, or of an experiment's name in the project's or the shipped folder."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folders = search_folders("experiments", Path.cwd())
+    known: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            known.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
+    wanted = re.sub(r"\.ya?ml$", "", name).removeprefix("experiments/").replace("-", "_")
+    if wanted not in known:
+        raise UnknownNameError("experiment", name, known)
+    return known[wanted]
+
+
+def make_plan(name: str, overrides: Sequence[str], store: Store) -> Plan:
+    """Load and plan an experiment; nothing is written but the cache of file digests."""
+    loaded = load_experiment(find_specification(name), overrides)
+    find_report(loaded)  # a wrong name is an error now, not after hours of training
+    facts = gather_facts(
+        loaded,
+        evals=search_folders("evals", Path.cwd()),
+        digest_cache=store.cache / "digests.json",
+        data_root=os.environ.get("ABLATE_DATA"),
+    )
+    return build_plan(loaded, facts)
+
+
+def plan_again(name: str, store: Store) -> Plan:
+    """Plan an experiment of the store again, from the file and overrides of its last run."""
+    folder = store.experiment(name)
+    if not folder.source_json.exists():
+        raise UnknownNameError("experiment of this store", name, store.experiment_names())
+    source = read_json(folder.source_json)
+    return make_plan(source["file"], source["overrides"], store)
+
+
+def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> LocalRun:
+    """Record a plan in the store and run every stage that is not done."""
+    store.open()
+    record_plan(store, plan)
+    wanted = [stage_id for stage_id in plan.stages if not store.stage(stage_id).is_done()]
+    if not wanted:
+        return LocalRun()
+    snapshot_code(store)
+    stages = {stage_id: plan.stages[stage_id] for stage_id in wanted}
+    display = LiveDisplay(console, store, stages) if console.is_terminal else PlainDisplay(console, len(wanted))
+    with display:
+        return run_local(store, plan.stages, wanted, machine, display)
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How one stage stands: done, running, failed, interrupted or waiting, with a word of explanation."""
+
+    id: str
+    kind: str
+    label: str
+    status: str
+    note: str = ""
+
+
+def stage_statuses(store: Store, name: str) -> list[StageStatus]:
+    """Return how every stage of a recorded experiment stands."""
+    if name not in store.experiment_names():
+        raise UnknownNameError("experiment of this store", name, store.experiment_names())
+    plan = store.experiment(name).read_plan()
+    return [
+        StageStatus(i, facts["kind"], facts["label"], *_status(store.stage(i))) for i, facts in plan["stages"].items()
+    ]
+
+
+def _status(stage: StageFolder) -> tuple[str, str]:
+    record = stage.read_done()
+    if record is not None:
+        return "done", f"{record['seconds']:.1f} s"
+    attempts = stage.attempts()
+    if not attempts:
+        return "waiting", ""
+    if is_running(attempts[-1]):
+        return "running", f"attempt {attempts[-1].number}"
+    failure = attempts[-1].read_failure()
+    return ("failed", str(failure["message"])) if failure else ("interrupted", f"attempt {attempts[-1].number}")
+
+
+def derived_values(plan: Plan) -> dict[str, str]:
+    """Return the keys nobody wrote, and what they were derived from."""
+    experiment = plan.loaded.experiment
+    written = set(plan.grid.axes)
+    derived = {}
+    if any("reward_model" in cell.method.reads for cell in plan.grid.cells):
+        if "prompts" not in written and experiment.prompts is None:
+            derived["prompts"] = "the cell's dataset"
+        if "reward_model.init" not in written and "reward_model.init" not in plan.grid.fixed:
+            derived["reward_model.init"] = "the cell's policy"
+        if "reward_model.dataset" not in written and "reward_model.dataset" not in plan.grid.fixed:
+            derived["reward_model.dataset"] = "the cell's dataset"
+    return derived
+
+
+def find_attempt(store: Store, prefix: str) -> AttemptFolder:
+    """Return the newest attempt of the stage whose id starts so; raises UsageError unless there is exactly one.
+
+    Raises StoreError for a store of a newer layout.
+    """
+    store.check()
+    names = (entry.name for entry in store.stages.iterdir()) if store.stages.is_dir() else ()
+    found = sorted(name for name in names if name.startswith(prefix))
+    if prefix in found:
+        found = [prefix]
+    if len(found) != 1:
+        problem = f"{len(found)} stages start with" if found else "no stage starts with"
+        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint="ids are listed by `ablate status NAME --all`")
+    attempts = store.stage(found[0]).attempts()
+    if not attempts:
+        raise UsageError(f"stage {found[0]} has not run yet")
+    return attempts[-1]
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a text file; none when it isn't there."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()[-lines:]

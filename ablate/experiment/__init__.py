@@ -1,0 +1,1 @@
+"""What the researcher wrote: the typed specification, its loading, the expansion of its grid into cells."""

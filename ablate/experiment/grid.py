@@ -1,0 +1,374 @@
+"""From an Experiment to its cells: blocks, products, zips, conditionals, projection, excludes. A pure function."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.algorithms.base import Method
+from ablate.algorithms.registry import METHODS, find_method
+from ablate.errors import Location, SpecError, suggestion
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys
+from ablate.experiment.spec import Scalar
+
+Values = Mapping[str, Scalar]
+Section = tuple[tuple[str, Scalar], ...]
+"""A section's keys and values, sorted: hashable, so that equal requests are answered once."""
+ALWAYS_READ = frozenset({"policy", "algorithm", "seed"})
+SHARED_SECTIONS = frozenset({"data", "pretrain", "sft"})
+"""Sections that describe what every method starts from."""
+DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "prompts": "dataset"}
+"""Keys that, written nowhere, take another key's value."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: every key its method reads, dotted; axes of other blocks at their default.
+
+    Two cells are equal when these values are; ``block`` says which block of the grid wrote it first.
+    """
+
+    values: Values
+    block: int
+
+    @property
+    def method(self) -> Method:
+        """The method of this cell."""
+        return METHODS[str(self.values["algorithm"])]
+
+    def sections(self) -> dict[str, Section]:
+        """Return the keys of every section, without its name."""
+        return self._sections
+
+    @functools.cached_property
+    def _sections(self) -> dict[str, Section]:
+        found: dict[str, list[tuple[str, Scalar]]] = {}
+        for key, value in self.values.items():
+            name, dot, rest = key.partition(".")
+            if dot:
+                found.setdefault(name, []).append((rest, value))
+        return {name: tuple(sorted(pairs)) for name, pairs in found.items()}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of an experiment in the order written, and the axes that vary, in the order written."""
+
+    cells: tuple[Cell, ...]
+    axes: tuple[str, ...]
+    fixed: Values
+
+
+def expand(loaded: LoadedExperiment) -> Grid:
+    """Expand the grid: deterministic in order and identity; raises SpecError for a grid that makes no sense."""
+    fixed = _fixed_values(loaded)
+    blocks = [_Axes.read(loaded, index, block) for index, block in enumerate(loaded.experiment.grid)]
+    varied = tuple(dict.fromkeys(key for axes in blocks for key in axes.keys))
+    rules, excludes = _Rule.read_all(loaded), _read_excludes(loaded)
+    projection = _Projection(loaded, _defaults(varied))
+    seen: dict[frozenset[tuple[str, Scalar]], Cell] = {}
+    for index, axes in enumerate(blocks):
+        used: set[str] = set()
+        for assignment in axes.assignments():
+            values = {**fixed, **assignment}
+            for rule in rules:
+                if _matches(projection.keep_read(index, values), rule.condition):
+                    rule.apply(values, assignment, index)
+            cell = Cell(projection.keep_read(index, values), index)
+            used.update(cell.values)
+            if not any(_matches(cell.values, condition) for condition in excludes):
+                seen.setdefault(frozenset(cell.values.items()), cell)
+        _refuse_unread(loaded, index, axes.keys, used)
+    if not seen:
+        raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
+    return Grid(tuple(seen.values()), varied, fixed)
+
+
+def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
+    """Check every section of every cell against its closed model; equal sections are checked once."""
+    checked: set[tuple[str, Section]] = set()
+    for cell in grid.cells:
+        for name, section in cell.sections().items():
+            if name == "pretrain" or (name, section) in checked:
+                continue  # base training is merged over the model's own values when the model is known
+            checked.add((name, section))
+            try:
+                # Strict: neither a quoted number nor a yes is taken for a number.
+                SECTIONS[name].model_validate(dict(section), strict=True)
+            except ValidationError as error:
+                raise _section_error(loaded, cell.block, name, error) from error
+
+
+def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
+    """Return where a cell's value of ``key`` was written: in its block of the grid, else in the file's section."""
+    shorthand = {long: short for short, long in SHORTHANDS.items()}.get(key)
+    section, _, name = key.partition(".")
+    candidates = [(key,), (section, name), (shorthand or key,), (section,)]
+    for written in candidates:
+        for start in (("grid", block), ("grid", block, "zip")):
+            place = loaded.origins.places.get((*start, *written))
+            if place is not None:
+                return Location(file=place.file, line=place.line, key=key)
+    return loaded.origins.locate(*key.split("."))
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """The axes of one block: groups of keys that move together, each with its list of settings."""
+
+    groups: tuple[tuple[tuple[tuple[str, Scalar], ...], ...], ...]
+    keys: tuple[str, ...]
+
+    @classmethod
+    def read(cls, loaded: LoadedExperiment, index: int, block: Mapping[str, Any]) -> _Axes:
+        groups, keys = [], dict[str, None]()
+        for key, value in block.items():
+            if key == "zip" and (not isinstance(value, Mapping) or not value):
+                raise SpecError("zip is a mapping of axes", location=loaded.origins.locate("grid", index, "zip"))
+            for members in [dict(_dotted(value))] if key == "zip" else [{k: v} for k, v in _dotted({key: value})]:
+                group = _zipped(loaded, index, members)
+                written = dict.fromkeys(name for settings in group for name, _ in settings)
+                twice = next((name for name in written if name in keys), None)
+                if twice is not None:
+                    raise SpecError(f"axis {twice!r} is written twice", location=place_of(loaded, index, twice))
+                keys.update(written)
+                groups.append(group)
+        return cls(tuple(groups), tuple(keys))
+
+    def assignments(self) -> Iterator[dict[str, Scalar]]:
+        for combination in itertools.product(*self.groups):
+            yield {key: value for settings in combination for key, value in settings}
+
+
+def _dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``."""
+    for key, value in written.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _zipped(
+    loaded: LoadedExperiment, index: int, members: Mapping[str, Any]
+) -> tuple[tuple[tuple[str, Scalar], ...], ...]:
+    columns = {key: _as_list(value) for key, value in members.items()}
+    lengths = {len(column) for column in columns.values()}
+    place = place_of(loaded, index, next(iter(members)))
+    if len(lengths) > 1:
+        raise SpecError(f"axes of a zip differ in length: {sorted(lengths)}", location=place)
+    if lengths == {0}:
+        raise SpecError("an axis needs at least one value", location=place)
+    rows = []
+    for row in zip(*columns.values(), strict=True):
+        settings: dict[str, Scalar] = {}
+        for key, value in zip(columns, row, strict=True):
+            settings.update(_flatten(key, value, place_of(loaded, index, key)))
+        rows.append(tuple(settings.items()))
+    if len(set(rows)) < len(rows):
+        raise SpecError("an axis repeats a value", location=place)
+    return tuple(rows)
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+
+
+def _flatten(key: str, value: Any, place: Location) -> dict[str, Scalar]:
+    """Return ``value`` under dotted keys: a mapping opens a section, a string may be a shorthand."""
+    if isinstance(value, Mapping):
+        if not value:
+            raise SpecError(f"{key} is an empty mapping", location=place)
+        flat: dict[str, Scalar] = {}
+        for name, item in value.items():
+            flat.update(_flatten(f"{key}.{name}", item, place))
+        return flat
+    key = _known(key, "axis", place)
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise SpecError(f"{key} needs a single value (found {value!r})", location=place)
+    if key == "seed" and (type(value) is not int or value < 0):
+        raise SpecError(f"seed needs a whole number, 0 or more (found {value!r})", location=place)
+    if key in SCALARS and key != "seed" and not (isinstance(value, str) or (value is None and key == "prompts")):
+        raise SpecError(f"{key} needs a name (found {value!r})", location=place)
+    return {key: value}
+
+
+def _known(key: str, what: str, place: Location) -> str:
+    name = SHORTHANDS.get(key, key)
+    if name not in cell_keys():
+        raise SpecError(f"unknown {what} {key!r}", location=place, hint=suggestion(key, cell_keys()))
+    return name
+
+
+def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
+    experiment = loaded.experiment
+    fixed: dict[str, Scalar] = {"seed": 0}
+    for key in SCALARS:
+        value = getattr(experiment, key)
+        if value is not None:
+            fixed[key] = value
+    fixed["data.max_examples"] = experiment.data.max_examples
+    fixed["data.seed"] = experiment.data.seed
+    for section in SECTIONS:
+        value = getattr(experiment, section)
+        if section != "data" and value is not None:
+            for name, item in value.items() if isinstance(value, Mapping) else [("init", value)]:
+                place = loaded.origins.locate(section, name)
+                if isinstance(value, Mapping) and name not in SECTIONS[section].model_fields:
+                    hint = suggestion(str(name), SECTIONS[section].model_fields)
+                    raise SpecError(f"unknown key {name!r} in {section}", location=place, hint=hint)
+                if isinstance(item, Mapping):
+                    raise SpecError(f"{section}.{name} needs a single value (found {item!r})", location=place)
+                fixed.update(_flatten(f"{section}.{name}", item, place))
+    return fixed
+
+
+def conditions(loaded: LoadedExperiment) -> Iterator[tuple[str, Any, Location]]:
+    """Yield every key of ``when`` and ``exclude`` with each value that matches it and where it is written."""
+    experiment = loaded.experiment
+    written: dict[tuple[str | int, ...], Mapping[str, Any]] = {
+        **{("when", number, "if"): rule.condition for number, rule in enumerate(experiment.when)},
+        **{("exclude", number): condition for number, condition in enumerate(experiment.exclude)},
+    }
+    for path, condition in written.items():
+        for key, wanted in _dotted(condition):
+            place = _written_at(loaded, condition, key, *path)
+            for value in _as_list(wanted):
+                yield SHORTHANDS.get(key, key), value, place
+
+
+Condition = tuple[tuple[str, tuple[Any, ...]], ...]
+"""Keys with the values that match, all of which must."""
+
+
+def _read_condition(loaded: LoadedExperiment, written: Mapping[str, Any], *path: str | int) -> Condition:
+    found = []
+    for key, wanted in _dotted(written):
+        place = _written_at(loaded, written, key, *path)
+        found.append((_known(key, "key", place), tuple(_as_list(wanted))))
+    return tuple(found)
+
+
+def _written_at(loaded: LoadedExperiment, written: Mapping[str, Any], key: str, *path: str | int) -> Location:
+    return loaded.origins.locate(*path, key if key in written else key.partition(".")[0])
+
+
+def _matches(values: Values, condition: Condition) -> bool:
+    return all(values.get(key) in allowed for key, allowed in condition)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A conditional, its keys checked and dotted."""
+
+    condition: Condition
+    set: Values
+    place: Location
+
+    @classmethod
+    def read_all(cls, loaded: LoadedExperiment) -> list[_Rule]:
+        rules = []
+        for number, rule in enumerate(loaded.experiment.when):
+            place = loaded.origins.locate("when", number)
+            condition = _read_condition(loaded, rule.condition, "when", number, "if")
+            values: dict[str, Scalar] = {}
+            for key, value in rule.set.items():
+                values.update(_flatten(key, value, loaded.origins.locate("when", number, "set", key)))
+            rules.append(cls(condition, values, place))
+        return rules
+
+    def apply(self, values: dict[str, Scalar], assignment: Mapping[str, Scalar], block: int) -> None:
+        for name in self.set:
+            if name in assignment:
+                message = f"when sets {name!r}, which varies in block {block + 1} of the grid"
+                raise SpecError(message, location=self.place)
+        values.update(self.set)
+
+
+def _read_excludes(loaded: LoadedExperiment) -> list[Condition]:
+    for number, condition in enumerate(loaded.experiment.exclude):
+        if not condition:
+            place = loaded.origins.locate("exclude", number)
+            raise SpecError("an empty exclude would leave out every cell", location=place)
+    return [
+        _read_condition(loaded, condition, "exclude", number)
+        for number, condition in enumerate(loaded.experiment.exclude)
+    ]
+
+
+def _defaults(varied: Iterable[str]) -> dict[str, Scalar]:
+    """Return the defaults of the axes that have one: cells of blocks that don't write an axis are at its default."""
+    defaults: dict[str, Scalar] = {}
+    for key in varied:
+        section, _, name = key.partition(".")
+        # A scratch model's own recipe, not the section, holds the defaults of pretrain.
+        if name and section != "pretrain" and not SECTIONS[section].model_fields[name].is_required():
+            defaults[key] = SECTIONS[section].model_fields[name].default
+    return defaults
+
+
+@dataclass(frozen=True)
+class _Projection:
+    """Fills derived keys in, then keeps only what a cell's method reads."""
+
+    loaded: LoadedExperiment
+    defaults: Values
+
+    @functools.cached_property
+    def without_sft(self) -> Values:
+        return {key: value for key, value in self.defaults.items() if not key.startswith("sft.")}
+
+    def keep_read(self, block: int, written: Values) -> Values:
+        values = {**(self.defaults if "sft.dataset" in written else self.without_sft), **written}
+        for key in ("policy", "dataset", "algorithm"):
+            if values.get(key) is None:
+                raise SpecError(
+                    f"{key!r} is set nowhere",
+                    location=self.loaded.origins.locate("grid", block),
+                    hint=f"add {key}: to the file or to this block",
+                )
+        if values["algorithm"] not in METHODS:
+            find_method(str(values["algorithm"]), location=place_of(self.loaded, block, "algorithm"))
+        method = METHODS[str(values["algorithm"])]
+        for key, source in DERIVED.items():
+            if values.get(key) is None:
+                values[key] = values[source]
+        scalars, sections = _read_keys(method.name)
+        return {
+            key: value
+            for key, value in values.items()
+            if (key.partition(".")[0] in sections if "." in key else key in scalars)
+        }
+
+
+@functools.cache
+def _read_keys(method: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the scalars and the sections that a method reads."""
+    reads = METHODS[method].reads
+    return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
+
+
+def _refuse_unread(loaded: LoadedExperiment, index: int, keys: Sequence[str], used: set[str]) -> None:
+    for key in keys:
+        if key not in used:
+            raise SpecError(
+                f"no method of this block reads {key!r}, so the axis would vary nothing",
+                location=place_of(loaded, index, key),
+                hint="move it to a block whose algorithm reads it",
+            )
+
+
+def _section_error(loaded: LoadedExperiment, block: int, section: str, error: ValidationError) -> SpecError:
+    first = error.errors()[0]
+    dotted = ".".join([section, *(str(part) for part in first["loc"])])
+    message = f"{dotted} is required" if first["type"] == "missing" else f"{first['msg']} (found {first['input']!r})"
+    hint = None
+    if first["type"] == "literal_error":
+        message, hint = f"{first['input']!r} is not allowed", f"allowed: {first['ctx']['expected']}"
+    return SpecError(message, location=place_of(loaded, block, dotted), hint=hint)

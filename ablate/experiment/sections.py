@@ -1,0 +1,63 @@
+"""The sections of a specification and the keys a cell can have: the closed vocabulary of axes."""
+
+from __future__ import annotations
+
+import functools
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ablate.algorithms.pretrain import PretrainParameters
+from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import RewardModelParameters
+from ablate.algorithms.sft import SFTParameters
+
+
+class DataSection(BaseModel):
+    """How preference sets are sampled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_examples: int | None = Field(None, ge=1, description="Rows kept of each preference set; null: all.")
+    seed: int = Field(42, ge=0, description="Seed of the sampling; fixed unless swept.")
+
+
+class SFTSection(SFTParameters):
+    """Supervised fine-tuning of the base model before any preference tuning."""
+
+    dataset: str = Field(description="Instruction set of the catalog.")
+    max_examples: int | None = Field(None, ge=1, description="Conversations kept; null: all.")
+    seed: int = Field(0, ge=0, description="Seed of the data order; fixed unless swept.")
+
+
+class RewardModelSection(RewardModelParameters):
+    """The reward model an on-policy method learns from; trained with the cell's seed."""
+
+    init: str = Field(description="Model whose SFT it starts from; default: the policy.")
+    dataset: str = Field(description="Preference set it is trained on; default: the cell's dataset.")
+
+
+class PretrainSection(PretrainParameters):
+    """Overrides of a scratch model's base training."""
+
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSection,
+    "pretrain": PretrainSection,
+    "sft": SFTSection,
+    "reward_model": RewardModelSection,
+    **{name: method.parameters for name, method in METHODS.items()},
+}
+
+SCALARS = ("policy", "dataset", "algorithm", "seed", "prompts")
+"""Keys of a cell that stand alone; every other key is ``section.parameter``."""
+
+SHORTHANDS = {"reward_model": "reward_model.init"}
+"""A section given as a plain string means this key."""
+
+
+@functools.cache
+def cell_keys() -> frozenset[str]:
+    """Return every key that can be fixed or varied, dotted."""
+    return frozenset(
+        [*SCALARS, *(f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields)]
+    )

@@ -1,0 +1,101 @@
+"""Whether the owner of an attempt is still at work: one answer for leases, status and reports."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablate.context import read_json
+from ablate.store import AttemptFolder
+
+STALE_SECONDS = 120.0
+"""An owner on another host whose heartbeat is older than this counts as dead."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from later ones with the same number by its start time and the machine's boot."""
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+
+    @classmethod
+    def current(cls) -> Owner:
+        """Return this process."""
+        return cls(platform.node(), _boot_id(), os.getpid(), _process_start(os.getpid()))
+
+    def is_alive(self, heartbeat: Path) -> bool:
+        """Tell whether the process still runs: exactly on its own machine, by its heartbeat elsewhere."""
+        if (self.host, self.boot) == (platform.node(), _boot_id()):
+            return _process_start(self.pid) == self.started
+        return _age(heartbeat) < STALE_SECONDS
+
+
+def is_running(attempt: AttemptFolder) -> bool:
+    """Tell whether the owner of an attempt is alive and has not ended it."""
+    if attempt.ended_json.exists():
+        return False
+    try:
+        owner = Owner(**read_json(attempt.owner_json))
+    except FileNotFoundError:
+        return False
+    return owner.is_alive(attempt.heartbeat)
+
+
+def _age(path: Path) -> float:
+    try:
+        return _file_system_time(path.parent) - path.stat().st_mtime
+    except FileNotFoundError:
+        return STALE_SECONDS
+
+
+def _file_system_time(folder: Path) -> float:
+    """Return the time of a file written now, so that two machines' clocks need not agree."""
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+    except PermissionError:  # another user's store can be read: then this machine's clock has to do
+        return time.time()
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return time.time()
+        raise
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _process_start(pid: int) -> str:
+    """Return a process's start time in clock ticks since boot; empty when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return _start_without_proc(pid)
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _start_without_proc(pid: int) -> str:
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        return "alive"
+    return "alive"

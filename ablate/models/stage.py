@@ -1,0 +1,71 @@
+"""Existing models as stages: a folder or a hub snapshot, checked and placed in the store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from ablate.context import StageContext
+from ablate.errors import DataError
+from ablate.models.loading import FULL_REVISION, load_tokenizer, tokenizer_fingerprint
+
+WANTED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "merges.txt", "vocab.*")
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Place the model of ``locations["model"]`` (a folder, or a hub id) in ``model/``.
+
+    Config: ``source`` is ``{hub, revision}`` (the full commit; the snapshot's files are linked, they never change) or
+    ``{digest}`` (a folder, which is copied: its owner may write to it); ``chat`` (default true): the tokenizer must
+    have a chat template. A source without safetensors weights is refused: its weights would be pickles.
+    """
+    source, config = context.locations["model"], context.config
+    hub = "hub" in config["source"]
+    folder = _snapshot(source, _revision(config["source"])) if hub else Path(source)
+    files = [path for path in sorted(folder.iterdir()) if _is_wanted(path)]
+    names = {path.name for path in files}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise DataError(
+            f"{source} has no config.json or no safetensors weights",
+            hint="save the model once with save_pretrained; pickled weights are not loaded",
+        )
+    target = context.output / "model"
+    target.mkdir()
+    for path in files:
+        (link_or_copy if hub else shutil.copyfile)(path.resolve(), target / path.name)
+    tokenizer = load_tokenizer(target, template=bool(config.get("chat", True)))
+    return {"files": len(files), "tokenizer": tokenizer_fingerprint(tokenizer)}
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` a hard link to ``source``, or a copy where the file system allows no link."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _is_wanted(path: Path) -> bool:
+    return path.is_file() and any(path.match(pattern) for pattern in WANTED)
+
+
+def _revision(source: Mapping[str, str]) -> str:
+    if not FULL_REVISION.fullmatch(source["revision"]):
+        raise DataError(f"the hub revision {source['revision']!r} is no full commit", hint="40 hexadecimal digits")
+    return source["revision"]
+
+
+def _snapshot(source: str, revision: str) -> Path:
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(WANTED)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DataError(
+            f"can't get {source} at {revision}: {error}",
+            hint=f"fetch it where there is a network: hf download {source} --revision {revision}",
+        ) from error

@@ -1,0 +1,123 @@
+"""From a trained model and its suites to the stages that generate, score, select and grade."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from ablate.catalogs.datasets import locate
+from ablate.catalogs.suites import Suite, find_entry
+from ablate.plan.facts import Facts
+from ablate.plan.fingerprint import Config
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Ref, Stage
+
+
+class EvaluationPlanner:
+    """Turns suites into stages: one generation per policy, prompts and decoding, however many graders read it."""
+
+    def __init__(self, facts: Facts, graph: Graph) -> None:
+        self._facts = facts
+        self._graph = graph
+        self._generated: dict[tuple[Any, ...], Stage] = {}
+        self.files = functools.cache(self._files)
+        self._generation = functools.cache(self._generation_config)
+        self._grading = functools.cache(lambda name: Config.of(facts.suites[name].grading_config()))
+        self._prompts = functools.cache(lambda name: {f"prompts {name}": find_entry("prompts", name).revision})
+        self._grader = functools.cache(lambda name: find_entry("grader", name))
+        self._items = functools.cache(self._items_inputs)
+
+    def policy(self, suite: Suite, policy: Stage, *, chat: bool) -> Stage:
+        """Return the stage whose metrics say how ``policy`` does on ``suite``; ``chat``: it knows a chat template."""
+        responses = self._generate(suite, policy, chat=chat)
+        return self._evaluate(suite, {"responses": responses.ref()})
+
+    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage) -> Stage:
+        """Return the stage whose metrics say how a reward model does; best-of-n picks among ``policy``'s responses."""
+        files = self.files(suite.name)
+        inputs = {"reward_model": reward_model.ref("model")}
+        label = f"scores for {suite.name}"
+        if suite.engine == "pairs":
+            scores = self._graph.add(
+                "score",
+                suite.score_config(dict(files)),
+                {**inputs, **self._items(suite.name)},
+                label=label,
+                parts=self._prompts(suite.prompts.name),
+                locations=self._facts.locations(files),
+            )
+            return self._evaluate(suite, {"scores": scores.ref("scores.jsonl")})
+        responses = self._generate(suite, policy, chat=True)
+        scores = self._graph.add(
+            "score",
+            suite.score_config(dict(files)),
+            {**inputs, "responses": responses.ref("responses.jsonl")},
+            label=label,
+        )
+        selected = self._graph.add(
+            "select",
+            suite.select_config(),
+            {"responses": responses.ref("responses.jsonl"), "scores": scores.ref("scores.jsonl")},
+            label=f"selection for {suite.name}",
+        )
+        return self._evaluate(suite, {"responses": selected.ref()})
+
+    def describe(self, suite: Suite) -> dict[str, Any]:
+        """Return what tables say of a suite."""
+        return {
+            "title": suite.title,
+            "category": suite.category,
+            "subject": suite.subject,
+            "primary": suite.primary,
+            "unit": suite.unit,
+            "higher_is_better": suite.higher_is_better,
+            "protocol": suite.protocol_digest(dict(self.files(suite.name))),
+            "note": suite.protocol,
+        }
+
+    def _generate(self, suite: Suite, policy: Stage, *, chat: bool) -> Stage:
+        config = self._generation(suite.name, chat and suite.chat)
+        items = self._items(suite.name)
+        key = (policy.id, config.digest, *items.values())
+        if key in self._generated:
+            return self._generated[key]
+        asked = suite.data.pocket.name if suite.data.pocket else suite.name
+        self._generated[key] = self._graph.add(
+            "generate",
+            config,
+            {"policy": policy.ref("model"), **items},
+            parts=self._prompts(suite.prompts.name),
+            label=f"responses of {policy.execution.label} to {asked}",
+            locations=self._facts.locations(suite.files),
+        )
+        return self._generated[key]
+
+    def _evaluate(self, suite: Suite, inputs: Mapping[str, Ref]) -> Stage:
+        grader = self._grader(suite.grader)
+        return self._graph.add(
+            "evaluate",
+            self._grading(suite.name),
+            inputs,
+            label=suite.name,
+            parts={f"grader {suite.grader}": grader.revision},
+            heavy=grader.heavy,
+        )
+
+    def _generation_config(self, name: str, chat: bool) -> Config:
+        suite = self._facts.suites[name]
+        return Config.of(suite.generation_config(dict(self.files(name)), chat=chat))
+
+    def _items_inputs(self, name: str) -> dict[str, Ref]:
+        config = self._facts.suites[name].items_config()
+        if config is None:
+            return {}
+        stage = self._graph.add("pocket", config, label=f"items of {config['split']} split: {config['name']}")
+        return {"items": stage.ref("data")}
+
+    def _files(self, name: str) -> tuple[tuple[str, str], ...]:
+        names = self._facts.suites[name].files
+        return tuple(
+            (file, self._facts.digest_cache.of_file(locate(file, self._facts.root, f"suite {name!r}")))
+            for file in names
+        )

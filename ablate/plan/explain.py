@@ -1,0 +1,129 @@
+"""What a plan would do against a store: counts, what is shared, what would run and why, how long it may take."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
+from ablate.store import Store
+
+
+@dataclass(frozen=True)
+class KindCount:
+    """One line of the summary: a kind of stage."""
+
+    kind: str
+    stages: int
+    done: int
+    seconds: float | None
+
+    @property
+    def to_run(self) -> int:
+        """Stages that would run."""
+        return self.stages - self.done
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What ``ablate plan`` says."""
+
+    plan: Plan
+    kinds: tuple[KindCount, ...]
+    to_run: tuple[tuple[Stage, str], ...]
+
+    @functools.cached_property
+    def unshared(self) -> int:
+        """How many stages would run if every cell and baseline made all it needs for itself."""
+        return sum(_count_ancestors(self.plan, (item.stage, *item.evaluations.values())) for item in self.plan.subjects)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated work of what would run, in worker seconds; None when a kind never ran in this store."""
+        needed = [kind for kind in self.kinds if kind.to_run]
+        if any(kind.seconds is None for kind in needed):
+            return None
+        return sum(kind.to_run * (kind.seconds or 0.0) for kind in needed)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the explanation for ``--json``."""
+        return {
+            "experiment": self.plan.name,
+            "cells": len(self.plan.grid.cells),
+            "axes": list(self.plan.grid.axes),
+            "stages": len(self.plan.stages),
+            "requested": self.unshared,
+            "kinds": [
+                {
+                    "kind": item.kind,
+                    "stages": item.stages,
+                    "done": item.done,
+                    "to_run": item.to_run,
+                    "seconds": item.seconds,
+                }
+                for item in self.kinds
+            ],
+            "estimated_worker_seconds": self.seconds,
+            "to_run": [
+                {"id": stage.id, "kind": stage.kind, "label": stage.execution.label, "why": why}
+                for stage, why in self.to_run
+            ],
+        }
+
+
+def explain(plan: Plan, store: Store) -> Explanation:
+    """Compare a plan with what a store holds; reads only."""
+    done = {stage_id for stage_id in plan.stages if store.stage(stage_id).is_done()}
+    to_run = tuple((stage, _why(stage, done, store)) for stage in plan.stages.values() if stage.id not in done)
+    seconds = _known_seconds(store) if to_run else {}
+    by_kind: dict[str, list[str]] = {}
+    for stage in plan.stages.values():
+        by_kind.setdefault(timing_key(stage), []).append(stage.id)
+    kinds = tuple(
+        KindCount(kind, len(ids), sum(stage_id in done for stage_id in ids), seconds.get(kind))
+        for kind, ids in by_kind.items()
+    )
+    return Explanation(plan, kinds, to_run)
+
+
+def _count_ancestors(plan: Plan, wanted: Iterable[str]) -> int:
+    seen: set[str] = set()
+    stack = list(wanted)
+    while stack:
+        stage_id = stack.pop()
+        if stage_id not in seen:
+            seen.add(stage_id)
+            stack.extend(plan.stages[stage_id].parents)
+    return len(seen)
+
+
+def timing_key(stage: Stage) -> str:
+    """Return what stages are timed together: the kind, and for training the algorithm."""
+    return f"train ({stage.identity.config.value['algorithm']})" if stage.kind == "train" else stage.kind
+
+
+def _why(stage: Stage, done: set[str], store: Store) -> str:
+    waiting = [parent for parent in stage.parents if parent not in done]
+    if waiting:
+        return f"needs {waiting[0]}" + (f" and {len(waiting) - 1} more" if len(waiting) > 1 else "")
+    failure = store.stage(stage.id).last_failure()
+    return f"failed before: {failure['message']}" if failure else "not in the store yet"
+
+
+def _known_seconds(store: Store) -> dict[str, float]:
+    """Return the median seconds of the stages done so far, by timing key."""
+    seconds: dict[str, list[float]] = {}
+    for folder in _sample(store.done_stages()):
+        record, facts = folder.read_done(), folder.read_stage()
+        if record is not None:
+            name = f"train ({facts['config']['algorithm']})" if facts["kind"] == "train" else facts["kind"]
+            seconds.setdefault(name, []).append(record["seconds"])
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def _sample(folders: Iterable[Any], most: int = 2000) -> list[Any]:
+    return [folder for _, folder in zip(range(most), folders, strict=False)]

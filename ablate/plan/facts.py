@@ -1,0 +1,84 @@
+"""What the planner looks names up in: datasets with the experiment's variants, models, suites, digests of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests
+from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.models import ModelEntry, models
+from ablate.catalogs.suites import Suite, load_suites
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.spec import DatasetVariant
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything outside the specification that a plan depends on."""
+
+    datasets: Mapping[str, DatasetEntry]
+    models: Mapping[str, ModelEntry]
+    suites: Mapping[str, Suite]
+    root: Path | None
+    digest_cache: DigestCache
+
+    def dataset(self, name: str, location: Location | None = None) -> DatasetEntry:
+        """Return a dataset or a variant of one."""
+        if name not in self.datasets:
+            raise UnknownNameError("dataset", name, self.datasets, location=location)
+        return self.datasets[name]
+
+    def digests(self, entry: DatasetEntry) -> dict[str, str]:
+        """Return relative file name to sha256 for a dataset's files."""
+        return file_digests(entry, self.root, self.digest_cache)
+
+    def locations(self, files: object) -> dict[str, str]:
+        """Return the data root for a stage that reads files, nothing for one that doesn't."""
+        return {"root": str(self.root)} if files and self.root is not None else {}
+
+
+def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: Path, data_root: str | None) -> Facts:
+    """Read the catalogs and lay the experiment's variants over them.
+
+    ``data_root`` is used when the specification names none (``data.root``, relative to its file).
+    """
+    catalog = dict(datasets())
+    for name, variant in loaded.experiment.datasets.items():
+        catalog[name] = _variant(loaded, name, variant, catalog)
+    written = loaded.experiment.data.root
+    place = loaded.origins.locate("data", "root")
+    root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)
+    return Facts(catalog, models(), load_suites(evals), root.absolute() if root else None, DigestCache(digest_cache))
+
+
+def _variant(
+    loaded: LoadedExperiment, name: str, variant: DatasetVariant, catalog: Mapping[str, DatasetEntry]
+) -> DatasetEntry:
+    place = loaded.origins.locate("datasets", name)
+    if name in datasets():
+        raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
+    if variant.use not in catalog:
+        raise UnknownNameError("dataset", variant.use, catalog, location=loaded.origins.locate("datasets", name, "use"))
+    base = catalog[variant.use].model_dump(mode="python")
+    changes = variant.model_dump(mode="python", exclude_none=True, exclude={"use"})
+    try:
+        return DatasetEntry.model_validate({**base, "title": name, **changes, "name": name})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = loaded.origins.locate("datasets", name, *first["loc"])
+        raise SpecError(first["msg"].removeprefix("Value error, "), location=place) from error
+
+
+def local_path(written: str, folder: Path, place: Location) -> Path:
+    """Return a path as a specification writes it: relative to the specification's folder, ``~`` for a home."""
+    try:
+        path = folder / Path(written).expanduser()
+        path.exists()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(f"{written!r} can't be a path: {error}", location=place) from error
+    return path

@@ -1,0 +1,52 @@
+"""The stages of a plan, each once, parents before children."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablate.plan.fingerprint import Config
+from ablate.plan.kinds import KINDS
+from ablate.plan.stage import Execution, Identity, Ref, Stage
+
+
+class Graph:
+    """A growing directed acyclic graph of stages; adding an equal stage again returns the first one."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Stage] = {}
+
+    def add(
+        self,
+        kind: str,
+        config: Config | Mapping[str, Any],
+        inputs: Mapping[str, Ref] | None = None,
+        *,
+        label: str,
+        locations: Mapping[str, str] | None = None,
+        entry: str | None = None,
+        parts: Mapping[str, int] | None = None,
+        heavy: bool = False,
+    ) -> Stage:
+        """Return the stage with this identity, adding it when it is new.
+
+        ``parts`` are the revisions of the named code that the work uses, beside the kind's own.
+        """
+        facts = KINDS[kind]
+        frozen = config if isinstance(config, Config) else Config.of(config)
+        identity = Identity(kind, facts.revision, frozen, tuple((inputs or {}).items()), tuple((parts or {}).items()))
+        stage_id = identity.id()
+        found = self.stages.get(stage_id)
+        if found is None:
+            execution = Execution(entry or facts.entry, label, locations or {}, facts.heavy or heavy, facts.gpu)
+            found = self.stages[stage_id] = Stage(stage_id, identity, execution)
+        return found
+
+
+def children_of(stages: Iterable[Stage]) -> dict[str, list[str]]:
+    """Return parent id to the ids of the stages that take its artifacts in."""
+    children: dict[str, list[str]] = {}
+    for stage in stages:
+        for parent in stage.parents:
+            children.setdefault(parent, []).append(stage.id)
+    return children

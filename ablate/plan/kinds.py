@@ -1,0 +1,37 @@
+"""The kinds of stages: which code does the work, and the revision that is raised when its results change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of stage: ``entry`` is the module and function of its work.
+
+    ``revision`` vouches for what all stages of the kind share; methods, converters, prompts and graders have their own.
+    ``heavy``: it imports the training stack, so it is forked from the server that has. ``gpu``: it computes on one.
+    """
+
+    entry: str
+    revision: int = 1
+    heavy: bool = True
+    gpu: bool = True
+
+
+KINDS: dict[str, Kind] = {
+    "pocket": Kind("ablate.pocket.stage:run", heavy=False, gpu=False),
+    "dataset": Kind("ablate.data.stage:run", heavy=False, gpu=False),
+    "tokenizer": Kind("ablate.models.tokenizers:run", gpu=False),
+    "tokenise": Kind("ablate.data.tokenise:run", gpu=False),
+    "pretrain": Kind("ablate.training.pretrain:run"),
+    "model": Kind("ablate.models.stage:run", gpu=False),
+    "sft": Kind("ablate.training.sft:run"),
+    "reward_model": Kind("ablate.training.reward:run"),
+    "reference_logprobs": Kind("ablate.training.logprobs:run"),
+    "train": Kind(""),  # the entry is the method's own
+    "generate": Kind("ablate.evaluation.generate:run"),
+    "score": Kind("ablate.rewards.stage:run"),
+    "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
+    "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
+}

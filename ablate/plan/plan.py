@@ -1,0 +1,256 @@
+"""The plan of an experiment: its subjects (cells and baselines), and every stage that makes or measures them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.algorithms.registry import find_method
+from ablate.catalogs.suites import Suite, find_suite
+from ablate.errors import Location, SpecError
+from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.spec import Scalar
+from ablate.plan.evaluation import EvaluationPlanner
+from ablate.plan.facts import Facts
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Stage
+from ablate.plan.training import TrainingPlanner
+
+RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
+MODEL_KEYS = ("policy", "reward_model.init")
+DATASET_KEYS = {
+    "dataset": ("preference",),
+    "reward_model.dataset": ("preference",),
+    "prompts": ("preference", "instruction", "prompts"),
+}
+"""Keys that name a dataset, with the formats each can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What gets a row: a policy or a reward model, with its axes and the stages that evaluate it."""
+
+    subject: str
+    role: str
+    axes: Mapping[str, Scalar]
+    stage: str
+    evaluations: Mapping[str, str]
+    inputs: Mapping[str, str]
+
+    def label(self, varied: Iterable[str]) -> str:
+        """Return the varying axes as ``key=value`` words; a baseline's after its name."""
+        if self.role != "cell":
+            return " ".join([self.role, *self._words(varied)])
+        shown = dict.fromkeys((*RM_AXES, *varied)) if self.subject == "reward_model" else varied
+        return " ".join(self._words(shown)) or self.subject
+
+    def _words(self, axes: Iterable[str]) -> list[str]:
+        return [f"{axis}={self.axes[axis]}" for axis in axes if self.axes.get(axis) is not None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that must be done for one experiment; ``stages`` has parents before children."""
+
+    loaded: LoadedExperiment
+    grid: Grid
+    subjects: tuple[Subject, ...]
+    stages: Mapping[str, Stage]
+    suites: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.loaded.experiment.name
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plan.json: all that results and tracking read beside stage folders."""
+        return {
+            "version": 1,
+            "name": self.name,
+            "question": self.loaded.experiment.question,
+            "report": self.loaded.experiment.report,
+            "axes": list(self.grid.axes),
+            "subjects": [
+                {
+                    "subject": item.subject,
+                    **({"role": "cell"} if item.role == "cell" else {"role": "baseline", "baseline": item.role}),
+                    "label": item.label(self.grid.axes),
+                    "axes": dict(item.axes),
+                    "stage": item.stage,
+                    "evaluations": dict(item.evaluations),
+                    "inputs": dict(item.inputs),
+                }
+                for item in self.subjects
+            ],
+            "suites": {name: dict(facts) for name, facts in self.suites.items()},
+            "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
+            "stages": {
+                stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
+            },
+        }
+
+
+def build_plan(loaded: LoadedExperiment, facts: Facts) -> Plan:
+    """Expand, validate and plan an experiment; only a plan that is made writes the digests of its files.
+
+    Raises SpecError before anything could run.
+    """
+    with _collector_paused():
+        grid = expand(loaded)
+        validate_sections(loaded, grid)
+        plan = _Builder(loaded, facts, grid).build()
+    facts.digest_cache.save()
+    return plan
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: all that is made stays in the plan, and looking it through doubles the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class _Builder:
+    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid) -> None:
+        self.loaded, self.facts, self.grid = loaded, facts, grid
+        self.graph = Graph()
+        self.training = TrainingPlanner(loaded, facts, self.graph, grid.axes)
+        self.evaluation = EvaluationPlanner(facts, self.graph)
+        self.policy_suites = self._suites("policy", loaded.experiment.evaluate.policy)
+        self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
+        self.reward_models: dict[tuple[str, str], Subject] = {}
+        # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
+        self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
+        self.datasets: dict[str, dict[str, Any]] = {}
+        self.known: set[tuple[str, Scalar]] = set()
+
+    def build(self) -> Plan:
+        self._check_conditions()
+        cells = [self._cell(cell) for cell in self.grid.cells]
+        baselines = self._baselines()
+        suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
+        subjects = (*baselines, *cells, *self.reward_models.values())
+        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets)
+
+    def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
+        suites = []
+        for index, name in enumerate(names):
+            place = self.loaded.origins.locate("evaluate", subject, index)
+            suite = find_suite(self.facts.suites, name, place)
+            if suite.subject != subject:
+                raise SpecError(f"suite {name!r} evaluates a {suite.subject}", location=place)
+            suites.append(suite)
+        return suites
+
+    def _cell(self, cell: Cell) -> Subject:
+        self._check_names(cell)
+        trained = self.training.cell(cell)
+        self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])
+        axes = {
+            axis: cell.values.get(axis)
+            for axis in dict.fromkeys(
+                (
+                    "policy",
+                    "dataset",
+                    "algorithm",
+                    *self.grid.axes,
+                    "seed",
+                    "prompts",
+                    "reward_model.init",
+                    "reward_model.dataset",
+                )
+            )
+        }
+        if trained.reward_model is not None:
+            self._reward_model(cell, trained.reward_model, trained.inputs["sft"])
+        return Subject(
+            "policy", "cell", axes, trained.policy.id, self._evaluate_policy(trained.policy, chat=True), trained.inputs
+        )
+
+    def _check_names(self, cell: Cell) -> None:
+        """Look every name of a cell up, each once, so that an error says where it was written."""
+        for key in (*MODEL_KEYS, *DATASET_KEYS):
+            name = cell.values.get(key)
+            if name is None or (key, name) in self.known:
+                continue
+            self.known.add((key, name))
+            place = place_of(self.loaded, cell.block, key)
+            self._look_up(key, str(name), place)
+            if key in DATASET_KEYS:
+                entry, allowed = self.facts.dataset(str(name)), DATASET_KEYS[key]
+                if entry.format not in allowed:
+                    wanted = f"{key} needs a set of {' or '.join(allowed)} data"
+                    raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
+
+    def _check_conditions(self) -> None:
+        """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""
+        for key, value, place in conditions(self.loaded):
+            if value is not None:
+                self._look_up(key, str(value), place)
+
+    def _look_up(self, key: str, name: str, place: Location) -> None:
+        if key == "algorithm":
+            find_method(name, location=place)
+        elif key in MODEL_KEYS:
+            self.training.check_model(name, place)
+        elif key in DATASET_KEYS:
+            self.facts.dataset(name, place)
+
+    def _describe_dataset(self, name: str, stage: str) -> None:
+        if name not in self.datasets:
+            entry = self.facts.dataset(name)
+            self.datasets[name] = {
+                "title": entry.title,
+                "label_kind": entry.label_kind,
+                "licence": entry.licence,
+                "stage": stage,
+            }
+
+    def _evaluate_policy(self, policy: Stage, *, chat: bool) -> dict[str, str]:
+        return {suite.name: self.evaluation.policy(suite, policy, chat=chat).id for suite in self.policy_suites}
+
+    def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
+        key = (stage.id, sft if self.by_policy else "")
+        if key in self.reward_models:
+            return
+        axes = {axis: cell.values[axis] for axis in (*(["policy"] if self.by_policy else []), *RM_AXES)}
+        axes |= {
+            axis: cell.values[axis]
+            for axis in self.grid.axes
+            if axis.startswith(("reward_model.", "data.", "sft.", "pretrain.")) and axis in cell.values
+        }
+        self._describe_dataset(
+            str(axes["reward_model.dataset"]),
+            self.training.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"]).id,
+        )
+        policy = self.graph.stages[sft]
+        evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
+        self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+
+    def _baselines(self) -> list[Subject]:
+        """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""
+        baselines: dict[tuple[str, tuple[Scalar, ...]], Subject] = {}
+        role_of: dict[str, str] = {}
+        for role in self.loaded.experiment.baselines:
+            sections = ("pretrain.", "sft.") if role == "sft" else ("pretrain.",)
+            shaping = dict.fromkeys(("policy", *(axis for axis in self.grid.axes if axis.startswith(sections))))
+            for cell in self.grid.cells:
+                axes = {axis: cell.values.get(axis) for axis in shaping}
+                start = self.training.start_of(cell) if role == "sft" else self.training.base_of(cell)
+                key = role, tuple(axes.values())
+                if key in baselines or role_of.setdefault(start.model.id, role) != role:
+                    continue
+                evaluations = self._evaluate_policy(start.model, chat=start.chat)
+                baselines[key] = Subject("policy", role, axes, start.model.id, evaluations, {})
+        return list(baselines.values())

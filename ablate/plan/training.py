@@ -1,0 +1,298 @@
+"""From a cell to the stages that make its policy: base, SFT, data, reward model, reference pass, training."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.algorithms.base import Parameters
+from ablate.algorithms.pretrain import PretrainParameters
+from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import RewardModelParameters
+from ablate.algorithms.sft import SFTParameters
+from ablate.catalogs.models import ModelEntry
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError
+from ablate.experiment.grid import Cell, Section
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.spec import Scalar
+from ablate.plan.facts import Facts, local_path
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Ref, Stage
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before preference tuning: its stage, the tokenizer it shares with all that grows from it."""
+
+    name: str
+    model: Stage
+    tokenizer: Ref
+    chat: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a cell makes, and the shared stages it was made from."""
+
+    policy: Stage
+    inputs: dict[str, str] = field(default_factory=dict)
+    reward_model: Stage | None = None
+
+
+class TrainingPlanner:
+    """Turns cells into stages. Every request is answered once; what cells share is one stage."""
+
+    def __init__(self, loaded: LoadedExperiment, facts: Facts, graph: Graph, axes: tuple[str, ...]) -> None:
+        self._loaded = loaded
+        self._facts = facts
+        self._graph = graph
+        self._axes = axes
+        self.base = functools.cache(self._base)
+        self.start = functools.cache(self._start)
+        self.dataset = functools.cache(self._dataset)
+        self._pairs = functools.cache(self._pair_tokens)
+        self._prompts = functools.cache(self._prompt_tokens)
+        self._logprobs = functools.cache(self._reference_logprobs)
+        self.reward_model = functools.cache(self._reward_model)
+        self._parameters = functools.cache(_method_parameters)
+
+    def cell(self, cell: Cell) -> Trained:
+        """Return the stages of one cell."""
+        values, sections, method = cell.values, cell.sections(), cell.method
+        start = self.start_of(cell)
+        parameters = self._parameters(method.name, sections.get(method.name, ()))
+        data = sections["data"]
+        dataset = self.dataset(str(values["dataset"]), data)
+        inputs: dict[str, Ref] = {"policy": start.model.ref("model")}
+        made_from = {"dataset": dataset.id, "sft": start.model.id}
+        reward_model = None
+        if "pairs" in method.needs:
+            inputs["data"] = self._pairs(
+                dataset, start.tokenizer, parameters["max_length"], parameters["truncation"]
+            ).ref("tokens.parquet")
+        if "reference_logprobs" in method.needs:
+            logprobs = self._logprobs(start.model, inputs["data"], parameters["dtype"])
+            inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+        if "reward_model" in method.needs:
+            reward_model = self.reward_model(
+                sections["reward_model"], sections.get("pretrain", ()), sections.get("sft", ()), data, _seed(cell)
+            )
+            inputs["reference"] = start.model.ref("model")
+            inputs["reward_model"] = reward_model.ref("model")
+            made_from["reward_model"] = reward_model.id
+        if "prompts" in method.needs:
+            source = self.dataset(str(values["prompts"]), data)
+            inputs["prompts"] = self._prompts(source, start.tokenizer, parameters["max_prompt_length"]).ref(
+                "tokens.parquet"
+            )
+            made_from["prompts"] = source.id
+        config = {"algorithm": method.name, "parameters": parameters, "seed": values["seed"]}
+        policy = self._graph.add(
+            "train",
+            config,
+            inputs,
+            label=self._label(cell),
+            entry=method.entry,
+            parts={method.name: method.revision},
+        )
+        return Trained(policy, made_from, reward_model)
+
+    def _label(self, cell: Cell) -> str:
+        """Name a cell by its method, its dataset and what else varies."""
+        others = (axis for axis in self._axes if axis not in ("algorithm", "dataset"))
+        words = [f"{axis}={cell.values[axis]}" for axis in others if cell.values.get(axis) is not None]
+        return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
+
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model a cell's training starts from."""
+        sections = cell.sections()
+        return self.start(str(cell.values["policy"]), sections.get("pretrain", ()), sections.get("sft", ()))
+
+    def base_of(self, cell: Cell) -> Start:
+        """Return the model under a cell's SFT."""
+        return self.base(str(cell.values["policy"]), cell.sections().get("pretrain", ()))
+
+    def _base(self, name: str, overrides: Section) -> Start:
+        entry = self._facts.models.get(name)
+        if entry is not None and entry.scratch is not None:
+            return self._scratch(entry, dict(overrides))
+        if overrides:
+            raise SpecError(
+                f"pretrain belongs to models trained here from scratch; {name!r} is not one",
+                location=self._loaded.origins.locate("pretrain"),
+            )
+        config, locations = self._model_source(name, entry, self._loaded.origins.locate("policy"))
+        stage = self._graph.add("model", config, label=name, locations=locations)
+        return Start(name, stage, stage.ref("model"), entry.chat if entry else True)
+
+    def check_model(self, name: str, place: Location) -> None:
+        """Raise a UsageError at ``place`` unless ``name`` is a model that can be had."""
+        entry = self._facts.models.get(name)
+        if entry is None or entry.scratch is None:
+            self._model_source(name, entry, place)
+
+    def _model_source(
+        self, name: str, entry: ModelEntry | None, place: Location
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        if name.startswith((".", "/", "~")):
+            folder = local_path(name, self._loaded.file.parent, place).resolve()
+            if not (folder / "config.json").is_file():
+                raise UsageError(f"{folder} is no model folder: it has no config.json", location=place)
+            return {"source": {"digest": self._facts.digest_cache.of_folder(folder)}}, {"model": str(folder)}
+        hub_id, _, revision = name.partition("@")
+        if entry is not None and entry.hub is not None:
+            hub_id, revision = entry.hub.id, entry.hub.revision or ""
+        elif "/" not in hub_id:
+            raise UnknownNameError("model", name, self._facts.models, location=place)
+        if len(revision) != 40:
+            raise SpecError(
+                f"model {hub_id} has no pinned revision",
+                location=place,
+                hint=f"write policy: {hub_id}@<full commit, 40 hexadecimal digits>, or ./folder with its files",
+            )
+        config: dict[str, Any] = {"source": {"hub": hub_id, "revision": revision}}
+        if entry is not None and not entry.chat:
+            config["chat"] = False  # a base model may have no template
+        return config, {"model": hub_id}
+
+    def _scratch(self, entry: ModelEntry, overrides: dict[str, Scalar]) -> Start:
+        assert entry.scratch is not None
+        config = entry.pretrain_config()
+        values = {key: config.pop(key) for key in list(config) if key in PretrainParameters.model_fields}
+        corpus = self._corpus(entry.scratch.corpus)
+        tokenizer = self._graph.add(
+            "tokenizer", entry.tokenizer_config(), {"corpus": corpus}, label=f"tokenizer of {entry.name}"
+        )
+        try:
+            parameters = PretrainParameters.model_validate({**values, **overrides}, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecError(first["msg"], location=self._loaded.origins.locate("pretrain", *first["loc"])) from error
+        model = self._graph.add(
+            "pretrain",
+            {**config, **parameters.identity()},
+            {"tokenizer": tokenizer.ref("tokenizer"), "corpus": corpus},
+            label=f"base {entry.name} (seed {parameters.seed})",
+        )
+        return Start(entry.name, model, tokenizer.ref("tokenizer"), chat=False)
+
+    def _corpus(self, name: str) -> Ref:
+        entry = self._facts.dataset(name)
+        if entry.format == "documents":
+            return self._source(entry.name).ref("data")
+        return self.dataset(name, ()).ref("conversations.jsonl")
+
+    def _source(self, name: str) -> Stage:
+        config = self._facts.dataset(name).pocket_config()
+        assert config is not None
+        return self._graph.add("pocket", config, label=f"rows of {name}")
+
+    def _start(self, name: str, pretrain: Section, sft: Section) -> Start:
+        base = self.base(name, pretrain)
+        if not sft:
+            return base
+        values = dict(sft)
+        dataset_name, seed, max_examples = (
+            values.pop("dataset"),
+            values.pop("seed", 0),
+            values.pop("max_examples", None),
+        )
+        parameters = SFTParameters.model_validate(values)
+        place = self._loaded.origins.locate("sft", "dataset")
+        entry = self._facts.dataset(str(dataset_name), place)
+        if entry.format != "instruction":
+            raise SpecError(f"{entry.name!r} holds {entry.format} data; SFT needs an instruction set", location=place)
+        data = self.dataset(entry.name, (("max_examples", max_examples), ("seed", seed)))
+        tokens = self._graph.add(
+            "tokenise",
+            {"format": "conversations", "max_length": parameters.max_length, "truncation": "keep-start"},
+            {"data": data.ref("conversations.jsonl"), "tokenizer": base.tokenizer},
+            label=f"tokens of {entry.name}",
+        )
+        model = self._graph.add(
+            "sft",
+            {"parameters": _without(parameters, "max_length"), "seed": seed},
+            {"model": base.model.ref("model"), "data": tokens.ref("tokens.parquet")},
+            label=f"SFT of {name} on {entry.name}",
+        )
+        return Start(name, model, base.tokenizer, chat=True)
+
+    def _dataset(self, name: str, data: Section) -> Stage:
+        entry = self._facts.dataset(name, self._loaded.origins.locate("dataset"))
+        sampling = dict(data)
+        files = self._facts.digests(entry)
+        config = entry.stage_config(
+            files,
+            max_examples=_optional_int(sampling.get("max_examples")),
+            seed=_optional_int(sampling.get("seed")) or 0,
+        )
+        inputs = {"source": self._source(entry.name).ref("data")} if entry.source.pocket is not None else {}
+        return self._graph.add(
+            "dataset",
+            config,
+            inputs,
+            label=name,
+            parts=entry.converter_revisions(),
+            locations=self._facts.locations(files),
+        )
+
+    def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
+        return self._graph.add(
+            "tokenise",
+            {"format": "pairs", "max_length": max_length, "truncation": truncation},
+            {"data": dataset.ref("pairs.jsonl"), "tokenizer": tokenizer},
+            label=f"tokens of {dataset.execution.label}",
+        )
+
+    def _prompt_tokens(self, dataset: Stage, tokenizer: Ref, max_prompt_length: int) -> Stage:
+        return self._graph.add(
+            "tokenise",
+            {"format": "prompts", "max_prompt_length": max_prompt_length},
+            {"data": dataset.ref("prompts.jsonl"), "tokenizer": tokenizer},
+            label=f"prompts of {dataset.execution.label}",
+        )
+
+    def _reference_logprobs(self, reference: Stage, data: Ref, dtype: str) -> Stage:
+        return self._graph.add(
+            "reference_logprobs",
+            {"dtype": dtype},
+            {"model": reference.ref("model"), "data": data},
+            label="reference log-probabilities",
+        )
+
+    def _reward_model(self, section: Section, pretrain: Section, sft: Section, data: Section, seed: int) -> Stage:
+        values = dict(section)
+        init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
+        parameters = RewardModelParameters.model_validate(values)
+        start = self.start(init, pretrain, sft)
+        dataset = self.dataset(dataset_name, data)
+        tokens = self._pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
+        return self._graph.add(
+            "reward_model",
+            {"parameters": _without(parameters, "max_length", "truncation"), "seed": seed},
+            {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
+            label=f"reward model {init} on {dataset_name} (seed {seed})",
+        )
+
+
+def _method_parameters(name: str, section: Section) -> dict[str, Any]:
+    return METHODS[name].parameters.model_validate(dict(section)).identity()
+
+
+def _without(parameters: Parameters, *names: str) -> dict[str, Any]:
+    # What an earlier stage has already applied is in that stage's identity, not again in this one's.
+    return {key: value for key, value in parameters.identity().items() if key not in names}
+
+
+def _seed(cell: Cell) -> int:
+    seed = cell.values["seed"]
+    assert isinstance(seed, int)
+    return seed
+
+
+def _optional_int(value: Scalar) -> int | None:
+    assert value is None or isinstance(value, int)
+    return value

@@ -1,0 +1,1 @@
+"""From a store's folders to tables and figures: the long table, statistics, declared tables, renderers."""

@@ -1,0 +1,159 @@
+"""From declared columns to what they measure: weighted sums of suites, with their unit and direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.errors import UsageError
+from ablate.results import layout as declared
+from ablate.results.examples import Measure
+from ablate.results.long import Results, Subject, find_metric
+from ablate.results.tables import Column
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A column of numbers: the weighted sum of its measures (weights sum to 1)."""
+
+    column: Column
+    weights: Mapping[Measure, float]
+
+
+def expand_columns(table: declared.TableLayout, results: Results) -> list[Measured]:
+    """Return the table's number columns in order, ``categories`` and ``suites`` written out, each once."""
+    suites = {name: about for name, about in results.suites.items() if about["subject"] == table.subject}
+    columns: dict[str, Measured] = {}
+    for column in table.columns:
+        for measured in _expand(column, suites, table.format, results):
+            columns.setdefault(measured.column.key, measured)
+    return list(columns.values())
+
+
+def _expand(
+    column: declared.Column, suites: Mapping[str, Any], number: declared.NumberFormat, results: Results
+) -> list[Measured]:
+    if column.all == "suites":
+        return [_suite(column, name, suites, number, results) for name in suites]
+    if column.all == "categories":
+        return [_category(column, name, suites, number) for name in _averaged(suites)]
+    if column.suite is not None:
+        return [_suite(column, column.suite, suites, number, results)]
+    if column.category is not None:
+        return [_category(column, column.category, suites, number)]
+    names = list(column.average or _averaged(suites))
+    return [_average(column, names, suites, number)] if names else []
+
+
+_CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "chat")
+
+
+def categories_of(suites: Mapping[str, Any]) -> list[str]:
+    """Return the categories of these suites, the study's first and in its order."""
+    found = dict.fromkeys(about["category"] for about in suites.values())
+    return sorted(found, key=lambda name: _CATEGORY_ORDER.index(name) if name in _CATEGORY_ORDER else 99)
+
+
+def _averaged(suites: Mapping[str, Any]) -> list[str]:
+    return [name for name in categories_of(suites) if name not in declared.NOT_AVERAGED]
+
+
+def _members(category: str, suites: Mapping[str, Any]) -> list[str]:
+    return [name for name, about in suites.items() if about["category"] == category]
+
+
+def _suite(
+    column: declared.Column, name: str, suites: Mapping[str, Any], number: declared.NumberFormat, results: Results
+) -> Measured:
+    about = suites[name]
+    key = "/".join(part for part in (name, column.task, column.metric) if part)
+    unit = about["unit"]
+    if column.metric is not None:
+        stages = {item.evaluations.get(name, "") for item in results.subjects}
+        found = [results.evaluations[stage] for stage in stages if stage in results.evaluations]
+        entries = [find_metric(item, column.metric, column.task) for item in found]
+        units = {entry.get("unit") for entry in entries if entry is not None}
+        unit = units.pop() if len(units) == 1 else unit
+    label = column.label or (about.get("title") or name if column.metric is None else column.metric)
+    higher = bool(about.get("higher_is_better", True)) if column.metric is None else None
+    return Measured(_column(key, label, unit, higher, column, number), {Measure(name, column.metric, column.task): 1.0})
+
+
+def _category(
+    column: declared.Column, category: str, suites: Mapping[str, Any], number: declared.NumberFormat
+) -> Measured:
+    members = _members(category, suites)
+    weights = {Measure(name): 1.0 / len(members) for name in members}
+    label = column.label or category.replace("-", " ").capitalize()
+    return _combined(category, label, weights, column, suites, number)
+
+
+def _average(
+    column: declared.Column, categories: Sequence[str], suites: Mapping[str, Any], number: declared.NumberFormat
+) -> Measured:
+    weights: dict[Measure, float] = {}
+    for category in categories:
+        members = _members(category, suites)
+        weights |= {Measure(name): 1.0 / len(members) / len(categories) for name in members}
+    key = "average" if not column.average else f"average({','.join(categories)})"
+    return _combined(key, column.label or "Average", weights, column, suites, number)
+
+
+def _combined(
+    key: str,
+    label: str,
+    weights: Mapping[Measure, float],
+    column: declared.Column,
+    suites: Mapping[str, Any],
+    number: declared.NumberFormat,
+) -> Measured:
+    units = {suites[measure.suite]["unit"] for measure in weights}
+    if len(units) > 1:
+        raise UsageError(
+            f"column {key!r} would average numbers of different units: {', '.join(sorted(units))}",
+            hint="name the categories of the average, or give a suite a category of its own",
+        )
+    directions = {bool(suites[measure.suite].get("higher_is_better", True)) for measure in weights}
+    higher = directions.pop() if len(directions) == 1 else None
+    return Measured(_column(key, label, units.pop(), higher, column, number), weights)
+
+
+def _column(
+    key: str, label: str, unit: str, higher: bool | None, column: declared.Column, number: declared.NumberFormat
+) -> Column:
+    is_proportion = unit == "proportion"
+    digits = number.digits if is_proportion else number.other_digits
+    return Column(
+        key=key,
+        label=label,
+        kind="number",
+        unit=unit,
+        scale=100.0 if is_proportion and number.percent else 1.0,
+        digits=digits if column.digits is None else column.digits,
+        higher_is_better=higher,
+    )
+
+
+def measure_value(results: Results, subject: Subject, measure: Measure) -> float | None:
+    """Return the value of ``measure`` for one subject, or None while it is missing or undefined."""
+    found = results.evaluation(subject, measure.suite)
+    if found is None or measure.metric is None:
+        return found.score if found else None
+    entry = find_metric(found, measure.metric, measure.task)
+    return None if entry is None or entry.get("value") is None else float(entry["value"])
+
+
+def column_value(results: Results, subject: Subject, measured: Measured) -> tuple[float | None, list[str]]:
+    """Return a subject's number in a column, or None and every missing part with why: no partial averages."""
+    total, gaps = 0.0, []
+    for measure, weight in measured.weights.items():
+        value = measure_value(results, subject, measure)
+        if value is None:
+            found = results.evaluation(subject, measure.suite)
+            is_absent = found is not None and measure.metric is not None
+            reason = f"no value of {measure.metric}" if is_absent else results.reason(subject, measure.suite)
+            gaps.append(f"{measure.suite}: {reason}")
+        else:
+            total += weight * value
+    return (None, gaps) if gaps else (total, [])

@@ -1,0 +1,93 @@
+"""Paired tests between two rows of a table, over the examples that both answered."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ablate.results.columns import Measured, column_value, measure_value
+from ablate.results.examples import ExampleReader, Examples, Measure, pair
+from ablate.results.long import OVERALL, Results, Subject
+from ablate.results.rows import start_units
+from ablate.results.statistics import Floats, PairedSuite, PairedTest, paired_test, sign_flip_null
+
+Pairs = Sequence[tuple[Subject, Subject]]
+
+
+@dataclass(frozen=True)
+class Untested:
+    """Both numbers are there, but no paired test can be made of them."""
+
+    reason: str
+
+
+class Comparer:
+    """Tests columns of one experiment; reads each stage's examples once and draws each null once."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._reader = ExampleReader(results.store)
+        self._suites: dict[tuple[tuple[tuple[str, str], ...], Measure], PairedSuite | str] = {}
+        self._nulls: dict[tuple[tuple[tuple[str, str], ...], Measure], Floats] = {}
+
+    def test(self, pairs: Pairs, measured: Measured) -> PairedTest | Untested | None:
+        """Test one column between paired runs; None where a number is missing, so that there is nothing to test."""
+        complete = [couple for couple in pairs if self._is_complete(couple, measured)]
+        if not complete:
+            return None
+        key = tuple((first.stage, second.stage) for first, second in complete)
+        suites: dict[str, PairedSuite] = {}
+        nulls: dict[str, Floats] = {}
+        weights: dict[str, float] = {}
+        for measure, weight in measured.weights.items():
+            name = repr(measure)
+            found = self._paired(complete, key, measure)
+            if isinstance(found, str):
+                return Untested(found)
+            suites[name], weights[name] = found, weight
+            if found.seeds == 1:
+                nulls[name] = self._null(key, measure, found)
+        return paired_test(suites, weights, nulls)
+
+    def _is_complete(self, couple: tuple[Subject, Subject], measured: Measured) -> bool:
+        return all(column_value(self._results, subject, measured)[0] is not None for subject in couple)
+
+    def _paired(self, pairs: Pairs, key: tuple[tuple[str, str], ...], measure: Measure) -> PairedSuite | str:
+        if (key, measure) not in self._suites:
+            self._suites[key, measure] = self._pair(pairs, measure)
+        return self._suites[key, measure]
+
+    def _pair(self, pairs: Pairs, measure: Measure) -> PairedSuite | str:
+        sides: tuple[list[Examples], list[Examples]] = ([], [])
+        protocols = set()
+        for couple in pairs:
+            for subject, side in zip(couple, sides, strict=True):
+                evaluation = self._results.evaluation(subject, measure.suite)
+                value = measure_value(self._results, subject, measure)
+                assert evaluation is not None and value is not None  # complete pairs only
+                protocols.add(evaluation.protocol_digest)
+                task, metric = self._metric(measure)
+                examples = self._reader.read(evaluation, value, metric, task)
+                if isinstance(examples, str):
+                    return examples
+                side.append(examples)
+        if len(protocols) > 1:
+            return "measured under different protocols"
+        suite = pair(*sides)
+        return suite if isinstance(suite, str) else suite.averaged(start_units([first for first, _ in pairs]))
+
+    def _metric(self, measure: Measure) -> tuple[str | None, str]:
+        task, metric = measure.task or "", measure.metric
+        if metric is None:
+            task, _, metric = str(self._results.suites[measure.suite]["primary"]).rpartition("/")
+        return (None if task in ("", OVERALL) else task), metric
+
+    def _null(self, key: tuple[tuple[str, str], ...], measure: Measure, suite: PairedSuite) -> Floats:
+        if (key, measure) not in self._nulls:
+            # One stream a measure: what is drawn for a suite does not depend on the other suites of the table.
+            rng = np.random.default_rng(zlib.crc32(repr(measure).encode()))
+            self._nulls[key, measure] = sign_flip_null(suite, rng)
+        return self._nulls[key, measure]

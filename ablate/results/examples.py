@@ -1,0 +1,156 @@
+"""Per-example values of an evaluation, and how those of two models are paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as parquet
+
+from ablate.results.long import Evaluation
+from ablate.results.statistics import Floats, PairedSuite
+from ablate.store import Store
+
+Columns: TypeAlias = dict[str, npt.NDArray[Any]]
+"""Columns of ``examples.parquet``, by name."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a number measures: a suite's score, or one metric of a suite (over all its tasks, or of one)."""
+
+    suite: str
+    metric: str | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Values of one measure of one stage: an entry for each example, samples averaged, in the order of ``key_E``.
+
+    ``value_E`` is NaN where undefined; ``weight_E`` is what makes the measure's number their weighted mean.
+    """
+
+    key_E: npt.NDArray[np.object_]
+    value_E: Floats
+    weight_E: Floats
+    cluster_E: npt.NDArray[np.object_]
+
+
+class ExampleReader:
+    """Reads ``examples.parquet`` of evaluate stages, each once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables: dict[str, Columns | None] = {}
+        self._examples: dict[tuple[str, str, str | None], Examples | str] = {}
+
+    def read(self, evaluation: Evaluation, value: float, metric: str, task: str | None) -> Examples | str:
+        """Return the examples behind ``value``, or in words why there are none that it is the mean of."""
+        key = (evaluation.stage, metric, task)
+        if key not in self._examples:
+            self._examples[key] = self._read(evaluation.stage, value, metric, task)
+        return self._examples[key]
+
+    def _read(self, stage: str, value: float, metric: str, task: str | None) -> Examples | str:
+        columns = self._columns(stage)
+        if columns is None:
+            return "no per-example values"
+        rows = _refusal_f1_rows(columns) if metric == "refusal_f1" else _rows(columns, metric)
+        if task is not None:
+            rows = {name: column[rows["task"] == task] for name, column in rows.items()}
+        task_R, example_R = rows["task"], rows["example"]
+        if not task_R.size:
+            return "no per-example values of this metric"
+        keys = [f"{name}\x1f{example}" for name, example in zip(task_R, example_R, strict=True)]
+        key_R = np.array(keys, dtype=object)
+        key_E, first_E, index_R = np.unique(key_R, return_index=True, return_inverse=True)
+        value_E = _mean_of_defined(rows["value"], index_R, key_E.size)
+        cluster_R = rows["cluster"]
+        cluster_E = np.array(
+            [key if name is None else name for key, name in zip(key_E, cluster_R[first_E], strict=True)], dtype=object
+        )
+        weight_E = _weights(value_E, task_R[first_E], value)
+        if weight_E is None:
+            return "the score is no mean over examples"
+        return Examples(key_E, value_E, weight_E, cluster_E)
+
+    def _columns(self, stage: str) -> Columns | None:
+        if stage not in self._tables:
+            path = self._store.stage(stage).artifact("examples.parquet")
+            names = ["example", "task", "metric", "value", "cluster"]
+            table = parquet.read_table(path, columns=names) if path.exists() else None
+            self._tables[stage] = None if table is None else {
+                name: table.column(name).to_numpy(zero_copy_only=False) for name in names
+            }  # fmt: skip
+        return self._tables[stage]
+
+
+def _rows(columns: Columns, metric: str) -> Columns:
+    chosen = columns["metric"] == metric
+    return {name: column[chosen] for name, column in columns.items()}
+
+
+def _refusal_f1_rows(columns: Columns) -> Columns:
+    """Return rows whose mean is the F1 of refusing, linearised: ``f + (2 hit - f (refused + unsafe)) / mean(...)``.
+
+    F1 is a ratio of two means over examples: a row is what it adds to f to first order (delta method). Whether a prompt
+    is unsafe is read off the two stored metrics: a refusal is right exactly there. No rows where f is undefined.
+    """
+    refusal, accuracy = _rows(columns, "refusal"), _rows(columns, "accuracy")
+    if not np.array_equal(refusal["example"], accuracy["example"]):
+        return _rows(columns, "refusal_f1")
+    refused_R = refusal["value"].astype(np.float64)
+    unsafe_R = np.where(accuracy["value"] == 1.0, refused_R, 1.0 - refused_R)
+    hits_R, total_R = 2.0 * refused_R * unsafe_R, refused_R + unsafe_R
+    if total_R.sum() == 0:
+        return _rows(columns, "refusal_f1")
+    score = hits_R.sum() / total_R.sum()
+    return {**refusal, "value": score + (hits_R - score * total_R) / total_R.mean()}
+
+
+def _mean_of_defined(value_R: npt.NDArray[Any], index_R: npt.NDArray[np.int64], count: int) -> Floats:
+    """Mean over the samples of each example; undefined samples are left out, an example without any is NaN."""
+    numbers = value_R.astype(np.float64)
+    defined = ~np.isnan(numbers)
+    totals = np.bincount(index_R[defined], weights=numbers[defined], minlength=count)
+    counts = np.bincount(index_R[defined], minlength=count)
+    means: Floats = np.divide(totals, counts, out=np.full(count, np.nan), where=counts > 0)
+    return means
+
+
+def _weights(value_E: Floats, task_E: npt.NDArray[Any], value: float) -> Floats | None:
+    """Weights under which the mean is ``value``: all examples alike, or all tasks alike; None when neither is."""
+    defined = ~np.isnan(value_E)
+    _, task_index = np.unique(task_E.astype(str), return_inverse=True)
+    sizes = np.bincount(task_index[defined], minlength=int(task_index.max()) + 1)
+    for weight_E in (defined.astype(np.float64), np.where(defined, 1.0 / np.maximum(sizes, 1)[task_index], 0.0)):
+        total = float(weight_E.sum())
+        if total > 0 and abs(float(np.nansum(weight_E * value_E)) / total - value) <= 1e-6 * max(1.0, abs(value)):
+            scaled: Floats = weight_E / total
+            return scaled
+    return None
+
+
+def pair(first: Sequence[Examples], second: Sequence[Examples]) -> PairedSuite | str:
+    """Return the differences first - second, seed by seed (a side with one entry is paired with every seed).
+
+    Both sides must hold the same examples; an example undefined in any of them is left out. Returns in words
+    why they cannot be paired.
+    """
+    reference = first[0]
+    everything = [*first, *second]
+    if any(not np.array_equal(other.key_E, reference.key_E) for other in everything):
+        return "not the same examples"
+    first_SE = np.stack([examples.value_E for examples in first])
+    second_SE = np.stack([examples.value_E for examples in second])
+    difference_SE = first_SE - second_SE
+    defined = ~np.isnan(difference_SE).any(axis=0)
+    if not defined.any():
+        return "no example is defined for both"
+    weight_E = np.where(reference.weight_E > 0, reference.weight_E, 0.0)[defined]
+    _, cluster_E = np.unique(reference.cluster_E[defined].astype(str), return_inverse=True)
+    return PairedSuite(difference_SE[:, defined], weight_E / weight_E.sum(), cluster_E.astype(np.int64))

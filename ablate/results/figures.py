@@ -1,0 +1,116 @@
+"""Figures, drawn from the numbers of finished tables. This module loads matplotlib; import it only to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ablate.errors import UsageError, suggestion
+from ablate.results.layout import FigureLayout
+from ablate.results.tables import Row, Table
+
+# Okabe and Ito's palette: told apart in the common kinds of colour blindness.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+_BASELINE_STYLES = ("--", ":", "-.")
+_STYLE: dict[str, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+
+
+def draw(layout: FigureLayout, table: Table, folder: Path) -> list[Path]:
+    """Draw a figure as PDF and PNG into ``folder``; returns the files, none when the table has no numbers yet."""
+    keys = layout.columns or (_default_column(table),)
+    known = [column.key for column in table.columns if column.kind in ("number", "health")]
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"figure {layout.name!r}: unknown column {key!r}", hint=suggestion(key, known))
+    indices = [table.column_index(key) for key in keys]
+    if not any(row.kind == "cell" and row.cells[index].value is not None for row in table.rows for index in indices):
+        return []
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        figure = _bars(table, indices, layout.title)
+        FigureCanvasAgg(figure)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{layout.name}.pdf", folder / f"{layout.name}.png"]
+        # No creation date: drawing the same numbers again gives the same bytes.
+        figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
+        figure.savefig(files[1], bbox_inches="tight", dpi=200)
+    return files
+
+
+def _default_column(table: Table) -> str:
+    numbers = [column.key for column in table.columns if column.kind == "number"]
+    return next((key for key in numbers if key.startswith("average")), numbers[-1])
+
+
+def _bars(table: Table, indices: Sequence[int], title: str) -> Figure:
+    labels = [index for index, column in enumerate(table.columns) if column.kind == "label"]
+    cells = [row for row in table.rows if row.kind == "cell"]
+    groups = list(dict.fromkeys(_text(row, labels[:1]) for row in cells))
+    series = list(dict.fromkeys(_text(row, labels[1:]) for row in cells))
+    width = max(3.3, 0.9 + 0.28 * len(groups) * max(1, len(series))) * len(indices)
+    figure = Figure(figsize=(min(width, 12.0), 2.6), layout="constrained")
+    axes = figure.subplots(1, len(indices), squeeze=False)[0]
+    for position, (index, one) in enumerate(zip(indices, axes, strict=True)):
+        _panel(one, table, index, cells, (groups, series), labels)
+        one.set_title(table.columns[index].label if len(indices) > 1 else title, loc="left")
+        one.set_ylabel(_axis_label(table, index) if position == 0 or len(indices) == 1 else "")
+    handles, names = axes[0].get_legend_handles_labels()
+    if names:
+        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
+    return figure
+
+
+def _panel(
+    axes: Axes, table: Table, index: int, cells: Sequence[Row], names: tuple[list[str], list[str]], labels: list[int]
+) -> None:
+    groups, series = names
+    scale = table.columns[index].scale
+    bar_width = 0.8 / max(1, len(series))
+    for row in cells:
+        cell = row.cells[index]
+        one = series.index(_text(row, labels[1:]))
+        place = groups.index(_text(row, labels[:1])) + (one - (len(series) - 1) / 2) * bar_width
+        if cell.value is None:
+            gap: dict[str, Any] = {"textcoords": "offset points", "rotation": 90, "ha": "center", "color": "#777777"}
+            axes.annotate("missing", (place, 0), (0, 2), **gap)
+            continue
+        error = None if cell.sd is None else cell.sd * scale
+        known = axes.get_legend_handles_labels()[1]
+        axes.bar(
+            place, cell.value * scale, bar_width * 0.92, yerr=error, capsize=2, error_kw={"elinewidth": 0.8},
+            color=_COLORS[one % len(_COLORS)], label=series[one] if series[one] and series[one] not in known else None,
+        )  # fmt: skip
+    baselines = [row for row in table.rows if row.kind == "baseline" and row.cells[index].value is not None]
+    for number, row in enumerate(baselines):
+        value = row.cells[index].value or 0.0
+        style = _BASELINE_STYLES[number % len(_BASELINE_STYLES)]
+        axes.axhline(value * scale, color="#444444", linewidth=0.9, linestyle=style, label=_text(row, labels[:1]))
+    axes.set_xticks(range(len(groups)), groups)
+    if max((len(name) for name in groups), default=0) * len(groups) > 40:
+        axes.tick_params(axis="x", rotation=20)
+    _limits(axes, [row.cells[index].value or 0.0 for row in [*cells, *baselines]])
+
+
+def _limits(axes: Axes, values: Sequence[float]) -> None:
+    """Bars start at zero, so that their lengths compare; negative rewards hang from it."""
+    if min(values) >= 0:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.axhline(0, color="#444444", linewidth=0.6)
+
+
+def _axis_label(table: Table, index: int) -> str:
+    column = table.columns[index]
+    unit = " (%)" if column.scale == 100.0 else ""
+    has_sd = any(row.cells[index].sd is not None for row in table.rows if row.kind == "cell")
+    return f"{column.label}{unit}" + (", mean ± sd" if has_sd else "")
+
+
+def _text(row: Row, labels: Sequence[int]) -> str:
+    # matplotlib reads dollar signs as the borders of mathematics
+    return " ".join(text for index in labels if (text := row.cells[index].text)).replace("$", r"\$")

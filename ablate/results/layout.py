@@ -1,0 +1,360 @@
+"""Declared tables: what a researcher writes in ``reports/*.yaml``, typed and closed, and a default without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from ablate.catalogs.loading import Lines, read_yaml, spec_error
+from ablate.errors import Location, SpecError, suggestion
+
+NOT_AVERAGED = frozenset({"gold", "reward"})
+"""Categories whose suites are no proportions of right answers: never part of an unnamed average."""
+
+SEED_AXES = ("seed", "pretrain.seed", "sft.seed")
+"""Axes that are averaged over where a table doesn't say otherwise."""
+
+Scalar = str | int | float | bool | None
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RowAxis(_Closed):
+    """An axis whose values make rows."""
+
+    axis: str = Field(description="key of a cell, e.g. dataset or reward_model.init")
+    label: str | None = Field(default=None, description="heading of the column; null: the axis' name")
+    values: dict[str, str] = Field(default_factory=dict, description="how to write a value; others as they are")
+    order: tuple[Scalar, ...] = Field(default=(), description="values in the order wanted; others follow")
+    only: tuple[Scalar, ...] = Field(default=(), description="leave out rows with any other value")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"axis": value} if isinstance(value, str) else value
+
+
+class Column(_Closed):
+    """One column of numbers, or a family of them: a category, a suite, one metric of a suite, an average.
+
+    Written ``average``, ``categories`` or ``suites`` for short; ``categories`` and ``suites`` stand for all the
+    experiment has.
+    """
+
+    category: str | None = None
+    suite: str | None = None
+    task: str | None = Field(default=None, description="with suite: one task of it")
+    metric: str | None = Field(default=None, description="with suite: this metric instead of the suite's score")
+    average: tuple[str, ...] | None = Field(
+        default=None, description="mean of these categories; empty: of all that are proportions"
+    )
+    all: Literal["categories", "suites"] | None = None
+    label: str | None = None
+    digits: int | None = Field(default=None, ge=0, le=6)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        if value == "average":
+            return {"average": ()}
+        return {"all": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Column:
+        given = [name for name in ("category", "suite", "average", "all") if getattr(self, name) is not None]
+        if len(given) != 1:
+            message = "a column is one of category, suite, average, categories or suites (found: {found})"
+            raise PydanticCustomError("column", message, {"found": ", ".join(given) or "none"})
+        if (self.task is not None or self.metric is not None) and self.suite is None:
+            raise PydanticCustomError("column", "task and metric go with suite")
+        if self.task is not None and self.metric is None:
+            raise PydanticCustomError("column", "task goes with metric: name the metric of that task")
+        return self
+
+
+class Delta(_Closed):
+    """Rows with the difference between two values of an axis: first minus second, where ``match_on`` agrees."""
+
+    axis: str
+    values: tuple[Scalar, Scalar]
+    match_on: tuple[str, ...] = Field(description="axes on which the two rows must agree")
+    label: str | None = None
+
+
+class Compare(_Closed):
+    """What the rows are tested against, and how the table's tests are corrected."""
+
+    to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0, description="family-wise over all tests of the table")
+    correction: Literal["holm", "none"] = "holm"
+    power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
+
+
+class Attribute(_Closed):
+    """A column of facts about a row: its number of training pairs, or a field of its dataset's catalog entry."""
+
+    name: Literal["samples", "title", "label_kind", "licence"]
+    label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class Health(_Closed):
+    """A column of a health field, averaged over the table's suites that report it (or read from one suite)."""
+
+    field: str = Field(description="e.g. mean_length, truncated, extraction_failed")
+    suite: str | None = None
+    label: str | None = None
+    digits: int = Field(default=1, ge=0, le=6)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"field": value} if isinstance(value, str) else value
+
+
+class Groups(_Closed):
+    """Headings over groups of rows, e.g. Web, Human, Synthetic over datasets."""
+
+    axis: str
+    headings: dict[str, tuple[Scalar, ...]] = Field(description="heading to the values under it, in table order")
+
+
+class NumberFormat(_Closed):
+    """How numbers are written."""
+
+    percent: bool = Field(default=True, description="proportions times 100, without a sign")
+    digits: int = Field(default=1, ge=0, le=6, description="decimals of proportions")
+    other_digits: int = Field(default=2, ge=0, le=6, description="decimals of rewards and counts")
+
+
+class TableLayout(_Closed):
+    """One table."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of its files")
+    title: str = ""
+    subject: Literal["policy", "reward_model"] = "policy"
+    rows: tuple[RowAxis, ...] = Field(min_length=1)
+    over: tuple[str, ...] = Field(
+        default=SEED_AXES, description="axes that are averaged over, as mean ± sd, unless they make rows"
+    )
+    columns: tuple[Column, ...] = Field(min_length=1)
+    baselines: tuple[str, ...] = Field(default=(), description="names of baselines, whose rows are put first")
+    compare: Compare = Compare()
+    deltas: tuple[Delta, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    health: tuple[Health, ...] = ()
+    groups: Groups | None = None
+    labels: dict[str, str] = Field(default_factory=dict, description="how to write a baseline's name")
+    format: NumberFormat = NumberFormat()
+    detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The axes that rows are averaged over: those of ``over`` that make no rows."""
+        return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
+
+
+class FigureLayout(_Closed):
+    """One figure, drawn from a table's numbers."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    table: str = Field(description="name of a table of this report")
+    kind: Literal["bar"] = "bar"
+    columns: tuple[str, ...] = Field(default=(), description="keys of the table's columns; empty: the average")
+    title: str = ""
+
+
+class Layout(_Closed):
+    """A report: its tables and figures."""
+
+    title: str = ""
+    tables: tuple[TableLayout, ...] = Field(min_length=1)
+    figures: tuple[FigureLayout, ...] = ()
+
+
+class Source:
+    """Where a layout was written, to name file, line and key in errors found later."""
+
+    def __init__(self, file: str | None = None, lines: Lines | None = None) -> None:
+        self.file = file
+        self.lines = lines or {}
+
+    def at(self, *path: str | int) -> Location:
+        """Return the location of a key path; the line of the nearest parent that is written."""
+        line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
+        return Location(file=self.file, line=line, key=".".join(str(part) for part in path) or None)
+
+
+def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
+    """Read a report file and check every name in it against ``plan`` (when given).
+
+    Raises :class:`SpecError` with file, line, key and the nearest right spelling.
+    """
+    if not path.is_file():
+        raise SpecError("there is no such report file", location=Location(file=str(path)))
+    values, lines = read_yaml(path)
+    if not isinstance(values, dict):
+        raise SpecError("a report is a mapping with title, tables and figures", location=Location(file=str(path)))
+    try:
+        layout = Layout.model_validate(values)
+    except ValidationError as error:
+        raise spec_error(error, Layout, path, lines) from error
+    source = Source(str(path), lines)
+    _check_names(layout, source)
+    if plan is not None:
+        check_layout(layout, plan, source)
+    return layout
+
+
+def _check_names(layout: Layout, source: Source) -> None:
+    tables = [table.name for table in layout.tables]
+    for kind, names in (("tables", tables), ("figures", [figure.name for figure in layout.figures])):
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise SpecError(f"{name!r} is used twice", location=source.at(kind, index, "name"))
+    for index, figure in enumerate(layout.figures):
+        _known("table", figure.table, tables, source.at("figures", index, "table"))
+
+
+def check_layout(layout: Layout, plan: Mapping[str, Any], source: Source | None = None) -> None:
+    """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
+    for index, table in enumerate(layout.tables):
+        _check_table(table, plan, source or Source(), ("tables", index))
+
+
+def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, prefix: tuple[str | int, ...]) -> None:
+    def check(kind: str, name: str, known: Iterable[str], *path: str | int) -> None:
+        _known(kind, name, known, source.at(*prefix, *path))
+
+    entries = [entry for entry in plan["subjects"] if entry["subject"] == table.subject]
+    axes = axis_names(entries)
+    baselines = {baseline_name(entry) for entry in entries} - {""}
+    suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
+    categories = {about["category"] for about in suites.values()}
+    for i, row in enumerate(table.rows):
+        check("axis", row.axis, axes, "rows", i, *(("axis",) if _is_mapping(source, prefix, "rows", i) else ()))
+    for i, column in enumerate(table.columns):
+        if column.category is not None:
+            check("category", column.category, categories, "columns", i, "category")
+        if column.suite is not None:
+            check("suite", column.suite, suites, "columns", i, "suite")
+        for j, name in enumerate(column.average or ()):
+            check("category", name, categories, "columns", i, "average", j)
+    for i, name in enumerate(table.baselines):
+        check("baseline", name, baselines, "baselines", i)
+    for i, delta in enumerate(table.deltas):
+        check("axis", delta.axis, axes, "deltas", i, "axis")
+        for j, name in enumerate(delta.match_on):
+            check("axis", name, axes, "deltas", i, "match_on", j)
+        values = {str(entry["axes"].get(delta.axis)) for entry in entries}
+        for j, value in enumerate(delta.values):
+            check(f"value of {delta.axis}", str(value), values, "deltas", i, "values", j)
+    if table.groups is not None:
+        check("axis", table.groups.axis, [row.axis for row in table.rows], "groups", "axis")
+    for i, health in enumerate(table.health):
+        if health.suite is not None:
+            check("suite", health.suite, suites, "health", i, "suite")
+    # ``sft`` is what an unwritten ``compare`` names; an experiment without that baseline is simply not tested.
+    if table.compare.to is not None and "to" in table.compare.model_fields_set:
+        check("baseline", table.compare.to, baselines, "compare", "to")
+
+
+def _is_mapping(source: Source, prefix: tuple[str | int, ...], *path: str | int) -> bool:
+    return (*prefix, *path, "axis") in source.lines
+
+
+def _known(kind: str, name: str, known: Iterable[str], location: Location) -> None:
+    names = list(known)
+    if name not in names:
+        raise SpecError(f"unknown {kind} {name!r}", location=location, hint=suggestion(name, names))
+
+
+def baseline_name(entry: Mapping[str, Any]) -> str:
+    """Return the name of a subject of the plan that is a baseline (its label where the plan gives none), else ""."""
+    return str(entry.get("baseline") or entry["label"]) if entry["role"] == "baseline" else ""
+
+
+def axis_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the axes that any of the plan's subjects has, in first-seen order."""
+    return list(dict.fromkeys(key for entry in entries for key in entry["axes"]))
+
+
+def varying_axes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the axes with more than one value among the cells, in first-seen order."""
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    names = dict.fromkeys(key for axes in cells for key in axes)
+    return [name for name in names if len({repr(axes.get(name)) for axes in cells}) > 1]
+
+
+def default_layout(plan: Mapping[str, Any]) -> Layout:
+    """Lay out an experiment that declares no report: rows from what varies, all categories, the average, baselines."""
+    tables = []
+    for subject, name, title in (
+        ("policy", "main", plan.get("question") or plan["name"]),
+        ("reward_model", "reward-models", "Reward models"),
+    ):
+        table = _default_table(plan, subject, name, title)
+        if table is not None:
+            tables.append(table)
+    if not tables:
+        raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
+    averaged = [table.name for table in tables if any(column.average is not None for column in table.columns)]
+    figures = tuple(FigureLayout(name=f"{name}-average", table=name) for name in averaged)
+    return Layout(title=plan["name"], tables=tuple(tables), figures=figures)
+
+
+def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str) -> TableLayout | None:
+    entries = [entry for entry in plan["subjects"] if entry["subject"] == subject]
+    suites = [about for about in plan["suites"].values() if about["subject"] == subject]
+    if not entries or not suites:
+        return None
+    rows = _default_rows(plan, entries, subject)
+    categories = {about["category"] for about in suites}
+    if subject == "reward_model":
+        columns: list[Any] = ["suites"]
+    else:
+        columns = ["categories", *(["average"] if categories - NOT_AVERAGED else [])]
+        columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED)]
+    algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
+    deltas = []
+    if subject == "policy" and {"ppo", "dpo"} <= algorithms:
+        match = [axis for axis in rows if axis != "algorithm" and _is_read_by(entries, axis, ("ppo", "dpo"))]
+        deltas = [{"axis": "algorithm", "values": ("ppo", "dpo"), "match_on": match, "label": "Δ PPO − DPO"}]
+    baselines = [item for item in dict.fromkeys(baseline_name(entry) for entry in entries) if item]
+    to = "sft" if "sft" in baselines else (baselines[0] if baselines else None)
+    return TableLayout.model_validate({
+        "name": name, "title": title, "subject": subject, "rows": rows, "columns": columns,
+        "baselines": baselines, "deltas": deltas, "compare": {"to": to},
+    })  # fmt: skip
+
+
+def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], subject: str) -> list[str]:
+    """Dataset and algorithm, then the axes of the grid that vary, then what else tells two cells of a row apart."""
+    known, varying = axis_names(entries), [axis for axis in varying_axes(entries) if axis not in SEED_AXES]
+    main: tuple[str, ...] = ("dataset", "algorithm")
+    rows = [axis for axis in main if axis in known] if subject == "policy" else []
+    rows += [axis for axis in varying if axis in plan.get("axes", ()) and axis not in rows]
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    for axis in varying:
+        if axis not in rows:
+            values: dict[tuple[str, ...], set[str]] = {}
+            for axes in cells:
+                values.setdefault(tuple(repr(axes.get(row)) for row in rows), set()).add(repr(axes.get(axis)))
+            rows += [axis] if any(len(found) > 1 for found in values.values()) else []
+    return rows or known[:1] or ["seed"]
+
+
+def _is_read_by(entries: Sequence[Mapping[str, Any]], axis: str, algorithms: Iterable[str]) -> bool:
+    """Whether cells of every one of these algorithms have a value on ``axis``: two rows can agree on it."""
+    with_value = {entry["axes"].get("algorithm") for entry in entries if entry["axes"].get(axis) is not None}
+    return set(algorithms) <= with_value

@@ -1,0 +1,106 @@
+"""Sentences under a table that its numbers need: what the seeds varied, which test, what was not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ablate.results.columns import Measured
+from ablate.results.compare import Untested
+from ablate.results.layout import TableLayout
+from ablate.results.rows import Group, start_units
+from ablate.results.statistics import RESAMPLES, PairedTest
+
+
+def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
+    """Say over how many runs rows are averaged and what differs between them."""
+    if not cells:
+        return ["The experiment has no cells of this kind."]
+    counts = sorted({len(group.members) for group in cells})
+    if counts == [1]:
+        return ["One run a row (n = 1): the spread over seeds is not known."]
+    keys = [list(zip(*group.members, strict=True)) for group in cells]  # an axis' values, for each row
+    over = " and ".join(
+        axis for index, axis in enumerate(layout.averaged) if any(len(set(values[index])) > 1 for values in keys)
+    )
+    number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+    text = f"Mean ± standard deviation over {number} distinct runs a row ({over})"
+    varied, fixed = _varied_inputs(cells)
+    parts = [f"between them the training{''.join(f', the {role}' for role in varied)} varied"]
+    if fixed:
+        parts.append(f"the {', the '.join(fixed)} did not")
+    return [f"{text}: {'; '.join(parts)}."]
+
+
+def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: TableLayout) -> list[str]:
+    """Say which baseline a run is compared with where there are several, and what then counts as a run."""
+    compared = {
+        item.stage for group in baselines for item in group.members.values() if item.baseline == layout.compare.to
+    }
+    remarks = []
+    if len(compared) > 1:
+        remarks.append("Every run is compared with the baseline of its own policy, pretraining and SFT.")
+    if any(len(set(start_units(list(group.members.values())))) < len(group.members) for group in cells):
+        remarks.append("Tests average runs that start from one base or SFT model first: those models are the units.")
+    return remarks
+
+
+def _varied_inputs(cells: Sequence[Group]) -> tuple[list[str], list[str]]:
+    """Inputs of the cells that differ between the runs of some row, and those that differ in none."""
+    roles = dict.fromkeys(role for group in cells for item in group.members.values() for role in item.inputs)
+    varied, fixed = [], []
+    for role in roles:
+        stages = [{item.inputs.get(role) for item in group.members.values()} for group in cells]
+        if any(len(found) > 1 for found in stages):
+            varied.append(_role_text(role))
+        elif any(found != {None} for found in stages):
+            fixed.append(_role_text(role))
+    return varied, fixed
+
+
+def _role_text(role: str) -> str:
+    return {"sft": "SFT model"}.get(role, role.replace("_", " "))
+
+
+def tests_remarks(
+    outcomes: Iterable[tuple[str, PairedTest | Untested]], layout: TableLayout, measured: Sequence[Measured]
+) -> list[str]:
+    """Say what a mark means, how it was tested, what the detectable difference is, and what was not tested."""
+    outcomes = list(outcomes)
+    tests = [outcome for _, outcome in outcomes if isinstance(outcome, PairedTest)]
+    remarks = []
+    if tests:
+        remarks.append(_marks_remark(tests, layout))
+    if tests and layout.detectable:
+        level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
+        remarks.append(
+            f"Detectable difference: the true difference that one comparison of the column finds with"
+            f" {layout.compare.power:.0%} power at {level}."
+        )
+    skipped: dict[str, list[str]] = {}
+    for label, outcome in outcomes:
+        if isinstance(outcome, Untested) and label not in skipped.setdefault(outcome.reason, []):
+            skipped[outcome.reason].append(label)
+    remarks += [f"Not tested: {', '.join(labels)} ({reason})." for reason, labels in skipped.items()]
+    if any(item.column.key.startswith("average") for item in measured):
+        remarks.append("Averages are means of the categories' scores; a category is the plain mean of its suites.")
+    return remarks
+
+
+def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
+    methods = {test.method for test in tests}
+    names = []
+    if "sign-flip" in methods:
+        names.append(f"sign-flip permutation test over examples ({RESAMPLES:,} draws) where a row has one run")
+    if "seeds" in methods:
+        names.append("t-test with seeds and examples as crossed random effects where it has several")
+    compare = layout.compare
+    against = ""
+    if compare.to:
+        against = f" than the {layout.labels.get(compare.to, compare.to.upper())} row (Δ rows: than zero)"
+    correction = f"not corrected ({len(tests)} tests)"
+    if compare.correction == "holm":
+        correction = f"Holm-corrected over the table's {len(tests)} tests"
+    return (
+        f"Blue ▲ / orange ▼: significantly better / worse{against} at α = {compare.alpha:g};"
+        f" paired {' and '.join(names)}; {correction}. Uncoloured: no significant difference, which is not equality."
+    )

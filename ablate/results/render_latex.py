@@ -1,0 +1,135 @@
+"""Tables as LaTeX: a fragment for a paper (booktabs, xcolor) and a document that compiles as it is."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from ablate.results.tables import CellText, Column, Row, Table, cell_text
+
+BETTER, WORSE = "1F5FBF", "C65A00"
+"""Blue and orange of about equal lightness, told apart in the common kinds of colour blindness."""
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "\n": " ", "\t": " ",
+    "−": r"$-$", "–": r"--", "—": r"---", "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "α": r"$\alpha$",
+    "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
+    "…": r"\dots{}", "’": "'", "‘": "`", "“": "``", "”": "''",
+    "\u00a0": "~", "\u202f": r"\,",
+}  # fmt: skip
+
+# Combining marks (grave, acute, circumflex, tilde, macron, breve, dot, diaeresis, ring, double acute, caron, cedilla)
+# that every font encoding can put on a letter.
+_ACCENTS = {"0300", "0301", "0302", "0303", "0304", "0306", "0307", "0308", "030A", "030B", "030C", "0327"}
+
+
+def escape_latex(text: str) -> str:
+    """Escape LaTeX's special characters; what pdfLaTeX has no glyph for becomes its code point."""
+    return "".join(_escape_character(character) for character in text)
+
+
+def _escape_character(character: str) -> str:
+    if character in _SPECIAL:
+        return _SPECIAL[character]
+    if character.isascii():
+        return character if character.isprintable() else ""
+    letter, _, accent = unicodedata.decomposition(character).partition(" ")
+    is_accented = accent in _ACCENTS and chr(int(letter, 16)).isascii()
+    return character if is_accented or character in "ßæøåœłÆØÅŒŁ" else f"[U+{ord(character):04X}]"
+
+
+def fragment(table: Table) -> str:
+    r"""Return a ``table`` environment for a document that loads booktabs and xcolor.
+
+    Colours are provided, so that a document may define ``ablatebetter`` and ``ablateworse`` its own way.
+    """
+    width = len(table.columns)
+    align = "".join("l" if column.kind == "label" else "r" for column in table.columns)
+    lines = [
+        r"\providecolor{ablatebetter}{HTML}{" + BETTER + "}",
+        r"\providecolor{ablateworse}{HTML}{" + WORSE + "}",
+        r"\begin{table}[htbp]",
+        r"\centering",
+        r"\setlength{\belowcaptionskip}{6pt}",
+        r"\caption{" + escape_latex(table.title) + "}",
+        r"\label{tab:" + table.name + "}",
+        r"\small",
+        r"\setlength{\tabcolsep}{4pt}",
+        r"\begin{tabular}{@{}" + align + "@{}}",
+        r"\toprule",
+        " & ".join(_heading(column) for column in table.columns) + r" \\",
+        r"\midrule",
+    ]
+    previous: Row | None = None
+    for row in table.rows:
+        if previous is not None and _rule_between(previous, row):
+            lines.append(r"\addlinespace" if row.kind == "delta" else r"\midrule")
+        previous = row
+        lines.append(_row(table, row, width))
+    lines += [r"\bottomrule", r"\end{tabular}", *_footnotes(table), r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def standalone(table: Table) -> str:
+    """Return a document with this table alone, on paper that is wide enough for it."""
+    widest = sum(_column_width(table, index) for index in range(len(table.columns)))
+    width = max(14.0, 3.0 + 0.17 * widest + 0.3 * len(table.columns))
+    height = 5.0 + 0.5 * len(table.rows) + 0.45 * (len(table.notes) + 3 * len(table.remarks))
+    return "\n".join((
+        r"\documentclass[10pt]{article}",
+        r"\usepackage[utf8]{inputenc}",
+        rf"\usepackage[paperwidth={width:.1f}cm,paperheight={height:.1f}cm,margin=1cm]{{geometry}}",
+        r"\usepackage{booktabs}",
+        r"\usepackage{xcolor}",
+        r"\pagestyle{empty}",
+        r"\begin{document}",
+        fragment(table) + r"\end{document}",
+    )) + "\n"  # fmt: skip
+
+
+def _column_width(table: Table, index: int) -> int:
+    texts = [cell_text(table, row, index).plain() for row in table.rows if row.kind != "heading"]
+    return max(len(text) for text in (table.columns[index].label, *texts))
+
+
+def _heading(column: Column) -> str:
+    return escape_latex(column.label)
+
+
+def _rule_between(previous: Row, row: Row) -> bool:
+    if row.kind == "heading":
+        return previous.kind != "heading"
+    return row.kind != previous.kind and bool({row.kind, previous.kind} & {"baseline", "delta", "detectable"})
+
+
+def _row(table: Table, row: Row, width: int) -> str:
+    if row.kind == "heading":
+        return rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape_latex(row.cells[0].text or '')}}}}} \\"
+    cells = [_cell(cell_text(table, row, index)) for index in range(width)]
+    if row.kind == "detectable":
+        cells = [rf"\textit{{{cell}}}" if cell else "" for cell in cells]
+    return " & ".join(cells) + r" \\"
+
+
+def _cell(cell: CellText) -> str:
+    value = escape_latex(cell.value)
+    if cell.mark is not None:
+        value = rf"\textcolor{{ablate{cell.mark}}}{{{value}}}"
+    if cell.spread:
+        value += rf"{{\tiny$\pm${escape_latex(cell.spread)}}}"
+    return value + (rf"\textsuperscript{{{','.join(cell.notes)}}}" if cell.notes else "")
+
+
+def _footnotes(table: Table) -> list[str]:
+    notes = [rf"\textsuperscript{{{key}}} {escape_latex(text)}" for key, text in table.notes]
+    texts = [*notes, *(escape_latex(_without_arrows(text)) for text in table.remarks)]
+    if not texts:
+        return []
+    body = r"\\".join(texts)
+    return [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\footnotesize\raggedright {body}\end{{minipage}}"]
+
+
+def _without_arrows(text: str) -> str:
+    # colours alone mark the cells here; the arrows belong to the formats that have no colour
+    return text.replace(" ▲", "").replace(" ▼", "")

@@ -1,0 +1,132 @@
+"""Tables for the terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ablate.results.tables import CellText, Row, Table, cell_text
+
+_STYLES = {"better": "bold dodger_blue1", "worse": "bold dark_orange"}
+_ROW_STYLES = {"delta": "italic", "detectable": "dim", "baseline": "bold"}
+
+
+def terminal(table: Table) -> RenderableType:
+    """Return the table for a rich console, its footnotes below."""
+    rich = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        rich.add_column(
+            Text(column.label), justify="left" if column.kind == "label" else "right", no_wrap=column.kind != "label"
+        )
+    previous: Row | None = None
+    for row in table.rows:
+        if previous is not None and _rule_between(previous, row):
+            rich.add_section()
+        previous = row
+        if row.kind == "heading":
+            rich.add_row(Text(row.cells[0].text or "", style="bold underline"))
+            continue
+        cells = [_rich_cell(cell_text(table, row, index)) for index in range(len(table.columns))]
+        rich.add_row(*cells, style=_ROW_STYLES.get(row.kind))
+    notes = [Text(f"[{key}] {text}", style="dim") for key, text in table.notes]
+    remarks = [Text(text, style="dim") for text in table.remarks]
+    return Group(rich, *notes, *remarks)
+
+
+def _rule_between(previous: Row, row: Row) -> bool:
+    changed = {previous.kind, row.kind}
+    return row.kind in ("heading", "detectable") or (len(changed) == 2 and changed & {"baseline", "delta"} != set())
+
+
+def _rich_cell(cell: CellText) -> Text:
+    text = Text(cell.value, style=_STYLES.get(cell.mark or "", ""))
+    if cell.mark is not None:
+        text.append({"better": "▲", "worse": "▼"}[cell.mark])
+    if cell.spread:
+        text.append(f" ±{cell.spread}", style="dim")
+    if cell.notes:
+        text.append(f" [{','.join(cell.notes)}]", style="dim")
+    return text
+
+
+_MARKDOWN_SPECIAL = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_|[]"} | {"<": "&lt;", ">": "&gt;", "\n": " "}
+)
+
+
+def escape_markdown(text: str) -> str:
+    """Escape what Markdown (and the HTML in it) would read as markup."""
+    return text.translate(_MARKDOWN_SPECIAL)
+
+
+def markdown(table: Table) -> str:
+    """Return the table as GitHub-flavoured Markdown; ▲ and ▼ stand for the colours."""
+    lines = [f"### {escape_markdown(table.title)}", ""] if table.title else []
+    lines.append("| " + " | ".join(escape_markdown(column.label) for column in table.columns) + " |")
+    lines.append("|" + "|".join(":---" if column.kind == "label" else "---:" for column in table.columns) + "|")
+    for row in table.rows:
+        if row.kind == "heading":
+            cells = [f"**{escape_markdown(row.cells[0].text or '')}**", *[""] * (len(table.columns) - 1)]
+        else:
+            cells = [_markdown_cell(cell_text(table, row, index), row) for index in range(len(table.columns))]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [f"- <sup>{key}</sup> {escape_markdown(text)}" for key, text in table.notes]
+    lines += [f"- {escape_markdown(text)}" for text in table.remarks]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(cell: CellText, row: Row) -> str:
+    value = escape_markdown(cell.value)
+    if cell.mark is not None:
+        value = f"**{value}** " + {"better": "▲", "worse": "▼"}[cell.mark]
+    elif row.kind == "delta" and value:
+        value = f"*{value}*"
+    spread = f" ± {cell.spread}" if cell.spread else ""
+    return f"{value}{spread}" + (f" <sup>{','.join(cell.notes)}</sup>" if cell.notes else "")
+
+
+_CSV_DETAILS = ("sd", "n", "p", "mark")
+
+
+def to_csv(table: Table) -> str:
+    """Return the table as CSV with unrounded numbers as they are displayed in scale (percent stays percent).
+
+    Column ``row`` is the kind of row. Every number column is followed by ``<key>_sd``, ``_n`` (distinct runs), ``_p``
+    (corrected) and ``_mark``; a gap is an empty field, its reason is in the last column, ``missing``.
+    """
+    header = ["row"]
+    for column in table.columns:
+        header.append(column.key)
+        if column.kind == "number":
+            header += [f"{column.key}_{detail}" for detail in _CSV_DETAILS]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*header, "missing"])
+    for row in table.rows:
+        if row.kind != "heading":
+            writer.writerow(_csv_row(table, row))
+    return buffer.getvalue()
+
+
+def _csv_row(table: Table, row: Row) -> list[str]:
+    fields: list[str] = [row.kind]
+    gaps = []
+    for column, cell in zip(table.columns, row.cells, strict=True):
+        value = cell.text if cell.value is None else _number(cell.value * column.scale)
+        fields.append(value or "")
+        if column.kind == "number":
+            sd = "" if cell.sd is None else _number(cell.sd * column.scale)
+            fields += [sd, str(cell.n or ""), "" if cell.p is None else _number(cell.p), cell.mark or ""]
+        if cell.missing is not None:
+            gaps.append(f"{column.key}: {cell.missing}")
+    return [*fields, "; ".join(gaps)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}"

@@ -1,0 +1,170 @@
+"""A report: an experiment's tables and figures, written in every format or shown in the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ablate.errors import SpecError
+from ablate.results.build import build_table
+from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
+from ablate.results.long import Results, collect
+from ablate.results.render_html import page
+from ablate.results.render_latex import fragment, standalone
+from ablate.results.render_text import escape_markdown, markdown, to_csv
+from ablate.results.render_text import terminal as terminal_table
+from ablate.results.tables import Table
+from ablate.shipped import find_by_name
+from ablate.store import Store
+
+
+@dataclass(frozen=True)
+class Report:
+    """A rendered report; ``files`` are those written (none when it was only built)."""
+
+    experiment: str
+    title: str
+    question: str
+    tables: tuple[Table, ...]
+    remarks: tuple[str, ...]
+    files: tuple[Path, ...] = ()
+
+
+def build_report(store: Store, experiment_name: str, layout: Layout | Path | None = None) -> Report:
+    """Build an experiment's tables from what is done so far; nothing is written.
+
+    ``layout`` is a layout or the path of one; null takes the plan's report, or a default layout when it names none.
+    Raises :class:`ablate.errors.SpecError` when the layout names what the experiment does not have.
+    """
+    results = collect(store, experiment_name)
+    return _build(results, resolve_layout(results, layout))
+
+
+def render_report(store: Store, experiment_name: str, layout: Layout | Path | None, out: Path) -> Report:
+    """Write report.md, report.html, tables/*.{tex,csv}, tables/*.standalone.tex, figures/* and results.csv to ``out``.
+
+    Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked.
+    """
+    results = collect(store, experiment_name)
+    chosen = resolve_layout(results, layout)
+    report = _build(results, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [file for table in report.tables for file in _write_table(table, out / "tables")]
+    figures = _draw(chosen.figures, report.tables, out / "figures")
+    files += [file for _, drawn in figures for file in drawn]
+    images = [(caption, drawn[1]) for caption, drawn in figures]
+    html = page(
+        report.title,
+        report.question,
+        report.tables,
+        [(caption, image.read_bytes()) for caption, image in images],
+        report.remarks,
+    )
+    files.append(_write(out / "report.html", html))
+    linked = [(caption, f"figures/{image.name}") for caption, image in images]
+    files.append(_write(out / "report.md", _markdown(report, linked)))
+    files.append(_write(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
+    return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
+
+
+def terminal(report: Report) -> RenderableType:
+    """Return the report for a rich console."""
+    parts: list[RenderableType] = []
+    for table in report.tables:
+        parts += [terminal_table(table), Text("")]
+    parts += [Text(remark, style="dim") for remark in report.remarks]
+    return Group(*parts)
+
+
+def resolve_layout(results: Results, layout: Layout | Path | None) -> Layout:
+    """Return the layout to use: the one given, the one the experiment's plan names, or the default."""
+    if isinstance(layout, Layout):
+        check_layout(layout, results.plan)
+        return layout
+    if layout is not None:
+        return load_layout(layout, results.plan)
+    named = results.plan.get("report")
+    if named:
+        return load_layout(_recorded_layout(Path(named)), results.plan)
+    if not results.subjects:
+        raise SpecError(f"experiment {results.experiment!r} has no cells: there is no table to make")
+    return default_layout(results.plan)
+
+
+def _recorded_layout(recorded: Path) -> Path:
+    """The file whose absolute path planning found and recorded; if it has gone since, the one of its name."""
+    if recorded.is_file():
+        return recorded
+    return find_by_name("reports", recorded.name, Path.cwd()) or recorded
+
+
+def _build(results: Results, layout: Layout) -> Report:
+    tables = tuple(build_table(results, table) for table in layout.tables)
+    question = str(results.plan.get("question") or "")
+    remarks = (*_missing_remarks(results), *_drift_remarks(results))
+    return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
+
+
+def _missing_remarks(results: Results) -> tuple[str, ...]:
+    """How much of the experiment is there, and why the rest is not, once for each reason."""
+    wanted = {stage for subject in results.subjects for stage in subject.evaluations.values()}
+    if not results.missing:
+        return (f"All {len(wanted)} evaluations are done.",)
+    reasons = Counter({item.stage: item.reason for item in results.missing}.values())
+    done = len(wanted) - sum(reasons.values())
+    listed = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return (f"{done} of {len(wanted)} evaluations are done. Missing: {listed}.",)
+
+
+def _drift_remarks(results: Results) -> tuple[str, ...]:
+    """Whether the stages behind the tables were all made by one state of the code: revisions alone vouch for that."""
+    made = (results.store.stage(stage).read_done() for stage in results.plan["stages"])
+    codes = Counter(str(done["code"]) for done in made if done is not None and "code" in done)
+    if len(codes) < 2:
+        return ()
+    listed = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
+    return (f"Stages were made by {len(codes)} states of the code under unchanged revisions: {listed}.",)
+
+
+def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path) -> list[tuple[str, list[Path]]]:
+    if not figures:
+        return []
+    from ablate.results.figures import draw  # matplotlib takes half a second: loaded only where something is drawn
+
+    by_name = {table.name: table for table in tables}
+    drawn = [(figure.title or by_name[figure.table].title, draw(figure, by_name[figure.table], folder))
+             for figure in figures]  # fmt: skip
+    return [(caption, files) for caption, files in drawn if files]
+
+
+def _write_table(table: Table, folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    return [
+        _write(folder / f"{table.name}.tex", fragment(table)),
+        _write(folder / f"{table.name}.standalone.tex", standalone(table)),
+        _write(folder / f"{table.name}.csv", to_csv(table)),
+    ]
+
+
+def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
+    parts = [f"# {escape_markdown(report.title)}\n"]
+    if report.question and report.question != report.title:
+        parts.append(f"{escape_markdown(report.question)}\n")
+    parts += [markdown(table) for table in report.tables]
+    parts += [f"![{escape_markdown(caption)}]({path})\n" for caption, path in figures]
+    parts += [f"{escape_markdown(remark)}\n" for remark in report.remarks]
+    return "\n".join(parts)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Replace a file in one step, so that an open page never shows half a report."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,210 @@
+"""Which subjects make a row of a declared table, in which order, and which rows a difference is between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.errors import UsageError
+from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names
+from ablate.results.long import Results, Subject
+from ablate.results.statistics import match_key, match_rows
+from ablate.results.tables import MINUS
+
+BASE_AXES = ("policy", "pretrain.")
+SFT_AXES = ("sft.",)
+"""First letters of the axes that shape the model a run starts from."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The subjects of one row: ``members`` maps the averaged-over axes' values to a subject, distinct runs only.
+
+    ``labels`` has a text for each row axis. ``heading`` is the group heading that the row stands under, or "".
+    """
+
+    labels: tuple[str, ...]
+    axes: Mapping[str, Any]
+    members: Mapping[tuple[Any, ...], Subject]
+    is_baseline: bool = False
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class DeltaRow:
+    """The difference of two rows, shown after row ``after``."""
+
+    labels: tuple[str, ...]
+    first: Group
+    second: Group
+    after: int
+
+
+def baseline_groups(results: Results, table: TableLayout) -> list[Group]:
+    """Return the baseline rows in the order declared: averaged as the cells are, one for each other setting."""
+    groups = []
+    for name in table.baselines:
+        own = [item for item in _of_subject(results, table) if item.baseline == name and _is_wanted(table, item)]
+        names = [axis for axis in axis_names([{"axes": item.axes} for item in own]) if axis not in table.averaged]
+        varying = [axis for axis in names if len({repr(item.axes.get(axis)) for item in own}) > 1]
+        grouped: dict[tuple[str, ...], list[Subject]] = {}
+        for item in own:
+            grouped.setdefault(tuple(repr(item.axes.get(axis)) for axis in varying), []).append(item)
+        for members in grouped.values():
+            label = _baseline_label(results, table, name, {axis: members[0].axes.get(axis) for axis in varying})
+            labels = (label, *("",) * (len(table.rows) - 1))
+            groups.append(Group(labels, members[0].axes, _distinct(table, members), is_baseline=True))
+    return groups
+
+
+def cell_groups(results: Results, table: TableLayout) -> list[Group]:
+    """Return the rows of the grid's cells in table order.
+
+    Raises :class:`UsageError` when an axis that is neither a row nor averaged over varies inside a row.
+    """
+    cells = [item for item in _of_subject(results, table) if item.role == "cell" and _is_wanted(table, item)]
+    grouped: dict[tuple[str, ...], list[Subject]] = {}
+    for cell in cells:
+        grouped.setdefault(tuple(repr(cell.axes.get(row.axis)) for row in table.rows), []).append(cell)
+    groups = [_group(results, table, members) for members in grouped.values()]
+    return sorted(groups, key=_sort_key(table, cells))
+
+
+def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
+    """Return the declared differences between rows of ``groups``, each placed after the rows that it matches."""
+    rows = []
+    for delta in table.deltas:
+        axes = [group.axes for group in groups]
+        last = {match_key(own, delta.match_on): index for index, own in enumerate(axes)}
+        for i, j in match_rows(axes, delta.axis, (delta.values[0], delta.values[1]), delta.match_on):
+            labels = _delta_labels(table, delta, groups[i], groups[j])
+            rows.append(DeltaRow(labels, groups[i], groups[j], last[match_key(axes[i], delta.match_on)]))
+    return rows
+
+
+def paired_members(first: Group, second: Group) -> list[tuple[Subject, Subject]]:
+    """Pair the runs of two rows that agree on every averaged axis that both read; two single runs are a pair."""
+    alone = len(first.members) == len(second.members) == 1
+    return [
+        (one, other)
+        for key, one in first.members.items()
+        for match, other in second.members.items()
+        if alone or all(a == b or a is None or b is None for a, b in zip(key, match, strict=True))
+    ]
+
+
+def baseline_pairs(results: Results, table: TableLayout, group: Group) -> list[tuple[Subject, Subject]] | str:
+    """Pair every run of a row with the compared baseline of its own policy, pretraining and SFT, or say why not."""
+    known = [item for item in _of_subject(results, table) if item.baseline == table.compare.to]
+    pairs = []
+    for subject in group.members.values():
+        own = {item.stage: item for item in known if _starts_alike(subject, item)}
+        if len(own) != 1:
+            return f"{len(own) or 'no'} {table.compare.to} baseline{'s' * (len(own) > 1)} with the same base and SFT"
+        pairs.append((subject, next(iter(own.values()))))
+    return pairs
+
+
+def start_units(subjects: Sequence[Subject]) -> list[int]:
+    """Number what varies at the top between runs: their base models, else their SFT models, else the runs."""
+    for prefixes in (BASE_AXES, SFT_AXES):
+        keys = [repr([value for axis, value in item.axes.items() if axis.startswith(prefixes)]) for item in subjects]
+        units = list(dict.fromkeys(keys))
+        if len(units) > 1:
+            return [units.index(key) for key in keys]
+    return list(range(len(subjects)))
+
+
+def _starts_alike(subject: Subject, baseline: Subject) -> bool:
+    shaping = (axis for axis in baseline.axes if axis.startswith((*BASE_AXES, *SFT_AXES)))
+    return all(subject.axes.get(axis) == baseline.axes[axis] for axis in shaping)
+
+
+def _is_wanted(table: TableLayout, subject: Subject) -> bool:
+    """Whether ``only`` lets a subject in; a baseline need not have the axis."""
+    values = [(subject.axes.get(row.axis), row.only) for row in table.rows if row.only]
+    return all(value in only or (value is None and subject.baseline != "") for value, only in values)
+
+
+def value_label(results: Results, row: RowAxis, value: Any) -> str:
+    """Write one axis value: as declared, else a dataset's title, an algorithm's capitals, the value itself."""
+    if value is None:
+        return row.values.get("null", "")
+    text = str(value)
+    if text in row.values:
+        return row.values[text]
+    if row.axis.rpartition(".")[2] == "dataset":
+        return str(results.plan.get("datasets", {}).get(text, {}).get("title") or text)
+    return text.upper() if row.axis == "algorithm" and len(text) <= 5 else text
+
+
+def _baseline_label(results: Results, table: TableLayout, name: str, axes: Mapping[str, Any]) -> str:
+    text = table.labels.get(name, {"sft": "SFT", "base": "Base model"}.get(name, name))
+    rows = {row.axis: row for row in table.rows}
+    words = [
+        f"{axis}={value_label(results, rows.get(axis, RowAxis(axis=axis)), value)}"
+        for axis, value in axes.items()
+        if value is not None
+    ]
+    return f"{text} ({', '.join(words)})" if words else text
+
+
+def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
+    return [item for item in results.subjects if item.subject == table.subject]
+
+
+def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> Group:
+    named = {row.axis for row in table.rows} | set(table.averaged)
+    axes = axis_names([{"axes": member.axes} for member in members])
+    for axis in axes:
+        values = {repr(member.axes.get(axis)) for member in members}
+        if axis not in named and len(values) > 1:
+            raise UsageError(
+                f"table {table.name!r}: axis {axis!r} varies within a row ({', '.join(sorted(values))})",
+                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only`",
+            )
+    first = members[0]
+    labels = tuple(value_label(results, row, first.axes.get(row.axis)) for row in table.rows)
+    return Group(labels, first.axes, _distinct(table, members), heading=_heading(table, first.axes))
+
+
+def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any, ...], Subject]:
+    """Map the averaged axes' values to a subject, once for every stage."""
+    distinct: dict[str, tuple[tuple[Any, ...], Subject]] = {}
+    for member in members:
+        distinct.setdefault(member.stage, (tuple(member.axes.get(axis) for axis in table.averaged), member))
+    return dict(distinct.values())
+
+
+def _heading(table: TableLayout, axes: Mapping[str, Any]) -> str:
+    if table.groups is None:
+        return ""
+    value = axes.get(table.groups.axis)
+    return next((name for name, values in table.groups.headings.items() if value in values), "Other")
+
+
+def _sort_key(table: TableLayout, cells: Sequence[Subject]) -> Any:
+    headings = list(table.groups.headings) if table.groups else []
+    orders: list[dict[str, int]] = []
+    for row in table.rows:
+        grouped = list(table.groups.headings.values()) if table.groups and table.groups.axis == row.axis else []
+        declared = [*row.order, *(value for values in grouped for value in values)]
+        seen = [*declared, *(cell.axes.get(row.axis) for cell in cells)]
+        orders.append({name: index for index, name in enumerate(dict.fromkeys(repr(value) for value in seen))})
+
+    def key(group: Group) -> tuple[int, ...]:
+        heading = headings.index(group.heading) if group.heading in headings else len(headings)
+        places = zip(table.rows, orders, strict=True)
+        return (heading, *(order[repr(group.axes.get(row.axis))] for row, order in places))
+
+    return key
+
+
+def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group) -> tuple[str, ...]:
+    names = [row.axis for row in table.rows]
+    place = names.index(delta.axis) if delta.axis in names else len(names) - 1
+    own = dict(zip(names, first.labels, strict=True)).get(delta.axis, str(delta.values[0]))
+    other = dict(zip(names, second.labels, strict=True)).get(delta.axis, str(delta.values[1]))
+    text = delta.label or f"Δ {own} {MINUS} {other}"
+    return tuple(text if index == place else label for index, label in enumerate(first.labels))

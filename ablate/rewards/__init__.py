@@ -1,0 +1,1 @@
+"""Rewards: one interface, ``score(prompts, responses) -> floats``, whatever gives the score."""

@@ -1,0 +1,15 @@
+"""What every reward is: something that scores responses to prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Reward(Protocol):
+    """Scores responses; higher is better."""
+
+    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
+        """One number for each response to its prompt; null where the reward can't read the whole text."""

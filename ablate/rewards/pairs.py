@@ -1,0 +1,86 @@
+"""Pairs for reward models: a prompt with a better and a worse response, by subset."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ablate.data.records import digest
+from ablate.data.sources import read_rows
+from ablate.errors import DataError
+from ablate.rewards.sources import Source
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt, the first the better one."""
+
+    id: str
+    task: str
+    subset: str
+    prompt: tuple[Mapping[str, str], ...]
+    chosen: str
+    rejected: str
+
+
+# LLMBar's files under the names that RewardBench gives its subsets.
+LLMBAR = {
+    "natural": "llmbar-natural",
+    "adver_neighbor": "llmbar-adver-neighbor",
+    "adver_gptinst": "llmbar-adver-GPTInst",
+    "adver_gptout": "llmbar-adver-GPTOut",
+    "adver_manual": "llmbar-adver-manual",
+}
+
+
+def pocket(source: Source, options: Mapping[str, Any]) -> list[Pair]:
+    """Clean pairs of the pocket world; the subset is the skill."""
+    if not source.pocket:
+        raise DataError("the pairs of the pocket world come from a pocket stage")
+    pairs = []
+    for row in source.rows():
+        chosen, rejected = _text(row["chosen"]), _text(row["rejected"])
+        pairs.append(Pair(row["id"], "pocket-pairs", row["subset"], tuple(row["prompt"]), chosen, rejected))
+    return pairs
+
+
+def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
+    """LLMBar: ``label`` 1 or 2 names the better output."""
+    pairs = []
+    for file in source.files:
+        stem = PurePosixPath(file.name).name.split(".")[0]
+        if stem not in LLMBAR:
+            raise DataError(f"{file.name} is no subset of LLMBar", hint=f"known: {', '.join(LLMBAR)}")
+        for number, row in read_rows(file):
+            if row.get("label") not in (1, 2):
+                raise DataError(f"{file.path}: row {number} has label {row.get('label')!r}, allowed: 1, 2")
+            outputs = (row["output_1"], row["output_2"])
+            chosen, rejected = outputs if row["label"] == 1 else outputs[::-1]
+            identity = f"{LLMBAR[stem]}-{digest(row['input'], chosen, rejected)}"
+            pairs.append(
+                Pair(identity, "llmbar", LLMBAR[stem], ({"role": "user", "content": row["input"]},), chosen, rejected)
+            )
+    return pairs
+
+
+def pair_subset(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
+    """At most ``limit`` pairs of each subset, in their old order."""
+    if limit is None:
+        return pairs
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        places[pair.subset].append(place)
+    kept: set[int] = set()
+    for name, own in places.items():
+        kept.update(own if len(own) <= limit else random.Random(f"{seed}:{name}").sample(own, limit))
+    return [pair for place, pair in enumerate(pairs) if place in kept]
+
+
+def _text(messages: list[Mapping[str, str]]) -> str:
+    if len(messages) != 1:
+        raise DataError(f"a pair's response must be one assistant turn, found {len(messages)}")
+    return messages[0]["content"]

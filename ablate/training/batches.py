@@ -1,0 +1,88 @@
+"""Which examples share a batch, in what order the batches come, and how a batch is cut into forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ablate.training.collate import IntArray
+from ablate.training.seeding import derive_seed
+
+# Examples of this many batches are sorted by length together: little padding, and batches that are still mixed.
+WINDOW_BATCHES = 16
+
+# Limits of one forward and backward pass; the micro-batch is the largest divisor of the batch that keeps to both.
+MICRO_BATCH_TOKENS = 16_384
+MICRO_BATCH_LOGITS = 2**28
+
+
+def batch_order(
+    lengths_N: IntArray, batch_size: int, seed: int, epoch: int, *, window: int = WINDOW_BATCHES
+) -> list[list[int]]:
+    """Return the batches of an epoch as row numbers, a function of the arguments alone.
+
+    A seeded permutation is cut into windows of ``window`` batches; the rows of a window are sorted by length and cut
+    into batches, and the batches of all windows come in random order. So which rows share a batch depends on their
+    lengths, but for every loss and micro-batch alike. The rows that do not fill a batch are the permutation's last
+    ones: a random sample too, in a smaller batch at the end. Inside each batch rows are sorted by length, so that its
+    micro-batches pad little.
+    """
+    random = np.random.default_rng(derive_seed(seed, "order", epoch))
+    order = random.permutation(len(lengths_N))
+    whole = len(order) // batch_size * batch_size
+    sorted_windows = [
+        _by_length(order[start : min(start + window * batch_size, whole)], lengths_N)
+        for start in range(0, whole, window * batch_size)
+    ]
+    batches_KB = np.concatenate([order[:0], *sorted_windows]).reshape(-1, batch_size)
+    batches: list[list[int]] = batches_KB[random.permutation(len(batches_KB))].tolist()
+    rest = _by_length(order[whole:], lengths_N).tolist()
+    return [*batches, rest] if rest else batches
+
+
+def _by_length(rows_M: IntArray, lengths_N: IntArray) -> IntArray:
+    return rows_M[np.argsort(lengths_N[rows_M], kind="stable")]
+
+
+class MicroBatches(Sampler[list[int]]):
+    """The batches of ``batch_order`` cut into micro-batches, epoch by epoch.
+
+    Micro-batches never cross a batch: the size must divide ``batch_size``, and only the last batch of an epoch may
+    be smaller.
+    """
+
+    drop_last = False
+
+    def __init__(self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int) -> None:
+        if batch_size % micro_batch:
+            raise ValueError(f"a micro-batch of {micro_batch} does not divide the batch of {batch_size}")
+        self.lengths_N = lengths_N
+        self.batch_size = micro_batch
+        self.whole_batch = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; called by the training loop before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths_N) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch):
+            for start in range(0, len(rows), self.batch_size):
+                yield rows[start : start + self.batch_size]
+
+
+def micro_batch_size(batch_size: int, tokens: int, vocabulary: int, limit: int | None = None) -> int:
+    """Return the largest divisor of ``batch_size`` whose examples of ``tokens`` tokens fit one pass (at least 1).
+
+    ``tokens`` are those of the longest example, all its sequences padded. ``limit`` (examples) replaces the limits of
+    tokens and logits when the resources name a micro-batch.
+    """
+    room = min(MICRO_BATCH_TOKENS, max(MICRO_BATCH_LOGITS // max(vocabulary, 1), 1))
+    most = limit if limit is not None else max(room // tokens, 1)
+    return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)

@@ -1,0 +1,72 @@
+"""Checkpoints that exist whole or not at all: a folder counts only with our marker, written last."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ablate.context import read_json, write_json
+from ablate.errors import StageError
+
+MARKER = "complete.json"
+PREFIX = "checkpoint-"
+
+
+def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 1) -> Path:
+    """Make ``folder/checkpoint-<step>`` with what ``write(temporary folder)`` puts there; return its path.
+
+    The process may be killed at any moment: the marker comes after every byte has reached the disk, and older
+    checkpoints (all but the newest ``keep``) are removed after that.
+    """
+    final = folder / f"{PREFIX}{step}"
+    temporary = folder / f".{PREFIX}{step}.{os.getpid()}.tmp"
+    for leftover in (final, temporary):  # of an attempt that was killed between rename and marker
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    _sync_tree(temporary)
+    os.replace(temporary, final)
+    _sync(folder)
+    write_json(final / MARKER, {"step": step})
+    _sync(final)
+    for old in complete_checkpoints(folder)[keep:]:
+        (old / MARKER).unlink()  # first, so that a half-removed folder never counts
+        shutil.rmtree(old)
+    return final
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Return the marked checkpoints in ``folder``, highest step first."""
+    marked = [path.parent for path in folder.glob(f"{PREFIX}*/{MARKER}")]
+    return sorted(marked, key=checkpoint_step, reverse=True)
+
+
+def latest_checkpoint(folders: Iterable[Path]) -> Path | None:
+    """Return the marked checkpoint with the highest step in ``folders`` (the earlier folder on a tie), or None."""
+    newest = [found[0] for folder in folders if (found := complete_checkpoints(folder))]
+    return max(newest, key=checkpoint_step, default=None)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the optimiser step after which ``checkpoint`` was written."""
+    value = read_json(checkpoint / MARKER)["step"]
+    if not isinstance(value, int):
+        raise StageError(f"{checkpoint / MARKER}: step is {value!r}, not a whole number; remove this checkpoint")
+    return value
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,236 @@
+"""What one on-policy step learns from: sampled episodes, their scores, log-probabilities and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ablate.algorithms.ppo import PPOParameters
+from ablate.context import Resources
+from ablate.errors import StageError
+from ablate.training.advantages import generalised_advantages, masked_mean, masked_variance, penalised_rewards, whiten
+from ablate.training.devices import autocast, stage_device
+from ablate.training.logprobs import length_batches
+from ablate.training.rollouts import (
+    Episode,
+    EpisodeBatch,
+    collate,
+    response_entropy,
+    response_logits,
+    response_logprobs,
+)
+from ablate.training.seeding import derive_seed
+from ablate.training.value_model import response_scores, response_values
+
+Score = Callable[[Sequence[Episode]], Tensor]
+"""Scores episodes: float32 [N], one a response, higher is better."""
+
+
+@dataclass(frozen=True)
+class PassLimits:
+    """How large one forward pass may be: bounds memory, never changes a result beyond rounding."""
+
+    device: torch.device
+    tokens: int
+    cache_bytes: int
+    rows: int | None = None
+    """Most rows of one pass, where the resources name it."""
+
+    @classmethod
+    def of(cls, resources: Resources, vocabulary: int) -> PassLimits:
+        """Return the limits for a stage's resources; a large vocabulary makes the logits the largest array."""
+        device = stage_device(resources)
+        tokens, logits, cache = (4096, 2**26, 2**30) if device.type == "cpu" else (16384, 2**29, 2**34)
+        return cls(device, max(1, min(tokens, logits // vocabulary)), cache, resources.micro_batch)
+
+    def chunks(self, episodes: Sequence[Episode], rows: Sequence[int]) -> list[list[int]]:
+        """Split ``rows`` into micro-batches of at most ``tokens`` tokens (one row at least), longest episodes first."""
+        lengths = np.array([episodes[row].length for row in rows])
+        chunks = [[rows[i] for i in chunk] for chunk in length_batches(lengths, self.tokens)]
+        most = self.rows or len(rows)
+        return [chunk[start : start + most] for chunk in chunks for start in range(0, len(chunk), most)]
+
+    def sampling_rows(self, model: nn.Module, tokens: int) -> int:
+        """Return how many rows of ``tokens`` tokens have room in the key-value cache, 512 at most."""
+        heads = _size(model, "num_attention_heads")
+        width = getattr(model.config, "head_dim", None) or _size(model, "hidden_size") // heads
+        stored = _size(model, "num_key_value_heads", "num_attention_heads")
+        size = 4 * 2 * _size(model, "num_hidden_layers") * stored * width * tokens
+        return int(min(512, max(1, self.cache_bytes // size)))
+
+
+def _size(model: nn.Module, *names: str) -> int:
+    """Return the first of the config's sizes that is there, 1 where none is."""
+    return next((int(size) for name in names if (size := getattr(model.config, name, None))), 1)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The episodes of one step and what the models said of them while the policy was the one that sampled them.
+
+    Tensors are on the CPU, float32, [N, R] with padding on the right. ``scores_N`` are the reward model's own;
+    ``outcomes_N`` those after ``missing_eos_reward`` has replaced the score of every response without EOS.
+    """
+
+    episodes: list[Episode]
+    mask_NR: Tensor
+    scores_N: Tensor
+    outcomes_N: Tensor
+    logps_NR: Tensor
+    reference_logps_NR: Tensor
+    entropies_NR: Tensor
+    values_NR: Tensor | None
+
+    def prompt_ids(self, rows: Sequence[int]) -> str:
+        """Name the prompts of ``rows`` for a message, eight at most."""
+        names = list(dict.fromkeys(self.episodes[row].prompt_id for row in rows))
+        return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the update learns from, [N, R]: ``advantages_NR`` as they enter the loss, ``returns_NR`` for the critic."""
+
+    advantages_NR: Tensor
+    returns_NR: Tensor | None
+
+
+def gae_targets(rollout: Rollout, parameters: PPOParameters) -> Targets:
+    """PPO's rule: rewards with a per-token KL penalty, GAE, advantages whitened over the whole rollout."""
+    if rollout.values_NR is None:
+        raise StageError("generalised advantages need a value network, and this method has none")
+    mask_NR = rollout.mask_NR
+    rewards_NR = penalised_rewards(
+        rollout.logps_NR, rollout.reference_logps_NR, rollout.outcomes_N, mask_NR, parameters.kl_coefficient
+    )
+    advantages_NR, returns_NR = generalised_advantages(
+        rewards_NR, rollout.values_NR, mask_NR, parameters.gamma, parameters.gae_lambda
+    )
+    if parameters.whiten_advantages:
+        advantages_NR = whiten(advantages_NR, mask_NR)
+    return Targets(advantages_NR, returns_NR)
+
+
+def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype: str) -> Score:
+    """Return the score function of a frozen reward model that reads the policy's own token ids."""
+
+    def score(episodes: Sequence[Episode]) -> Tensor:
+        scores_N = torch.zeros(len(episodes))
+        for rows in limits.chunks(episodes, range(len(episodes))):
+            batch = collate([episodes[row] for row in rows], pad_id).to(limits.device)
+            with autocast(limits.device, dtype):
+                scores_N[rows] = response_scores(model, batch).cpu()
+        return scores_N
+
+    return score
+
+
+def outcomes(scores_N: Tensor, episodes: Sequence[Episode], missing_eos_reward: float | None) -> Tensor:
+    """Return the scores with ``missing_eos_reward`` in place of that of every response without EOS; null: as given."""
+    if missing_eos_reward is None:
+        return scores_N
+    finished_N = torch.tensor([episode.finished for episode in episodes])
+    return scores_N.where(finished_N, missing_eos_reward)
+
+
+def mini_batches(count: int, size: int, seed: int, step: int, inner_epoch: int) -> list[list[int]]:
+    """Return a seeded partition of ``count`` rows into ceil(count / size) mini-batches whose sizes differ by at most 1.
+
+    So no mini-batch is a small remainder whose few episodes would weigh more than the others.
+    """
+    stream = torch.Generator().manual_seed(derive_seed(seed, "mini-batches", step, inner_epoch))
+    order = torch.randperm(count, generator=stream).numpy()
+    return [part.tolist() for part in np.array_split(order, -(-count // size))]
+
+
+def prompt_rows(step: int, per_step: int, count: int, seed: int) -> list[int]:
+    """Return the prompts of ``step`` (0-based): the next ``per_step`` of an endless row of seeded permutations.
+
+    A step may run over the end of a pass into the next one, so that every step has the same size. It is a function
+    of its arguments alone: a resumed run needs no state of a data loader.
+    """
+    rows = []
+    orders: dict[int, list[int]] = {}
+    for position in range(step * per_step, (step + 1) * per_step):
+        epoch, index = divmod(position, count)
+        if epoch not in orders:
+            stream = torch.Generator().manual_seed(derive_seed(seed, "prompts", epoch))
+            orders[epoch] = torch.randperm(count, generator=stream).tolist()
+        rows.append(orders[epoch][index])
+    return rows
+
+
+def padded(episodes: Sequence[Episode], rows: Sequence[int], pad_id: int, limits: PassLimits) -> EpisodeBatch:
+    """Return ``rows`` of the episodes as one batch on the device."""
+    return collate([episodes[row] for row in rows], pad_id).to(limits.device)
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Runs the frozen passes over a step's episodes: behaviour and reference log-probabilities, entropy, values."""
+
+    policy: nn.Module
+    reference: nn.Module
+    value: nn.Module | None
+    pad_id: int
+    limits: PassLimits
+    temperature: float
+    dtype: str
+
+    @torch.no_grad()
+    def record(self, episodes: list[Episode], chunks: list[list[int]], scores_N: Tensor, outcomes_N: Tensor) -> Rollout:
+        """Return the rollout.
+
+        ``chunks`` are the micro-batches that the first inner epoch will use, so that its log-probabilities are made
+        from the very same arrays as the behaviour policy's.
+        """
+        mask_NR = collate(episodes, self.pad_id).response_mask_BR
+        logps_NR, reference_NR, entropies_NR, values_NR = (torch.zeros(mask_NR.shape) for _ in range(4))
+        for rows, batch in self._batches(episodes, chunks):
+            width = batch.response_mask_BR.shape[1]
+            logits_BRV = response_logits(self.policy, batch)
+            logps_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
+            entropies_NR[rows, :width] = response_entropy(logits_BRV, batch, self.temperature).cpu()
+            del logits_BRV
+            logits_BRV = response_logits(self.reference, batch)
+            reference_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
+            del logits_BRV
+            if self.value is not None:
+                values_NR[rows, :width] = response_values(self.value, batch).cpu()
+        values = None if self.value is None else values_NR
+        return Rollout(episodes, mask_NR, scores_N, outcomes_N, logps_NR, reference_NR, entropies_NR, values)
+
+    def _batches(self, episodes: list[Episode], chunks: list[list[int]]) -> Iterator[tuple[list[int], EpisodeBatch]]:
+        with autocast(self.limits.device, self.dtype):
+            for rows in chunks:
+                yield rows, padded(episodes, rows, self.pad_id, self.limits)
+
+
+def rollout_statistics(rollout: Rollout, targets: Targets, kl_coefficient: float) -> dict[str, float]:
+    """Return what is logged of a rollout before the update.
+
+    ``kl``: mean over episodes of the sum of log pi_T - log pi_ref,T (nats); ``kl_per_token``: the same sum a token;
+    ``rlhf_reward``: mean outcome - beta KL; ``score``: the reward model's, before missing EOS is punished.
+    """
+    mask_NR = rollout.mask_NR
+    log_ratios_NR = rollout.logps_NR - rollout.reference_logps_NR
+    kl_N = log_ratios_NR.sum(-1)
+    statistics = {
+        "rlhf_reward": (rollout.outcomes_N - kl_coefficient * kl_N).mean(),
+        "score": rollout.scores_N.mean(),
+        "score_sd": rollout.scores_N.std(correction=0),
+        "kl": kl_N.mean(),
+        "kl_per_token": masked_mean(log_ratios_NR, mask_NR),
+        "entropy": masked_mean(rollout.entropies_NR, mask_NR),
+        "response_length": mask_NR.sum(-1).float().mean(),
+        "missing_eos": torch.tensor([not episode.finished for episode in rollout.episodes]).float().mean(),
+    }
+    if rollout.values_NR is not None and targets.returns_NR is not None:
+        spread = masked_variance(targets.returns_NR, mask_NR)
+        residual = masked_variance(targets.returns_NR - rollout.values_NR, mask_NR)
+        statistics["explained_variance"] = 1.0 - residual / spread
+    return {name: float(value) for name, value in statistics.items()}

@@ -1,0 +1,341 @@
+"""On-policy training: the one loop in which PPO, and every method that samples from the policy it trains, runs.
+
+A step: take prompts -> sample responses -> score them -> log-probabilities, KL, values -> advantages -> mini-batches.
+Methods differ in the advantage rule (``METHODS``) and in nothing else.
+
+Which policy is meant: responses are sampled from pi_T = softmax(logits / temperature), so pi_T is the behaviour policy
+and the policy that is optimised. The ratio, the KL penalty (pi_T against the reference's pi_ref,T) and the entropy are
+all of pi_T. EasyLM, with which the study was run, samples at 0.7 and takes ratio and KL from untempered
+log-probabilities (llama_train_ppo.py at 042c148); its ratio is not that of the policy that sampled. It whitens per row,
+here it is over the batch. The other rules are EasyLM's.
+
+Resuming: every random number is derived from (seed, step), so that a checkpoint is weights, AdamW's moments, the step
+and the history, and a resumed run makes the same rollouts, losses and weights as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ablate.algorithms.ppo import PPOParameters
+from ablate.context import EventLog, StageContext, read_json, write_json
+from ablate.errors import DataError, StageError, UnknownNameError
+from ablate.models.loading import (
+    load_policy,
+    load_reward_model,
+    load_tokenizer,
+    require_same_tokenizer,
+    save_model,
+)
+from ablate.training.checkpoints import latest_checkpoint, save_checkpoint
+from ablate.training.devices import autocast
+from ablate.training.experience import (
+    PassLimits,
+    Recorder,
+    Rollout,
+    Score,
+    Targets,
+    gae_targets,
+    mini_batches,
+    outcomes,
+    prompt_rows,
+    reward_model_score,
+    rollout_statistics,
+)
+from ablate.training.history import History
+from ablate.training.policy_update import Learner, Network
+from ablate.training.rollouts import Episode, sample
+from ablate.training.schedules import learning_rate_factor
+from ablate.training.seeding import derive_seed
+
+CHECKPOINT_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
+SAMPLES_PER_STEP = 3
+
+
+@dataclass(frozen=True)
+class OnPolicyMethod:
+    """What sets an on-policy method apart: how a rollout becomes advantages, and what that needs."""
+
+    targets: Callable[[Rollout, PPOParameters], Targets]
+    value_network: bool = True
+    responses_per_prompt: int = 1
+
+
+METHODS = {"ppo": OnPolicyMethod(gae_targets)}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt that ends with the template's generation prompt."""
+
+    id: str
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids that end a response, the id that fills padding (it may be one of them), and how ids become text."""
+
+    eos: frozenset[int]
+    pad: int
+    decode: Callable[[list[int]], str]
+
+
+class OnPolicyTrainer:
+    """Policy, reference, value network and score function, and the loop over steps.
+
+    The policy and the value network are trained in place; the reference stays as it is. ``score`` is the reward.
+    """
+
+    def __init__(
+        self,
+        method: OnPolicyMethod,
+        parameters: PPOParameters,
+        seed: int,
+        *,
+        policy: nn.Module,
+        reference: nn.Module,
+        value: nn.Module | None,
+        score: Score,
+        prompts: list[Prompt],
+        tokens: Tokens,
+        limits: PassLimits,
+        events: EventLog | None = None,
+    ) -> None:
+        self.method, self.parameters, self.seed = method, parameters, seed
+        self.score, self.prompts, self.tokens, self.limits = score, prompts, tokens, limits
+        decay = parameters.weight_decay
+        value_rate = parameters.value_learning_rate or parameters.learning_rate
+        value_network = None if value is None else Network(value.to(limits.device), value_rate, decay)
+        policy_network = Network(policy.to(limits.device), parameters.learning_rate, decay)
+        self.learner = Learner(policy_network, value_network, parameters, tokens.pad, limits)
+        frozen = reference.to(limits.device).eval().requires_grad_(False)
+        self.recorder = Recorder(policy, frozen, value, tokens.pad, limits, parameters.temperature, parameters.dtype)
+        self.steps = planned_steps(parameters, len(prompts))
+        self.done = 0
+        self.history = History(events, total_steps=self.steps)
+        self.samples: list[dict[str, Any]] = []
+
+    def train(self, work: Path, previous: Iterable[Path] = (), *, checkpoint_seconds: float = 30.0) -> None:
+        """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one."""
+        if checkpoint := latest_checkpoint([work, *previous]):
+            self.load(checkpoint)
+        saved, cost = time.monotonic(), 0.0
+        while self.done < self.steps:
+            self.step()
+            if self.done < self.steps and time.monotonic() - saved >= max(checkpoint_seconds, cost / CHECKPOINT_SHARE):
+                start = time.monotonic()
+                save_checkpoint(work, self.done, self.save)
+                saved = time.monotonic()
+                cost = saved - start if checkpoint_seconds > 0 else 0.0
+
+    def step(self) -> None:
+        """Sample, score, compute advantages, update, log."""
+        parameters, number = self.parameters, self.done + 1
+        episodes = self.sample_episodes(self.done)
+        parts = mini_batches(len(episodes), parameters.mini_batch_size, self.seed, number, 0)
+        rollout = self.evaluate_episodes(episodes, parts)
+        targets = self.method.targets(rollout, parameters)
+        statistics = rollout_statistics(rollout, targets, parameters.kl_coefficient)
+        self._check_kl(statistics["kl"], rollout)
+        factor = 0.0
+        for inner_epoch in range(parameters.inner_epochs):
+            if inner_epoch:
+                parts = mini_batches(len(episodes), parameters.mini_batch_size, self.seed, number, inner_epoch)
+            for index, rows in enumerate(parts):
+                factor = self._rate_factor(inner_epoch, index, len(parts))
+                first = inner_epoch == index == 0
+                losses = self.learner.update(rollout, targets, rows, factor, step=number, first=first)
+                self.history.add(len(rows), **losses)
+        self.done = number
+        self._log(rollout, {**self.history.means(), **statistics, "learning_rate": factor * parameters.learning_rate})
+
+    def sample_episodes(self, step: int) -> list[Episode]:
+        """Return the episodes of ``step`` (0-based), sampled from the policy as it is."""
+        parameters, per_prompt = self.parameters, self.method.responses_per_prompt
+        rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
+        prompts = [self.prompts[row] for row in rows for _ in range(per_prompt)]
+        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
+        policy = self.learner.policy.model
+        with autocast(self.limits.device, parameters.dtype):
+            responses = sample(
+                policy,
+                [prompt.ids for prompt in prompts],
+                max_new_tokens=parameters.max_response_length,
+                temperature=parameters.temperature,
+                eos_token_ids=self.tokens.eos,
+                pad_token_id=self.tokens.pad,
+                generator_seed=derive_seed(self.seed, "rollout", step),
+                batch_size=self.limits.sampling_rows(policy, longest),
+            )
+        pairs = zip(prompts, responses, strict=True)
+        return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
+
+    def evaluate_episodes(self, episodes: list[Episode], parts: list[list[int]]) -> Rollout:
+        """Score the episodes and record log-probabilities and values in the micro-batches of ``parts``."""
+        scores_N = self.score(episodes)
+        if not scores_N.isfinite().all():
+            bad = [episode.prompt_id for episode, ok in zip(episodes, scores_N.isfinite(), strict=True) if not ok]
+            raise StageError(
+                f"step {self.done + 1}: the reward of {len(bad)} responses is not finite; prompts {bad[:8]}"
+            )
+        chunks = [chunk for rows in parts for chunk in self.limits.chunks(episodes, rows)]
+        outcomes_N = outcomes(scores_N, episodes, self.parameters.missing_eos_reward)
+        return self.recorder.record(episodes, chunks, scores_N, outcomes_N)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint's files."""
+        self.learner.policy.save(folder, "policy")
+        if self.learner.value is not None:
+            self.learner.value.save(folder, "value")
+        self.history.save(folder)
+        write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
+
+    def load(self, folder: Path) -> None:
+        """Restore a checkpoint."""
+        self.learner.policy.load(folder, "policy")
+        if self.learner.value is not None:
+            self.learner.value.load(folder, "value")
+        self.history.load(folder)
+        state = read_json(folder / "state.json")
+        self.done, self.samples = state["step"], state["samples"]
+
+    def _rate_factor(self, inner_epoch: int, index: int, parts: int) -> float:
+        """Return the share of the peak learning rate at this optimiser step: warm-up, then constant."""
+        inner = self.parameters.inner_epochs
+        update = (self.done * inner + inner_epoch) * parts + index
+        ratio = self.parameters.warmup_ratio
+        return learning_rate_factor(update, steps=self.steps * inner * parts, warmup_ratio=ratio, shape="constant")
+
+    def _check_kl(self, kl: float, rollout: Rollout) -> None:
+        limit = self.parameters.stop_at_kl
+        if not kl < float("inf") or (limit is not None and kl > limit):
+            rows = range(len(rollout.episodes))
+            raise StageError(
+                f"step {self.done + 1}: the KL from the reference is {kl:.3g} nats, "
+                f"allowed: {'any finite' if limit is None else limit}; prompts {rollout.prompt_ids(rows)}",
+                hint="raise kl_coefficient, or lower the learning rate",
+            )
+
+    def _log(self, rollout: Rollout, values: dict[str, float]) -> None:
+        self.history.log(self.done, **values, samples=self.done * len(rollout.episodes))
+        for row in range(min(SAMPLES_PER_STEP, len(rollout.episodes))):
+            episode = rollout.episodes[row]
+            self.samples.append(
+                {
+                    "step": self.done,
+                    "id": episode.prompt_id,
+                    "prompt": self.tokens.decode(episode.prompt_ids),
+                    "response": self.tokens.decode(episode.response_ids),
+                    "score": float(rollout.scores_N[row]),
+                    "finished": episode.finished,
+                }
+            )
+
+
+def planned_steps(parameters: PPOParameters, prompts: int) -> int:
+    """Return ``steps``, or as many whole steps as ``epochs`` passes over the prompts hold (a rest is not used)."""
+    if parameters.steps is not None:
+        return parameters.steps
+    steps = parameters.epochs * prompts // parameters.prompts_per_step
+    if steps == 0:
+        raise StageError(
+            f"{parameters.epochs} pass over {prompts} prompts holds no step of {parameters.prompts_per_step} prompts",
+            hint="lower prompts_per_step, raise epochs, or set steps (prompts then repeat)",
+        )
+    return steps
+
+
+def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
+    """Return the prompts of ``tokens.parquet`` of at most ``max_length`` tokens, and how many were longer.
+
+    Raises DataError when columns are missing, a prompt is empty or none is left.
+    """
+    table = pq.read_table(path)
+    if missing := {"id", "prompt_ids"} - set(table.column_names):
+        raise DataError(
+            f"{path} lacks the columns {sorted(missing)}; it has {table.column_names}: no tokenised prompts"
+        )
+    columns = zip(table.column("id").to_pylist(), table.column("prompt_ids").to_pylist(), strict=True)
+    prompts = [Prompt(name, ids) for name, ids in columns]
+    if empty := [prompt.id for prompt in prompts if not prompt.ids]:
+        raise DataError(f"{path}: {len(empty)} prompts have no token, first {empty[0]}")
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= max_length]
+    if not kept:
+        raise DataError(f"{path}: none of {len(prompts)} prompts has at most {max_length} tokens (max_prompt_length)")
+    return kept, len(prompts) - len(kept)
+
+
+def special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Return the ids that end a response (the tokenizer's EOS and those of the generation config) and the pad id."""
+    config: Any = model.generation_config
+    declared = getattr(config, "eos_token_id", None)
+    others = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    eos = frozenset({int(tokenizer.eos_token_id), *map(int, others)})
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Tokens(eos, int(pad), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
+
+
+def check_positions(model: PreTrainedModel, prompts: list[Prompt], max_response_length: int) -> None:
+    """Raise StageError when prompt and response may need more positions than the model has."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if positions is not None and longest + max_response_length > positions:
+        raise StageError(
+            f"a prompt of {longest} tokens and max_response_length {max_response_length} need "
+            f"{longest + max_response_length} positions; the policy has {positions}",
+            hint=f"set max_response_length to at most {max(positions - longest, 0)}, or lower max_prompt_length",
+        )
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Train a policy against a reward model; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
+
+    The value network starts from the reward model and is not published.
+    """
+    name = context.config["algorithm"]
+    if name not in METHODS:
+        raise UnknownNameError("on-policy algorithm", name, METHODS)
+    method = METHODS[name]
+    parameters = PPOParameters.model_validate(context.config["parameters"])
+    roles = ("policy", "reference", "reward_model")
+    tokenizers = [load_tokenizer(context.inputs[role], template=False) for role in roles]
+    for other in tokenizers[1:]:
+        require_same_tokenizer(tokenizers[0], other)
+    prompts, too_long = read_prompts(context.inputs["prompts"], parameters.max_prompt_length)
+    policy = load_policy(context.inputs["policy"])
+    check_positions(policy, prompts, parameters.max_response_length)
+    reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
+    limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
+    tokens = special_tokens(policy, tokenizers[0])
+    frozen = reward_model.to(limits.device).eval().requires_grad_(False)
+    trainer = OnPolicyTrainer(
+        method,
+        parameters,
+        int(context.config["seed"]),
+        policy=policy,
+        reference=load_policy(context.inputs["reference"]),
+        value=load_reward_model(context.inputs["reward_model"]) if method.value_network else None,
+        score=reward_model_score(frozen, tokens.pad, limits, parameters.dtype),
+        prompts=prompts,
+        tokens=tokens,
+        limits=limits,
+        events=context.events,
+    )
+    torch.set_num_threads(context.resources.threads)
+    trainer.train(context.work, context.previous_work, checkpoint_seconds=context.resources.checkpoint_seconds)
+    save_model(policy, tokenizers[0], context.output / "model")
+    trainer.history.write(context.output / "history.jsonl")
+    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
+    (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {"prompts": len(prompts), "prompts_too_long": too_long, "steps": trainer.steps, **trainer.history.last}

@@ -1,0 +1,42 @@
+"""PPO's clipped losses per token, as pure functions of [B, R] tensors (Schulman et al. 2017).
+
+They are reduced by ``advantages.masked_mean`` with the token count of the whole mini-batch, so that neither padding
+nor micro-batches nor a smaller mini-batch changes the scale of the loss.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def clipped_policy_losses(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR: Tensor, clip_range: float) -> Tensor:
+    """Return -min(rho A, clip(rho, 1 - eps, 1 + eps) A) with rho = pi / pi_old, [B, R] (eq. 7)."""
+    ratios_BR = (logps_BR - old_logps_BR).exp()
+    clipped_BR = ratios_BR.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return -(ratios_BR * advantages_BR).minimum(clipped_BR * advantages_BR)
+
+
+def clipped_value_losses(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, clip_range: float) -> Tensor:
+    """Return max((V - R)^2, (V_clip - R)^2) / 2, [B, R]; V_clip is V moved at most ``clip_range`` from V_old."""
+    moved_BR = old_values_BR + (values_BR - old_values_BR).clamp(-clip_range, clip_range)
+    return 0.5 * ((values_BR - returns_BR) ** 2).maximum((moved_BR - returns_BR) ** 2)
+
+
+def policy_clipped(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR: Tensor, clip_range: float) -> Tensor:
+    """Return 1.0 where the clipped branch is the active one (no gradient flows there), [B, R]."""
+    ratios_BR = (logps_BR - old_logps_BR).exp()
+    above_BR = (ratios_BR > 1.0 + clip_range) & (advantages_BR > 0)
+    below_BR = (ratios_BR < 1.0 - clip_range) & (advantages_BR < 0)
+    return (above_BR | below_BR).to(logps_BR.dtype)
+
+
+def value_clipped(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, clip_range: float) -> Tensor:
+    """Return 1.0 where the clipped square is the larger one, [B, R]."""
+    moved_BR = old_values_BR + (values_BR - old_values_BR).clamp(-clip_range, clip_range)
+    return ((moved_BR - returns_BR) ** 2 > (values_BR - returns_BR) ** 2).to(values_BR.dtype)
+
+
+def approximate_kl(logps_BR: Tensor, old_logps_BR: Tensor) -> Tensor:
+    """Return (rho - 1) - log rho, [B, R]: unbiased for KL(pi_old || pi), never negative (Schulman 2020, "k3")."""
+    log_ratios_BR = logps_BR - old_logps_BR
+    return log_ratios_BR.expm1() - log_ratios_BR

@@ -1,0 +1,285 @@
+"""The training loop of all methods that learn from a fixed set of examples: transformers' Trainer, made exact.
+
+What it adds: batches that do not depend on the micro-batch, checkpoints that count only when whole, a bitwise exact
+resume, a history that survives it, and a stop at the first loss or gradient that is not finite.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ablate.algorithms.base import TrainingParameters
+from ablate.context import StageContext
+from ablate.errors import StageError
+from ablate.training.batches import MicroBatches, micro_batch_size
+from ablate.training.checkpoints import checkpoint_step, latest_checkpoint, save_checkpoint
+from ablate.training.collate import Examples
+from ablate.training.devices import autocast, stage_device
+from ablate.training.history import History
+from ablate.training.schedules import learning_rate_factor
+from ablate.training.seeding import derive_seed
+
+LOGGING_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When checkpoints are written: every ``seconds`` of training, and every ``steps`` optimiser steps if given."""
+
+    seconds: float = 30.0
+    steps: int | None = None
+
+
+class Objective(Protocol):
+    """A loss over a batch, from the model's forward pass to one value a unit: a pair, or a labelled token."""
+
+    def units(self, batch: dict[str, Any]) -> int:
+        """Return the units in a batch: what the mean of the loss is over."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss per unit [U], with gradients, and detached values per unit [U] to be logged as means."""
+        ...
+
+    def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
+        """Raise StageError if the loss before the first optimiser step is not what it must be."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where and how a stage trains: its seed, its folder of checkpoints, its history and its resources."""
+
+    seed: int
+    work: Path
+    history: History
+    cadence: Cadence
+    micro_batch: int | None = None
+    use_cpu: bool = True
+
+    @classmethod
+    def of(cls, context: StageContext, cadence: Cadence) -> TrainingRun:
+        """Return the run of a stage, with a new history that is forwarded to the stage's events."""
+        return cls(
+            seed=int(context.config["seed"]),
+            work=context.work,
+            history=History(context.events),
+            cadence=cadence,
+            micro_batch=context.resources.micro_batch,
+            use_cpu=stage_device(context.resources).type == "cpu",
+        )
+
+
+class ExampleTrainer(Trainer):
+    """transformers' Trainer, or a class between it and ours, with our batches, loss, schedule and checkpoints.
+
+    The collator makes batches from row numbers and puts these into ``rows``. ``floor`` is the final learning rate as
+    a share of the peak; ``options`` go to the class below.
+    """
+
+    objective: Objective
+    sequences = 1
+    """Sequences of one example in a forward pass."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        examples: Examples,
+        collator: Callable[[Sequence[int]], dict[str, Any]],
+        parameters: TrainingParameters,
+        run: TrainingRun,
+        *,
+        floor: float = 0.0,
+        **options: Any,
+    ) -> None:
+        self.objective = objective
+        self.examples = examples
+        self.parameters = parameters
+        self.run = run
+        self.floor = floor
+        self._batch_rows: list[int] = []
+        self._policy, self._use_cache = model, model.config.use_cache
+        vocabulary = int(model.config.get_text_config().vocab_size)
+        tokens = self.sequences * int(examples.lengths_N.max())
+        size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
+        self.batches = MicroBatches(
+            examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed
+        )
+        super().__init__(
+            model=model,
+            args=self.make_arguments(_common_arguments(parameters, size, run)),
+            data_collator=collator,
+            callbacks=[_Checkpointing(run.cadence)],
+            **{"train_dataset": examples, **options},
+        )
+        self.remove_callback(PrinterCallback)
+        # The loss below is already a share of the whole effective batch: no division by accumulation steps.
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True
+
+    def make_arguments(self, common: dict[str, Any]) -> TrainingArguments:
+        """Return the arguments of the class below, from those that all trainers share."""
+        return TrainingArguments(**common)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of micro-batches."""
+        loader = DataLoader(self.examples, batch_sampler=self.batches, collate_fn=self.data_collator)
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Return the schedule of the parameters over ``num_training_steps``."""
+        parameters, floor = self.parameters, self.floor
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(
+                step,
+                steps=num_training_steps,
+                warmup_ratio=parameters.warmup_ratio,
+                shape=parameters.scheduler,
+                floor=floor,
+            )
+
+        if self.lr_scheduler is None:
+            self.lr_scheduler = LambdaLR(cast(torch.optim.Optimizer, optimizer or self.optimizer), factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
+        """Return the units of the effective batch over all processes: what the mean of the loss divides by."""
+        self._batch_rows = [row for batch in batch_samples for row in batch["rows"].tolist()]
+        units = sum(self.objective.units(batch) for batch in batch_samples)
+        if self.args.world_size > 1:
+            return int(self.accelerator.gather(torch.tensor([units], device=device)).sum())
+        return units
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Return this micro-batch's part of the mean loss over the effective batch."""
+        with autocast(self.args.device, self.parameters.dtype):
+            loss_U, values = self.objective(model, inputs)
+        history, units = self.run.history, len(loss_U)
+        if not units:  # conversations without a labelled token
+            return loss_U.sum()
+        if self.state.global_step == 0 and history.empty:
+            self.objective.check_start(loss_U.detach(), inputs)
+        means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
+        self._require_finite("loss", means[0], inputs["rows"].tolist())
+        history.add(units, **dict(zip(("loss", *values), means, strict=True)))
+        # Gradients are averaged over processes, so each process's part is scaled up by their number.
+        scale: float = self.args.world_size / int(num_items_in_batch or units)
+        return scale * loss_U.sum()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        value = float(norm)
+        self._require_finite("gradient norm", value, self._batch_rows)
+        self.run.history.add(1, grad_norm=value)
+        return norm
+
+    def _require_finite(self, what: str, value: float, rows: Sequence[int]) -> None:
+        if math.isfinite(value):
+            return
+        ids = [self.examples.ids[row] for row in rows]
+        listed = ", ".join(ids[:8]) + (f", … ({len(ids)} in all)" if len(ids) > 8 else "")
+        raise StageError(
+            f"the {what} is {value} at step {self.state.global_step + 1}; training stops. Rows of the batch: {listed}",
+            hint="lower learning_rate, raise warmup_ratio, or use dtype float32; then look at these rows",
+        )
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: counting parameters at each step costs more than a step of a tiny model."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Record the means since the last logged step; the Trainer's own sums do not survive a resume."""
+        if "learning_rate" in logs:
+            self.record(learning_rate=logs["learning_rate"])
+
+    def record(self, **values: float) -> None:
+        """Log the collected means at the current step, if there are any."""
+        if means := self.run.history.means():
+            self.run.history.log(self.state.global_step, **means, **values, epoch=round(self.state.epoch or 0.0, 6))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        def write(folder: Path) -> None:
+            self.args.output_dir = str(folder)
+            try:
+                Trainer._save_checkpoint(self, model, trial)  # TRL's own adds a model card
+            finally:
+                self.args.output_dir = str(self.run.work)
+            self.run.history.save(folder)
+
+        save_checkpoint(self.run.work, self.state.global_step, write)
+
+    def fit(self, previous_work: Sequence[Path] = ()) -> int:
+        """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
+        history, resume = self.run.history, None
+        history.total_steps = self.parameters.epochs * -(-len(self.examples) // self.parameters.batch_size)
+        if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
+            history.load(checkpoint)
+            resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
+        self.train(resume_from_checkpoint=resume)
+        self.record(learning_rate=self._get_learning_rate())
+        self._policy.config.use_cache = self._use_cache  # the Trainer turned it off, but a saved policy generates
+        return int(self.state.global_step)
+
+
+class _Checkpointing(TrainerCallback):
+    """Asks for a checkpoint by the clock or the step count; never at the last step, when the model itself follows."""
+
+    def __init__(self, cadence: Cadence) -> None:
+        self.cadence = cadence
+        self.last = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        due = time.monotonic() - self.last >= self.cadence.seconds
+        counted = self.cadence.steps is not None and state.global_step % self.cadence.steps == 0
+        if (due or counted) and state.global_step < state.max_steps:
+            control.should_save = True
+            self.last = time.monotonic()
+
+
+def _common_arguments(parameters: TrainingParameters, micro_batch: int, run: TrainingRun) -> dict[str, Any]:
+    return {
+        "output_dir": str(run.work),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": parameters.batch_size // micro_batch,
+        "num_train_epochs": parameters.epochs,
+        "learning_rate": parameters.learning_rate,
+        "weight_decay": parameters.weight_decay,
+        "max_grad_norm": parameters.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        "seed": derive_seed(run.seed, "trainer"),
+        "use_cpu": run.use_cpu,
+        "bf16": False,  # the trainer multiplies in bfloat16 itself, as every other stage does
+        "save_strategy": "no",
+        "logging_steps": LOGGING_STEPS,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+    }

@@ -1,0 +1,32 @@
+"""``python -m ablate.worker FOLDER``: run one stage in a process of its own, as a cluster job does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ablate.context import Resources
+from ablate.execution.runner import run_stage
+
+EXIT_CODES = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
+
+
+def main() -> None:
+    """Run the stage and exit: 0 done, 1 failed, 3 inputs missing, 4 runs elsewhere, 5 lease lost, 130 interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m ablate.worker", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="folder of the stage, store/stages/<id>")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the computing process")
+    parser.add_argument("--gpus", type=int, nargs="*", default=[], help="indices of the GPUs it may use")
+    parser.add_argument("--micro-batch", type=int, help="most rows in one forward pass; default: chosen by memory")
+    parser.add_argument("--checkpoint-seconds", type=float, default=30.0, help="seconds between two checkpoints")
+    options = parser.parse_args()
+    resources = Resources(options.threads, tuple(options.gpus), options.micro_batch, options.checkpoint_seconds)
+    outcome = run_stage(options.folder, resources)
+    if outcome.message:
+        print(f"{outcome.stage}: {outcome.status}: {outcome.message}", file=sys.stderr)
+    sys.exit(EXIT_CODES[outcome.status])
+
+
+if __name__ == "__main__":
+    main()

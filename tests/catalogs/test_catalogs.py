@@ -1,0 +1,193 @@
+"""The catalogs load, refuse what is wrong with file, line and key, and import nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.algorithms.pretrain import PretrainParameters
+from ablate.catalogs.datasets import (
+    CONVERTER_OPTIONS,
+    PREFERENCE_CONVERTERS,
+    DatasetEntry,
+    datasets,
+    file_digests,
+)
+from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.models import models
+from ablate.data.converters import CONVERTERS
+from ablate.data.converters.preference import PREFERENCE
+from ablate.errors import DataError, SpecError, UnknownNameError
+
+GOOD = """\
+mine:
+  title: Mine
+  format: preference
+  source: {files: [a.jsonl]}
+  converter: shp
+  label_kind: human
+  licence: MIT
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_every_shipped_entry_has_a_title_and_a_licence() -> None:
+    assert {"pocket-hh", "pocket-noise-40", "hh-rlhf-harmless", "ultrafeedback-small"} <= set(datasets())
+    assert {"pocket-small", "pocket-medium", "byte-bpe-tiny", "tulu-2-13b"} <= set(models())
+    for entry in (*datasets().values(), *models().values()):
+        assert entry.title and entry.licence
+
+
+def test_converter_names_of_the_catalog_are_those_of_the_functions() -> None:
+    assert set(CONVERTER_OPTIONS) == {*CONVERTERS, "by_file"}
+    assert set(PREFERENCE_CONVERTERS) == set(PREFERENCE)
+
+
+def test_pocket_entries_give_valid_configurations_of_the_pocket_stage() -> None:
+    stage = pytest.importorskip("ablate.pocket.stage")
+    schemas = {"hh": "hh_rlhf", "uf": "ultrafeedback_raw"}
+    for entry in datasets().values():
+        config = entry.pocket_config()
+        if config is not None:
+            stage.read_config(config)
+            assert entry.converter == schemas.get(config.get("name"), entry.converter)
+
+
+def test_scratch_models_give_valid_pretraining_parameters() -> None:
+    for entry in models().values():
+        if entry.scratch is not None:
+            config = entry.pretrain_config()
+            names = set(config) - {"architecture", "text"}
+            assert names == set(PretrainParameters.model_fields)
+            PretrainParameters.model_validate({name: config[name] for name in names})
+    assert models()["pocket-small"].pretrain_config()["text"] == "documents"
+    assert models()["byte-bpe-tiny"].pretrain_config()["text"] == "conversations"
+    assert models()["byte-bpe-tiny"].tokenizer_config() == {"type": "bpe", "vocab_size": 2048, "template": "tulu"}
+
+
+def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tmp_path: Path) -> None:
+    short = datasets(written(tmp_path / "short", GOOD))["mine"].stage_config({"a.jsonl": "0" * 64})
+    long_text = GOOD + "  converter_options: {minimum_score_ratio: 1}\n  pairing: best-vs-random\n"
+    assert short == datasets(written(tmp_path / "long", long_text))["mine"].stage_config({"a.jsonl": "0" * 64})
+    assert short["converter_options"] == {"minimum_score_ratio": 1.0}
+    assert "seed" not in short and "name" not in short and "licence" not in short
+    sampled = datasets(tmp_path / "short")["mine"].stage_config({}, max_examples=10, seed=3, cap="before-filter")
+    assert (sampled["max_examples"], sampled["seed"], sampled["cap"]) == (10, 3, "before-filter")
+    assert json.loads(json.dumps(sampled)) == sampled
+    assert "pairing" not in datasets()["real-small-corpus"].stage_config()
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "words"),
+    [
+        (("label_kind: human", "label_knd: human"), 6, ["label_knd", "did you mean 'label_kind'"]),
+        (("format: preference", "format: preferences"), 3, ["mine.format", "did you mean 'preference'"]),
+        (("converter: shp", "converter: shpp"), 1, ["unknown converter 'shpp'", "did you mean 'shp'"]),
+        (("licence: MIT", "license: MIT"), 7, ["license", "licence"]),
+        (("{files: [a.jsonl]}", "{files: [a.jsonl], hub: {id: x, files: [y]}}"), 4, ["revision"]),
+        (("{files: [a.jsonl]}", "{file: [a.jsonl]}"), 4, ["mine.source.file", "did you mean 'files'"]),
+        (("{files: [a.jsonl]}", "{files: [/etc/passwd]}"), 4, ["not a relative file name"]),
+        (("{files: [a.jsonl]}", "{}"), 4, ["exactly one of pocket, files, hub"]),
+        (("{files: [a.jsonl]}", "[a.jsonl]"), 4, ["mine.source"]),
+        (("  licence: MIT", "  licence: MIT\n  licence: MIT"), 8, ["duplicate key", "line 7"]),
+        (("  licence: MIT", "  converter_options: {minimum_ratio: 2}\n  licence: MIT"), 1, ["minimum_score_ratio"]),
+        (("  licence: MIT", "  pairing: best-vs-wurst\n  licence: MIT"), 7, ["best-vs-worst"]),
+        (("licence: MIT", "licence: [MIT"), None, ["not valid YAML"]),
+        (("label_kind: human", "heldout: nowhere\n  label_kind: human"), None, ["nowhere"]),
+        (("converter: shp", "converter: messages"), 1, ["makes no preferences"]),
+    ],
+)
+def test_wrong_entries_name_file_line_and_key(
+    tmp_path: Path, change: tuple[str, str], line: int | None, words: list[str]
+) -> None:
+    assert change[0] in GOOD
+    folder = written(tmp_path / "catalog", GOOD.replace(*change))
+    with pytest.raises((SpecError, UnknownNameError)) as caught:
+        datasets(folder)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    if line is not None:
+        assert f"mine.yaml:{line}" in message, message
+
+
+def test_an_entry_defined_twice_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "catalog", GOOD.replace("mine:", "pocket-hh:"))
+    with pytest.raises(SpecError, match=r"'pocket-hh' is already defined in .*pocket\.yaml"):
+        datasets(folder)
+
+
+def test_model_entries_are_checked(tmp_path: Path) -> None:
+    text = "m:\n  title: M\n  licence: MIT\n  hub: {id: a/b}\n  scratch: {corpus: pocket-corpus}\n"
+    with pytest.raises(SpecError, match=r"mine\.yaml:5: m\.scratch\.architecture: 'architecture' is required"):
+        models(written(tmp_path / "a", text))
+    with pytest.raises(SpecError, match="exactly one of scratch, hub"):
+        models(written(tmp_path / "b", "m:\n  title: M\n  licence: MIT\n"))
+    source = Path(sys.modules["ablate.catalogs.models"].__file__ or "").with_suffix("") / "real_small.yaml"
+    narrow = source.read_text(encoding="utf-8").replace("heads: 4", "heads: 3").replace("byte-bpe-tiny", "other")
+    with pytest.raises(SpecError, match="not an even multiple of heads"):
+        models(written(tmp_path / "c", narrow))
+    lost = (
+        source.read_text(encoding="utf-8").replace("real-small-corpus", "real-smal-corpus").replace("byte-", "other-")
+    )
+    with pytest.raises(UnknownNameError, match="did you mean 'real-small-corpus'"):
+        models(written(tmp_path / "d", lost))
+
+
+def entry_with_file(tmp_path: Path) -> Any:
+    return datasets(written(tmp_path / "catalog", GOOD))["mine"]
+
+
+def digest_again(entry: DatasetEntry, root: Path, file: Path) -> dict[str, str]:
+    """Digests as another process makes them: with what was saved before."""
+    cache = DigestCache(file)
+    digests = file_digests(entry, root, cache)
+    cache.save()
+    return digests
+
+
+def test_file_digests_are_cached_by_path_size_and_time(tmp_path: Path) -> None:
+    entry, root, cache = entry_with_file(tmp_path), tmp_path / "root", tmp_path / "cache" / "digests.json"
+    root.mkdir()
+    file = root / "a.jsonl"
+    file.write_bytes(b"one")
+    assert digest_again(entry, root, cache) == {"a.jsonl": hashlib.sha256(b"one").hexdigest()}
+    # The cache answers while size and time are the same …
+    stat = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert digest_again(entry, root, cache) == {"a.jsonl": hashlib.sha256(b"one").hexdigest()}
+    # … and not when either differs, or when the cache is damaged.
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert digest_again(entry, root, cache) == {"a.jsonl": hashlib.sha256(b"two").hexdigest()}
+    cache.write_text('{"torn', encoding="utf-8")
+    assert digest_again(entry, root, cache) == {"a.jsonl": hashlib.sha256(b"two").hexdigest()}
+
+
+def test_missing_files_say_what_to_put_where(tmp_path: Path) -> None:
+    entry = entry_with_file(tmp_path)
+    with pytest.raises(DataError, match=r"(?s)root/a\.jsonl.*ABLATE_DATA"):
+        file_digests(entry, tmp_path / "root", DigestCache(tmp_path / "cache.json"))
+    with pytest.raises(DataError, match=r"(?s)no data root is set.*ABLATE_DATA"):
+        file_digests(entry, None, DigestCache(tmp_path / "cache.json"))
+    assert file_digests(datasets()["pocket-hh"], None, DigestCache(tmp_path / "cache.json")) == {}
+
+
+def test_catalogs_import_nothing_heavy() -> None:
+    code = (
+        "import sys, ablate.catalogs.models as m; m.models(); "
+        "print([n for n in ('torch', 'pandas', 'pyarrow', 'numpy', 'transformers', 'datasets') if n in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

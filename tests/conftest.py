@@ -1,0 +1,113 @@
+"""Settings every test runs under: no network, one torch thread, real data and SLURM only where they exist."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MPLBACKEND": "agg",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+# Set when the file is loaded: libraries read these once, at their import, and child processes inherit them.
+os.environ.update(OFFLINE)
+
+LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1", "0.0.0.0", ""}
+
+
+def required() -> set[str]:
+    """Return what must be present here (``ABLATE_REQUIRE="data slurm"``): its absence fails instead of skipping."""
+    return set(os.environ.get("ABLATE_REQUIRE", "").replace(",", " ").split())
+
+
+def missing_data() -> str | None:
+    """Return why tests marked ``data`` cannot run, or None."""
+    root = os.environ.get("ABLATE_DATA")
+    if not root:
+        return "ABLATE_DATA is not set: name the folder that holds the data files"
+    return None if Path(root).is_dir() else f"ABLATE_DATA={root} is not a folder"
+
+
+def missing_slurm() -> str | None:
+    """Return why tests marked ``slurm`` cannot run, or None."""
+    if shutil.which("sinfo") is None or shutil.which("sbatch") is None:
+        return "no SLURM commands on PATH"
+    answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, timeout=20, check=False)
+    return None if answer.returncode == 0 else f"sinfo fails: {answer.stderr.strip()[-200:]}"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {"data": missing_data, "slurm": missing_slurm}
+
+
+def pytest_configure() -> None:
+    """Refuse a requirement that nothing checks."""
+    if unknown := required() - PROBES.keys():
+        raise pytest.UsageError(f"ABLATE_REQUIRE names {sorted(unknown)}; allowed: {sorted(PROBES)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests that ask for ``data_root`` as marked ``data``."""
+    for item in items:
+        if "data_root" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+
+
+@cache
+def absent(name: str) -> str | None:
+    """Return why ``name`` is absent here, or None; looked up once."""
+    return PROBES[name]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose need is absent; under ABLATE_REQUIRE it fails."""
+    for name in PROBES:
+        reason = absent(name) if item.get_closest_marker(name) else None
+        if reason and name in required():
+            pytest.fail(f"ABLATE_REQUIRE asks for {name}: {reason}", pytrace=False)
+        if reason:
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder with real data files, from ABLATE_DATA; a test that asks for it counts as marked ``data``."""
+    return Path(os.environ["ABLATE_DATA"]).resolve()
+
+
+@pytest.fixture(autouse=True)
+def single_thread() -> None:
+    """One torch thread, also after a test that set another number; tests without torch do not pay for its import."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections to other machines, so that a test cannot come to depend on a download."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOCAL_HOSTS:
+            raise OSError(f"tests have no network: connection to {address} refused")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

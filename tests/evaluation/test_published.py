@@ -1,0 +1,166 @@
+"""Graders and prompts against published outputs; the files come from the data root."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.catalogs.suites import Suite, load_suites
+from ablate.data.sources import DataFile
+from ablate.evaluation import graders
+from ablate.evaluation.generate import build_items
+from ablate.evaluation.grading import Evidence
+from ablate.evaluation.items import Item, Response, write_items, write_responses
+from ablate.rewards.sources import Source
+from ablate.shipped import shipped_folder
+
+pytestmark = pytest.mark.data
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as handle:
+        return [json.loads(line) for line in handle]
+
+
+def suite_items(suite: Suite, root: Path) -> list[Item]:
+    digests = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in suite.files}
+    source = Source(tuple(DataFile(name, root / name) for name in suite.files))
+    return build_items(source, suite.generation_config(digests))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("mmlu", 14042),
+        ("gsm8k", 1319),
+        ("truthfulqa-mc", 817),
+        ("ifeval", 541),
+        ("xstest", 450),
+        ("mmlu-small", 285),
+        ("gsm8k-small", 50),
+        ("truthfulqa-mc-small", 50),
+        ("ifeval-small", 60),
+        ("xstest-small", 100),
+    ],
+)
+def test_suites_have_the_published_numbers_of_examples(data_root: Path, name: str, count: int) -> None:
+    items = suite_items(load_suites([shipped_folder("evals")])[name], data_root)
+    assert len(items) == len({item.id for item in items}) == count
+
+
+def test_mmlu_prompt_by_hand(data_root: Path) -> None:
+    suite = load_suites([shipped_folder("evals")])["mmlu"]
+    items = suite_items(suite, data_root)
+    first = next(item for item in items if item.task == "high_school_physics")
+    text = first.prompt[0]["content"]
+    assert text.startswith("The following are multiple choice questions (with answers) about  high school physics.\n\n")
+    assert text.endswith("\nAnswer:")
+    assert first.prefix == "The answer is:"
+    assert first.choices == (" A", " B", " C", " D")
+    assert {len(item.choices) for item in items} == {4}
+
+
+def test_gsm8k_prompt_has_the_eight_exemplars_in_the_studys_words(data_root: Path) -> None:
+    item = suite_items(load_suites([shipped_folder("evals")])["gsm8k"], data_root)[0]
+    text = item.prompt[0]["content"]
+    assert text.startswith("Answer the following questions.\n\nQuestion: There are 15 trees in the grove.")
+    assert (text.count("Question:"), text.count("Answer:"), text.count("So the answer is")) == (9, 8, 8)
+    assert "The answer is" not in text
+    original = (data_root / "gsm8k" / "prompt_original_8shot.txt").read_text(encoding="utf-8")
+    asked = [line for line in original.splitlines() if line.startswith("Question: ")]
+    assert len(asked) == 8
+    found = [line for line in text.splitlines() if line.startswith("Question: ")][:8]
+    assert sum(a.split() == b.split() for a, b in zip(asked, found, strict=True)) >= 7
+
+
+def test_gsm8k_grades_agree_with_the_released_flags(data_root: Path) -> None:
+    rows = lines(data_root / "gsm8k" / "example_model_solutions.jsonl.gz")
+    assert len(rows) == 1319
+    extraction, study = Counter[str](), Counter[str]()
+    for row in rows:
+        gold = graders.gsm8k_gold(row["ground_truth"].split("A: ")[-1])
+        for name in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
+            answer, _ = graders.gsm8k_answer(row[name]["solution"])
+            equal = number(answer) == number(gold)
+            extraction[name] += equal != row[name]["is_correct"]
+            study[name] += graders.exact_match(answer, gold) != row[name]["is_correct"]
+    # What is left, signs aside: negative answers to positive questions, as the expression drops the sign …
+    assert extraction == {"6b_finetuning": 5, "6b_verification": 0, "175b_finetuning": 3, "175b_verification": 0}
+    # … and, with punctuation ignored as the study does, 3.6 for 36, 1.4 for 14 and 22.5 for 225.
+    assert study == {"6b_finetuning": 6, "6b_verification": 0, "175b_finetuning": 5, "175b_verification": 0}
+
+
+def number(text: str) -> float | str:
+    try:
+        return abs(float(text))
+    except ValueError:
+        return text
+
+
+def completions(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(io.StringIO(handle.read())))
+
+
+@pytest.mark.parametrize("model", ["llama2orig", "mistralinstruct"])
+def test_refusal_string_match_agrees_with_the_published_labels(data_root: Path, model: str, tmp_path: Path) -> None:
+    rows = completions(data_root / "xstest" / "completions" / f"{model}_streval.csv.gz")
+    assert len(rows) == 450
+    assert {row["strmatch_label"] for row in rows} == LABELS
+    differ = [row["id"] for row in rows if graders.refuses(row["completion"]) != ("refusal" in row["strmatch_label"])]
+    assert not differ
+
+
+LABELS = {"1_full_compliance", "2_full_refusal"}
+
+
+def test_ifeval_grades_of_text_bison_equal_the_checker_called_directly(data_root: Path, tmp_path: Path) -> None:
+    from ablate.evaluation import replay
+    from ablate.evaluation.sentences import checker_splitter, seeded_checker
+
+    folder = data_root / "ifeval"
+    # That early prompt set has 42 prompts without the argument that today's repeat_prompt rule needs.
+    prompts = lines(folder / "input_data_at_e4c89b64.jsonl.gz")
+    rows = [row for row in prompts if "combination:repeat_prompt" not in row["instruction_id_list"]]
+    said = {row["prompt"]: row["response"] for row in lines(folder / "input_response_data_text_bison.jsonl.gz")}
+    items = [Item(f"i{number}", "as-is", (), data=row) for number, row in enumerate(rows)]
+    write_items(tmp_path, items)
+    texts = [said[row["prompt"]] for row in rows]
+    pairs = zip(items, texts, strict=True)
+    write_responses(tmp_path, [Response(item.id, "ifeval", 0, "", text, "eos", 1) for item, text in pairs])
+    options = {"rows": "as-is", "tasks": [{"include": "ifeval/ifeval.yaml", "overrides": {}}]}
+    evidence = Evidence(tmp_path, tmp_path, {"made": {"prompts": {"options": options}}})
+    grades = replay.grade(evidence, {"sentences": "regex"})
+    found = {row.metric: row.value for row in grades.metrics}
+
+    from lm_eval.tasks.ifeval import instructions_registry as registry
+
+    followed: list[list[bool]] = []
+    with checker_splitter("regex"), seeded_checker():
+        for row, text in zip(rows, texts, strict=True):
+            verdicts = []
+            for name, given in zip(row["instruction_id_list"], row["kwargs"], strict=True):
+                instruction = registry.INSTRUCTION_DICT[name](name)
+                instruction.build_description(**{key: value for key, value in given.items() if value})
+                if "prompt" in (instruction.get_instruction_args() or {}):
+                    instruction.build_description(prompt=row["prompt"])
+                verdicts.append(bool(text.strip() and instruction.check_following(text)))
+            followed.append(verdicts)
+    strict = sum(all(verdicts) for verdicts in followed) / len(rows)
+    instructions = [verdict for verdicts in followed for verdict in verdicts]
+    # The checker draws a random letter where a prompt's is none: two prompts of 541 may differ.
+    assert found["prompt_level_strict_acc"] == pytest.approx(strict, abs=2.5 / 541)
+    assert found["inst_level_strict_acc"] == pytest.approx(sum(instructions) / len(instructions), abs=2.5 / 541)
+    loose = found["prompt_level_loose_acc"]
+    assert loose is not None
+    assert loose >= (found["prompt_level_strict_acc"] or 0)
+    assert 0.3 < strict < 0.7
+    assert (len(prompts), len(rows)) == (541, 499)

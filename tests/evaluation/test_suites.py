@@ -1,0 +1,226 @@
+"""Suites: what is shipped loads, errors say where, and identity splits into generation and grading."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from ablate.catalogs.suites import GRADERS, PROMPTS, Suite, _version, find_suite, load_suites, resolve_entry
+from ablate.errors import SpecError, UnknownNameError
+from ablate.shipped import shipped_folder
+
+SUITE = """\
+name: mine
+title: Mine
+category: factuality
+subject: policy
+engine: items
+data: {pocket: {n: 3}}
+prompts: pocket
+decoding:
+  temperature: 0.0
+  max_new_tokens: 8
+grader: pocket
+options: {skills: [facts]}
+primary: accuracy
+"""
+
+
+def shipped() -> dict[str, Suite]:
+    return load_suites([shipped_folder("evals")])
+
+
+def load(folder: Path, text: str) -> Suite:
+    (folder / "suite.yaml").write_text(text, encoding="utf-8")
+    return load_suites([folder])["mine"]
+
+
+def digests(suite: Suite) -> dict[str, str]:
+    return dict.fromkeys(suite.files, "0" * 64)
+
+
+def test_shipped_suites_cover_every_category_and_are_complete() -> None:
+    suites = shipped()
+    assert {suite.category for suite in suites.values()} == {
+        "factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "gold", "reward",
+    }  # fmt: skip
+    for suite in suites.values():
+        assert suite.protocol, suite.name
+        assert len(suite.protocol_digest(digests(suite))) == 12
+
+
+def test_named_code_exists() -> None:
+    import importlib
+
+    for kind, known in (("prompts", PROMPTS), ("grader", GRADERS)):
+        for name in known:
+            module, function = resolve_entry(kind, name).split(":")  # type: ignore[arg-type]
+            assert callable(getattr(importlib.import_module(module), function)), name
+
+
+def test_pocket_suites_share_one_generation_and_their_twins_differ_in_the_split_only() -> None:
+    suites = shipped()
+    test = [suites[name] for name in suites if name.startswith("pocket-") and "validation" not in name]
+    policies = [suite for suite in test if suite.subject == "policy"]
+    assert len(policies) == 8
+    assert len({str((suite.generation_config(), suite.items_config())) for suite in policies}) == 1
+    assert len({str(suite.grading_config()) for suite in policies}) == 8
+    for suite in policies:
+        twin = suites[suite.name.replace("pocket-", "pocket-validation-")]
+        assert twin.items_config() == {**(suite.items_config() or {}), "split": "validation"}
+        assert twin.grading_config() == suite.grading_config()
+        assert twin.generation_config() == suite.generation_config()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "generation", "grading"),
+    [
+        ("skills: [facts]", "skills: [truth]", False, True),
+        ("primary: accuracy", "primary: gold", False, True),
+        ("title: Mine", "title: Yours", False, False),
+        ("max_new_tokens: 8", "max_new_tokens: 9", True, False),
+        ("temperature: 0.0", "temperature: 0.5", True, False),
+        ("prompts: pocket", "prompts: pocket\nlimit: 2", True, False),
+        ("prompts: pocket", "prompts: pocket\nchat: false", True, False),
+        ("prompts: pocket", "prompts: {name: pocket, options: {}}", False, False),
+        ("temperature: 0.0", "temperature: 0.0\n  top_p: 1.0\n  samples: 1", False, False),
+        ("prompts: pocket", "prompts: pocket\nsample_seed: 7", False, False),
+        ("primary: accuracy", "primary: accuracy\nunit: count", False, False),
+    ],
+)
+def test_what_changes_which_identity(tmp_path: Path, old: str, new: str, generation: bool, grading: bool) -> None:
+    before, after = load(tmp_path, SUITE), load(tmp_path, SUITE.replace(old, new))
+    assert (before.generation_config() != after.generation_config()) is generation
+    assert (before.grading_config() != after.grading_config()) is grading
+    assert (before.protocol_digest() != after.protocol_digest()) is (generation or grading)
+
+
+def test_a_drawn_sample_counts_with_its_seed(tmp_path: Path) -> None:
+    limited = SUITE.replace("prompts: pocket", "prompts: pocket\nlimit: 2")
+    one, other = load(tmp_path, limited), load(tmp_path, limited + "sample_seed: 7\n")
+    assert one.generation_config() != other.generation_config()
+
+
+def test_plain_stops_end_responses_to_prompts_without_a_chat_template_only(tmp_path: Path) -> None:
+    before = load(tmp_path, SUITE.replace("temperature: 0.0", "temperature: 0.0\n  stop: [END]"))
+    after = load(tmp_path, SUITE.replace("temperature: 0.0", 'temperature: 0.0\n  stop: [END]\n  plain_stop: ["\\n"]'))
+    assert after.generation_config(chat=True) == before.generation_config(chat=True)
+    assert after.generation_config(chat=False)["decoding"] == {
+        **before.generation_config(chat=False)["decoding"],
+        "stop": ["END", "\n"],
+    }
+    assert after.protocol_digest() != before.protocol_digest()
+
+
+def test_gsm8k_stops_a_base_model_at_the_end_of_the_line() -> None:
+    for name in ("gsm8k", "gsm8k-small"):
+        suite = shipped()[name]
+        assert suite.generation_config(digests(suite), chat=False)["decoding"]["stop"] == ["\n"]
+        assert suite.generation_config(digests(suite), chat=True)["decoding"]["stop"] == []
+
+
+def test_the_version_of_lm_eval_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made() -> dict[str, tuple[object, object]]:
+        _version.cache_clear()
+        policies = [suite for suite in shipped().values() if suite.subject == "policy"]
+        return {suite.name: (suite.generation_config(digests(suite)), suite.grading_config()) for suite in policies}
+
+    before = made()
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: f"another {package}")
+    after = made()
+    monkeypatch.undo()
+    _version.cache_clear()
+    generated = {name for name in before if before[name][0] != after[name][0]}
+    graded = {name for name in before if before[name][1] != after[name][1]}
+    lm_eval = {"truthfulqa-mc", "truthfulqa-mc-small", "ifeval", "ifeval-small"}
+    assert generated == lm_eval | {"gsm8k", "gsm8k-small"}, "whose exemplars are those of lm-eval"
+    assert graded == lm_eval
+
+
+LM_EVAL = """\
+name: mine
+title: Mine
+category: factuality
+subject: policy
+engine: lm-eval
+data: {files: [rows.jsonl]}
+prompts: {name: lm-eval, options: {rows: as-is, tasks: [{include: ifeval/ifeval.yaml}]}}
+decoding: {temperature: 0.0, max_new_tokens: 8}
+grader: lm-eval
+primary: ifeval/prompt_level_loose_acc
+"""
+
+
+@pytest.mark.parametrize("setting", ["temperature: 0.7", "top_p: 0.9", "seed: 3", "temperature: 0.7, samples: 4"])
+def test_lm_eval_refuses_what_it_would_ignore(tmp_path: Path, setting: str) -> None:
+    assert load(tmp_path, LM_EVAL).decoding.greedy
+    with pytest.raises(SpecError, match="engine lm-eval is greedy"):
+        load(tmp_path, LM_EVAL.replace("temperature: 0.0", setting))
+
+
+def test_generation_needs_the_digest_of_every_file() -> None:
+    suite = shipped()["gsm8k"]
+    with pytest.raises(ValueError, match=r"no digest for gsm8k/test\.jsonl\.gz"):
+        suite.generation_config({})
+    config = suite.generation_config({"gsm8k/test.jsonl.gz": "ab"}, chat=False)
+    assert config["files"] == {"gsm8k/test.jsonl.gz": "ab"}
+    assert config["chat"] is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "said"),
+    [
+        ("grader: pocket", "grader: poket", 11, "grader", "did you mean 'pocket'?"),
+        ("prompts: pocket", "prompts: gsm8", 7, "prompts", "did you mean 'gsm8k'?"),
+        ("  max_new_tokens: 8", "  max_new_token: 8", 10, "decoding.max_new_token", "did you mean 'max_new_tokens'?"),
+        ("title: Mine", "titel: Mine", 2, "titel", "did you mean 'title'?"),
+        ("title: Mine\n", "", 1, "title", "missing"),
+        ("category: factuality", "category: factual", 3, "category", "did you mean 'factuality'?"),
+        ("engine: items", "engine: pairs", 1, "", "not a policy"),
+        ("temperature: 0.0", "temperature: [0, 1]", 9, "decoding.temperature", "valid number"),
+        ("skills: [facts]", "skill: [facts]", 12, "options", "did you mean 'skills'?"),
+        ("name: mine", "name: mine\nname: mine", 2, "name", "duplicate key"),
+        ("title: Mine", "title: [Mine", 3, "", "not valid YAML"),
+        ("{pocket: {n: 3}}", "{files: [../x]}", 6, "data.files", "below the data root"),
+        ("{pocket: {n: 3}}", "{}", 6, "data", "either pocket or files"),
+    ],
+)
+def test_errors_name_file_line_key_and_what_is_meant(
+    tmp_path: Path, old: str, new: str, line: int, key: str, said: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, SUITE.replace(old, new))
+    location = caught.value.location
+    assert location is not None
+    assert location.file == str(tmp_path / "suite.yaml")
+    assert location.line == line
+    assert (location.key or "") == key
+    assert said in str(caught.value)
+
+
+def test_family_merges_common_keys_and_blames_the_line_of_the_one_that_is_wrong(tmp_path: Path) -> None:
+    common = "common:\n" + "".join(f"  {line}\n" for line in SUITE.splitlines()[1:])
+    text = common + "suites:\n  mine: {decoding: {max_new_tokens: 4}}\n  other: {chat: maybe}\n"
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value.location) == f"{tmp_path / 'suite.yaml'}:16: suites.other.chat"
+    suite = load(tmp_path, text.replace("maybe", "false"))
+    assert (suite.decoding.max_new_tokens, suite.decoding.temperature) == (4, 0.0)
+
+
+def test_the_first_folder_that_has_a_name_wins(tmp_path: Path) -> None:
+    for name in ("own", "shipped"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "suite.yaml").write_text(SUITE.replace("Mine", name), encoding="utf-8")
+    suites = load_suites([tmp_path / "own", tmp_path / "shipped"])
+    assert suites["mine"].title == "own"
+    with pytest.raises(UnknownNameError, match="did you mean 'mine'"):
+        find_suite(suites, "mime")
+
+
+def test_any_grader_of_ones_own(tmp_path: Path) -> None:
+    suite = load(tmp_path, SUITE.replace("grader: pocket", "grader: mypackage.graders:mine"))
+    assert suite.grading_config()["grader"] == "mypackage.graders:mine"
+    assert resolve_entry("grader", suite.grader) == "mypackage.graders:mine"

@@ -1,0 +1,61 @@
+"""Work of test stages; worker servers import it by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ablate.context import StageContext
+from ablate.errors import StageError
+
+
+def write(context: StageContext) -> dict[str, Any]:
+    """Make one file, after a while."""
+    time.sleep(context.config.get("seconds", 0.0))
+    (context.output / "made.txt").write_text(context.config["label"])
+    return {"label": context.config["label"]}
+
+
+def append(context: StageContext) -> None:
+    """Leave a word outside the store, so that a second run would show."""
+    with Path(context.config["path"]).open("a") as handle:
+        handle.write(context.config["label"] + "\n")
+    write(context)
+
+
+def fail(context: StageContext) -> None:
+    """Fail with a reason."""
+    raise StageError("there are no rows")
+
+
+def fail_unless(context: StageContext) -> None:
+    """Fail until a file is there."""
+    if not Path(context.config["path"]).exists():
+        raise StageError("not yet")
+    write(context)
+
+
+def slow(context: StageContext) -> None:
+    """Say that it runs, then take a minute, or no time once a file ``go`` lies beside."""
+    path = Path(context.config["path"])
+    path.touch()
+    for _ in range(600):
+        if path.with_name("go").exists():
+            break
+        time.sleep(0.1)
+    write(context)
+
+
+def pretend(context: StageContext) -> dict[str, Any]:
+    """Stand for any stage of a plan: make a file; while ``hold`` lies in LIGHT_WORK_FOLDER, say so and wait there."""
+    folder = Path(os.environ["LIGHT_WORK_FOLDER"])
+    (folder / f"running-{context.output.parents[2].name}").touch()
+    if context.kind in os.environ.get("LIGHT_WORK_FAILS", "").split():
+        print("the last line of the log")
+        raise StageError("there are no rows")
+    while (folder / "hold").exists() and context.kind == "dataset":
+        time.sleep(0.05)
+    (context.output / "made.txt").write_text(context.kind)
+    return {}

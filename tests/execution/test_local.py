@@ -1,0 +1,299 @@
+"""The scheduler on light stages: order, failures, sharing with other processes, interruption, what is printed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ablate.context import Resources, write_json
+from ablate.errors import StageError
+from ablate.execution.display import LiveDisplay, PlainDisplay
+from ablate.execution.local import LocalRun, run_local
+from ablate.execution.runner import Outcome, run_stage
+from ablate.execution.servers import Server
+from ablate.execution.slots import Machine
+from ablate.liveness import is_running
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Stage
+from ablate.store import Store
+
+HELPERS = Path(__file__).parent / "helpers"
+WORK = "light_work"
+"""The module of helpers/ that has the work of these stages; worker servers import it by this name."""
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers inherit this process's path."""
+    monkeypatch.syspath_prepend(str(HELPERS))
+
+
+class Recorder:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+
+    def started(self, stage: Stage) -> None:
+        self.events.append(("started", stage.execution.label))
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        self.events.append((outcome.status, stage.execution.label))
+
+    def waiting(self, stage: Stage) -> None:
+        self.events.append(("waiting", stage.execution.label))
+
+    def tick(self) -> None:
+        return None
+
+
+class Study:
+    """A graph of light stages by label, recorded in a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.graph = store, Graph()
+        self.ids: dict[str, str] = {}
+
+    def add(self, label: str, *parents: str, work: str = "write", **config: Any) -> str:
+        inputs = {f"from_{parent}": self.graph.stages[self.ids[parent]].ref() for parent in parents}
+        entry = work if ":" in work else f"{WORK}:{work}"
+        # Of a kind that forks from the light server: select is one.
+        stage = self.graph.add("select", {"label": label, **config}, inputs, label=label, entry=entry)
+        self.ids[label] = stage.id
+        folder = self.store.stage(stage.id)
+        folder.folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder.stage_json, stage.as_json())
+        return stage.id
+
+    def run(self, jobs: int = 2, observer: Any = None, only: list[str] | None = None) -> LocalRun:
+        wanted = [i for i in self.graph.stages if not self.store.stage(i).is_done() and (only is None or i in only)]
+        return run_local(self.store, self.graph.stages, wanted, Machine(jobs, 1, ()), observer or Recorder())
+
+    def interval(self, label: str) -> tuple[float, float]:
+        record = self.store.stage(self.ids[label]).read_done()
+        assert record is not None
+        return record["started"], record["ended"]
+
+    def status(self, run: LocalRun) -> dict[str, str]:
+        return {label: run.outcomes[i].status for label, i in self.ids.items() if i in run.outcomes}
+
+
+@pytest.fixture
+def study(store: Store) -> Study:
+    return Study(store)
+
+
+def test_stages_run_after_their_parents(study: Study) -> None:
+    study.add("a")
+    study.add("b", "a")
+    study.add("c", "a")
+    study.add("d", "b", "c")
+    study.add("e")
+    run = study.run(jobs=3)
+    assert set(study.status(run).values()) == {"done"}
+    assert run.count("done") == 5
+    assert not run.interrupted
+    for child, parent in (("b", "a"), ("c", "a"), ("d", "b"), ("d", "c")):
+        assert study.interval(parent)[1] <= study.interval(child)[0]
+    assert study.run().outcomes == {}
+
+
+def test_the_longest_way_goes_first(study: Study) -> None:
+    for label in ("x", "y"):
+        study.add(label)
+    study.add("long")
+    study.add("longer", "long")
+    recorder = Recorder()
+    study.run(jobs=1, observer=recorder)
+    assert next(label for word, label in recorder.events if word == "started") == "long"
+
+
+def test_no_more_stages_at_a_time_than_jobs(study: Study) -> None:
+    for label in "abcdef":
+        study.add(label, seconds=0.1)
+    recorder, running, most = Recorder(), 0, 0
+    study.run(jobs=2, observer=recorder)
+    for word, _ in recorder.events:
+        running += 1 if word == "started" else -1
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_failure_stops_only_what_needs_it(study: Study) -> None:
+    study.add("good")
+    study.add("bad", work="fail")
+    study.add("child", "good", "bad")
+    study.add("grandchild", "child")
+    study.add("other", "good")
+    run = study.run()
+    assert study.status(run) == {
+        "good": "done",
+        "bad": "failed",
+        "child": "blocked",
+        "grandchild": "blocked",
+        "other": "done",
+    }
+    assert run.outcomes[study.ids["bad"]].message == "there are no rows"
+    assert study.ids["bad"] in run.outcomes[study.ids["child"]].message
+    assert not study.store.stage(study.ids["child"]).attempts_folder.exists(), "a blocked stage is not tried"
+
+
+def test_a_failed_stage_is_tried_again_by_the_next_run(study: Study, tmp_path: Path) -> None:
+    study.add("flaky", work="fail_unless", path=str(tmp_path / "there"))
+    study.add("child", "flaky")
+    assert set(study.status(study.run()).values()) == {"failed", "blocked"}
+    (tmp_path / "there").touch()
+    assert set(study.status(study.run()).values()) == {"done"}
+
+
+def test_work_that_cannot_be_imported_fails_alone(study: Study) -> None:
+    study.add("gone", work="no_such_module:run")
+    study.add("fine")
+    run = study.run()
+    assert study.status(run) == {"gone": "failed", "fine": "done"}
+    assert "can't import the work of this stage, no_such_module:run" in run.outcomes[study.ids["gone"]].message
+
+
+def test_a_server_survives_a_module_it_cannot_preload(study: Study, tmp_path: Path) -> None:
+    stage_id = study.add("fine")
+    server = Server(["no_such_module", WORK], tmp_path / "server.log")
+    server.run(study.store.stage(stage_id).folder, Resources())
+    replies: list[dict[str, Any]] = []
+    while len(replies) < 2:
+        replies += server.replies()
+    server.close()
+    assert [reply.get("status") for reply in replies] == [None, "done"]
+    assert "No module named 'no_such_module'" in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_that_ends_is_an_error_that_names_its_log(tmp_path: Path) -> None:
+    server = Server(["ends_at_import"], tmp_path / "server.log")
+    with pytest.raises(StageError, match=r"(?s)exit code 7.*server\.log"):
+        while True:
+            server.replies()
+    with pytest.raises(StageError, match="exit code 7"):
+        server.stop("x")
+        server.stop("x")
+    server.close()
+
+
+def test_a_stage_run_elsewhere_is_waited_for(study: Study) -> None:
+    busy = study.add("busy")
+    study.add("child", "busy")
+    folder = study.store.stage(busy)
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.folder)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "claimed\n"
+    recorder = Recorder()
+    run = study.run(observer=recorder)
+    holder.communicate(timeout=60)
+    assert ("waiting", "busy") in recorder.events
+    assert set(study.status(run).values()) == {"done"}
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ablate.execution import lease
+from ablate.store import StageFolder
+attempt = lease.claim(StageFolder(Path(sys.argv[1])))
+print("claimed", flush=True)
+time.sleep(3)
+"""
+
+
+def test_a_stage_published_meanwhile_is_done(study: Study) -> None:
+    first = study.add("first")
+    folder = study.store.stage(first)
+    assert run_stage(folder.folder, Resources()).status == "done"
+    run = run_local(study.store, study.graph.stages, [first], Machine(1, 1, ()), Recorder())
+    assert run.outcomes[first].status == "done"
+    assert len(folder.attempts()) == 1
+
+
+def test_two_runs_at_once_run_every_stage_once(study: Study, tmp_path: Path) -> None:
+    for row in range(6):
+        study.add(f"a{row}", work="append", path=str(tmp_path / "runs"), seconds=0.05)
+        study.add(f"b{row}", f"a{row}", work="append", path=str(tmp_path / "runs"), seconds=0.05)
+    graph = {i: stage.as_json() for i, stage in study.graph.stages.items()}
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    command = [sys.executable, str(HELPERS / "run_graph.py"), str(study.store.root), str(tmp_path / "graph.json")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+    assert all(set(answer.values()) == {"done"} and len(answer) == 12 for answer in answers)
+    assert sorted((tmp_path / "runs").read_text().split()) == sorted(study.ids)
+    assert all(len(study.store.stage(i).attempts()) <= 2 for i in study.graph.stages)
+
+
+@pytest.fixture
+def interrupted(study: Study, tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Interrupt a run in a process of its own once its slow stages run; exit code and how the stages ended."""
+    study.add("quick")
+    for row in range(3):
+        study.add(f"slow{row}", "quick", work="slow", path=str(tmp_path / f"slow{row}"))
+    graph = {i: stage.as_json() for i, stage in study.graph.stages.items()}
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    command = [sys.executable, str(HELPERS / "run_graph.py"), str(study.store.root), str(tmp_path / "graph.json")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: sum((tmp_path / f"slow{row}").exists() for row in range(3)) == 2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    output, _ = process.communicate(timeout=60)
+    yield process.returncode, json.loads(output)
+
+
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_stops_what_runs_and_a_rerun_continues(
+    study: Study, interrupted: tuple[int, dict[str, str]], tmp_path: Path
+) -> None:
+    code, ended = interrupted
+    assert code == 130
+    assert ended[study.ids["quick"]] == "done"
+    assert sorted(ended.values()) == ["done", "interrupted", "interrupted"], "the third slow stage was never started"
+    assert not any(is_running(folder.attempts()[-1]) for i in ended if (folder := study.store.stage(i)))
+    (tmp_path / "go").touch()
+    run = study.run()
+    assert set(study.status(run).values()) == {"done"}
+    assert study.ids["quick"] not in run.outcomes
+
+
+def test_plain_lines_say_what_ended_and_how(study: Study) -> None:
+    study.add("[good]")
+    study.add("bad", work="fail")
+    study.add("child", "bad")
+    text = io.StringIO()
+    with PlainDisplay(Console(file=text, width=40), 3) as display:
+        study.run(jobs=1, observer=display)
+    lines = sorted(line.partition("] ")[2] for line in text.getvalue().splitlines())
+    assert len(lines) == 2, "what a failure blocks has no line of its own"
+    assert lines[0].startswith("done    select             [good] (")
+    assert lines[1].startswith("failed  select             bad (")
+    assert lines[1].endswith(": there are no rows")
+
+
+def test_the_live_display_counts_and_keeps_failures(study: Study) -> None:
+    study.add("[good]", seconds=0.5)
+    study.add("bad", work="fail")
+    text = io.StringIO()
+    console = Console(file=text, width=100, force_terminal=True)
+    with LiveDisplay(console, study.store, study.graph.stages) as display:
+        study.run(jobs=2, observer=display)
+    assert "└ [good]" in text.getvalue()
+    assert "bad: there are no rows" in text.getvalue()
+    assert "2 stages" in text.getvalue()

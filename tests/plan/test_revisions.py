@@ -1,0 +1,119 @@
+"""A raised revision makes what it vouches for again, with all that hangs on it, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from ablate.algorithms.registry import METHODS
+from ablate.catalogs import datasets, suites
+from ablate.plan.graph import children_of
+from ablate.plan.kinds import KINDS
+from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
+
+MakePlan = Callable[..., Plan]
+
+SPEC: dict[str, Any] = {
+    "name": "study",
+    "policy": "pocket-small",
+    "sft": {"dataset": "pocket-instructions"},
+    "grid": [{"dataset": ["pocket-hh", "pocket-shp"], "algorithm": ["dpo", "ppo"]}],
+    "baselines": ["base", "sft"],
+    "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
+}
+
+
+def with_descendants(plan: Plan, roots: set[str]) -> set[str]:
+    children, found, stack = children_of(plan.stages.values()), set[str](), list(roots)
+    while stack:
+        stage = stack.pop()
+        if stage not in found:
+            found.add(stage)
+            stack += children.get(stage, [])
+    return found
+
+
+def changed_by(plan: MakePlan, raise_revision: Callable[[], None], uses: Callable[[Stage], bool]) -> set[str]:
+    """Check that exactly the stages that ``uses`` says, and what hangs on them, are others; return the former."""
+    text = yaml.safe_dump(SPEC, sort_keys=False)
+    before = plan(text)
+    raise_revision()
+    after = plan(text)
+    users = {stage.id for stage in before.stages.values() if uses(stage)}
+    assert set(before.stages) - set(after.stages) == with_descendants(before, users)
+    assert len(before.stages) == len(after.stages)
+    return users
+
+
+def test_the_study_has_every_kind_but_model(plan: MakePlan) -> None:
+    made = {stage.kind for stage in plan(yaml.safe_dump(SPEC)).stages.values()}
+    assert made == set(KINDS) - {"model"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
+def test_of_a_kind(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    raised = dataclasses.replace(KINDS[kind], revision=KINDS[kind].revision + 1)
+    assert changed_by(plan, lambda: monkeypatch.setitem(KINDS, kind, raised), lambda stage: stage.kind == kind)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_of_a_method(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    raised = dataclasses.replace(METHODS[name], revision=METHODS[name].revision + 1)
+
+    def uses(stage: Stage) -> bool:
+        return stage.identity.config.value.get("algorithm") == name
+
+    assert changed_by(plan, lambda: monkeypatch.setitem(METHODS, name, raised), uses)
+
+
+@pytest.mark.parametrize("name", ["hh_rlhf", "shp", "messages"])
+def test_of_a_converter(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def uses(stage: Stage) -> bool:
+        return stage.kind == "dataset" and stage.identity.config.value["converter"] == name
+
+    revision = datasets.CONVERTER_REVISIONS[name] + 1
+    assert changed_by(plan, lambda: monkeypatch.setitem(datasets.CONVERTER_REVISIONS, name, revision), uses)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("pocket", {"generate"}), ("pocket-pairs", {"score"})])
+def test_of_prompts(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str, kinds: set[str]) -> None:
+    raised = dataclasses.replace(suites.PROMPTS[name], revision=suites.PROMPTS[name].revision + 1)
+
+    def uses(stage: Stage) -> bool:
+        return stage.identity.config.value.get("prompts", {}).get("name") == name
+
+    users = changed_by(plan, lambda: monkeypatch.setitem(suites.PROMPTS, name, raised), uses)
+    assert {stage.rpartition("-")[0] for stage in users} == kinds
+
+
+@pytest.mark.parametrize("name", ["pocket", "pairwise"])
+def test_of_a_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    raised = dataclasses.replace(suites.GRADERS[name], revision=suites.GRADERS[name].revision + 1)
+
+    def uses(stage: Stage) -> bool:
+        return stage.identity.config.value.get("grader") == name
+
+    assert changed_by(plan, lambda: monkeypatch.setitem(suites.GRADERS, name, raised), uses)
+
+
+def entry(**changes: Any) -> datasets.DatasetEntry:
+    facts = {"name": "mine", "title": "Mine", "source": {"files": ["a", "b"]}, "licence": "none"}
+    return datasets.DatasetEntry.model_validate({**facts, **changes})
+
+
+def test_converters_that_are_wrapped_count() -> None:
+    inner = {"of": "nectar", "responses": "all"}
+    wrapped = entry(format="instruction", converter="chosen_as_instruction", converter_options=inner)
+    assert set(wrapped.converter_revisions()) == {"chosen_as_instruction", "nectar"}
+    files = {
+        "a": {"converter": "chosen_as_instruction", "options": {"of": "shp"}},
+        "b": {"converter": "messages"},
+    }
+    by_file = entry(format="instruction", converter="by_file", converter_options={"files": files})
+    assert set(by_file.converter_revisions()) == {"by_file", "chosen_as_instruction", "shp", "messages"}
+    assert entry(format="documents").converter_revisions() == {}

@@ -1,0 +1,267 @@
+"""The command line as a user meets it: a process, its exit code, what it prints and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ablate.cli import main
+from ablate.store import VERSION, Store
+
+HELPERS = Path(__file__).parent / "execution" / "helpers"
+COMMANDS = ("plan", "run", "retry", "status", "logs", "report", "results", "ui", "schema", "init")
+SPEC = """\
+name: small
+question: Is [bold]this[/nothing] a question?
+policy: pocket-small
+sft: {dataset: pocket-instructions}
+grid:
+  - {dataset: pocket-hh, algorithm: dpo, dpo.beta: [0.1, 0.2]}
+evaluate: {policy: [pocket-gold]}
+"""
+
+Ablate = Callable[..., "subprocess.CompletedProcess[str]"]
+Here = Callable[..., tuple[int, str, str]]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    paths = [str(HELPERS), *(path for path in sys.path if path)]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "LIGHT_WORK_FOLDER": str(folder), "COLUMNS": "100"}
+
+
+def command(*words: str, light: bool) -> list[str]:
+    start = [str(HELPERS / "light_cli.py")] if light else ["-m", "ablate.cli"]
+    return [sys.executable, *start, *words]
+
+
+@pytest.fixture
+def ablate(tmp_path: Path) -> Ablate:
+    """Run the command line in the test's folder; ``light``: all stages are light stand-ins."""
+    (tmp_path / "small.yaml").write_text(SPEC)
+
+    def call(*words: str, light: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*words, light=light),
+            cwd=tmp_path,
+            env={**environment(tmp_path), **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Run the command line in this process, in the test's folder: exit code, output, errors."""
+    (tmp_path / "small.yaml").write_text(SPEC)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("ABLATE_")]:
+        monkeypatch.delenv(name)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ablate", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        code = stop.value.code
+        assert code is None or isinstance(code, int)
+        return (code or 0, *capsys.readouterr())
+
+    return call
+
+
+def test_help_and_version(ablate: Ablate) -> None:
+    answer = ablate("--help")
+    assert answer.returncode == 0
+    assert all(re.search(rf"^\W*{name} ", answer.stdout, re.M) for name in COMMANDS)
+    assert re.fullmatch(r"ablate \d+\.\d+\.\d+\S*\n", ablate("--version").stdout)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(here: Here, name: str) -> None:
+    code, out, err = here(name, "--help")
+    assert (code, err) == (0, "")
+    assert f" {name} [OPTIONS]" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "small.yaml", "seed=one"), "error: override 'seed=one': seed: "),
+        (("plan", "wrong.yaml"), "wrong.yaml:6: algorithm: unknown algorithm 'dop'\n  did you mean"),
+        (("run", "wrong.yaml"), "wrong.yaml:6: algorithm: unknown algorithm 'dop'\n  did you mean"),
+        (("plan", "twice.yaml"), "twice.yaml:2: name: duplicate key"),
+        (("plan", "pocket_quik"), "error: unknown experiment 'pocket_quik'\n  did you mean 'pocket_quick'"),
+        (("plan", "nowhere/else.yaml"), "error: unknown experiment 'nowhere/else.yaml'"),
+        (("plan", ""), "error: unknown experiment ''"),
+        (("plan", "."), "error: unknown experiment '.'"),
+        (("run", "real_small"), "no data root is set\n  set ABLATE_DATA"),
+        (("retry", "small"), "error: unknown experiment of this store 'small'"),
+        (("status", "small"), "error: unknown experiment of this store 'small'"),
+        (("logs", "train-"), "error: no stage starts with 'train-'"),
+        (("logs", "/x"), "error: no stage starts with '/x'"),
+    ],
+)
+def test_errors_go_to_stderr_with_exit_code_2_and_nothing_is_written(
+    here: Here, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "wrong.yaml").write_text(SPEC.replace("algorithm: dpo", "algorithm: dop"))
+    (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = here(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_says_what_would_run_and_writes_nothing(ablate: Ablate, tmp_path: Path) -> None:
+    answer = ablate("plan", "small.yaml", "--verbose")
+    assert answer.returncode == 0
+    assert "small: Is [bold]this[/nothing] a question?" in answer.stdout
+    assert "2 cells over dataset (1), algorithm (1), dpo.beta (2)" in answer.stdout
+    assert len(re.findall(r"^  train-[0-9a-f]{16}  DPO on pocket-hh", answer.stdout, re.M)) == 2
+    assert not (tmp_path / "store").exists()
+
+
+def test_plan_as_json(ablate: Ablate) -> None:
+    facts = json.loads(ablate("plan", "small.yaml", "seed=3", "--json").stdout)
+    assert facts["experiment"] == "small"
+    assert facts["cells"] == 2
+    assert facts["axes"] == ["dataset", "algorithm", "dpo.beta"]
+    assert facts["stages"] == sum(item["stages"] for item in facts["kinds"]) == len(facts["to_run"])
+    assert facts["requested"] > facts["stages"], "the two cells share all but their training and what hangs on it"
+    assert facts["estimated_worker_seconds"] is None
+
+
+def test_run_status_logs_and_run_again(ablate: Ablate, tmp_path: Path) -> None:
+    answer = ablate("run", "small.yaml", "--jobs", "2", light=True)
+    assert answer.returncode == 0, answer.stderr
+    assert re.search(r"^\[\d+/\d+\] done    train              DPO on pocket-hh.* \(\d+\.\d s\)$", answer.stdout, re.M)
+    assert "next: ablate report small" in answer.stdout
+    again = ablate("run", "small.yaml", light=True)
+    assert again.returncode == 0
+    assert re.fullmatch(r"small: nothing to do, all \d+ stages are done\n", again.stdout)
+    assert "nothing to do: all stages are done" in ablate("plan", "small.yaml", light=True).stdout
+    status = json.loads(ablate("status", "small", "--json").stdout)["small"]
+    assert {line["status"] for line in status} == {"done"}
+    assert re.fullmatch(r"small: \d+ done\n", ablate("status").stdout)
+    train = next(line["id"] for line in status if line["kind"] == "train")
+    assert ablate("logs", train[:12]).returncode == 0
+    cells = sorted(entry.name for entry in Store(tmp_path / "store").experiment("small").cells.iterdir())
+    assert cells == [f"policy: dataset=pocket-hh algorithm=dpo dpo.beta={beta}" for beta in (0.1, 0.2)]
+    changed = ablate("run", "small.yaml", "grid.0.seed=[0, 1]", light=True)
+    assert len(re.findall(r"^\[\d+/6\] done ", changed.stdout, re.M)) == 6, "two trainings, generations, evaluations"
+
+
+def test_a_failure_is_told_with_its_log_and_retry_mends_it(ablate: Ablate) -> None:
+    answer = ablate("run", "small.yaml", light=True, LIGHT_WORK_FAILS="reference_logprobs")
+    assert answer.returncode == 1
+    assert re.search(r"^small: \d+ done, 1 failed, 6 blocked$", answer.stdout, re.M)
+    assert "failed: reference log-probabilities (reference_logprobs-" in answer.stderr
+    assert "  there are no rows\n" in answer.stderr
+    assert "  | the last line of the log\n" in answer.stderr
+    assert "ablate retry small" in answer.stderr
+    status = ablate("status", "small").stdout
+    assert re.search(r"failed +reference_logprobs-\w+  reference log-probabilities  there are no rows", status)
+    assert "failed before: there are no rows" in ablate("plan", "small.yaml", "-v", light=True).stdout
+    assert "the last line of the log" in ablate("logs", "reference_logprobs").stdout
+    mended = ablate("retry", "small", light=True)
+    assert mended.returncode == 0, mended.stderr
+    assert re.search(r"^small: 7 done$", mended.stdout, re.M)
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_continues(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "hold").touch()
+    process = subprocess.Popen(
+        command("run", "small.yaml", "--jobs", "1", light=True),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("running-dataset-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert re.search(r"1 interrupted", out)
+    assert "stopped; the same command continues" in err
+    assert "Traceback" not in err
+    (tmp_path / "hold").unlink()
+    assert "interrupted" in ablate("status", "small").stdout
+    answer = ablate("run", "small.yaml", light=True)
+    assert answer.returncode == 0
+    made = int(re.search(r"small: (\d+) done", out)[1])  # type: ignore[index]
+    assert made > 0
+    assert re.search(rf"^small: {18 - made} done$", answer.stdout, re.M), "what was done stays done"
+
+
+@pytest.mark.parametrize("words", [("plan", "small.yaml"), ("run", "small.yaml"), ("status",), ("retry", "small")])
+def test_a_store_of_a_newer_version_is_refused(here: Here, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/store.json").write_text(json.dumps({"version": VERSION + 1}))
+    code, _, err = here(*words)
+    assert code == 1
+    assert f"has layout version {VERSION + 1}; this ablate knows up to {VERSION}" in err
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["store.json"]
+
+
+def test_a_store_that_cannot_be_is_an_error_not_a_traceback(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    answer = ablate("run", "small.yaml")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: ")
+    assert "Traceback" not in answer.stderr
+
+
+def test_schema_is_json(ablate: Ablate) -> None:
+    assert json.loads(ablate("schema").stdout)["title"] == "ablate experiment"
+
+
+LIGHT = """
+import resource, sys
+sys.argv = ["ablate", *sys.argv[1:]]
+from ablate.cli import main
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = {"torch", "transformers", "pandas", "numpy", "datasets", "trl", "lm_eval", "mlflow", "matplotlib", "scipy"}
+print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr)
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print("seconds:", usage.ru_utime + usage.ru_stime, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [("--help",), ("plan", "pocket_quick"), ("status",), ("schema",)])
+def test_what_computes_nothing_imports_nothing_heavy(tmp_path: Path, words: tuple[str, ...]) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", LIGHT, *words],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "heavy: []" in answer.stderr
+    seconds = float(answer.stderr.rpartition("seconds:")[2])
+    assert seconds < 3.0, "processor seconds; well under one on an idle core"

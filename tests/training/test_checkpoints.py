@@ -1,0 +1,137 @@
+"""Checkpoints count only when whole; the training curve and the seeds survive them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ablate.context import EventLog, read_json
+from ablate.training.checkpoints import checkpoint_step, complete_checkpoints, latest_checkpoint, save_checkpoint
+from ablate.training.history import History
+from ablate.training.seeding import derive_seed
+
+
+def write_step(step: int, size: int = 10):
+    def write(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "state.json").write_text(json.dumps([step] * size))
+
+    return write
+
+
+def test_a_saved_checkpoint_is_found_and_older_ones_go(tmp_path):
+    for step in (5, 10, 100):
+        path = save_checkpoint(tmp_path, step, write_step(step), keep=2)
+    assert latest_checkpoint([tmp_path]) == path
+    assert [checkpoint_step(found) for found in complete_checkpoints(tmp_path)] == [100, 10]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-100"]
+
+
+def test_a_write_that_fails_leaves_the_older_checkpoint_in_force(tmp_path):
+    save_checkpoint(tmp_path, 5, write_step(5))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(tmp_path, 10, fail)
+    found = latest_checkpoint([tmp_path])
+    assert found is not None and checkpoint_step(found) == 5
+
+
+def test_a_folder_without_marker_is_ignored_and_written_anew(tmp_path):
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7" / "half").write_text("half")
+    assert latest_checkpoint([tmp_path]) is None
+    path = save_checkpoint(tmp_path, 7, write_step(7))
+    assert not (path / "half").exists()
+    assert read_json(path / "deep" / "state.json") == [7] * 10
+
+
+def test_the_highest_step_wins_over_attempts_and_missing_folders(tmp_path):
+    now, before = tmp_path / "now", tmp_path / "before"
+    save_checkpoint(before, 20, write_step(20))
+    save_checkpoint(now, 10, write_step(10))
+    assert latest_checkpoint([now, before, tmp_path / "absent"]) == before / "checkpoint-20"
+    assert latest_checkpoint([tmp_path / "absent"]) is None
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from ablate.training.checkpoints import save_checkpoint
+def write(step):
+    def inner(folder):
+        for index in range(20):
+            (folder / f"part-{index}").write_text(str(step) * 5000)
+    return inner
+step = 0
+print("ready", flush=True)
+while True:
+    step += 1
+    save_checkpoint(Path(sys.argv[1]), step, write(step))
+"""
+
+
+def test_whatever_moment_the_writer_is_killed_the_newest_marked_checkpoint_is_whole(tmp_path):
+    for attempt in range(4):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        time.sleep(0.05 + 0.037 * attempt)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        found = latest_checkpoint([tmp_path])
+        if found is None:
+            continue
+        step = checkpoint_step(found)
+        assert {(found / f"part-{index}").read_text() for index in range(20)} == {str(step) * 5000}
+
+
+def test_history_resumed_from_a_checkpoint_equals_an_unbroken_one(tmp_path):
+    def train(history: History, start: int, end: int) -> None:
+        for step in range(start, end):
+            history.add(3, loss=1.0 / (step + 1))
+            history.add(1, loss=0.5, grad_norm=step)
+            if step % 3 == 2:
+                history.log(step + 1, **history.means())
+
+    unbroken, first, resumed = History(), History(), History()
+    train(unbroken, 0, 9)
+    train(first, 0, 4)  # between two logged steps: the sums so far must travel
+    first.save(tmp_path)
+    resumed.load(tmp_path)
+    train(resumed, 4, 9)
+    assert resumed.records == unbroken.records
+
+
+def test_history_means_are_weighted_and_files_hold_no_nan(tmp_path):
+    history = History(EventLog(tmp_path / "events.jsonl"), total_steps=4)
+    history.add(3, loss=1.0)
+    history.add(1, loss=5.0)
+    history.log(2, **history.means(), ratio=math.inf)
+    history.write(tmp_path / "history.jsonl")
+    assert json.loads((tmp_path / "history.jsonl").read_text()) == {"step": 2, "loss": 2.0, "ratio": None}
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event.get("loss") for event in events] == [2.0, None]
+    assert (events[1]["progress"], events[1]["total"]) == (2, 4)
+    assert history.means() == {}
+
+
+def test_derived_seeds_are_fixed_and_independent():
+    # known answer of `printf '[0,"order",1]' | sha256sum`
+    assert derive_seed(0, "order", 1) == int(KNOWN_DIGEST, 16)
+    assert len({derive_seed(seed, part) for seed in range(50) for part in ("a", "b")}) == 100
+    assert derive_seed(1, "2") != derive_seed("1", 2)
+
+
+KNOWN_DIGEST = "33a27f56"

@@ -1,0 +1,155 @@
+"""Losses against slow references in plain Python, hand-worked cases, and their gradients."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import random
+
+import pytest
+import torch
+
+from ablate.training.losses import (
+    PREFERENCE_LOSSES,
+    PairLogprobs,
+    bradley_terry,
+    cdpo,
+    dpo,
+)
+from ablate.training.schedules import learning_rate_factor
+
+BETA = 0.3
+EPSILON = 0.15
+
+
+def sigma(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def slow_dpo(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """Rafailov et al. 2023, eq. 7, one pair, as printed."""
+    return -math.log(sigma(BETA * (c - ref_c) - BETA * (r - ref_r)))
+
+
+def slow_cdpo(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """Mitchell 2023: the label is right with probability 1 - epsilon; binary cross-entropy of that target."""
+    p = sigma(BETA * ((c - ref_c) - (r - ref_r)))
+    return -((1 - EPSILON) * math.log(p) + EPSILON * math.log(1 - p))
+
+
+def random_pairs(count: int) -> list[tuple[float, float, float, float]]:
+    generator = random.Random(3)
+    return [tuple(generator.uniform(-30, -5) for _ in range(4)) for _ in range(count)]  # type: ignore[misc]
+
+
+def as_tensors(rows: list[tuple[float, float, float, float]]) -> PairLogprobs:
+    columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)]
+    for column in columns[:2]:
+        column.requires_grad_()
+    counts = torch.ones(len(rows))
+    return PairLogprobs(*columns, counts, counts)
+
+
+CASES = [
+    (slow_dpo, lambda pairs: dpo(pairs, beta=BETA)),
+    (slow_cdpo, lambda pairs: cdpo(pairs, beta=BETA, label_smoothing=EPSILON)),
+]
+
+
+@pytest.mark.parametrize(("slow", "fast"), CASES, ids=["dpo", "cdpo"])
+def test_preference_losses_equal_their_formula_pair_by_pair(slow, fast):
+    rows = random_pairs(50)
+    expected = torch.tensor([slow(*row) for row in rows], dtype=torch.float64)
+    torch.testing.assert_close(fast(as_tensors(rows)), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("slow", "fast"), CASES, ids=["dpo", "cdpo"])
+def test_gradients_equal_central_differences_of_the_slow_loss(slow, fast):
+    rows = random_pairs(20)
+    pairs = as_tensors(rows)
+    fast(pairs).sum().backward()
+    step = 1e-5
+    for index, (c, r, ref_c, ref_r) in enumerate(rows):
+        by_chosen = (slow(c + step, r, ref_c, ref_r) - slow(c - step, r, ref_c, ref_r)) / (2 * step)
+        by_rejected = (slow(c, r + step, ref_c, ref_r) - slow(c, r - step, ref_c, ref_r)) / (2 * step)
+        assert pairs.chosen_B.grad[index].item() == pytest.approx(by_chosen, rel=1e-5, abs=1e-8)
+        assert pairs.rejected_B.grad[index].item() == pytest.approx(by_rejected, rel=1e-5, abs=1e-8)
+
+
+def test_dpo_worked_by_hand():
+    # chosen rose by 2 nats, rejected fell by 1: h = 0.5 * 3 = 1.5; -log sigma(1.5) = log(1 + e^-1.5) = 0.2014133
+    pairs = as_tensors([(-8.0, -11.0, -10.0, -10.0)])
+    assert dpo(pairs, beta=0.5).item() == pytest.approx(0.2014133, abs=1e-7)
+    # cDPO at epsilon 0.1 adds 0.1 * (-log sigma(-1.5) + log sigma(1.5)) = 0.1 * 1.5
+    assert cdpo(pairs, beta=0.5, label_smoothing=0.1).item() == pytest.approx(0.2014133 + 0.15, abs=1e-7)
+
+
+def test_a_policy_equal_to_its_reference_has_loss_ln_2_whatever_beta():
+    pairs = as_tensors([(-8.0, -11.0, -8.0, -11.0)])
+    for beta in (0.01, 0.1, 5.0):
+        assert dpo(pairs, beta=beta).item() == pytest.approx(math.log(2), abs=1e-12)
+        assert cdpo(pairs, beta=beta, label_smoothing=0.2).item() == pytest.approx(math.log(2), abs=1e-12)
+
+
+def test_cdpo_without_smoothing_is_dpo_and_has_its_minimum_at_the_assumed_label_noise():
+    pairs = as_tensors(random_pairs(20))
+    torch.testing.assert_close(cdpo(pairs, beta=BETA, label_smoothing=0.0), dpo(pairs, beta=BETA))
+    best = math.log((1 - EPSILON) / EPSILON) / BETA  # where sigma(h) = 1 - epsilon
+    at = [cdpo(as_tensors([(d, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item() for d in (best, best + 0.1)]
+    assert at[0] < at[1]
+    assert at[0] < cdpo(as_tensors([(best - 0.1, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item()
+
+
+def test_large_differences_stay_finite():
+    pairs = as_tensors([(-1000.0, -1.0, -1.0, -1000.0)])
+    assert dpo(pairs, beta=1.0).item() == pytest.approx(1998.0)
+    assert dpo(as_tensors([(-1.0, -1000.0, -1000.0, -1.0)]), beta=1.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_bradley_terry_equals_its_formula():
+    generator = random.Random(5)
+    chosen, rejected = ([generator.uniform(-4, 4) for _ in range(30)] for _ in range(2))
+    tensors = [torch.tensor(values, dtype=torch.float64) for values in (chosen, rejected)]
+    expected = [-math.log(sigma(c - r)) for c, r in zip(chosen, rejected, strict=True)]
+    torch.testing.assert_close(bradley_terry(*tensors), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_bradley_terry_gradient_is_the_probability_of_the_wrong_order():
+    chosen = torch.tensor([0.7, -1.0], dtype=torch.float64, requires_grad=True)
+    rejected = torch.tensor([0.2, 1.5], dtype=torch.float64)
+    bradley_terry(chosen, rejected).sum().backward()
+    expected = torch.tensor([-sigma(-0.5), -sigma(2.5)], dtype=torch.float64)
+    torch.testing.assert_close(chosen.grad, expected)
+
+
+def test_the_tables_name_each_function_once():
+    assert len(set(PREFERENCE_LOSSES.values())) == len(PREFERENCE_LOSSES)
+    for name, function in PREFERENCE_LOSSES.items():
+        assert function.__name__ == name.replace("-", "_")
+        assert next(iter(inspect.signature(function).parameters)) == "pairs"
+
+
+def test_schedule_worked_by_hand():
+    # 10 steps, 20 % warm-up: 0, 1/2, then linear from 1 at step 2 to 0 at step 10
+    linear = [learning_rate_factor(s, steps=10, warmup_ratio=0.2, shape="linear") for s in range(11)]
+    assert linear == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
+    # down to a tenth of the peak
+    floored = [learning_rate_factor(s, steps=10, warmup_ratio=0.0, shape="linear", floor=0.1) for s in (0, 5, 10)]
+    assert floored == pytest.approx([1, 0.55, 0.1])
+    cosine = [learning_rate_factor(s, steps=4, warmup_ratio=0.0, shape="cosine") for s in range(5)]
+    assert cosine == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0])
+    assert learning_rate_factor(7, steps=10, warmup_ratio=0.2, shape="constant") == 1
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+def test_schedule_equals_that_of_transformers(shape):
+    from transformers import get_scheduler
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = get_scheduler(shape, optimizer, num_warmup_steps=3, num_training_steps=23)
+    for step in range(23):
+        ours = learning_rate_factor(step, steps=23, warmup_ratio=0.1, shape=shape)  # ceil(2.3) = 3 warm-up steps
+        assert ours == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()

@@ -1,0 +1,343 @@
+"""PPO over real (tiny) models: padding, micro-batches, temperature, where values and scores are read, ratio 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from ablate.algorithms.ppo import PPOParameters
+from ablate.context import Resources
+from ablate.errors import StageError
+from ablate.training.experience import (
+    PassLimits,
+    Recorder,
+    Rollout,
+    Targets,
+    gae_targets,
+    mini_batches,
+    outcomes,
+    reward_model_score,
+)
+from ablate.training.policy_update import Learner, Network
+from ablate.training.rollouts import (
+    Episode,
+    collate,
+    response_entropy,
+    response_logits,
+    response_logprobs,
+    sample,
+)
+from ablate.training.value_model import response_scores, response_values
+
+PAD, EOS, V = 0, 1, 40
+LIMITS = PassLimits(torch.device("cpu"), 4096, 2**20)
+
+
+def config(**changes: Any) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=V,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        attention_dropout=0.5,  # any pass in training mode would show
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        **changes,
+    )
+
+
+def policy(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config()).eval()
+
+
+def reward_model(seed: int = 1) -> LlamaForSequenceClassification:
+    torch.manual_seed(seed)
+    return LlamaForSequenceClassification(config(num_labels=1)).eval()
+
+
+def episodes(count: int = 24, seed: int = 4) -> list[Episode]:
+    stream = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 12, (count,), generator=stream).tolist()
+    prompts = [torch.randint(2, V, (length,), generator=stream).tolist() for length in lengths]
+    responses = sample(
+        policy(),
+        prompts,
+        max_new_tokens=14,
+        temperature=0.7,
+        eos_token_ids=[EOS, 7, 8],
+        pad_token_id=PAD,
+        generator_seed=seed,
+        batch_size=64,
+    )
+    pairs = zip(prompts, responses, strict=True)
+    return [Episode(f"p{i}", prompt, r.ids, r.finished) for i, (prompt, r) in enumerate(pairs)]
+
+
+def parameters(**changes: Any) -> PPOParameters:
+    return PPOParameters(**{"learning_rate": 1e-3, "mini_batch_size": 24, "prompts_per_step": 24, **changes})
+
+
+def learner(settings: PPOParameters, limits: PassLimits = LIMITS, pad: int = PAD) -> Learner:
+    value = Network(reward_model(), settings.learning_rate, 0.0)
+    return Learner(Network(policy(), settings.learning_rate, 0.0), value, settings, pad, limits)
+
+
+def rollout(
+    settings: PPOParameters,
+    chunks: list[list[int]] | None = None,
+    pad: int = PAD,
+    rows: Sequence[Episode] | None = None,
+) -> Rollout:
+    found = list(rows or episodes())
+    recorder = Recorder(policy(), policy(9), reward_model(), pad, LIMITS, settings.temperature, settings.dtype)
+    scores_N = reward_model_score(reward_model(2), pad, LIMITS, settings.dtype)(found)
+    outcomes_N = outcomes(scores_N, found, settings.missing_eos_reward)
+    return recorder.record(found, chunks or [list(range(len(found)))], scores_N, outcomes_N)
+
+
+def gradients(network: Network | None) -> dict[str, torch.Tensor]:
+    assert network is not None
+    return {name: value.grad.clone() for name, value in network.parameters.items() if value.grad is not None}
+
+
+def losses_and_gradients(settings: PPOParameters, made: Rollout, limits: PassLimits, pad: int = PAD) -> Any:
+    """Losses and gradients of one mini-batch with all rows, without the optimiser step."""
+    trained = learner(settings, limits, pad)
+    kept: dict[str, dict[str, torch.Tensor]] = {}
+    for name, network in (("policy", trained.policy), ("value", trained.value)):
+        assert network is not None
+
+        def keep(factor: float, max_norm: float, name: str = name, network: Network = network) -> float:
+            kept[name] = gradients(network)
+            return 0.0
+
+        network.step = keep  # type: ignore[method-assign]
+    losses = trained.update(
+        made, gae_targets(made, settings), list(range(len(made.episodes))), 1.0, step=1, first=False
+    )
+    return losses, kept
+
+
+def assert_near(first: Any, second: Any, tolerance: float = 1e-6) -> None:
+    (losses, grads), (other_losses, other_grads) = first, second
+    assert losses == pytest.approx(other_losses, abs=tolerance, rel=1e-5)
+    for network in grads:
+        for name in grads[network]:
+            torch.testing.assert_close(grads[network][name], other_grads[network][name], atol=5e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("left", "right"), [(0, 5), (6, 0), (3, 2)])
+@pytest.mark.parametrize("pad", [PAD, EOS, 17])
+def test_padding_changes_no_log_probability_entropy_value_or_score(left: int, right: int, pad: int) -> None:
+    found, temperature = episodes(), 0.7
+    whole = collate(found, pad, extra_left=left, extra_right=right)
+    with torch.no_grad():
+        logits = response_logits(policy(), whole)
+        logps, entropies = (
+            response_logprobs(logits, whole, temperature),
+            response_entropy(logits, whole, temperature),
+        )
+        values, scores = response_values(reward_model(), whole), response_scores(reward_model(), whole)
+        for row, episode in enumerate(found):
+            alone = collate([episode], PAD)
+            width = len(episode.response_ids)
+            logits = response_logits(policy(), alone)
+            for batched, single in (
+                (logps, response_logprobs(logits, alone, temperature)),
+                (entropies, response_entropy(logits, alone, temperature)),
+                (values, response_values(reward_model(), alone)),
+            ):
+                torch.testing.assert_close(batched[row, :width], single[0], atol=1e-5, rtol=1e-5)
+                assert (batched[row, width:] == 0).all()
+            torch.testing.assert_close(scores[row], response_scores(reward_model(), alone)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_log_probabilities_are_those_of_a_plain_forward_pass_at_the_sampling_temperature() -> None:
+    for episode in episodes(6):
+        ids = torch.tensor([episode.prompt_ids + episode.response_ids])
+        with torch.no_grad():
+            logps_TV = (policy()(ids).logits[0] / 0.7).log_softmax(-1)
+            batch = collate([episode], PAD)
+            found = response_logprobs(response_logits(policy(), batch), batch, 0.7)[0]
+        first = len(episode.prompt_ids)
+        for t, token in enumerate(episode.response_ids):
+            assert float(found[t]) == pytest.approx(float(logps_TV[first + t - 1, token]), abs=1e-5)
+
+
+def test_the_score_is_read_at_the_last_response_token_and_never_at_padding() -> None:
+    model = reward_model()
+    found = episodes()
+    batch = collate(found, EOS, extra_left=2, extra_right=4)
+    scores = response_scores(model, batch)
+    for row, episode in enumerate(found):
+        ids = torch.tensor([episode.prompt_ids + episode.response_ids])
+        with torch.no_grad():
+            hidden = model.model(ids).last_hidden_state
+            expected = model.score(hidden)[0, -1, 0]
+            assert float(model(ids).logits[0, 0]) == pytest.approx(float(expected), abs=1e-5)
+        assert float(scores[row]) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_value_is_read_before_its_token() -> None:
+    """V_t may not see token t: changing the last token changes the score, and no value."""
+    episode = Episode("a", [3, 4, 5], [6, 7, 8], False)
+    other = replace(episode, response_ids=[6, 7, 9])
+    model = reward_model()
+    with torch.no_grad():
+        first, second = (response_values(model, collate([e], PAD)) for e in (episode, other))
+        hidden = model.model(torch.tensor([[3, 4, 5, 6, 7, 8]])).last_hidden_state
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first[0], model.score(hidden)[0, 2:5, 0], atol=1e-5, rtol=1e-5)
+    assert not torch.equal(
+        response_scores(model, collate([episode], PAD)), response_scores(model, collate([other], PAD))
+    )
+
+
+def test_a_model_without_a_score_head_is_refused() -> None:
+    with pytest.raises(StageError, match="score"):
+        response_values(policy(), collate(episodes(2), PAD))
+
+
+@pytest.mark.parametrize("pad", [EOS, 17])
+def test_the_pad_id_changes_no_loss_and_no_gradient(pad: int) -> None:
+    settings = parameters()
+    first = losses_and_gradients(settings, rollout(settings), LIMITS)
+    second = losses_and_gradients(settings, rollout(settings, pad=pad), LIMITS, pad)
+    assert_near(first, second)
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 100])
+def test_micro_batches_change_neither_rollout_nor_loss_nor_gradient(tokens: int) -> None:
+    settings, small = parameters(), PassLimits(torch.device("cpu"), tokens, 1)
+    whole = rollout(settings)
+    chunks = small.chunks(whole.episodes, range(len(whole.episodes)))
+    assert len(chunks) > 2
+    split = rollout(settings, chunks)
+    for name in ("logps_NR", "reference_logps_NR", "values_NR", "entropies_NR"):
+        torch.testing.assert_close(getattr(whole, name), getattr(split, name), atol=5e-6, rtol=1e-5)
+    assert_near(losses_and_gradients(settings, whole, LIMITS), losses_and_gradients(settings, whole, small))
+
+
+def test_a_mini_batch_twice_as_large_has_the_same_scale() -> None:
+    """The same episodes twice: the same losses and the same gradients."""
+    settings, once = parameters(whiten_advantages=False), episodes(12)
+    first = losses_and_gradients(settings, rollout(settings, rows=once), LIMITS)
+    second = losses_and_gradients(settings, rollout(settings, rows=once + once), LIMITS)
+    assert_near(first, second)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_ratio_is_exactly_one_before_the_first_update(dtype: str) -> None:
+    settings = parameters(mini_batch_size=7, dtype=dtype)
+    found = episodes()
+    parts = mini_batches(len(found), 7, 0, 1, 0)
+    made = rollout(settings, [chunk for rows in parts for chunk in LIMITS.chunks(found, rows)], rows=found)
+    trained = learner(settings)
+    for rows in parts:
+        for chunk in LIMITS.chunks(found, rows):
+            count = made.mask_NR[rows].sum()
+            _, means = trained._policy_loss(made, gae_targets(made, settings), chunk, count)
+            assert means["largest_log_ratio"] == 0.0
+            assert means["approx_kl"] == means["policy_clip_fraction"] == 0.0
+
+
+def test_a_ratio_other_than_one_at_the_start_stops_the_run() -> None:
+    settings = parameters()
+    made = rollout(settings)
+    targets, rows = gae_targets(made, settings), list(range(24))
+    mismatched = learner(parameters(temperature=1.0))
+    with pytest.raises(StageError, match=r"step 3: before any update the log ratio.*prompts p0, p1"):
+        mismatched.update(made, targets, rows, 1.0, step=3, first=True)
+    trained = learner(settings)
+    trained.policy.model.train()  # dropout on in one of the two passes
+    with pytest.raises(StageError, match="dropout"):
+        trained.update(made, targets, rows, 1.0, step=3, first=True)
+
+
+def test_zero_advantages_give_no_policy_gradient() -> None:
+    settings = parameters()
+    made = rollout(settings)
+    trained = learner(settings)
+    zero = Targets(torch.zeros_like(made.logps_NR), gae_targets(made, settings).returns_NR)
+    losses = trained.update(made, zero, list(range(24)), 1.0, step=1, first=True)
+    assert losses["policy_grad_norm"] == losses["policy_loss"] == 0.0
+    assert losses["value_grad_norm"] > 0
+
+
+def test_a_policy_equal_to_its_reference_has_exactly_zero_kl() -> None:
+    settings, found = parameters(gae_lambda=1.0), episodes()
+    recorder = Recorder(policy(), policy(), None, PAD, LIMITS, 0.7, "float32")
+    made = recorder.record(found, [list(range(24))], torch.ones(24), torch.ones(24))
+    assert torch.equal(made.logps_NR, made.reference_logps_NR)
+    with pytest.raises(StageError, match="value network"):  # which this rollout was recorded without
+        gae_targets(made, settings)
+
+
+@pytest.mark.parametrize("where", ["logps_NR", "values_NR"])
+def test_a_loss_that_is_not_finite_names_step_and_prompts(where: str) -> None:
+    settings = parameters()
+    made = rollout(settings)
+    targets = gae_targets(made, settings)
+    broken = getattr(made, where).clone()
+    broken[0, 0] = float("nan")
+    trained = learner(settings)
+    before = {name: value.clone() for name, value in trained.policy.parameters.items()}
+    with pytest.raises(StageError, match=r"step 5: .*not finite.*p0, p1"):
+        trained.update(replace(made, **{where: broken}), targets, list(range(24)), 1.0, step=5, first=False)
+    if where == "logps_NR":
+        assert all(torch.equal(value, before[name]) for name, value in trained.policy.parameters.items())
+
+
+def test_the_policy_loss_falls_and_the_values_learn_on_a_fixed_rollout() -> None:
+    settings = parameters(learning_rate=3e-3, value_coefficient=1.0, value_clip_range=100.0)
+    made = rollout(settings)
+    targets, trained = gae_targets(made, settings), learner(settings)
+    losses = [trained.update(made, targets, list(range(24)), 1.0, step=1, first=i == 0) for i in range(12)]
+    assert losses[-1]["policy_loss"] < losses[0]["policy_loss"] - 0.05
+    assert losses[-1]["value_loss"] < 0.7 * losses[0]["value_loss"]
+    assert losses[-1]["policy_clip_fraction"] > 0
+
+
+def test_network_state_survives_a_round_trip(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tied = LlamaForCausalLM(config(tie_word_embeddings=True))
+    network = Network(tied, 1e-2, 0.1)
+    ids = torch.randint(0, V, (2, 5))
+
+    def advance(one: Network) -> None:
+        loss = nn.functional.cross_entropy(one.model(ids).logits.flatten(0, 1), ids.flatten())
+        loss.backward()
+        one.step(1.0, 1.0)
+
+    advance(network)
+    network.save(tmp_path, "policy")
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".safetensors"]
+    restored = Network(LlamaForCausalLM(config(tie_word_embeddings=True)), 1e-2, 0.1)
+    restored.load(tmp_path, "policy")
+    for one in (network, restored):
+        advance(one)
+    for name, value in network.parameters.items():
+        assert torch.equal(value, restored.parameters[name])
+    with pytest.raises(StageError, match="another model"):
+        Network(reward_model(), 1e-2, 0.0).load(tmp_path, "policy")
+
+
+def test_pass_limits_follow_the_vocabulary_and_the_cache() -> None:
+    small = PassLimits.of(Resources(threads=1), 300)
+    large = PassLimits.of(Resources(threads=1), 256_000)
+    assert small.tokens == 4096
+    assert large.tokens < 300
+    assert small.sampling_rows(policy(), 64) == 512
+    assert PassLimits(torch.device("cpu"), 1, 1).sampling_rows(policy(), 64) == 1

@@ -1,0 +1,334 @@
+"""The PPO stage: it learns, it resumes exactly, it stops with a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+from ablate.algorithms.ppo import PPOParameters
+from ablate.context import EventLog, Resources, StageContext
+from ablate.errors import AblateError, DataError, StageError
+from ablate.training.checkpoints import complete_checkpoints
+from ablate.training.experience import PassLimits, Score
+from ablate.training.policy_gradient import METHODS, OnPolicyTrainer, Prompt, Tokens, planned_steps, run
+from ablate.training.rollouts import Episode
+
+PAD, EOS, V, WANTED = 0, 1, 20, 5
+LIMITS = PassLimits(torch.device("cpu"), 4096, 2**24)
+
+
+def config(**changes: Any) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=V,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=32,
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        tie_word_embeddings=True,
+        **changes,
+    )
+
+
+def policy(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config())
+
+
+def classifier(seed: int = 1) -> LlamaForSequenceClassification:
+    torch.manual_seed(seed)
+    return LlamaForSequenceClassification(config(num_labels=1))
+
+
+def count_wanted(episodes: Sequence[Episode]) -> torch.Tensor:
+    return torch.tensor([float(episode.response_ids.count(WANTED)) for episode in episodes])
+
+
+def trainer(score: Score = count_wanted, *, seed: int = 0, steps: int | None = 5, **changes: Any) -> OnPolicyTrainer:
+    values: dict[str, Any] = {
+        "learning_rate": 3e-3,
+        "prompts_per_step": 32,
+        "mini_batch_size": 16,
+        "max_response_length": 8,
+        "temperature": 0.8,
+        "kl_coefficient": 0.01,
+        "value_coefficient": 1.0,
+        "value_clip_range": 10.0,
+        "missing_eos_reward": None,
+        "steps": steps,
+        **changes,
+    }
+    return OnPolicyTrainer(
+        METHODS["ppo"],
+        PPOParameters(**values),
+        seed,
+        policy=policy(seed),
+        reference=policy(seed),
+        value=classifier(),
+        score=score,
+        prompts=[Prompt(f"p{i}", [2 + i % 7, 3 + i % 11, 4][: 1 + i % 3]) for i in range(40)],
+        tokens=Tokens(frozenset({EOS}), PAD, lambda ids: " ".join(map(str, ids))),
+        limits=LIMITS,
+    )
+
+
+def weights(made: OnPolicyTrainer) -> dict[str, torch.Tensor]:
+    value = made.learner.value
+    assert value is not None
+    named = {f"policy.{name}": tensor for name, tensor in made.learner.policy.parameters.items()}
+    return {**named, **{f"value.{name}": tensor for name, tensor in value.parameters.items()}}
+
+
+def assert_equal_runs(first: OnPolicyTrainer, second: OnPolicyTrainer) -> None:
+    assert first.history.records == second.history.records
+    assert first.samples == second.samples
+    expected, found = weights(first), weights(second)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_reward_rises_when_it_counts_one_token(seed: int, tmp_path: Path) -> None:
+    made = trainer(seed=seed, steps=20, prompts_per_step=64, mini_batch_size=32)
+    made.train(tmp_path)
+    records = made.history.records
+    assert [record["step"] for record in records] == list(range(1, 21))
+    assert records[0]["score"] < 0.8
+    assert records[-1]["score"] > 4.0  # of at most 8
+    assert records[0]["kl"] == 0.0
+    assert records[-1]["kl"] > 1.0
+    assert records[-1]["entropy"] < records[0]["entropy"]
+    assert records[-1]["samples"] == 20 * 64
+
+
+def test_missing_eos_is_punished_away(tmp_path: Path) -> None:
+    made = trainer(lambda episodes: torch.zeros(len(episodes)), steps=25, missing_eos_reward=-10.0)
+    made.train(tmp_path)
+    records = made.history.records
+    assert records[0]["missing_eos"] > 0.5
+    assert records[0]["rlhf_reward"] == pytest.approx(-10 * records[0]["missing_eos"])
+    assert records[-1]["missing_eos"] < 0.2
+    assert records[-1]["score"] == 0.0
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_in_step(step: int) -> Score:
+    calls = []
+
+    def score(episodes: Sequence[Episode]) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == step:
+            raise Interrupted
+        return count_wanted(episodes)
+
+    return score
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_an_interrupted_run_ends_as_an_unbroken_one(step: int, tmp_path: Path) -> None:
+    unbroken = trainer(inner_epochs=2)
+    unbroken.train(tmp_path / "unbroken")
+    broken = trainer(interrupt_in_step(step), inner_epochs=2)
+    with pytest.raises(Interrupted):
+        broken.train(tmp_path / "first", checkpoint_seconds=0)
+    assert len(complete_checkpoints(tmp_path / "first")) == min(step - 1, 1)
+    resumed = trainer(inner_epochs=2)
+    resumed.train(tmp_path / "second", [tmp_path / "first"])
+    assert_equal_runs(unbroken, resumed)
+
+
+def test_checkpoints_are_spaced_by_time_and_never_written_after_the_last_step(tmp_path: Path) -> None:
+    trainer(steps=2).train(tmp_path / "rare")
+    assert not (tmp_path / "rare").exists()
+    trainer(steps=2).train(tmp_path / "each", checkpoint_seconds=0)
+    assert [path.name for path in complete_checkpoints(tmp_path / "each")] == ["checkpoint-1"]
+
+
+def test_a_reward_that_is_not_finite_names_step_and_prompt(tmp_path: Path) -> None:
+    def score(episodes: Sequence[Episode]) -> torch.Tensor:
+        return torch.tensor([float("nan") if episode.prompt_id == "p7" else 0.0 for episode in episodes])
+
+    with pytest.raises(StageError, match=r"step [12]: the reward of \d responses is not finite; prompts \['p7'"):
+        trainer(score, steps=3).train(tmp_path)
+
+
+def test_a_kl_beyond_the_limit_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"step \d+: the KL from the reference is .* allowed: 0.2"):
+        trainer(steps=25, stop_at_kl=0.2).train(tmp_path)
+
+
+def test_warm_up_then_constant(tmp_path: Path) -> None:
+    made = trainer(steps=5, warmup_ratio=0.4)
+    made.train(tmp_path)
+    rates = [record["learning_rate"] for record in made.history.records]
+    assert rates == pytest.approx([3e-3 * share for share in (0.25, 0.75, 1.0, 1.0, 1.0)])
+
+
+def test_steps_follow_from_epochs_and_whole_steps() -> None:
+    parameters = PPOParameters(prompts_per_step=32, epochs=3)
+    assert planned_steps(parameters, 40) == 3
+    with pytest.raises(StageError, match="lower prompts_per_step"):
+        planned_steps(PPOParameters(prompts_per_step=512), 40)
+
+
+# The stage on folders
+
+
+def tokenizer(extra: str = "w19") -> PreTrainedTokenizerFast:
+    words = ["<|pad|>", "<|end|>", *(f"w{i}" for i in range(2, V - 1)), extra]
+    model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="w2"))
+    model.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<|pad|>", eos_token="<|end|>")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    folders = {role: tmp_path / role for role in ("policy", "reference", "reward_model")}
+    for role, folder in folders.items():
+        model = classifier() if role == "reward_model" else policy()
+        model.save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+    prompts = tmp_path / "tokens.parquet"
+    rows = [[2 + i % 7, 3 + i % 11, 4][: 1 + i % 3] for i in range(40)] + [[3] * 9]
+    pq.write_table(pa.table({"id": [f"p{i}" for i in range(41)], "prompt_ids": rows}), prompts)
+    return {**folders, "prompts": prompts}
+
+
+def context(inputs: dict[str, Path], folder: Path, previous: tuple[Path, ...] = (), **changes: Any) -> StageContext:
+    for name in ("output", "work"):
+        (folder / name).mkdir(parents=True)
+    values = {
+        "learning_rate": 1e-3,
+        "prompts_per_step": 16,
+        "mini_batch_size": 8,
+        "max_prompt_length": 4,
+        "max_response_length": 8,
+        "steps": 12,
+        **changes,
+    }
+    return StageContext(
+        kind="train",
+        config={"algorithm": "ppo", "parameters": values, "seed": 3},
+        inputs=inputs,
+        output=folder / "output",
+        work=folder / "work",
+        events=EventLog(folder / "events.jsonl"),
+        previous_work=previous,
+        resources=Resources(threads=1),
+    )
+
+
+def test_the_stage_writes_model_history_and_samples(inputs: dict[str, Path], tmp_path: Path) -> None:
+    made = context(inputs, tmp_path / "run", steps=2)
+    summary = run(made)
+    assert (summary["prompts"], summary["prompts_too_long"], summary["steps"]) == (40, 1, 2)
+    history = [json.loads(line) for line in (made.output / "history.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in history] == [1, 2]
+    logged = {"loss", "policy_loss", "value_loss", "kl", "kl_per_token", "rlhf_reward", "score", "score_sd", "samples"}
+    logged |= {"entropy", "policy_clip_fraction", "value_clip_fraction", "approx_kl", "explained_variance"}
+    logged |= {"response_length", "missing_eos", "policy_grad_norm", "value_grad_norm", "learning_rate", "step"}
+    assert logged == set(history[0])
+    samples = [json.loads(line) for line in (made.output / "samples.jsonl").read_text().splitlines()]
+    assert {sample["step"] for sample in samples} == {1, 2}
+    assert all(sample["response"].split() for sample in samples)
+    published = {path.name for path in (made.output / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= published
+    assert not {name for name in published if name.endswith((".bin", ".pt", ".pkl"))}
+    trained = LlamaForCausalLM.from_pretrained(made.output / "model")
+    assert not torch.equal(trained.get_input_embeddings().weight, policy().get_input_embeddings().weight)
+    events = [json.loads(line) for line in made.events.path.read_text().splitlines()]
+    assert sum("score" in event for event in events) == 2
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from ablate.context import EventLog, Resources, StageContext
+from ablate.training.policy_gradient import run
+given = json.loads(sys.argv[1])
+folder = Path(given["folder"])
+run(StageContext(kind="train", config=given["config"], inputs={k: Path(v) for k, v in given["inputs"].items()},
+    output=folder / "output", work=folder / "work", events=EventLog(folder / "events.jsonl"),
+    resources=Resources(threads=1, checkpoint_seconds=0)))
+"""
+
+
+def test_a_killed_process_is_continued_to_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
+    unbroken = context(inputs, tmp_path / "unbroken", steps=20)
+    run(unbroken)
+    killed = context(inputs, tmp_path / "killed", steps=20)
+    given = {
+        "folder": str(tmp_path / "killed"),
+        "config": killed.config,
+        "inputs": {k: str(v) for k, v in inputs.items()},
+    }
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path
+    )
+    try:
+        while not list(killed.work.glob("checkpoint-*/complete.json")):
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed.output / "model").exists(), "the run was over before it could be killed"
+    resumed = context(inputs, tmp_path / "resumed", (killed.work,), steps=20)
+    run(resumed)
+    for name in ("model/model.safetensors", "history.jsonl", "samples.jsonl"):
+        assert (resumed.output / name).read_bytes() == (unbroken.output / name).read_bytes(), name
+
+
+def test_the_stage_refuses_a_reward_model_with_another_tokenizer(inputs: dict[str, Path], tmp_path: Path) -> None:
+    tokenizer("other").save_pretrained(inputs["reward_model"])
+    with pytest.raises(DataError, match="vocabulary"):
+        run(context(inputs, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_response_length": 1024}, "need 1027 positions; the policy has 32"),
+        ({"prompts_per_step": 64, "steps": None}, "holds no step of 64 prompts"),
+    ],
+)
+def test_impossible_parameters_are_told_before_training(
+    changes: dict[str, Any], message: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(AblateError, match=message):
+        run(context(inputs, tmp_path / "run", **changes))
+
+
+def test_bad_prompt_files_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    for table, message in (
+        ({"id": ["a"], "chosen_ids": [[1]]}, "prompt_ids"),
+        ({"id": ["a"], "prompt_ids": [[]]}, "no token"),
+        ({"id": ["a"], "prompt_ids": [[2] * 9]}, "max_prompt_length"),
+    ):
+        pq.write_table(pa.table(table), inputs["prompts"])
+        with pytest.raises(DataError, match=message):
+            run(context(inputs, tmp_path / f"run {message}"))
