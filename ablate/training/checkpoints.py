@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ablate.context import read_json, write_json
+from ablate.context import write_json
 from ablate.errors import StageError
 
 MARKER = "complete.json"
@@ -39,7 +39,10 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, k
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Return the marked checkpoints in ``folder``, highest step first."""
+    """Return the marked checkpoints in ``folder``, highest step first.
+
+    Another process may be saving there: an older checkpoint of the list can be gone by the time it is opened.
+    """
     marked = [path.parent for path in folder.glob(f"{PREFIX}*/{MARKER}")]
     return sorted(marked, key=checkpoint_step, reverse=True)
 
@@ -51,11 +54,11 @@ def latest_checkpoint(folders: Iterable[Path]) -> Path | None:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Return the optimiser step after which ``checkpoint`` was written."""
-    value = read_json(checkpoint / MARKER)["step"]
-    if not isinstance(value, int):
-        raise StageError(f"{checkpoint / MARKER}: step is {value!r}, not a whole number; remove this checkpoint")
-    return value
+    """Return the optimiser step after which ``checkpoint`` was written: its name says it, so nothing is opened."""
+    step = checkpoint.name.removeprefix(PREFIX)
+    if not step.isdecimal():
+        raise StageError(f"{checkpoint} is not named {PREFIX}<step>; remove this folder")
+    return int(step)
 
 
 def _sync_tree(folder: Path) -> None:

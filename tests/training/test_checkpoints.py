@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ablate.context import EventLog, read_json
+from ablate.errors import StageError
 from ablate.training.checkpoints import checkpoint_step, complete_checkpoints, latest_checkpoint, save_checkpoint
 from ablate.training.history import History
 from ablate.training.seeding import derive_seed
@@ -95,6 +96,29 @@ def test_whatever_moment_the_writer_is_killed_the_newest_marked_checkpoint_is_wh
             continue
         step = checkpoint_step(found)
         assert {(found / f"part-{index}").read_text() for index in range(20)} == {str(step) * 5000}
+
+
+def test_listing_while_another_process_saves_and_removes_never_fails(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        steps = []
+        deadline = time.monotonic() + 60
+        while (not steps or steps[-1] < 100) and time.monotonic() < deadline:
+            found = latest_checkpoint([tmp_path])
+            steps += [checkpoint_step(found)] if found is not None else []
+    finally:
+        child.kill()
+        child.communicate()
+    assert steps == sorted(steps)
+    assert steps[-1] >= 100
+
+
+def test_a_marked_folder_of_another_name_is_refused(tmp_path):
+    (tmp_path / "checkpoint-final").mkdir()
+    (tmp_path / "checkpoint-final" / "complete.json").write_text("{}")
+    with pytest.raises(StageError, match="checkpoint-final is not named checkpoint-<step>"):
+        latest_checkpoint([tmp_path])
 
 
 def test_history_resumed_from_a_checkpoint_equals_an_unbroken_one(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -255,14 +254,17 @@ def test_a_killed_process_started_again_ends_with_the_same_weights_bitwise(input
     paths = {"output": killed.output, "work": killed.work, "events": tmp_path / "events.jsonl"}
     facts = json.dumps({"config": config, "inputs": inputs, "paths": paths}, default=str)
     child = subprocess.Popen([sys.executable, "-c", CHILD, facts], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while child.poll() is None and time.monotonic() < deadline:
-        found = latest_checkpoint([killed.work])
-        if found is not None and checkpoint_step(found) >= 10:
-            break
-        time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "the child ended before it was killed"
+    try:
+        deadline = time.monotonic() + 300
+        while child.poll() is None and time.monotonic() < deadline:
+            found = latest_checkpoint([killed.work])
+            if found is not None and checkpoint_step(found) >= 10:
+                break
+            time.sleep(0.005)
+    finally:
+        child.kill()
+        ended = child.wait()
+    assert ended == -signal.SIGKILL, "the child ended before it was killed"
     assert complete_checkpoints(killed.work)
     assert not list(killed.output.iterdir())
     train_preference(killed, Cadence())
