@@ -13,7 +13,7 @@ from ablate.errors import StageError
 from ablate.rewards.interface import Messages
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches
-from ablate.training.reward import sequence_scores
+from ablate.training.score_head import sequence_scores
 
 BATCH_TOKENS = 1 << 14
 """Padded tokens a batch may hold; scores do not depend on it."""

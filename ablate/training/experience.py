@@ -23,8 +23,8 @@ from ablate.training.rollouts import (
     response_logits,
     response_logprobs,
 )
+from ablate.training.score_head import response_values, sequence_scores
 from ablate.training.seeding import derive_seed
-from ablate.training.value_model import response_scores, response_values
 
 Score = Callable[[Sequence[Episode]], Tensor]
 """Scores episodes: float32 [N], one a response, higher is better."""
@@ -118,12 +118,13 @@ def gae_targets(rollout: Rollout, parameters: PPOParameters) -> Targets:
 def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype: str) -> Score:
     """Return the score function of a frozen reward model that reads the policy's own token ids."""
 
+    @torch.no_grad()
     def score(episodes: Sequence[Episode]) -> Tensor:
         scores_N = torch.zeros(len(episodes))
         for rows in limits.chunks(episodes, range(len(episodes))):
             batch = collate([episodes[row] for row in rows], pad_id).to(limits.device)
             with autocast(limits.device, dtype):
-                scores_N[rows] = response_scores(model, batch).cpu()
+                scores_N[rows] = sequence_scores(model, batch.input_ids_BT, batch.attention_mask_BT).cpu()
         return scores_N
 
     return score

@@ -23,7 +23,7 @@ from ablate.training.policy_loss import (
     value_clipped,
 )
 from ablate.training.rollouts import response_logits, response_logprobs
-from ablate.training.value_model import response_values
+from ablate.training.score_head import response_values
 
 # Largest |log ratio| allowed before the first weight of a step changes. It is 0 where both passes use one kernel;
 # a GPU may choose other kernels with gradients than without.

@@ -5,49 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.context import StageContext
-from ablate.errors import StageError
 from ablate.models.loading import load_reward_model, load_tokenizer, save_model
 from ablate.training.collate import PairCollator, PairTokens
-from ablate.training.logprobs import padding_inputs
 from ablate.training.losses import bradley_terry
 from ablate.training.offline import train_offline
+from ablate.training.score_head import sequence_scores
 from ablate.training.seeding import derive_seed, seed_everything
 from ablate.training.trainer import Cadence
-
-
-def sequence_scores(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    """Return the scalar head's value at each row's last real token, float32, shape [B].
-
-    Which token is real is told by the mask alone: transformers' own forward looks for the last id that is not
-    ``pad_token_id`` and reads one token early wherever a text ends with that id.
-    """
-    trunk, head = _trunk_and_head(model)
-    hidden_BTH = trunk(
-        input_ids=input_ids_BT,
-        **padding_inputs(attention_mask_BT),
-        use_cache=False,
-    ).last_hidden_state
-    columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
-    last_B = (attention_mask_BT * columns_T).argmax(-1)
-    rows_B = torch.arange(len(input_ids_BT), device=input_ids_BT.device)
-    scores: Tensor = head(hidden_BTH[rows_B, last_B])
-    return scores.squeeze(-1).float()
-
-
-def _trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    trunk = getattr(model, str(getattr(model, "base_model_prefix", "")), None)
-    head = getattr(model, "score", None)
-    if not isinstance(trunk, nn.Module) or not isinstance(head, nn.Module):
-        raise StageError(
-            f"{type(model).__name__} has no trunk with a head called score: its scores can't be read",
-            hint="a reward model is a decoder with a linear head (AutoModelForSequenceClassification, num_labels 1)",
-        )
-    return trunk, head
 
 
 @dataclass(frozen=True)

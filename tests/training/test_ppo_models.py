@@ -28,13 +28,14 @@ from ablate.training.experience import (
 from ablate.training.policy_update import Learner, Network
 from ablate.training.rollouts import (
     Episode,
+    EpisodeBatch,
     collate,
     response_entropy,
     response_logits,
     response_logprobs,
     sample,
 )
-from ablate.training.value_model import response_scores, response_values
+from ablate.training.score_head import response_values, sequence_scores
 
 PAD, EOS, V = 0, 1, 40
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**20)
@@ -83,6 +84,10 @@ def episodes(count: int = 24, seed: int = 4) -> list[Episode]:
     )
     pairs = zip(prompts, responses, strict=True)
     return [Episode(f"p{i}", prompt, r.ids, r.finished) for i, (prompt, r) in enumerate(pairs)]
+
+
+def scores_of(model: torch.nn.Module, batch: EpisodeBatch) -> torch.Tensor:
+    return sequence_scores(model, batch.input_ids_BT, batch.attention_mask_BT)
 
 
 def parameters(**changes: Any) -> PPOParameters:
@@ -149,7 +154,7 @@ def test_padding_changes_no_log_probability_entropy_value_or_score(left: int, ri
             response_logprobs(logits, whole, temperature),
             response_entropy(logits, whole, temperature),
         )
-        values, scores = response_values(reward_model(), whole), response_scores(reward_model(), whole)
+        values, scores = response_values(reward_model(), whole), scores_of(reward_model(), whole)
         for row, episode in enumerate(found):
             alone = collate([episode], PAD)
             width = len(episode.response_ids)
@@ -161,7 +166,7 @@ def test_padding_changes_no_log_probability_entropy_value_or_score(left: int, ri
             ):
                 torch.testing.assert_close(batched[row, :width], single[0], atol=1e-5, rtol=1e-5)
                 assert (batched[row, width:] == 0).all()
-            torch.testing.assert_close(scores[row], response_scores(reward_model(), alone)[0], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(scores[row], scores_of(reward_model(), alone)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_log_probabilities_are_those_of_a_plain_forward_pass_at_the_sampling_temperature() -> None:
@@ -180,7 +185,8 @@ def test_the_score_is_read_at_the_last_response_token_and_never_at_padding() -> 
     model = reward_model()
     found = episodes()
     batch = collate(found, EOS, extra_left=2, extra_right=4)
-    scores = response_scores(model, batch)
+    with torch.no_grad():
+        scores = scores_of(model, batch)
     for row, episode in enumerate(found):
         ids = torch.tensor([episode.prompt_ids + episode.response_ids])
         with torch.no_grad():
@@ -200,9 +206,7 @@ def test_a_value_is_read_before_its_token() -> None:
         hidden = model.model(torch.tensor([[3, 4, 5, 6, 7, 8]])).last_hidden_state
     assert torch.equal(first, second)
     torch.testing.assert_close(first[0], model.score(hidden)[0, 2:5, 0], atol=1e-5, rtol=1e-5)
-    assert not torch.equal(
-        response_scores(model, collate([episode], PAD)), response_scores(model, collate([other], PAD))
-    )
+    assert not torch.equal(scores_of(model, collate([episode], PAD)), scores_of(model, collate([other], PAD)))
 
 
 def test_a_model_without_a_score_head_is_refused() -> None:

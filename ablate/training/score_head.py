@@ -1,0 +1,52 @@
+"""A decoder with a linear head of one output, as reward model (one score a sequence) and value network (one a token).
+
+transformers' own forward of such a model is not used: it looks for the last id that is not ``pad_token_id`` and reads
+one token early wherever a text ends with that id. Which token is real is told by the masks alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ablate.errors import StageError
+from ablate.training.logprobs import padding_inputs
+from ablate.training.rollouts import EpisodeBatch
+
+
+def sequence_scores(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Return the head's value at each row's last real token (the EOS if the text has one), float32, shape [B]."""
+    trunk, head = _trunk_and_head(model)
+    hidden_BTH = _hidden(trunk, input_ids_BT, attention_mask_BT)
+    columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
+    last_B = (attention_mask_BT * columns_T).argmax(-1)
+    rows_B = torch.arange(len(input_ids_BT), device=input_ids_BT.device)
+    scores_B1: Tensor = head(hidden_BTH[rows_B, last_B])
+    return scores_B1.squeeze(-1).float()
+
+
+def response_values(model: nn.Module, batch: EpisodeBatch) -> Tensor:
+    """Return V(state before each response token), float32, [B, R]: read where it is predicted; 0 at padding."""
+    trunk, head = _trunk_and_head(model)
+    width = batch.response_mask_BR.shape[1]
+    hidden_BTH = _hidden(trunk, batch.input_ids_BT, batch.attention_mask_BT)
+    values_BR1: Tensor = head(hidden_BTH[:, -width - 1 : -1])
+    return values_BR1.squeeze(-1).float().where(batch.response_mask_BR.bool(), 0.0)
+
+
+def _hidden(trunk: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    hidden_BTH: Tensor = trunk(
+        input_ids=input_ids_BT, **padding_inputs(attention_mask_BT), use_cache=False
+    ).last_hidden_state
+    return hidden_BTH
+
+
+def _trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+    trunk = getattr(model, str(getattr(model, "base_model_prefix", "")), None)
+    head = getattr(model, "score", None)
+    if not isinstance(trunk, nn.Module) or not isinstance(head, nn.Module):
+        raise StageError(
+            f"{type(model).__name__} has no trunk with a head called score: its scores can't be read",
+            hint="a reward model is a decoder with a linear head (AutoModelForSequenceClassification, num_labels 1)",
+        )
+    return trunk, head
