@@ -11,9 +11,9 @@ import numpy as np
 
 from ablate.context import read_json
 from ablate.results.columns import Measured, column_value, expand_columns
-from ablate.results.compare import Comparer, Untested
 from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
+from ablate.results.marks import TableTests, detectable_row, mark_rows
 from ablate.results.remarks import seeds_remark, starts_remark, tests_remarks
 from ablate.results.rows import (
     DeltaRow,
@@ -24,8 +24,8 @@ from ablate.results.rows import (
     delta_rows,
     paired_members,
 )
-from ablate.results.statistics import PairedTest, holm, mean_sd, minimum_detectable_difference
-from ablate.results.tables import Cell, Column, Mark, Row, Table
+from ablate.results.statistics import PairedTest, mean_sd
+from ablate.results.tables import Cell, Column, Row, Table
 
 
 @dataclass
@@ -43,45 +43,41 @@ class _Notes:
         return tuple((_letter(index), text) for index, text in enumerate(self.texts))
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """A test of one cell, by its place in the table."""
-
-    row: int
-    column: int
-    outcome: PairedTest | Untested
-
-
 def build_table(results: Results, layout: TableLayout) -> Table:
     """Return the finished table; what is missing is marked in its cells and explained in its footnotes."""
     measured = expand_columns(layout, results)
     baselines, cells = baseline_groups(results, layout), cell_groups(results, layout)
     notes = _Notes()
-    comparer = Comparer(results)
     entries = _entries(layout, baselines, cells)
     is_compared = layout.compare.to in {item.baseline for group in baselines for item in group.members.values()}
-    tested: list[_Tested] = []
+    tests = TableTests(results, layout, measured)
+    offset = _offset(layout)
     rows: list[Row] = []
     for entry in entries:
         if isinstance(entry, str):
             rows.append(Row("heading", (Cell(text=entry),)))
             continue
         if isinstance(entry, DeltaRow):
-            tested += _test_row(len(rows), _delta_pairs(entry), measured, comparer)
+            tests.add(len(rows), _delta_pairs(entry), ("delta", f"{_method(entry.first)} {_method(entry.second)}"))
             rows.append(_delta_row(results, layout, entry, measured, notes))
             continue
         if is_compared and not entry.is_baseline:
-            tested += _test_row(len(rows), baseline_pairs(results, layout, entry), measured, comparer)
+            tests.add(len(rows), baseline_pairs(results, layout, entry), ("cell", _method(entry)))
         rows.append(_group_row(results, layout, entry, measured, notes))
     columns = _columns(layout, measured)
-    rows = _marked(rows, columns, tested, layout, _offset(layout))
-    rows = _protocol_notes(results, rows, entries, measured, notes, _offset(layout))
+    tested = tests.finish()
+    rows = mark_rows(rows, columns, tested, layout.compare, offset)
+    rows = _protocol_notes(results, rows, entries, measured, notes, offset)
     if layout.detectable and any(isinstance(item.outcome, PairedTest) for item in tested):
-        rows.append(_detectable_row(columns, tested, layout, rows))
-    outcomes = [(columns[_offset(layout) + item.column].label, item.outcome) for item in tested]
+        rows.append(detectable_row(columns, tested, layout.compare, rows, offset))
+    outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [*seeds_remark(cells, layout), *tests_remarks(outcomes, layout, measured)]
     remarks += starts_remark(baselines, cells, layout) if tested else []
     return Table(layout.name, layout.title, tuple(columns), tuple(rows), notes.all(), tuple(remarks))
+
+
+def _method(group: Group) -> str:
+    return str(group.axes.get("algorithm"))
 
 
 Entry = str | Group | DeltaRow
@@ -253,60 +249,6 @@ def _health_cell(
     if not means:
         return Cell(missing="not reported")
     return Cell(value=float(np.mean(means)), n=len(means))
-
-
-def _test_row(
-    row: int, pairs: list[tuple[Subject, Subject]] | str, measured: Sequence[Measured], comparer: Comparer
-) -> list[_Tested]:
-    """Test a row's columns; pairs given as a text say why they are not."""
-    if isinstance(pairs, str):
-        return [_Tested(row, index, Untested(pairs)) for index in range(len(measured))]
-    outcomes = [(index, comparer.test(pairs, item)) for index, item in enumerate(measured)]
-    return [_Tested(row, index, outcome) for index, outcome in outcomes if outcome is not None]
-
-
-def _marked(
-    rows: Sequence[Row], columns: Sequence[Column], tested: Sequence[_Tested], layout: TableLayout, offset: int
-) -> list[Row]:
-    """Set p (corrected over all tests of the table) and, where it is below alpha, the mark."""
-    done = [(item, item.outcome) for item in tested if isinstance(item.outcome, PairedTest)]
-    p_values = [test.p for _, test in done]
-    adjusted = holm(p_values) if layout.compare.correction == "holm" else p_values
-    changed = [list(row.cells) for row in rows]
-    for (item, test), p in zip(done, adjusted, strict=True):
-        column = columns[offset + item.column]
-        cell = changed[item.row][offset + item.column]
-        mark = _mark(test.estimate, column) if p < layout.compare.alpha else None
-        changed[item.row][offset + item.column] = replace(cell, p=p, difference=test.estimate, mark=mark)
-    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
-
-
-def _mark(difference: float, column: Column) -> Mark | None:
-    if column.higher_is_better is None or difference == 0.0:
-        return None
-    return "better" if (difference > 0) == column.higher_is_better else "worse"
-
-
-def _detectable_row(
-    columns: Sequence[Column], tested: Sequence[_Tested], layout: TableLayout, rows: Sequence[Row]
-) -> Row:
-    """Median over each column's comparisons with the baseline (the differences, where there is no baseline)."""
-    offset = _offset(layout)
-    done = [(item, item.outcome) for item in tested if isinstance(item.outcome, PairedTest)]
-    with_baseline = [pair for pair in done if rows[pair[0].row].kind == "cell"] or done
-    alpha = layout.compare.alpha / (len(done) if layout.compare.correction == "holm" else 1)
-    cells = [Cell(text="Detectable difference" if index == 0 else "") for index in range(len(columns))]
-    for index in range(len(columns)):
-        found = [
-            minimum_detectable_difference(test.stderr, test.df, alpha=alpha, power=layout.compare.power)
-            for item, test in with_baseline
-            if item.column + offset == index and test.stderr > 0
-        ]
-        if found:
-            cells[index] = Cell(value=float(np.median(found)), n=len(found))
-        elif columns[index].kind == "number":
-            cells[index] = Cell(text="")
-    return Row("detectable", tuple(cells))
 
 
 def _protocol_notes(

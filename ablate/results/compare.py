@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from ablate.results.columns import Measured, column_value, measure_value
 from ablate.results.examples import ExampleReader, Examples, Measure, pair
 from ablate.results.long import OVERALL, Results, Subject
 from ablate.results.rows import start_units
-from ablate.results.statistics import Floats, PairedSuite, PairedTest, paired_test, sign_flip_null
+from ablate.results.statistics import PairedSuite, PairedTest, paired_test
 
 Pairs = Sequence[tuple[Subject, Subject]]
 
@@ -25,13 +22,12 @@ class Untested:
 
 
 class Comparer:
-    """Tests columns of one experiment; reads each stage's examples once and draws each null once."""
+    """Tests columns of one experiment; reads each stage's examples once."""
 
     def __init__(self, results: Results) -> None:
         self._results = results
         self._reader = ExampleReader(results.store)
         self._suites: dict[tuple[tuple[tuple[str, str], ...], Measure], PairedSuite | str] = {}
-        self._nulls: dict[tuple[tuple[tuple[str, str], ...], Measure], Floats] = {}
 
     def test(self, pairs: Pairs, measured: Measured) -> PairedTest | Untested | None:
         """Test one column between paired runs; None where a number is missing, so that there is nothing to test."""
@@ -40,7 +36,6 @@ class Comparer:
             return None
         key = tuple((first.stage, second.stage) for first, second in complete)
         suites: dict[str, PairedSuite] = {}
-        nulls: dict[str, Floats] = {}
         weights: dict[str, float] = {}
         for measure, weight in measured.weights.items():
             name = repr(measure)
@@ -48,9 +43,7 @@ class Comparer:
             if isinstance(found, str):
                 return Untested(found)
             suites[name], weights[name] = found, weight
-            if found.seeds == 1:
-                nulls[name] = self._null(key, measure, found)
-        return paired_test(suites, weights, nulls)
+        return paired_test(suites, weights)
 
     def _is_complete(self, couple: tuple[Subject, Subject], measured: Measured) -> bool:
         return all(column_value(self._results, subject, measured)[0] is not None for subject in couple)
@@ -84,10 +77,3 @@ class Comparer:
         if metric is None:
             task, _, metric = str(self._results.suites[measure.suite]["primary"]).rpartition("/")
         return (None if task in ("", OVERALL) else task), metric
-
-    def _null(self, key: tuple[tuple[str, str], ...], measure: Measure, suite: PairedSuite) -> Floats:
-        if (key, measure) not in self._nulls:
-            # One stream a measure: what is drawn for a suite does not depend on the other suites of the table.
-            rng = np.random.default_rng(zlib.crc32(repr(measure).encode()))
-            self._nulls[key, measure] = sign_flip_null(suite, rng)
-        return self._nulls[key, measure]

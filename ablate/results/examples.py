@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow.parquet as parquet
 
 from ablate.results.long import Evaluation
-from ablate.results.statistics import Floats, PairedSuite
+from ablate.results.permutation import Floats
+from ablate.results.statistics import PairedSuite
 from ablate.store import Store
 
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]

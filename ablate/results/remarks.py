@@ -8,7 +8,7 @@ from ablate.results.columns import Measured
 from ablate.results.compare import Untested
 from ablate.results.layout import TableLayout
 from ablate.results.rows import Group, start_units
-from ablate.results.statistics import RESAMPLES, PairedTest
+from ablate.results.statistics import ENOUGH_DF, PairedTest
 
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
@@ -90,9 +90,13 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
     methods = {test.method for test in tests}
     names = []
     if "sign-flip" in methods:
-        names.append(f"sign-flip permutation test over examples ({RESAMPLES:,} draws) where a row has one run")
+        names.append("exact sign-flip permutation test over examples where a row has one run")
     if "seeds" in methods:
-        names.append("t-test with seeds and examples as crossed random effects where it has several")
+        names.append(
+            "t-test with seeds and examples as crossed random effects where it has several (variance between seeds: the"
+            " larger of the row's own and that pooled over the rows of its method, or over the column where these have"
+            f" fewer than {ENOUGH_DF} degrees of freedom)"
+        )
     compare = layout.compare
     against = ""
     if compare.to:

@@ -11,7 +11,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ablate.results import statistics
-from ablate.results.statistics import PairedSuite, holm, mean_sd, paired_test, plain_mean, sign_flip_null
+from ablate.results.permutation import sign_flip_p
+from ablate.results.statistics import PairedSuite, PairedTest, holm, mean_sd, paired_test, plain_mean, pool_seeds
 
 
 def suite(rows: list[list[float]], clusters: list[int] | None = None) -> PairedSuite:
@@ -21,9 +22,8 @@ def suite(rows: list[list[float]], clusters: list[int] | None = None) -> PairedS
     return PairedSuite(difference_SE, np.full(examples, 1 / examples), cluster_E)
 
 
-def run_test(one: PairedSuite, seed: int = 0) -> statistics.PairedTest:
-    null = sign_flip_null(one, np.random.default_rng(seed))
-    return paired_test({"s": one}, {"s": 1.0}, {"s": null})
+def run_test(one: PairedSuite) -> PairedTest:
+    return paired_test({"s": one}, {"s": 1.0})
 
 
 def test_mean_and_sd_by_hand() -> None:
@@ -49,20 +49,42 @@ def test_holm_by_hand_and_against_statsmodels() -> None:
     assert holm([]) == []
 
 
-def test_sign_flip_approaches_exact_enumeration() -> None:
+def enumerated_p(sums: np.ndarray) -> float:
+    """The sign-flip p by going through every pattern of signs."""
+    observed = abs(sums.sum())
+    flipped = np.array([np.dot(signs, sums) for signs in itertools.product((-1, 1), repeat=sums.size)])
+    return float(np.mean(np.abs(flipped) >= observed - 1e-9))
+
+
+def test_sign_flip_p_is_that_of_all_sign_patterns() -> None:
     rng = np.random.default_rng(1)
-    for _ in range(5):
-        one = suite([list(rng.normal(0.4, 1.0, size=10))])
-        sums = one.difference_SE[0] / 10
-        observed = abs(sums.sum())
-        flipped = [abs(float(np.dot(signs, sums))) for signs in itertools.product((-1, 1), repeat=10)]
-        exact = np.mean([value >= observed - 1e-12 for value in flipped])
-        assert run_test(one).p == pytest.approx(exact, abs=0.02)
+    for count in (1, 2, 3, 6, 12, 14):
+        answers = rng.integers(-1, 2, size=count) / 300  # right or wrong: multiples of a unit, with ties
+        weighted = np.concatenate([answers / 6, rng.integers(-1, 2, size=3) / 3600])  # a category of two suites
+        graded = rng.integers(-8, 9, size=count) * 0.25 / 40
+        for sums in (answers, weighted[-14:], graded):
+            assert sign_flip_p(sums) == pytest.approx(enumerated_p(sums), rel=1e-9)
+        continuous = rng.normal(0.3, 1.0, size=count)
+        # rounded to a thousandth of the standard deviation: a pattern may change sides
+        assert sign_flip_p(continuous) == pytest.approx(enumerated_p(continuous), abs=3 / 2**count + 1e-3)
+
+
+def test_sign_flip_p_is_exact_in_the_far_tail() -> None:
+    # 100 changed answers, 85 of them better: a binomial tail, far below what draws could show
+    sums = np.array([1.0] * 85 + [-1.0] * 15 + [0.0] * 400) / 500
+    exact = 2 * stats.binom.sf(84, 100, 0.5)
+    assert sign_flip_p(sums) == pytest.approx(exact, rel=1e-3)
+    assert exact < 1e-12
+    assert 0 < sign_flip_p(np.ones(2000)) <= 1e-13  # farther than the transform can tell
+    rng = np.random.default_rng(5)
+    smooth = rng.normal(0.06, 1.0, size=2000)
+    z = smooth.sum() / math.sqrt((smooth**2).sum())
+    assert sign_flip_p(smooth) == pytest.approx(2 * stats.norm.sf(z), rel=0.03)
 
 
 def test_sign_flip_by_hand() -> None:
     # three improved examples of three: 2 of the 8 sign patterns are as extreme
-    assert run_test(suite([[1.0, 1.0, 1.0]])).p == pytest.approx(0.25, abs=0.02)
+    assert run_test(suite([[1.0, 1.0, 1.0]])).p == pytest.approx(0.25)
     # nothing differs
     assert run_test(suite([[0.0, 0.0, 0.0]])).p == 1.0
     # nine examples that share one passage are one unit: nothing can be shown
@@ -96,6 +118,7 @@ def test_crossed_variance_is_that_of_the_sums_of_squares() -> None:
         variance, df = reference_crossed(noise)
         found = run_test(suite(noise.tolist()))
         assert found.stderr**2 == pytest.approx(variance)
+        df = min(df, seeds - 1)  # alone, a variance of few seeds has no more degrees of freedom than they
         assert found.df == pytest.approx(df)
         student = 2 * stats.t.sf(abs(noise.mean()) / math.sqrt(variance), df)
         assert found.p == pytest.approx(max(student, 2.0 ** (1 - examples)))
@@ -119,8 +142,7 @@ def test_clusters_of_equal_examples_count_once() -> None:
 def test_average_of_suites_adds_variances() -> None:
     rng = np.random.default_rng(3)
     first, second = suite([list(rng.normal(size=30))]), suite([list(rng.normal(size=50))])
-    nulls = {name: sign_flip_null(one, rng) for name, one in (("a", first), ("b", second))}
-    both = paired_test({"a": first, "b": second}, {"a": 0.5, "b": 0.5}, nulls)
+    both = paired_test({"a": first, "b": second}, {"a": 0.5, "b": 0.5})
     expected = (run_test(first).stderr ** 2 + run_test(second).stderr ** 2) / 4
     assert both.stderr**2 == pytest.approx(expected)
     assert both.estimate == pytest.approx((first.difference_SE.mean() + second.difference_SE.mean()) / 2)
@@ -131,22 +153,24 @@ def test_few_units_are_never_significant_however_equal_the_seeds() -> None:
     assert run_test(suite([[1.0, 1.0]] * 3)).p == 0.5
 
 
-def rejection_rate(shift: float, seeds: int, *, clustered: bool, trials: int, seed_sd: float = 0.0) -> float:
-    """Share of simulated comparisons of accuracy with p < .05; examples are of different difficulty."""
+def simulate(
+    rng: np.random.Generator, shift: float, seeds: int, *, clustered: bool, seed_sd: float = 0.0
+) -> PairedTest:
+    """A comparison of accuracy with a baseline; examples are of different difficulty."""
+    level_E = rng.uniform(0.2, 0.8, size=80)
+    level_SE = level_E + shift + seed_sd * rng.normal(size=(seeds, 1))
+    ours, theirs = rng.random((seeds, 80)) < level_SE, rng.random(80) < level_E
+    if clustered:  # three questions of four about the same passage are right or wrong together
+        for place in (1, 2):
+            ours[:, place::4], theirs[place::4] = ours[:, ::4], theirs[::4]
+    groups = np.repeat(np.arange(20), 4) if clustered else np.arange(80)
+    return run_test(PairedSuite(ours.astype(float) - theirs, np.full(80, 1 / 80), groups))
+
+
+def rejection_rate(shift: float, seeds: int, *, clustered: bool, trials: int) -> float:
+    """Share of simulated comparisons with p < .05."""
     rng = np.random.default_rng(seeds * 100 + clustered)
-    rejected = 0
-    for _ in range(trials):
-        level_E = rng.uniform(0.2, 0.8, size=80)
-        level_SE = level_E + shift + seed_sd * rng.normal(size=(seeds, 1))
-        ours, theirs = rng.random((seeds, 80)) < level_SE, rng.random(80) < level_E
-        if clustered:  # three questions of four about the same passage are right or wrong together
-            for place in (1, 2):
-                ours[:, place::4], theirs[place::4] = ours[:, ::4], theirs[::4]
-        groups = np.repeat(np.arange(20), 4) if clustered else np.arange(80)
-        one = PairedSuite(ours.astype(float) - theirs, np.full(80, 1 / 80), groups)
-        nulls = {"s": sign_flip_null(one, rng, resamples=499)} if seeds == 1 else {}
-        rejected += paired_test({"s": one}, {"s": 1.0}, nulls).p < 0.05
-    return rejected / trials
+    return sum(simulate(rng, shift, seeds, clustered=clustered).p < 0.05 for _ in range(trials)) / trials
 
 
 @pytest.mark.parametrize(("seeds", "clustered"), [(1, False), (1, True)])
@@ -155,10 +179,52 @@ def test_rejects_at_its_rate_without_a_difference(seeds: int, clustered: bool) -
     assert rejection_rate(0.0, seeds, clustered=clustered, trials=1000) == pytest.approx(0.05, abs=0.021)
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 0.0), (3, 0.05), (5, 0.05)])
-def test_rejects_at_most_at_its_rate_over_seeds(seeds: int, seed_sd: float) -> None:
-    rate = rejection_rate(0.0, seeds, clustered=False, trials=1000, seed_sd=seed_sd)
-    assert 0.01 <= rate <= 0.071
+def column_tests(rng: np.random.Generator, spreads: list[float], seeds: int = 3) -> list[PairedTest]:
+    """Null tests of one column whose rows have these standard deviations between seeds, pooled as a table pools."""
+    tests = []
+    for spread in spreads:
+        seed_S1, example_E = spread * rng.normal(size=(seeds, 1)), 0.2 * rng.normal(size=200)
+        difference_SE = seed_S1 + example_E + 0.2 * rng.normal(size=(seeds, 200))
+        tests.append(run_test(PairedSuite(difference_SE, np.full(200, 1 / 200), np.arange(200))))
+    return pool_seeds(tests, [("cell", str(index % 2)) for index in range(len(tests))])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_over_seeds_rejects_at_most_at_its_rate_also_at_the_levels_of_a_corrected_table(
+    spread: float, rows: int
+) -> None:
+    rng = np.random.default_rng(17)
+    tests = [test for _ in range(8000 // rows) for test in column_tests(rng, [spread] * rows)]
+    p_T = np.array([test.p for test in tests])
+    assert (p_T < 0.05).mean() <= 0.06
+    assert (p_T < 0.05 / 20).mean() <= 2 * 0.05 / 20
+    assert (p_T < 0.05 / 160).sum() <= 10  # 2.5 expected; the variance of single rows alone gave up to 100
+
+
+def test_a_table_of_null_tests_keeps_its_family_wise_rate() -> None:
+    # 12 rows of two methods, the second with twice the spread, 8 columns: at most one table of twenty has any mark
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(200):
+        columns = [column_tests(rng, [0.02, 0.04] * 6) for _ in range(8)]
+        wrong += min(holm([test.p for column in columns for test in column])) < 0.05
+    assert wrong / 200 <= 0.10  # 0.05, standard error 0.015, and what unequal methods add
+
+
+def test_pooled_variance_by_hand() -> None:
+    # runs .1 and .3 of one row, .2 and .2 of another: variances .02 and 0, pooled .01 with 2 degrees of freedom
+    first = suite([[0.1] * 50, [0.3] * 50])
+    second = suite([[0.2] * 50, [0.2] * 50])
+    one, other = pool_seeds([run_test(first), run_test(second)], [("cell", "dpo"), ("cell", "dpo")])
+    assert one.stderr == pytest.approx(math.sqrt(0.02 / 2))  # its own, the larger
+    assert other.stderr == pytest.approx(math.sqrt(0.01 / 2))
+    assert (one.df, other.df) == (2, 2)
+    alone = pool_seeds([run_test(second)], [("cell", "dpo")])[0]
+    assert alone.df == 1 and alone.stderr == pytest.approx(0.0)
+    # differences are no cells: their variance is not pooled with theirs
+    apart = pool_seeds([run_test(first), run_test(second)], [("cell", "dpo"), ("delta", "ppo dpo")])
+    assert apart[1].stderr == pytest.approx(0.0)
 
 
 def test_ignoring_clusters_would_reject_too_often() -> None:
@@ -167,13 +233,18 @@ def test_ignoring_clusters_would_reject_too_often() -> None:
     for _ in range(300):
         answers = np.repeat(rng.random((2, 20)) < 0.5, 4, axis=1).astype(float)
         one = suite([list(answers[0] - answers[1])])
-        rejected += paired_test({"s": one}, {"s": 1.0}, {"s": sign_flip_null(one, rng, resamples=499)}).p < 0.05
+        rejected += run_test(one).p < 0.05
     assert rejected / 300 > 0.15
 
 
 def test_finds_a_difference_that_is_there() -> None:
     assert rejection_rate(0.25, 1, clustered=False, trials=200) > 0.8
-    assert rejection_rate(0.25, 3, clustered=False, trials=200) > 0.9
+    rng = np.random.default_rng(31)
+    found = 0
+    for _ in range(50):
+        rows = [simulate(rng, 0.25, 3, clustered=False) for _ in range(4)]
+        found += sum(test.p < 0.05 for test in pool_seeds(rows, [("cell", "dpo")] * 4))
+    assert found / 200 > 0.9
 
 
 def test_detectable_difference_is_found_at_its_power() -> None:
@@ -185,7 +256,7 @@ def test_detectable_difference_is_found_at_its_power() -> None:
     hits = 0
     for _ in range(600):
         one = suite([list(rng.normal(difference, sd, size=examples))])
-        hits += paired_test({"s": one}, {"s": 1.0}, {"s": sign_flip_null(one, rng, resamples=499)}).p <= 0.05
+        hits += run_test(one).p <= 0.05
     assert hits / 600 == pytest.approx(0.8, abs=0.06)
 
 

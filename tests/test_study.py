@@ -1,0 +1,156 @@
+"""Whole studies through the command line, from YAML to tables, with real training, scoring and evaluation.
+
+The models are trained for a few steps only: what is asserted is that every number is there, that it belongs to the
+right row, and what runs again after a change. Whether the methods learn is asserted in their own rooms.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+POCKET = """\
+extends: {shipped}/pocket_quick.yaml
+name: tiny
+pretrain: {{steps: 60}}
+data: {{max_examples: 96}}
+sft: {{max_examples: 160, epochs: 1}}
+ppo: {{steps: 2, prompts_per_step: 16, mini_batch_size: 8, max_response_length: 24}}
+grid:
+  - {{dataset: [pocket-hh, pocket-ultrafeedback], algorithm: [dpo, ppo]}}
+evaluate: {{policy: [short-reasoning, short-gold], reward_model: [pocket-pairs, short-best-of-4]}}
+report: null
+"""
+SUITES = """\
+suites:
+  short-reasoning: &policy
+    {title: Arithmetic, category: reasoning, subject: policy, engine: items, grader: pocket, primary: accuracy,
+     data: {pocket: {what: items, n: 8}}, prompts: pocket, decoding: {max_new_tokens: 24},
+     options: {skills: [arithmetic]}}
+  short-gold: {<<: *policy, title: Gold, category: gold, options: {measure: gold}, primary: gold, unit: reward}
+  short-best-of-4:
+    {title: Best of 4, category: gold, subject: reward_model, engine: best-of-n, grader: pocket, primary: gold,
+     unit: reward, data: {pocket: {what: items, n: 4}}, prompts: pocket, options: {measure: gold},
+     select: {rule: best}, decoding: {temperature: 0.7, samples: 4, max_new_tokens: 24}}
+"""
+REAL = [
+    "name=real-tiny", "pretrain.steps=8", "data.max_examples=48", "sft.max_examples=48", "ppo.steps=1",
+    "ppo.prompts_per_step=8", "ppo.mini_batch_size=4", "ppo.max_response_length=16",
+    "evaluate.policy=[mmlu-tiny, gsm8k-tiny, truthfulqa-mc-tiny, xstest-tiny, ifeval-tiny]",
+]  # fmt: skip
+
+Ablate = Callable[..., str]
+
+
+@pytest.fixture
+def ablate(tmp_path: Path) -> Ablate:
+    """Run the command line in the test's folder and return what it printed; it must succeed."""
+    shipped = Path(__file__).parents[1] / "experiments"
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "short.yaml").write_text(SUITES)
+    (tmp_path / "tiny.yaml").write_text(POCKET.format(shipped=shipped))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "COLUMNS": "160"}
+
+    def call(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ablate.cli", *words],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return call
+
+
+def to_run(ablate: Ablate, *words: str) -> dict[str, int]:
+    """Return how many stages of each kind a plan would run."""
+    plan = json.loads(ablate("plan", *words, "--json"))
+    return {kind["kind"]: kind["to_run"] for kind in plan["kinds"] if kind["to_run"]}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_grid_of_dpo_and_ppo_goes_from_yaml_to_a_full_table_and_a_change_reruns_what_hangs_on_it(
+    ablate: Ablate, tmp_path: Path
+) -> None:
+    first = ablate("run", "tiny.yaml")
+    assert "failed" not in first and "next: ablate report tiny" in first
+    assert "nothing to do" in ablate("run", "tiny.yaml")
+
+    printed = ablate("report", "tiny")
+    assert "All 16 evaluations are done." in printed  # (2 baselines + 4 cells) x 2 suites + 2 reward models x 2
+    assert "—" not in printed  # no missing cell
+    out = tmp_path / "out" / "tiny"
+    for name in ("report.md", "report.html", "tables/main.tex", "tables/main.standalone.tex", "results.csv"):
+        assert (out / name).stat().st_size > 100, name
+    scores = [row for row in rows(out / "results.csv") if row["metric"] == "score"]
+    policies = {
+        (row["role"], row["axis.dataset"], row["axis.algorithm"]) for row in scores if row["suite"] == "short-gold"
+    }
+    assert policies == {
+        ("baseline", "", ""),
+        *(("cell", dataset, method) for dataset in ("pocket-hh", "pocket-ultrafeedback") for method in ("dpo", "ppo")),
+    }
+    assert all(row["value"] and int(float(row["n"])) in (8, 28, 56, 2100) for row in scores)
+
+    assert to_run(ablate, "tiny.yaml", "dpo.beta=0.5") == {"train (dpo)": 2, "generate": 2, "evaluate": 4}
+    # A seed more: a reward model, a DPO and a PPO for each dataset, and what measures them.
+    more = to_run(ablate, "tiny.yaml", f"grid={grid([0, 1])}")
+    assert more == {
+        "reward_model": 2, "train (dpo)": 2, "train (ppo)": 2, "generate": 4, "score": 4, "select": 2, "evaluate": 12,
+    }  # fmt: skip
+    # Another reward model: neither DPO nor any reference pass runs again.
+    assert "train (dpo)" not in to_run(ablate, "tiny.yaml", "reward_model.learning_rate=5e-4")
+
+
+def grid(seeds: Sequence[int]) -> str:
+    return f"[{{dataset: [pocket-hh, pocket-ultrafeedback], algorithm: [dpo, ppo], seed: {list(seeds)}}}]"
+
+
+@pytest.mark.data
+def test_real_preference_rows_go_to_a_table_over_real_test_sets_and_every_row_is_accounted_for(
+    ablate: Ablate, tmp_path: Path
+) -> None:
+    (tmp_path / "evals" / "real_tiny.yaml").write_text(real_suites())
+    printed = ablate("run", "real_small", *REAL)
+    assert "failed" not in printed
+    report = ablate("report", "real-tiny")
+    assert "All 32 evaluations are done." in report  # (2 baselines + 4 cells) x 5 suites + 2 reward models
+    assert "—" not in report
+    accounts = [
+        json.loads(path.read_text()) for path in (tmp_path / "store" / "stages").glob("dataset-*/output/report.json")
+    ]
+    assert len(accounts) >= 3
+    for account in accounts:
+        assert account_is_whole(account), account
+
+
+def account_is_whole(account: dict[str, Any]) -> bool:
+    """Rows read are rows kept plus rows dropped for a reason, those of the other part of a split among them."""
+    return bool(account["in"] == account["kept"] + sum(account["dropped"].values()) and account["kept"] > 0)
+
+
+def real_suites() -> str:
+    """Return the shipped small suites cut to a few examples and tokens, under names of their own."""
+    shipped = yaml.safe_load((Path(__file__).parents[1] / "evals" / "real-small.yaml").read_text())
+    cut = {}
+    for name, suite in shipped["suites"].items():
+        suite["limit"] = 1 if name.startswith("mmlu") else 4  # of each subject, or of all
+        if "decoding" in suite:
+            suite["decoding"]["max_new_tokens"] = 16
+        cut[name.replace("-small", "-tiny")] = suite
+    return yaml.safe_dump({"common": shipped["common"], "suites": cut})
