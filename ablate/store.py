@@ -13,6 +13,7 @@ cache/                              anything here can be deleted and is rebuilt
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,11 @@ class StageFolder:
     def id(self) -> str:
         """The stage's identity."""
         return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """What sort of work it is: ids are ``<kind>-<digest>``."""
+        return self.folder.name.rpartition("-")[0]
 
     @property
     def stage_json(self) -> Path:
@@ -253,13 +259,14 @@ class Store:
             return []
         return sorted(entry.name for entry in self.experiments.iterdir() if (entry / "plan.json").exists())
 
-    def done_stages(self) -> Iterator[StageFolder]:
-        """Yield the stages whose results are published."""
-        if self.stages.is_dir():
-            for entry in sorted(self.stages.iterdir()):
-                folder = StageFolder(entry)
-                if folder.is_done():
-                    yield folder
+    def done_stages(self, most: int) -> Iterator[StageFolder]:
+        """Yield stages whose results are published, at most so many of each kind: by id, thus in no order of time."""
+        counts: Counter[str] = Counter()
+        for entry in sorted(self.stages.iterdir()) if self.stages.is_dir() else ():
+            folder = StageFolder(entry)
+            if counts[folder.kind] < most and folder.is_done():
+                counts[folder.kind] += 1
+                yield folder
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.store import Store
 
+SAMPLED = 500
+"""Done stages of each kind whose times are looked at: a large store answers as fast as a small one."""
+
 
 @dataclass(frozen=True)
 class KindCount:
@@ -117,13 +120,9 @@ def _why(stage: Stage, done: set[str], store: Store) -> str:
 def _known_seconds(store: Store) -> dict[str, float]:
     """Return the median seconds of the stages done so far, by timing key."""
     seconds: dict[str, list[float]] = {}
-    for folder in _sample(store.done_stages()):
+    for folder in store.done_stages(SAMPLED):
         record, facts = folder.read_done(), folder.read_stage()
         if record is not None:
             name = f"train ({facts['config']['algorithm']})" if facts["kind"] == "train" else facts["kind"]
             seconds.setdefault(name, []).append(record["seconds"])
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def _sample(folders: Iterable[Any], most: int = 2000) -> list[Any]:
-    return [folder for _, folder in zip(range(most), folders, strict=False)]
