@@ -1,11 +1,12 @@
-"""What the work of a stage sees: its config, its inputs, and the folders it may write to."""
+"""What the work of a stage sees (config, inputs, the folders it may write to), and files that appear whole."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,55 @@ class StageContext:
     resources: Resources = field(default_factory=Resources)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON so that the file is either absent, old or complete: temporary file, fsync, replace."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; the file written there replaces ``path`` when the block ends, and is gone when it fails.
+
+    ``path`` is either absent, old or complete: its new bytes reach the disk before it is renamed into place.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, sort_keys=True, allow_nan=False)
-        handle.write("\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk names no file, a refusal names the temporary one
+            error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file as a whole, see :func:`replacing`; returns its path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON as a whole, see :func:`replacing`; NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder and all below it are on the disk, so that a marker never outlives what it vouches for."""
+    for path in folder.rglob("*"):
+        if path.is_file() or path.is_dir():
+            sync(path)
+    sync(folder)

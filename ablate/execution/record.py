@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ablate.context import read_json, write_json
+from ablate.context import read_json, write_json, write_text
 from ablate.errors import SpecError, StoreError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.fingerprint import digest
@@ -30,7 +30,7 @@ def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
     folder.folder.mkdir(parents=True, exist_ok=True)
     experiment = plan.loaded.experiment.model_dump(mode="json", by_alias=True)
     header = f"# resolved from {plan.loaded.file}\n" + "".join(f"# override {item}\n" for item in plan.loaded.overrides)
-    _replace(folder.spec, header + yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True))
+    write_text(folder.spec, header + yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True))
     # A rerun plans again from the file as it was written, not from the resolved copy.
     write_json(folder.source_json, {"file": str(plan.loaded.file.absolute()), "overrides": list(plan.loaded.overrides)})
     write_json(
@@ -100,9 +100,3 @@ def _file_name(label: str) -> str:
         return name
     ending = f"… {digest(label)}"
     return name.encode()[: LONGEST_NAME - len(ending.encode())].decode(errors="ignore") + ending
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from ablate.context import Resources, read_json, write_json
+from ablate.context import Resources, read_json, sync_tree, write_json
 from ablate.errors import LeaseLost
 from ablate.execution import compute, lease
 from ablate.execution.environment import code_digest, describe_environment
@@ -127,7 +127,7 @@ class _Supervisor:
         }
         # The record travels inside the output, so that whoever finds an output without a marker can write the marker.
         write_json(self.attempt.output / "record.json", done)
-        _sync_tree(self.attempt.output)
+        sync_tree(self.attempt.output)
         lease.require_lease(self.stage, self.attempt)
         os.rename(self.attempt.output, self.stage.output)
         self._mark(done)
@@ -169,14 +169,3 @@ class _Supervisor:
         shutil.rmtree(self.attempt.output, ignore_errors=True)  # nothing is left of it once published
         lease.end(self.attempt, status)
         return Outcome(self.stage.id, status, message, time.time() - started)
-
-
-def _sync_tree(folder: Path) -> None:
-    """Flush what the computing process wrote, so that a marker never outlives the data it vouches for."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
+from ablate.context import replacing, write_text
 from ablate.errors import UnknownNameError, UsageError
 from ablate.results.long import collect
 from ablate.store import Store
@@ -22,14 +22,13 @@ def export(store: Store, experiment: str, form: str, to: Path | None) -> str | N
     if form == "parquet":
         if to is None:
             raise UsageError("parquet is no text", hint="name a file: --out results.parquet")
-        temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-        table.to_parquet(temporary, index=False)
-        os.replace(temporary, to)
+        with replacing(to) as temporary:
+            table.to_parquet(temporary, index=False)
         return None
     text = _as_csv(table) if form == "csv" else _as_json(table)
     if to is None:
         return text
-    to.write_text(text, encoding="utf-8")
+    write_text(to, text)
     return None
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ablate.context import replacing
 from ablate.errors import UsageError, suggestion
 from ablate.results.layout import FigureLayout
 from ablate.results.tables import Row, Table
@@ -37,9 +38,14 @@ def draw(layout: FigureLayout, table: Table, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{layout.name}.pdf", folder / f"{layout.name}.png"]
         # No creation date: drawing the same numbers again gives the same bytes.
-        figure.savefig(files[0], bbox_inches="tight", metadata={"CreationDate": None})
-        figure.savefig(files[1], bbox_inches="tight", dpi=200)
+        _save(figure, files[0], metadata={"CreationDate": None})
+        _save(figure, files[1], dpi=200)
     return files
+
+
+def _save(figure: Figure, file: Path, **options: Any) -> None:
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format=file.suffix[1:], bbox_inches="tight", **options)
 
 
 def _default_column(table: Table) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ablate.context import write_text
 from ablate.errors import SpecError
 from ablate.results.build import build_table
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
@@ -66,10 +66,10 @@ def render_report(store: Store, experiment_name: str, layout: Layout | Path | No
         [(caption, image.read_bytes()) for caption, image in images],
         report.remarks,
     )
-    files.append(_write(out / "report.html", html))
+    files.append(write_text(out / "report.html", html))
     linked = [(caption, f"figures/{image.name}") for caption, image in images]
-    files.append(_write(out / "report.md", _markdown(report, linked)))
-    files.append(_write(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
+    files.append(write_text(out / "report.md", _markdown(report, linked)))
+    files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
 
 
@@ -146,9 +146,9 @@ def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path
 def _write_table(table: Table, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     return [
-        _write(folder / f"{table.name}.tex", fragment(table)),
-        _write(folder / f"{table.name}.standalone.tex", standalone(table)),
-        _write(folder / f"{table.name}.csv", to_csv(table)),
+        write_text(folder / f"{table.name}.tex", fragment(table)),
+        write_text(folder / f"{table.name}.standalone.tex", standalone(table)),
+        write_text(folder / f"{table.name}.csv", to_csv(table)),
     ]
 
 
@@ -160,11 +160,3 @@ def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
     parts += [f"![{escape_markdown(caption)}]({path})\n" for caption, path in figures]
     parts += [f"{escape_markdown(remark)}\n" for remark in report.remarks]
     return "\n".join(parts)
-
-
-def _write(path: Path, text: str) -> Path:
-    """Replace a file in one step, so that an open page never shows half a report."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ablate.context import write_json
+from ablate.context import sync, sync_tree, write_json
 from ablate.errors import StageError
 
 MARKER = "complete.json"
@@ -27,11 +27,11 @@ def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, k
             shutil.rmtree(leftover)
     temporary.mkdir(parents=True)
     write(temporary)
-    _sync_tree(temporary)
+    sync_tree(temporary)
     os.replace(temporary, final)
-    _sync(folder)
+    sync(folder)
     write_json(final / MARKER, {"step": step})
-    _sync(final)
+    sync(final)
     for old in complete_checkpoints(folder)[keep:]:
         (old / MARKER).unlink()  # first, so that a half-removed folder never counts
         shutil.rmtree(old)
@@ -59,17 +59,3 @@ def checkpoint_step(checkpoint: Path) -> int:
     if not step.isdecimal():
         raise StageError(f"{checkpoint} is not named {PREFIX}<step>; remove this folder")
     return int(step)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
