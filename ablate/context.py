@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ablate.errors import StageError
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,18 @@ class StageContext:
     locations: Mapping[str, str] = field(default_factory=dict)
     previous_work: tuple[Path, ...] = ()
     resources: Resources = field(default_factory=Resources)
+
+
+def import_function(entry: str, what: str) -> Callable[..., Any]:
+    """Return the function named ``module:function``; raises StageError, which says ``what`` it should have been."""
+    module, _, name = entry.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StageError(f"can't import {what}, {entry}: {error}") from error
+    if not callable(function):
+        raise StageError(f"{what}, {entry}, is not a function")
+    return function  # type: ignore[no-any-return]
 
 
 @contextmanager

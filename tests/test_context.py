@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""What all stages rest on: files that appear whole or not at all, and work found by its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate.context import replacing, sync_tree, write_json, write_text
+from ablate.context import import_function, replacing, sync_tree, write_json, write_text
+from ablate.errors import StageError
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -57,3 +58,23 @@ def test_a_tree_is_synced_around_what_has_no_bytes(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     sync_tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("no_such_module:grade", "can't import the grader, no_such_module:grade: No module named"),
+        ("json:no_such_name", "can't import the grader, json:no_such_name: module 'json' has no attribute"),
+        ("json", "can't import the grader, json: "),
+        (":grade", "can't import the grader, :grade: "),
+        ("json:__name__", "the grader, json:__name__, is not a function"),
+    ],
+)
+def test_work_that_cannot_be_found_says_what_it_should_have_been(entry: str, message: str) -> None:
+    with pytest.raises(StageError) as error:
+        import_function(entry, "the grader")
+    assert error.value.message.startswith(message)
+
+
+def test_work_is_found_by_module_and_function() -> None:
+    assert import_function("json:dumps", "the grader") is json.dumps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablate.catalogs.suites import resolve_entry
-from ablate.context import StageContext, read_json, write_json
+from ablate.context import StageContext, import_function, read_json, write_json
 from ablate.errors import StageError
 from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric
 from ablate.evaluation.items import PROTOCOL, artifact_folder
@@ -35,8 +34,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """Write ``metrics.json`` and ``examples.parquet``."""
     config = context.config
     evidence = open_evidence(context)
-    module, function = resolve_entry("grader", config["grader"]).split(":")
-    grades: Grades = getattr(importlib.import_module(module), function)(evidence, config["options"])
+    grade = import_function(resolve_entry("grader", config["grader"]), "the grader of this suite")
+    grades: Grades = grade(evidence, config["options"])
     primary = primary_metric(grades.metrics, config["primary"])
     health = {**grades.health, "n": primary.n, "examples": len({row.example for row in grades.examples})}
     if primary.value is None:

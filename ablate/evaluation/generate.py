@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from ablate.catalogs.suites import resolve_entry
-from ablate.context import StageContext, write_json
+from ablate.context import StageContext, import_function, write_json
 from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
@@ -59,8 +58,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 def build_items(source: Source, config: Mapping[str, Any]) -> list[Item]:
     """The suite's items: all that its prompts function makes of the data, or the configured draw of them."""
-    module, function = resolve_entry("prompts", config["prompts"]["name"]).split(":")
-    build = getattr(importlib.import_module(module), function)
+    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
     items = subset(build(source, config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0))
     if not items:
         raise StageError("this suite has no items")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ablate.context import EventLog, Resources, StageContext, write_json
-from ablate.errors import AblateError, StageError
+from ablate.context import EventLog, Resources, StageContext, import_function, write_json
+from ablate.errors import AblateError
 from ablate.store import AttemptFolder, StageFolder, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -51,7 +48,7 @@ def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources
             previous_work=tuple(earlier.work for earlier in reversed(stage.attempts()[:-1]) if earlier.work.is_dir()),
             resources=resources,
         )
-        summary = _load(facts["entry"])(context)
+        summary = import_function(facts["entry"], "the work of this stage")(context)
         write_json(attempt.folder / "summary.json", summary or {})
     except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
         shutil.rmtree(attempt.output, ignore_errors=True)  # a full disk has room again for the reason
@@ -60,17 +57,6 @@ def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources
         traceback.print_exc()
         return 1
     return 0
-
-
-def _load(entry: str) -> Callable[[StageContext], dict[str, Any] | None]:
-    module, _, name = entry.partition(":")
-    try:
-        work = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise StageError(f"can't import the work of this stage, {entry}: {error}") from error
-    if not callable(work):
-        raise StageError(f"{entry} is not a function")
-    return work  # type: ignore[no-any-return]
 
 
 def _die_with(parent: int) -> None:

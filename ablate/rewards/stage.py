@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ablate.catalogs.suites import resolve_entry
-from ablate.context import StageContext, write_json
+from ablate.context import StageContext, import_function, write_json
 from ablate.errors import StageError
 from ablate.models.loading import load_reward_model, load_tokenizer
 from ablate.rewards.closed_form import closed_form
@@ -73,8 +72,7 @@ def score_responses(reward: Reward, responses: Path) -> list[Row]:
 def build_pairs(context: StageContext) -> list[Pair]:
     """The pairs of the suite: all that its prompts function makes of the data, or the configured draw of them."""
     config = context.config
-    module, function = resolve_entry("prompts", config["prompts"]["name"]).split(":")
-    build = getattr(importlib.import_module(module), function)
+    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
     pairs = pair_subset(
         build(open_source(context), config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0)
     )
