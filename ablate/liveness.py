@@ -1,4 +1,4 @@
-"""Whether the owner of an attempt is still at work: one answer for leases, status and reports."""
+"""How a stage stands, and whether the owner of an attempt is still at work: one answer for all who ask."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ablate.context import read_json
-from ablate.store import AttemptFolder
+from ablate.store import AttemptFolder, StageFolder
 
 STALE_SECONDS = 120.0
 """An owner on another host whose heartbeat is older than this counts as dead."""
@@ -47,6 +48,36 @@ def is_running(attempt: AttemptFolder) -> bool:
     except FileNotFoundError:
         return False
     return owner.is_alive(attempt.heartbeat)
+
+
+Status = Literal["done", "running", "failed", "interrupted", "waiting"]
+
+
+@dataclass(frozen=True)
+class StageState:
+    """How a stage stands; ``attempt`` is the number of the newest one that is not done, ``reason`` why it failed."""
+
+    status: Status
+    attempt: int = 0
+    reason: str = ""
+
+
+def stage_state(stage: StageFolder) -> StageState:
+    """Tell how a stage stands: waiting until it is tried, interrupted when an attempt ended without a reason."""
+    if stage.is_done():
+        return StageState("done")
+    attempts = stage.attempts()
+    if not attempts:
+        return StageState("waiting")
+    newest = attempts[-1]
+    if is_running(newest):
+        return StageState("running", newest.number)
+    failure = newest.read_failure()
+    if stage.is_done():  # published between the first look and this one
+        return StageState("done")
+    if failure is None:
+        return StageState("interrupted", newest.number)
+    return StageState("failed", newest.number, str(failure.get("message") or failure.get("type") or "no message"))
 
 
 def _age(path: Path) -> float:

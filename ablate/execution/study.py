@@ -18,7 +18,7 @@ from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import find_report, record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import load_experiment
-from ablate.liveness import is_running
+from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import search_folders
@@ -84,7 +84,7 @@ class StageStatus:
     id: str
     kind: str
     label: str
-    status: str
+    status: Status
     note: str = ""
 
 
@@ -98,17 +98,12 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
     ]
 
 
-def _status(stage: StageFolder) -> tuple[str, str]:
-    record = stage.read_done()
-    if record is not None:
-        return "done", f"{record['seconds']:.1f} s"
-    attempts = stage.attempts()
-    if not attempts:
-        return "waiting", ""
-    if is_running(attempts[-1]):
-        return "running", f"attempt {attempts[-1].number}"
-    failure = attempts[-1].read_failure()
-    return ("failed", str(failure["message"])) if failure else ("interrupted", f"attempt {attempts[-1].number}")
+def _status(stage: StageFolder) -> tuple[Status, str]:
+    state = stage_state(stage)
+    if state.status == "done":
+        record = stage.read_done() or {}
+        return state.status, f"{record['seconds']:.1f} s" if "seconds" in record else ""
+    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else "")
 
 
 def derived_values(plan: Plan) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.context import read_json
-from ablate.liveness import is_running
+from ablate.liveness import stage_state
 from ablate.results.layout import baseline_name
 from ablate.store import StageFolder, Store
 
@@ -192,19 +192,11 @@ def _cause(store: Store, stage: str, causes: dict[str, str]) -> str:
 
 
 def _own_state(folder: StageFolder) -> str:
-    if folder.is_done():
-        return "done"
-    attempts = folder.attempts()
-    if not attempts:
-        return "not run"
-    last = attempts[-1]
-    if is_running(last):
-        return "running"
-    failure = last.read_failure()
-    if failure is not None:
-        lines = str(failure.get("message") or failure.get("type") or "no message").strip().splitlines()
-        return f"failed: {folder.id.rsplit('-', 1)[0]}: {lines[0]}"
-    return "interrupted"
+    state = stage_state(folder)
+    if state.status == "failed":
+        first_line = state.reason.strip().partition("\n")[0]
+        return f"failed: {folder.kind}: {first_line}"
+    return "not run" if state.status == "waiting" else state.status
 
 
 _FIXED = ("experiment", "subject", "role", "label")
