@@ -221,11 +221,10 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        # A missing permission, a full disk, a file where a folder should be: the user's to mend.
-        err.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False, highlight=False)
+    except OSError as error:  # a missing permission, a full disk, a file where a folder should be: the user's to mend
+        what = error.filename or " ".join(["ablate", *sys.argv[1:2]])  # an output that is full has no name
+        text = f"error: {what}: {error.strerror or error}"
+        err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -231,6 +231,25 @@ def test_a_store_that_cannot_be_is_an_error_not_a_traceback(ablate: Ablate, tmp_
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize("words", [("schema",), ("plan", "small.yaml"), ("status",)])
+def test_an_output_that_takes_nothing_is_an_error_not_a_traceback(
+    ablate: Ablate, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            command(*words, light=False),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert answer.returncode == 1
+    assert answer.stderr == f"error: ablate {words[0]}: No space left on device\n"
+
+
 def test_schema_is_json(ablate: Ablate) -> None:
     assert json.loads(ablate("schema").stdout)["title"] == "ablate experiment"
 
