@@ -1,4 +1,4 @@
-"""Settings every test runs under: no network, one torch thread, real data and SLURM only where they exist."""
+"""Settings every test runs under: no network, one torch thread, what a clone lacks (data, SLURM) only where it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -53,7 +54,30 @@ def missing_slurm() -> str | None:
     return None if answer.returncode == 0 else f"sinfo fails: {answer.stderr.strip()[-200:]}"
 
 
-PROBES: dict[str, Callable[[], str | None]] = {"data": missing_data, "slurm": missing_slurm}
+def missing_tmpfs() -> str | None:
+    """Return why tests marked ``tmpfs`` cannot run, or None."""
+    if shutil.which("mount") is None:
+        return "no mount command on PATH"
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        if answer.returncode:
+            return f"mounting a tmpfs fails, which needs root and the right to mount: {answer.stderr.strip()[-200:]}"
+        subprocess.run(["umount", folder], timeout=20, check=True)
+    return None
+
+
+def missing_latex() -> str | None:
+    """Return why tests marked ``latex`` cannot run, or None."""
+    return None if shutil.which("pdflatex") else "no pdflatex on PATH"
+
+
+PROBES: dict[str, Callable[[], str | None]] = {
+    "data": missing_data,
+    "slurm": missing_slurm,
+    "tmpfs": missing_tmpfs,
+    "latex": missing_latex,
+}
 
 
 def pytest_configure() -> None:

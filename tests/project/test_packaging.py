@@ -142,7 +142,6 @@ def test_the_installed_wheel_finds_its_folders(installed: Path, tmp_path: Path) 
     ]
 
 
-@pytest.mark.skipif(not (ROOT / "ablate" / "cli.py").exists(), reason="no command line yet")
 def test_the_installed_wheel_plans_the_shipped_study(installed: Path, tmp_path: Path) -> None:
     printed = run_installed(installed, tmp_path, "-m", "ablate.cli", "plan", "pocket_quick")
     assert "train" in printed

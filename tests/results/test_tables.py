@@ -387,9 +387,8 @@ def test_hostile_text_stays_text() -> None:
     assert escape_latex(r"50%_\x") == r"50\%\_\textbackslash{}x"
 
 
+@pytest.mark.latex
 def test_latex_compiles(study: Any, tmp_path: Path) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
     table = table_of(study.write(), groups={"axis": "dataset", "headings": {"Human & co": ["hh"]}})
     for name, text in (("main", standalone(table)), ("hostile", standalone(hostile_table()))):
         (tmp_path / f"{name}.tex").write_text(text, encoding="utf-8")
