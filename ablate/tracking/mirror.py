@@ -35,6 +35,9 @@ class Mirrored:
     updated: int
     unchanged: int
 
+    def __str__(self) -> str:
+        return f"{self.created} runs created in MLflow, {self.updated} updated, {self.unchanged} unchanged"
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -109,21 +112,13 @@ def _wanted(store: Store, entry: Mapping[str, Any]) -> _Wanted:
             tags[name] = str(done[key])
     return _Wanted(
         key=tags[KEY_TAG],
-        name=_run_name(entry),
+        name=str(entry["label"]),
         params=axes,
         tags=tags,
         metrics=dict(_scores(store, entry["evaluations"])),
         train=train,
         ended=done.get("ended"),
     )
-
-
-def _run_name(entry: Mapping[str, Any]) -> str:
-    """The label, which names a policy's varying axes; reward models share one, so their axes are added."""
-    label = str(entry["label"])
-    if entry["subject"] != "reward_model" or "=" in label:
-        return label
-    return " ".join([label, *(f"{key.rpartition('.')[2]}={value}" for key, value in entry["axes"].items())])
 
 
 def _scores(store: Store, evaluations: Mapping[str, str]) -> Iterator[tuple[str, float]]:

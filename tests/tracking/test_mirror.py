@@ -19,6 +19,9 @@ pytestmark = [
 ]
 
 
+REWARD_MODEL = "reward_model.init=pocket-small reward_model.dataset=hh seed=0"
+
+
 def write_stage(store: Store, stage: str, **files: str) -> None:
     folder = store.stage(stage)
     folder.output.mkdir(parents=True)
@@ -47,12 +50,13 @@ def store(tmp_path: Path) -> Store:
         return {"subject": name, "role": role, "label": label, "axes": axes, "stage": stage, "evaluations": done}
 
     cell = {"dataset": "hh", "algorithm": "dpo", "seed": 0, "reward_model.init": None}
+    reward_axes = {"reward_model.init": "pocket-small", "reward_model.dataset": "hh", "seed": 0}
     plan = {
         "version": 1, "name": "study", "question": "Why?", "suites": {}, "datasets": {}, "stages": {},
         "subjects": [
             subject("policy", "cell", "dataset=hh seed=0", cell, "train-1", facts="evaluate-1", math="evaluate-2"),
             subject("policy", "baseline", "sft", {"dataset": None}, "sft-1"),
-            subject("reward_model", "cell", "rm", {"seed": 0}, "reward_model-1", pairs="evaluate-3"),
+            subject("reward_model", "cell", REWARD_MODEL, reward_axes, "reward_model-1", pairs="evaluate-3"),
             subject("policy", "cell", "not run", cell, "train-2", facts="evaluate-9"),
         ],
     }  # fmt: skip
@@ -76,16 +80,17 @@ def history(store: Store, run: Any, name: str) -> list[tuple[int, float]]:
 def test_mirror_holds_what_the_store_holds_and_is_idempotent(store: Store) -> None:
     done = mirror(store, "study")
     assert (done.created, done.updated, done.unchanged) == (3, 0, 0)
+    assert str(done) == "3 runs created in MLflow, 0 updated, 0 unchanged"
     found = runs(store)
-    assert set(found) == {"dataset=hh seed=0", "sft", "rm seed=0"}
+    assert set(found) == {"dataset=hh seed=0", "sft", REWARD_MODEL}
     cell = found["dataset=hh seed=0"]
     assert cell.data.params == {"dataset": "hh", "algorithm": "dpo", "seed": "0"}
     assert cell.data.tags["ablate.stage"] == "train-1" and cell.data.tags["ablate.role"] == "cell"
     assert cell.data.metrics["facts"] == 0.25 and cell.data.metrics["facts.t one.accuracy_1"] == 0.25
     assert history(store, cell, "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
     assert (
-        found["rm seed=0"].data.metrics["pairs"] == 0.75
-        and found["rm seed=0"].data.tags["ablate.subject"] == "reward_model"
+        found[REWARD_MODEL].data.metrics["pairs"] == 0.75
+        and found[REWARD_MODEL].data.tags["ablate.subject"] == "reward_model"
     )
     assert cell.info.status == "FINISHED"
 
