@@ -11,7 +11,8 @@ import traceback
 from pathlib import Path
 
 from ablate.context import EventLog, Resources, StageContext, import_function, write_json
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StageError
+from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -28,7 +29,6 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
     try:
         _die_with(parent)
         _redirect(attempt.log)
-        _limit(resources)
         status = _compute(store, stage, attempt, resources)
     finally:
         os._exit(status)  # whatever happened, the child never returns into its parent's code
@@ -36,6 +36,7 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
 
 def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
     try:
+        _limit(resources)
         facts = stage.read_stage()
         context = StageContext(
             kind=facts["kind"],
@@ -85,8 +86,11 @@ def _limit(resources: Resources) -> None:
     for name in THREAD_VARIABLES:
         os.environ[name] = str(resources.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[gpu] if visible else str(gpu) for gpu in resources.gpus)
+    visible = visible_gpus()
+    if visible is not None and max(resources.gpus, default=-1) >= len(visible):
+        raise StageError(f"GPU {max(resources.gpus)} is asked for, and CUDA_VISIBLE_DEVICES names {len(visible)}")
+    names = (str(gpu) if visible is None else visible[gpu] for gpu in resources.gpus)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
     torch = sys.modules.get("torch")  # already there in a preloaded server: its variables were read long ago
     if torch is not None:
         torch.set_num_threads(resources.threads)

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from ablate.errors import UsageError
+
 MOST_JOBS = 8
 
 
@@ -20,17 +22,32 @@ class Machine:
 
     @classmethod
     def detect(cls, jobs: int | None = None, threads: int | None = None, gpus: int | None = None) -> Machine:
-        """Return what there is, cut to what is asked for; with GPUs the default is one worker for each."""
+        """Return what there is, cut to what is asked for; with GPUs the default is one worker for each.
+
+        Raises UsageError when more GPUs are asked for than there are.
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        found = _gpu_count() if gpus is None else gpus
-        workers = jobs or (found if found else min(cores, MOST_JOBS))
-        return cls(workers, threads or max(1, cores // workers), tuple(range(found)))
+        there = 0 if gpus == 0 else _gpu_count()
+        if gpus is not None and gpus > there:
+            raise UsageError(f"{gpus} GPUs are asked for, and this machine offers {there}")
+        used = there if gpus is None else gpus
+        workers = jobs or used or min(cores, MOST_JOBS)
+        return cls(workers, threads or max(1, cores // workers), tuple(range(used)))
+
+
+def visible_gpus() -> list[str] | None:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, as CUDA reads it (``-1`` ends the list); None: all of them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return None
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return names[: names.index("-1")] if "-1" in names else names
 
 
 def _gpu_count() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = visible_gpus()
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+        return len(visible)
     if shutil.which("nvidia-smi") is None:
         return 0
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
@@ -10,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from ablate.context import Resources, write_json
+from ablate.context import Resources, read_json, write_json
 from ablate.errors import StageError
 from ablate.execution.display import LiveDisplay, PlainDisplay
 from ablate.execution.local import LocalRun, run_local
@@ -65,25 +67,36 @@ class Study:
         self.store, self.graph = store, Graph()
         self.ids: dict[str, str] = {}
 
-    def add(self, label: str, *parents: str, work: str = "write", **config: Any) -> str:
+    def add(self, label: str, *parents: str, work: str = "write", gpu: bool = False, **config: Any) -> str:
         inputs = {f"from_{parent}": self.graph.stages[self.ids[parent]].ref() for parent in parents}
         entry = work if ":" in work else f"{WORK}:{work}"
         # Of a kind that forks from the light server: select is one.
         stage = self.graph.add("select", {"label": label, **config}, inputs, label=label, entry=entry)
+        stage = replace(stage, execution=replace(stage.execution, gpu=gpu))
+        self.graph.stages[stage.id] = stage
         self.ids[label] = stage.id
         folder = self.store.stage(stage.id)
         folder.folder.mkdir(parents=True, exist_ok=True)
         write_json(folder.stage_json, stage.as_json())
         return stage.id
 
-    def run(self, jobs: int = 2, observer: Any = None, only: list[str] | None = None) -> LocalRun:
-        wanted = [i for i in self.graph.stages if not self.store.stage(i).is_done() and (only is None or i in only)]
-        return run_local(self.store, self.graph.stages, wanted, Machine(jobs, 1, ()), observer or Recorder())
+    def run(self, jobs: int = 2, observer: Any = None, gpus: int = 0) -> LocalRun:
+        wanted = [i for i in self.graph.stages if not self.store.stage(i).is_done()]
+        machine = Machine(jobs, 1, tuple(range(gpus)))
+        return run_local(self.store, self.graph.stages, wanted, machine, observer or Recorder())
 
-    def interval(self, label: str) -> tuple[float, float]:
+    def record(self, label: str) -> dict[str, Any]:
         record = self.store.stage(self.ids[label]).read_done()
         assert record is not None
+        return record
+
+    def interval(self, label: str) -> tuple[float, float]:
+        record = self.record(label)
         return record["started"], record["ended"]
+
+    def overlap(self, one: str, other: str) -> bool:
+        (begun, ended), (other_begun, other_ended) = self.interval(one), self.interval(other)
+        return begun < other_ended and other_begun < ended
 
     def status(self, run: LocalRun) -> dict[str, str]:
         return {label: run.outcomes[i].status for label, i in self.ids.items() if i in run.outcomes}
@@ -128,6 +141,37 @@ def test_no_more_stages_at_a_time_than_jobs(study: Study) -> None:
         running += 1 if word == "started" else -1
         most = max(most, running)
     assert most == 2
+
+
+def test_a_gpu_has_one_stage_at_a_time_and_the_processor_goes_on_beside(study: Study) -> None:
+    on_gpu, on_processor = [f"g{row}" for row in range(6)], [f"p{row}" for row in range(4)]
+    for label in (*on_gpu, *on_processor):
+        study.add(label, work="look_around", seconds=0.3, gpu=label in on_gpu)
+    run = study.run(jobs=3, gpus=2)
+    assert set(study.status(run).values()) == {"done"}
+    seen = {label: read_json(study.store.stage(i).artifact("seen.json")) for label, i in study.ids.items()}
+    for label in on_gpu:
+        (gpu,) = study.record(label)["gpus"]
+        assert seen[label]["CUDA_VISIBLE_DEVICES"] == str(gpu)
+    assert {seen[label]["CUDA_VISIBLE_DEVICES"] for label in on_gpu} == {"0", "1"}
+    assert {seen[label]["CUDA_VISIBLE_DEVICES"] for label in on_processor} == {""}
+    for one, other in itertools.combinations(on_gpu, 2):
+        same = study.record(one)["gpus"] == study.record(other)["gpus"]
+        assert not (same and study.overlap(one, other)), f"{one} and {other} shared a GPU"
+    assert any(study.overlap(one, other) for one, other in itertools.product(on_processor, on_gpu))
+
+
+def test_a_gpu_comes_back_from_a_stage_that_fails(study: Study) -> None:
+    study.add("bad", work="look_around", fails=True, gpu=True)
+    study.add("good", work="look_around", gpu=True)
+    assert study.status(study.run(jobs=2, gpus=1)) == {"bad": "failed", "good": "done"}
+
+
+def test_without_a_gpu_every_stage_runs_on_the_processor(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")  # there, and not to be used: --gpus 0
+    stage_id = study.add("any", work="look_around", gpu=True)
+    assert study.run(gpus=0).count("done") == 1
+    assert read_json(study.store.stage(stage_id).artifact("seen.json"))["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_failure_stops_only_what_needs_it(study: Study) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ablate.context import StageContext
+from ablate.context import StageContext, write_json
 from ablate.errors import StageError
 
 
@@ -35,6 +36,18 @@ def fail_unless(context: StageContext) -> None:
     if not Path(context.config["path"]).exists():
         raise StageError("not yet")
     write(context)
+
+
+def look_around(context: StageContext) -> None:
+    """Write down what the process may use, after a while; fail if told to."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TOKENIZERS_PARALLELISM", "CUDA_VISIBLE_DEVICES")
+    seen: dict[str, Any] = {name: os.environ.get(name) for name in names}
+    if torch := sys.modules.get("torch"):
+        seen["torch threads"] = torch.get_num_threads()
+    time.sleep(context.config.get("seconds", 0.0))
+    if context.config.get("fails"):
+        raise StageError("out of memory")
+    write_json(context.output / "seen.json", seen)
 
 
 def slow(context: StageContext) -> None:
