@@ -213,6 +213,43 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(ablate: Ablate, tmp
     assert re.search(rf"^small: {18 - made} done$", answer.stdout, re.M), "what was done stays done"
 
 
+def test_two_runs_at_once_on_one_store_run_every_stage_once(ablate: Ablate, tmp_path: Path) -> None:
+    ended = run_at_once(tmp_path, *(("run", "small.yaml", "--jobs", "2"),) * 2)
+    store = Store(tmp_path / "store")
+    assert [(code, err) for code, _, err in ended] == [(0, "")] * 2
+    stages = store.experiment("small").read_plan()["stages"]
+    assert all(len(store.stage(stage).attempts()) == 1 for stage in stages)
+    assert all(store.stage(stage).is_done() for stage in stages)
+    assert all(f"small: {len(stages)} done\n" in out for _, out, _ in ended), "what the other made counts as done"
+    cells = [entry.resolve() for entry in store.experiment("small").cells.iterdir()]
+    assert len(cells) == 2
+    assert set(cells) <= {store.stage(stage).folder for stage in stages}
+    assert list(store.root.rglob(".*")) == [], "no temporary file, no claim that was lost"
+
+
+def run_at_once(folder: Path, *commands: tuple[str, ...]) -> list[tuple[int, str, str]]:
+    """Let light command lines go at the same moment, after their imports; exit code, output and errors of each."""
+    gate = folder / "gate"
+    processes = [
+        subprocess.Popen(
+            command(*words, light=True),
+            cwd=folder,
+            env={**environment(folder), "LIGHT_CLI_GATE": str(gate)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for words in commands
+    ]
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("gate-*"))) < len(commands):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    gate.touch()
+    outputs = [process.communicate(timeout=120) for process in processes]
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
 @pytest.mark.parametrize("words", [("plan", "small.yaml"), ("run", "small.yaml"), ("status",), ("retry", "small")])
 def test_a_store_of_a_newer_version_is_refused(here: Here, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "store").mkdir()

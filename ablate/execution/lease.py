@@ -22,9 +22,11 @@ HEARTBEAT_SECONDS = 5.0
 
 
 def claim(stage: StageFolder) -> AttemptFolder | None:
-    """Start a new attempt and own it; None when another process is at work on this stage."""
+    """Start a new attempt and own it; None when another process is at work on this stage, or has just done it."""
     attempts = stage.attempts()
     if attempts and is_running(attempts[-1]):
+        return None
+    if stage.is_done():  # looked at after the owner: it publishes before it ends
         return None
     attempt = stage.attempt(attempts[-1].number + 1 if attempts else 1)
     stage.attempts_folder.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def run_stage(folder: Path, resources: Resources) -> Outcome:
         return Outcome(stage.id, "blocked", f"waits for {', '.join(sorted(set(missing)))}")
     attempt = lease.claim(stage)
     if attempt is None:
-        return Outcome(stage.id, "busy")
+        return Outcome(stage.id, "done" if stage.is_done() else "busy")
     outcome = _Supervisor(store, stage, attempt, resources).run()
     if outcome.status == "failed" and stage.is_done():
         return Outcome(stage.id, "done", "published by another attempt", outcome.seconds)
@@ -61,8 +61,6 @@ class _Supervisor:
     def run(self) -> Outcome:
         started = time.time()
         try:
-            if self.stage.is_done():  # another process published between the look and the claim
-                return self._ended("done", "", started)
             if self._recover():
                 return self._ended("done", "finished an interrupted publication", started)
             self.attempt.output.mkdir()

@@ -19,7 +19,7 @@ from ablate.execution.runner import run_stage
 from ablate.liveness import STALE_SECONDS
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
-from ablate.store import StageFolder, Store
+from ablate.store import AttemptFolder, StageFolder, Store
 
 AddStage = Callable[[Stage], StageFolder]
 
@@ -166,6 +166,22 @@ def test_a_stalled_owner_that_was_overtaken_reports_the_published_result(add_sta
     record = folder.read_done()
     assert record is not None
     assert record["attempt"] == 2
+
+
+def test_a_stage_published_between_the_look_and_the_claim_is_not_tried_again(
+    add_stage: AddStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add_stage(_stage(write_two_files))
+    claim = lease.claim
+
+    def claim_late(stage: StageFolder) -> AttemptFolder | None:
+        monkeypatch.setattr(lease, "claim", claim)
+        assert run_stage(stage.folder, Resources()).status == "done"
+        return claim(stage)
+
+    monkeypatch.setattr(lease, "claim", claim_late)
+    assert run_stage(folder.folder, Resources()).status == "done"
+    assert len(folder.attempts()) == 1
 
 
 def test_two_workers_at_once_run_a_stage_once(add_stage: AddStage, worker: Any) -> None:

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import time
+from pathlib import Path
 
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
 from ablate.plan.kinds import KINDS, Kind
+
+
+def wait_at_gate() -> None:
+    """With LIGHT_CLI_GATE: say that this process is ready, and go on when the gate is there."""
+    if gate := os.environ.get("LIGHT_CLI_GATE"):
+        Path(f"{gate}-{os.getpid()}").touch()
+        while not Path(gate).exists():
+            time.sleep(0.0005)
+
 
 for name in KINDS:
     KINDS[name] = Kind("light_work:pretend", heavy=False)
@@ -17,4 +29,5 @@ for name, method in METHODS.items():
 if __name__ == "__main__":
     # a shell starts background jobs with SIGINT ignored, and children inherit that: tests may run in one
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    wait_at_gate()
     main()
