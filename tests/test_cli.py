@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -183,21 +185,27 @@ def test_a_failure_is_told_with_its_log_and_retry_mends_it(ablate: Ablate) -> No
     assert re.search(r"^small: 7 done$", mended.stdout, re.M)
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_continues(ablate: Ablate, tmp_path: Path) -> None:
-    (tmp_path / "hold").touch()
+def start_held(folder: Path, output: int) -> subprocess.Popen[str]:
+    """Start a run in a process group of its own, as a shell does, and return when a stage of it holds."""
+    (folder / "hold").touch()
     process = subprocess.Popen(
         command("run", "small.yaml", "--jobs", "1", light=True),
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        cwd=folder,
+        env={**environment(folder), "TERM": "xterm"},
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("running-dataset-*")):
+    while not list(folder.glob("running-dataset-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_continues(ablate: Ablate, tmp_path: Path) -> None:
+    process = start_held(tmp_path, subprocess.PIPE)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -248,6 +256,30 @@ def run_at_once(folder: Path, *commands: tuple[str, ...]) -> list[tuple[int, str
     gate.touch()
     outputs = [process.communicate(timeout=120) for process in processes]
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def test_ctrl_c_on_a_terminal_leaves_it_as_it_was(ablate: Ablate, tmp_path: Path) -> None:
+    terminal, end = pty.openpty()
+    process = start_held(tmp_path, end)
+    os.close(end)
+    os.killpg(process.pid, signal.SIGINT)
+    shown = read_all(terminal)
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in shown
+    assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l") > 0, "the cursor comes back"
+    assert shown.endswith("stopped; the same command continues, or: ablate retry small\r\n")
+    (tmp_path / "hold").unlink()
+    assert ablate("run", "small.yaml", light=True).returncode == 0
+
+
+def read_all(terminal: int) -> str:
+    """Everything that is written to a terminal until the last process that has it open ends."""
+    shown = b""
+    with suppress(OSError):  # EIO is the end of a terminal
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    os.close(terminal)
+    return shown.decode()
 
 
 @pytest.mark.parametrize("words", [("plan", "small.yaml"), ("run", "small.yaml"), ("status",), ("retry", "small")])
