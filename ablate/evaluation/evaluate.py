@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from ablate.catalogs.suites import resolve_entry
 from ablate.context import StageContext, import_function, read_json, write_json
 from ablate.errors import StageError
-from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric
+from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, pick_references
 from ablate.evaluation.items import PROTOCOL, artifact_folder
+
+Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
 
 _SCHEMA = pa.schema(
     [
@@ -34,14 +36,14 @@ def run(context: StageContext) -> dict[str, Any]:
     """Write ``metrics.json`` and ``examples.parquet``."""
     config = context.config
     evidence = open_evidence(context)
-    grade = import_function(resolve_entry("grader", config["grader"]), "the grader of this suite")
-    grades: Grades = grade(evidence, config["options"])
+    grade: Grader = import_function(resolve_entry("grader", config["grader"]), "the grader of this suite")
+    grades = grade(evidence, config["options"])
     primary = primary_metric(grades.metrics, config["primary"])
     health = {**grades.health, "n": primary.n, "examples": len({row.example for row in grades.examples})}
     if primary.value is None:
         health["reason"] = f"{config['primary']} is undefined over {primary.n} examples"
     protocol = {**evidence.protocol, "grader": config["grader"], "options": dict(config["options"]), **grades.protocol}
-    metrics = [asdict(metric) for metric in grades.metrics]
+    metrics = [asdict(metric) for metric in (*grades.metrics, *_pick_references(context, grade, primary))]
     _refuse_nan(metrics)
     report = {
         "score": primary.value,
@@ -52,6 +54,15 @@ def run(context: StageContext) -> dict[str, Any]:
     write_json(context.output / "metrics.json", report)
     write_examples(context.output / "examples.parquet", grades.examples)
     return {"score": primary.value, "n": primary.n}
+
+
+def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> list[Metric]:
+    """What picks are to be read against where the stage has all ``candidates`` they were made from, else nothing."""
+    if "candidates" not in context.inputs:
+        return []
+    folder = artifact_folder(context.inputs["candidates"])
+    candidates = grade(Evidence(folder, context.work, read_json(folder / PROTOCOL)), context.config["options"])
+    return pick_references(candidates.examples, primary)
 
 
 def open_evidence(context: StageContext) -> Evidence:

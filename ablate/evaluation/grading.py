@@ -157,6 +157,22 @@ def mean_metrics(examples: Sequence[Example], units: Mapping[str, str] | None = 
     return [mean_metric(task, metric, rows, units.get(metric, "proportion")) for (task, metric), rows in groups.items()]
 
 
+def pick_references(candidates: Sequence[Example], primary: Metric) -> list[Metric]:
+    """Return what picking one of an item's candidates can give: ``random`` (their mean) and ``oracle`` (their best).
+
+    Both are of the primary metric, over the very candidates that a reward model picked from.
+    """
+    rows = [row for row in candidates if row.metric == primary.metric and primary.task in (OVERALL, row.task)]
+    best: dict[str, Example] = {}
+    for row in rows:
+        if row.example not in best or row.value > best[row.example].value:
+            best[row.example] = row
+    return [
+        mean_metric(primary.task, "random", rows, primary.unit),
+        mean_metric(primary.task, "oracle", best.values(), primary.unit),
+    ]
+
+
 def bootstrap_stderr(
     rows: Sequence[Any], statistic: Callable[[Sequence[Any]], float | None], *, resamples: int, seed: int
 ) -> float | None:

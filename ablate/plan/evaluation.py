@@ -61,7 +61,7 @@ class EvaluationPlanner:
             {"responses": responses.ref("responses.jsonl"), "scores": scores.ref("scores.jsonl")},
             label=f"selection for {suite.name}",
         )
-        return self._evaluate(suite, {"responses": selected.ref()})
+        return self._evaluate(suite, {"responses": selected.ref(), "candidates": responses.ref()})
 
     def describe(self, suite: Suite) -> dict[str, Any]:
         """Return what tables say of a suite."""

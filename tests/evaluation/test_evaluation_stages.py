@@ -78,9 +78,21 @@ def test_best_of_n_picks_the_best_scored_sample(
     for row in read_responses(picked):
         assert scores[row.id, row.sample] == max(scores[row.id, sample] for sample in range(4))
     suite = load_suites([shipped_folder("evals")])["best-of-16"]
-    graded = run_stage("evaluate", evaluate.run, suite.grading_config(), {"responses": picked})
+    graded = run_stage("evaluate", evaluate.run, suite.grading_config(), {"responses": picked, "candidates": made})
     assert metrics(graded)["health"]["n"] == 14
     assert metrics(graded)["protocol"]["selected"] == {"rule": "best", "seed": 0}
+    alone = run_stage("all", evaluate.run, suite.grading_config(), {"responses": made})
+    rows = pq.read_table(alone / "examples.parquet").to_pylist()
+    gold: dict[str, list[float]] = {}
+    for row in rows:
+        if row["metric"] == "gold":
+            gold.setdefault(row["example"], []).append(row["value"])
+    assert {len(values) for values in gold.values()} == {4}
+    found = {row["metric"]: row for row in metrics(graded)["metrics"] if row["task"] == "overall"}
+    assert found["random"]["value"] == pytest.approx(sum(sum(values) / 4 for values in gold.values()) / 14)
+    assert found["oracle"]["value"] == pytest.approx(sum(max(values) for values in gold.values()) / 14)
+    assert found["oracle"]["unit"] == found["gold"]["unit"] == "reward"
+    assert found["oracle"]["value"] >= found["gold"]["value"]
 
 
 def test_pairs_are_scored_by_the_model_or_a_formula(run_stage: Run, reward_folder: Path) -> None:
