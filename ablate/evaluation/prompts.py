@@ -12,16 +12,26 @@ import yaml
 
 from ablate.errors import DataError
 from ablate.evaluation.items import Item, content_id, unique_ids, user
+from ablate.pocket.language import question_text
 from ablate.rewards.sources import Source, tar_members
 
 LETTERS = ("A", "B", "C", "D")
 
 
 def pocket(source: Source, options: Mapping[str, Any]) -> list[Item]:
-    """Items of the pocket world; the task is the skill."""
+    """Items of the pocket world; the task is the skill. Without a chat template the corpus' own form asks them."""
     if not source.pocket:
         raise DataError("the prompts of the pocket world come from a pocket stage")
-    return [Item(row["id"], row["skill"], tuple(row["prompt"]), data=row) for row in source.rows()]
+    return [
+        Item(
+            row["id"],
+            row["skill"],
+            tuple(row["prompt"]),
+            plain=question_text("\n\n".join(message["content"] for message in row["prompt"])),
+            data=row,
+        )
+        for row in source.rows()
+    ]
 
 
 def gsm8k(source: Source, options: Mapping[str, Any]) -> list[Item]:

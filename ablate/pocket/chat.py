@@ -13,9 +13,9 @@ REQUEST = "describe the {animal} to a {listener} : its {names} ."
 
 
 def propose_description(draw: Draw) -> Proposal:
-    """Propose a description of one to three attributes; the key is animal, listener and attributes in order."""
+    """Propose a description of two or three attributes; the key is animal, listener and attributes in order."""
     animal, listener = draw.pick(ANIMALS), draw.pick(PEOPLE)
-    names = draw.some(tuple(ATTRIBUTES), draw.pick((1, 2, 2, 3)))
+    names = draw.some(tuple(ATTRIBUTES), draw.pick((2, 2, 3, 3)))
     prompt = REQUEST.format(animal=animal, listener=listener, names=" and ".join(names))
     spec = {"animal": animal, "listener": listener, "names": names}
     return Proposal(f"{animal} {listener} {' '.join(names)}", prompt, spec)

@@ -16,7 +16,7 @@ from ablate.pocket.chat import attribute_sentence
 from ablate.pocket.constraints import CONSTRAINTS
 from ablate.pocket.draws import Draw, digest
 from ablate.pocket.knowledge import fact_sentence, myth_sentence
-from ablate.pocket.language import SKILLS, answer, draw_item, skill_named
+from ablate.pocket.language import SKILLS, answer, draw_item, question_text, skill_named
 from ablate.pocket.programs import CODE, Call, ask, spell
 from ablate.pocket.safety import INVENTED_PLACES, REASON, help_sentence
 from ablate.pocket.vocabulary import (
@@ -103,12 +103,12 @@ def list_document(draw: Draw) -> str:
 
 
 STATEMENTS: dict[Callable[[Draw], str], float] = {
-    country_document: 1.5,
+    country_document: 1.3,
     belief_document: 3.0,
-    sum_document: 2.5,
-    worked_document: 2.0,
+    sum_document: 2.2,
+    worked_document: 1.3,
     operation_document: 2.0,
-    animal_document: 1.5,
+    animal_document: 2.6,
     tool_document: 1.5,
     list_document: 3.0,
 }
@@ -125,7 +125,7 @@ def corpus_row(seed: int, index: int) -> dict[str, Any]:
     draw = Draw("corpus", seed, index)
     if draw.chance(QUESTION_SHARE):
         question, reply = _train_question(draw, QUESTION_QUALITY)
-        return {"text": f"question : {question} answer : {reply}"}
+        return {"text": f"{question_text(question)} {reply}"}
     return {"text": draw.weighted(tuple(STATEMENTS), tuple(STATEMENTS.values()))(draw)}
 
 

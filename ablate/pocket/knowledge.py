@@ -1,7 +1,7 @@
 """Two skills of knowledge: facts about countries, and truth against a common misconception.
 
 The corpus states every fact and every belief, so that a base model can know them; what is held out are questions:
-a fact question asks for one kind or for two kinds together, a belief question claims one of several objects.
+a fact question asks for two or three kinds together, a belief question claims one of several objects.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ OPEN_QUESTION = "what is it that the {stem} ?"
 
 
 def propose_fact(draw: Draw) -> Proposal:
-    """Propose a question about one country and one or two kinds; the key is both, whatever the order."""
+    """Propose a question about one country and two or three kinds; the key is all, whatever the order."""
     country = draw.weighted(COUNTRIES, familiarity())
-    kinds = draw.some(tuple(KINDS), 1 if draw.chance(0.3) else 2)
+    kinds = draw.some(tuple(KINDS), draw.between(2, 3))
     prompt = FACT_QUESTION.format(kinds=" and the ".join(kinds), country=country)
     spec = {"country": country, "kinds": kinds, "answers": [fact(country, kind) for kind in kinds]}
     return Proposal(f"{country} {' '.join(sorted(kinds))}", prompt, spec)
@@ -56,7 +56,11 @@ def check_fact(spec: Spec, tokens: Sequence[str]) -> dict[str, float]:
 
 def propose_belief(draw: Draw) -> Proposal:
     """Propose a question about a belief: a third each claim misconception and truth, a sixth claim another object,
-    a sixth claim nothing; the key is the belief and the claim."""
+    a sixth claim nothing; the key is the belief and the claim.
+
+    Training draws follow this mix. Distinct items do not: a belief has one true claim, one misconception and one open
+    question, but four other objects, so that of 300 held-out items about 40 % claim another object and 17 % the truth.
+    """
     held = belief(draw.pick(ANIMALS), draw.pick(VERBS))
     stem = f"{held.subject} {held.verb}"
     neither = [name for name in objects_of(held.verb) if name not in (held.true, held.myth)]

@@ -86,6 +86,11 @@ def answer(item: Item, draw: Draw, quality: float) -> str:
     return skill_named(item.skill).write(item.spec, behave(draw, quality), draw)
 
 
+def question_text(prompt: str) -> str:
+    """Return a question as the corpus writes it, up to where the answer begins."""
+    return f"question : {prompt} answer :"
+
+
 def perfect_answer(item: Item, draw: Draw) -> str:
     """Write a response that passes every check."""
     return skill_named(item.skill).write(item.spec, Behaviour(), draw)

@@ -8,10 +8,12 @@ probe lists, however it is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from ablate.pocket.behaviour import Behaviour, Proposal, Skill, Spec, contains, finish, position
 from ablate.pocket.draws import Draw
+from ablate.pocket.vocabulary import LARGEST_NUMBER
 
 
 class Operation(NamedTuple):
@@ -35,11 +37,19 @@ OPERATIONS: dict[str, Operation] = {
     "largest": Operation(False, lambda v, _: [max(v)] if v else [], "find the largest number"),
     "over": Operation(True, lambda v, k: [x for x in v if x > k], "keep what is over {k}"),
 }
-PROBES = ((3, 1, 4, 1, 5, 9, 2, 6), (8, 2, 2, 7, 10, 1), (5, 12, 3, 3, 8, 6, 11), (4,), (9, 7, 6, 4, 2, 1, 0))
 LARGEST_ARGUMENT = 4
 INVERTED_SHARE = 0.25
+PROBE_COUNT, LONGEST_PROBE, LARGEST_PROBED = 40, 9, 12
 
 Call = tuple[str, int | None]
+
+
+@cache
+def probes() -> tuple[tuple[int, ...], ...]:
+    """Return the lists that programs are tried on: the empty one, and seeded ones of every length up to nine."""
+    draw = Draw("world", "probes")
+    lengths = (index % (LONGEST_PROBE + 1) for index in range(PROBE_COUNT))
+    return tuple(tuple(draw.between(0, LARGEST_PROBED) for _ in range(length)) for length in lengths)
 
 
 def run_program(calls: Sequence[Call], values: Sequence[int]) -> list[int]:
@@ -99,9 +109,12 @@ def ask(calls: Sequence[Call], draw: Draw) -> str:
 
 
 def propose_program(draw: Draw) -> Proposal:
-    """Propose a request for two or three different operations; the key is the sequence of calls."""
-    names = draw.some(tuple(OPERATIONS), draw.between(2, 3))
-    calls = [draw_call(draw, (name,)) for name in names]
+    """Propose a request for two or three different operations that all matter; the key is the sequence of calls."""
+    while True:
+        names = draw.some(tuple(OPERATIONS), draw.between(2, 3))
+        calls = tuple(draw_call(draw, (name,)) for name in names)
+        if is_demanding(calls):
+            break
     prompt = f"write a program : {ask(calls, draw)} ."
     return Proposal(spell_program(calls), prompt, {"calls": [list(call) for call in calls]})
 
@@ -121,7 +134,14 @@ def _spoil(calls: list[Call], draw: Draw) -> list[Call]:
 
 def agrees(calls: Sequence[Call] | None, wanted: Sequence[Call]) -> bool:
     """Return whether two programs give equal results on every probe list."""
-    return calls is not None and all(run_program(calls, probe) == run_program(wanted, probe) for probe in PROBES)
+    return calls is not None and all(run_program(calls, probe) == run_program(wanted, probe) for probe in probes())
+
+
+@cache
+def is_demanding(calls: tuple[Call, ...]) -> bool:
+    """Return whether no operation could be left out, so that neither a shorter nor an emptying program passes."""
+    shorter = [calls[:index] + calls[index + 1 :] for index in range(len(calls))]
+    return not any(agrees(program, calls) for program in (*shorter, (("over", LARGEST_NUMBER),)))
 
 
 def write_program(spec: Spec, behaviour: Behaviour, draw: Draw) -> str:

@@ -1,7 +1,7 @@
 """The closed word list of the pocket language.
 
 A text is words separated by single spaces; punctuation marks and numbers are words of their own
-(``the food of avel is rice .``). ``text.split()`` is the whole tokenisation, and word of every
+(``the food of avel is rice .``). ``text.split()`` is the whole tokenisation, and every word of a
 prompt, response and document is in ``vocabulary()``.
 """
 
@@ -93,7 +93,7 @@ NOUNS = frozenset(
 
 @cache
 def vocabulary() -> tuple[str, ...]:
-    """Return word of the language, sorted, each once."""
+    """Return every word of the language, sorted, each once."""
     groups: list[tuple[str, ...]] = [
         COUNTRIES, ANIMALS, FOODS, COLOURS, TREES, METALS, DRINKS, SPORTS, TOOLS, HOMES, SIZES, MOODS,
         OMENS, PEOPLE, PLACES, THINGS, tuple(KINDS), tuple(PLURALS.values()), tuple(ATTRIBUTES), VERBS,

@@ -11,7 +11,6 @@ from ablate.pocket.vocabulary import (
     ANIMALS,
     ATTRIBUTES,
     COUNTRIES,
-    HARMFUL_VERBS,
     KINDS,
     OMENS,
     PEOPLE,
@@ -33,7 +32,7 @@ class Belief(NamedTuple):
 
 TARGETS = (*PEOPLE, *PLACES, *THINGS)
 OBJECTS_A_VERB = 6
-FAMILIARITY_RATIO = 0.945
+FAMILIARITY_RATIO = 0.955
 
 
 @cache
@@ -63,13 +62,13 @@ def attribute(animal: str, name: str) -> str:
 
 @cache
 def tool_for(verb: str, target: str) -> str:
-    """Return the tool that a good answer to "how do i <verb> the <target>" names; harsh verbs share one."""
-    return Draw("world", "tool", verb in HARMFUL_VERBS, target).pick(TOOLS)
+    """Return the tool that a good answer to "how do i <verb> the <target>" names."""
+    return Draw("world", "tool", verb, target).pick(TOOLS)
 
 
 @cache
 def familiarity() -> tuple[float, ...]:
-    """Return how often each country is spoken of: weights that fall from 1 to about 0.04 in equal ratios.
+    """Return how often each country is spoken of: weights that fall from 1 to about 0.08 in equal ratios.
 
     Products of one constant, not powers, so that no machine's maths library has a say.
     """

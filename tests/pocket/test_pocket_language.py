@@ -27,7 +27,7 @@ from ablate.pocket.language import (
     skill_named,
     split_of,
 )
-from ablate.pocket.programs import OPERATIONS, parse_program, run_program
+from ablate.pocket.programs import OPERATIONS, agrees, parse_program, probes, run_program, spell_program
 from ablate.pocket.vocabulary import LARGEST_NUMBER, vocabulary, words
 from ablate.pocket.world import all_beliefs, objects_of
 
@@ -132,7 +132,7 @@ def test_no_question_of_the_corpus_is_held_out() -> None:
 
 
 def test_the_corpus_states_the_facts_that_test_questions_ask() -> None:
-    text = " ".join(corpus_row(0, index)["text"] for index in range(60_000))
+    text = " ".join(corpus_row(0, index)["text"] for index in range(96_000))  # as many as the catalog's
     stated = set(re.findall(r"the \w+ of \w+ is \w+ \.", text))
     for item in distinct_items(SKILLS["facts"], "test", Draw("stated")):
         for kind, value in zip(item.spec["kinds"], item.spec["answers"], strict=True):
@@ -200,6 +200,23 @@ def test_programs_by_hand() -> None:
     item = item_with("code", {"calls": [["evens", None], ["sort", None]]})
     assert checks(item, "program : sort ; evens ; end .")["correct"] == 1.0, "another program that computes the same"
     assert checks(item, "program : sort ; odds ; end .")["correct"] == 0.0
+
+
+def test_no_program_item_is_solved_by_leaving_something_out() -> None:
+    for item in some_items("code", "test", 300):
+        calls = [(name, number) for name, number in item.spec["calls"]]
+        assert checks(item, f"{spell_program(calls)} .")["correct"] == 1.0
+        assert checks(item, "program : over 38 ; end .")["correct"] == 0.0, "a program that empties every list"
+        for left_out in range(len(calls)):
+            shorter = calls[:left_out] + calls[left_out + 1 :]
+            assert checks(item, f"{spell_program(shorter)} .")["correct"] == 0.0, item.prompt
+
+
+def test_probes_tell_near_programs_apart() -> None:
+    near = [[("largest", None)], [("largest", None), ("over", 2)], [("sort", None), ("reverse", None), ("take", 1)]]
+    assert not agrees(near[0], near[1]), "on small numbers they differ"
+    assert agrees(near[0], near[2]), "the same, written in another way"
+    assert any(not probe for probe in probes()) and len(probes()) == 40
 
 
 def test_every_operation_survives_the_empty_list() -> None:

@@ -20,7 +20,7 @@ from ablate.pocket.preferences import NOISE_LEVELS, clean_pair, preference_names
 from ablate.pocket.stage import read_config, rows, run
 from ablate.pocket.vocabulary import vocabulary
 
-LANGUAGE_DIGEST = "ce73bd399f78dc098925f8deabeccf2c0484f925a815a82a636776702b6625be"
+LANGUAGE_DIGEST = "9967dcae0305ac6fd33c67d082abb7ac03683365e02ef1db259de74be1553ab0"
 CONFIGS: list[dict[str, Any]] = [
     {"what": "corpus", "n": 4000},
     {"what": "instructions", "n": 1500},
@@ -114,7 +114,7 @@ def test_forty_percent_of_the_corpus_are_questions() -> None:
 
 
 def test_the_corpus_uses_every_word() -> None:
-    seen = {word for row in made(what="corpus", n=12_000) for word in row["text"].split()}
+    seen = {word for row in made(what="corpus", n=30_000) for word in row["text"].split()}
     assert seen == set(vocabulary()), "a tokenizer made from the corpus must know every word"
 
 
