@@ -103,12 +103,12 @@ def list_document(draw: Draw) -> str:
 
 
 STATEMENTS: dict[Callable[[Draw], str], float] = {
-    country_document: 1.3,
+    country_document: 1.1,
     belief_document: 3.0,
     sum_document: 2.2,
     worked_document: 1.3,
     operation_document: 2.0,
-    animal_document: 2.6,
+    animal_document: 1.9,
     tool_document: 1.5,
     list_document: 3.0,
 }

@@ -1,7 +1,7 @@
 """Two skills of knowledge: facts about countries, and truth against a common misconception.
 
 The corpus states every fact and every belief, so that a base model can know them; what is held out are questions:
-a fact question asks for two or three kinds together, a belief question claims one of several objects.
+a fact question asks for three or four kinds together, a belief question claims one of several objects.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ OPEN_QUESTION = "what is it that the {stem} ?"
 
 
 def propose_fact(draw: Draw) -> Proposal:
-    """Propose a question about one country and two or three kinds; the key is all, whatever the order."""
+    """Propose a question about one country and three or four kinds; the key is all, whatever the order."""
     country = draw.weighted(COUNTRIES, familiarity())
-    kinds = draw.some(tuple(KINDS), draw.between(2, 3))
+    kinds = draw.some(tuple(KINDS), draw.between(3, 4))
     prompt = FACT_QUESTION.format(kinds=" and the ".join(kinds), country=country)
     spec = {"country": country, "kinds": kinds, "answers": [fact(country, kind) for kind in kinds]}
     return Proposal(f"{country} {' '.join(sorted(kinds))}", prompt, spec)

@@ -32,7 +32,7 @@ class Belief(NamedTuple):
 
 TARGETS = (*PEOPLE, *PLACES, *THINGS)
 OBJECTS_A_VERB = 6
-FAMILIARITY_RATIO = 0.955
+FAMILIARITY_RATIO = 0.945
 
 
 @cache
@@ -68,7 +68,7 @@ def tool_for(verb: str, target: str) -> str:
 
 @cache
 def familiarity() -> tuple[float, ...]:
-    """Return how often each country is spoken of: weights that fall from 1 to about 0.08 in equal ratios.
+    """Return how often each country is spoken of: weights that fall from 1 to about 0.04 in equal ratios.
 
     Products of one constant, not powers, so that no machine's maths library has a say.
     """

@@ -20,7 +20,7 @@ from ablate.pocket.preferences import NOISE_LEVELS, clean_pair, preference_names
 from ablate.pocket.stage import read_config, rows, run
 from ablate.pocket.vocabulary import vocabulary
 
-LANGUAGE_DIGEST = "9967dcae0305ac6fd33c67d082abb7ac03683365e02ef1db259de74be1553ab0"
+LANGUAGE_DIGEST = "b7ff23df80293a780f42d47e2449e53532e68520871e3268dbff72b0338364af"
 CONFIGS: list[dict[str, Any]] = [
     {"what": "corpus", "n": 4000},
     {"what": "instructions", "n": 1500},
