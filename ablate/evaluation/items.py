@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ablate.models.chat import Messages
 from ablate.rewards.sources import read_json_lines, write_json_lines
 
-Message = Mapping[str, str]
 Finish = Literal["eos", "length", "stop", "too_long"]
 
 ITEMS = "items.jsonl"
@@ -32,7 +32,7 @@ class Item:
 
     id: str
     task: str
-    prompt: tuple[Message, ...]
+    prompt: Messages
     prefix: str = ""
     plain: str | None = None
     choices: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Likelihoods:
     greedy: tuple[bool, ...] | None = None
 
 
-def user(content: str) -> tuple[Message, ...]:
+def user(content: str) -> Messages:
     """A prompt of one user turn."""
     return ({"role": "user", "content": content},)
 

@@ -18,6 +18,7 @@ import yaml
 
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
+from ablate.models.chat import Messages
 from ablate.rewards.sources import Source, write_json_lines
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ID = "ablate_id"
 class Answerer(Protocol):
     """What the capturing model needs of a policy."""
 
-    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "") -> str:
         """The prompt as text in the model's chat template, with the start of the assistant's turn."""
 
     def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
@@ -202,7 +203,7 @@ def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelih
     return rows
 
 
-def _chat(policy: Answerer, history: Sequence[Mapping[str, str]]) -> str:
+def _chat(policy: Answerer, history: Messages) -> str:
     """A prompt in the chat template; an assistant's last message is the start of its turn."""
     if history and history[-1]["role"] == "assistant":
         return policy.render(history[:-1], history[-1]["content"])

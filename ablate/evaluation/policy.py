@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ablate.evaluation.items import Finish
+from ablate.models.chat import Messages, encode_rendered, render
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches, position_ids
 from ablate.training.rollouts import Sampled, sample
@@ -38,8 +39,9 @@ class Answer:
 class Policy:
     """A causal language model with its tokenizer.
 
-    ``chat`` renders prompts in the chat template, which then holds all special tokens; without it the tokenizer adds
-    its own. A prompt that leaves no room for a token in the context is never cut: it is answered ``too_long``.
+    ``chat`` renders prompts in the chat template, which then holds all special tokens but a BOS that the tokenizer
+    adds to every text; without it the tokenizer adds its own. A prompt that leaves no room for a token in the context
+    is never cut: it is answered ``too_long``.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, chat: bool) -> None:
@@ -50,14 +52,13 @@ class Policy:
         self.eos = eos_ids(model, tokenizer)
         self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos))
 
-    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "") -> str:
         """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return f"{text}{prefix}"
+        return render(self.tokenizer, messages, prompt=True) + prefix
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
-        return list(self.tokenizer.encode(text, add_special_tokens=not self.chat))
+        return encode_rendered(self.tokenizer, text) if self.chat else list(self.tokenizer.encode(text))
 
     def generate(
         self,

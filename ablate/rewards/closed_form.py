@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ablate.errors import UnknownNameError
+from ablate.models.chat import Messages
 from ablate.pocket.language import count_nouns
-from ablate.rewards.interface import Messages, Reward
+from ablate.rewards.interface import Reward
 
 FORMULAS: dict[str, Callable[[str], float]] = {"count_nouns": count_nouns}
 

@@ -12,6 +12,7 @@ from typing import Any
 from ablate.data.records import digest
 from ablate.data.sources import read_rows
 from ablate.errors import DataError
+from ablate.models.chat import Messages
 from ablate.rewards.sources import Source
 
 
@@ -22,7 +23,7 @@ class Pair:
     id: str
     task: str
     subset: str
-    prompt: tuple[Mapping[str, str], ...]
+    prompt: Messages
     chosen: str
     rejected: str
 
@@ -80,7 +81,7 @@ def pair_subset(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
     return [pair for place, pair in enumerate(pairs) if place in kept]
 
 
-def _text(messages: list[Mapping[str, str]]) -> str:
+def _text(messages: Messages) -> str:
     if len(messages) != 1:
         raise DataError(f"a pair's response must be one assistant turn, found {len(messages)}")
     return messages[0]["content"]

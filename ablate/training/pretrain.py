@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ablate.algorithms.pretrain import PretrainParameters
 from ablate.context import StageContext
 from ablate.errors import DataError, StageError
+from ablate.models.chat import encode_chats
 from ablate.models.loading import load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import read_rows
 from ablate.training.batches import batch_order
@@ -220,6 +221,4 @@ def _encode(
         backend: Any = tokenizer.backend_tokenizer  # ours are all fast tokenizers
         encodings = backend.encode_batch_fast(values, add_special_tokens=False)
         return [[*encoding.ids, tokenizer.eos_token_id] for encoding in encodings]
-    rendered: Any = tokenizer.apply_chat_template(values, return_dict=True, padding=False)
-    ids_by_row: list[list[int]] = rendered["input_ids"]
-    return ids_by_row
+    return encode_chats(tokenizer, values)["input_ids"]
