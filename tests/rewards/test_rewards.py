@@ -17,6 +17,8 @@ from ablate.rewards.closed_form import closed_form
 from ablate.rewards.pairs import Pair, llmbar, pair_subset
 from ablate.rewards.reward_model import RewardModel
 from ablate.rewards.sources import Source
+from ablate.training.experience import PassLimits, reward_model_score
+from ablate.training.rollouts import Episode
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("a", "a much longer question " * 4, "mid", "mid")]
 RESPONSES = ["short", "yes", "a long answer " * 6, ""]
@@ -48,6 +50,18 @@ def test_scores_equal_the_unpadded_reference_in_any_batch(model: RewardModel, mo
     assert model.score(PROMPTS[::-1], RESPONSES[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
     monkeypatch.setattr(reward_model, "BATCH_TOKENS", 1)
     assert model.score(PROMPTS, RESPONSES) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_ppo_is_rewarded_with_the_scores_of_the_score_stage(model: RewardModel, dtype: str, tolerance: float) -> None:
+    """Up to what the trunk rounds: the head itself works in float32 in both."""
+    ids = [model.tokens(p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    sampled = [Episode(str(row), tokens[:5], tokens[5:], True) for row, tokens in enumerate(ids)]
+    limits = PassLimits(torch.device("cpu"), 4096, 2**20)
+    score = reward_model_score(model.model, pad_id=0, limits=limits, dtype=dtype)
+    found = score(sampled)
+    assert found.tolist() == pytest.approx(model.score(PROMPTS, RESPONSES), abs=tolerance)
+    assert (found != found.bfloat16().float()).any()
 
 
 def test_the_template_is_applied_once_and_ends_with_the_end_of_turn(model: RewardModel) -> None:
