@@ -204,9 +204,12 @@ def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelih
 
 
 def _chat(policy: Answerer, history: Messages) -> str:
-    """A prompt in the chat template; an assistant's last message is the start of its turn."""
+    """A prompt in the chat template; an assistant's last message is the start of its turn.
+
+    A task's ``gen_prefix`` brings the line break that parts it from a plain question; a turn begins without one.
+    """
     if history and history[-1]["role"] == "assistant":
-        return policy.render(history[:-1], history[-1]["content"])
+        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"))
     return policy.render(history)
 
 

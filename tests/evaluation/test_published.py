@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ablate.evaluation import graders
 from ablate.evaluation.generate import build_items
 from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
+from ablate.evaluation.lmeval import capture
 from ablate.rewards.sources import Source
 from ablate.shipped import shipped_folder
 
@@ -54,6 +56,58 @@ def suite_items(suite: Suite, root: Path) -> list[Item]:
 def test_suites_have_the_published_numbers_of_examples(data_root: Path, name: str, count: int) -> None:
     items = suite_items(load_suites([shipped_folder("evals")])[name], data_root)
     assert len(items) == len({item.id for item in items}) == count
+
+
+class Asked:
+    """An engine that answers nothing and keeps what lm-eval asks it."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+
+    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+        assert [message["role"] for message in messages] == ["user"]
+        return f"<|user|>\n{messages[0]['content']}\n<|assistant|>\n{prefix}"
+
+    def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
+        self.requests += requests
+        return [None] * len(requests)
+
+    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int) -> list[Any]:
+        assert not prompts
+        return []
+
+
+def asked(suite: Suite, root: Path, work: Path, *, chat: bool, tasks: Any = None) -> list[tuple[str, str]]:
+    """The contexts and continuations of the suite's lm-eval tasks, or of ``tasks`` over its rows."""
+    config = suite.generation_config(dict.fromkeys(suite.files, ""), chat=chat)
+    if tasks is not None:
+        config["prompts"]["options"]["tasks"] = tasks
+    engine = Asked()
+    capture(engine, suite_items(suite, root), config, work)
+    return engine.requests
+
+
+@pytest.mark.parametrize("name", ["truthfulqa-mc", "truthfulqa-mc-small"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_truthfulqa_prompts_by_hand(data_root: Path, tmp_path: Path, name: str, chat: bool) -> None:
+    requests = asked(load_suites([shipped_folder("evals")])[name], data_root, tmp_path, chat=chat)
+    primer = "" if name.endswith("small") else "Q: What is human life expectancy in the United States?\nA: Human life"
+    head, end = ("<|user|>\n", "\n<|assistant|>\nA:") if chat else ("", "\nA:")
+    for context, continuation in requests:
+        question = context.removesuffix(end).split("Q: ")[-1]
+        assert "\n" not in question
+        assert context.startswith(head + (primer or f"Q: {question}")) and context.endswith(f"Q: {question}{end}")
+        assert continuation[0] == " " != continuation[1]
+
+
+def test_a_plain_truthfulqa_prompt_is_lm_evals_own(data_root: Path, tmp_path: Path) -> None:
+    suite = load_suites([shipped_folder("evals")])["truthfulqa-mc"]
+    own = [{"include": f"truthfulqa/truthfulqa_{task}.yaml", "overrides": {}} for task in ("mc1", "mc2")]
+    for folder in ("shipped", "own"):
+        (tmp_path / folder).mkdir()
+    shipped = asked(suite, data_root, tmp_path / "shipped", chat=False)
+    assert shipped == asked(suite, data_root, tmp_path / "own", chat=False, tasks=own)
+    assert len({context for context, _ in shipped}) == 817
 
 
 def test_mmlu_prompt_by_hand(data_root: Path) -> None:
