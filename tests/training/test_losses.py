@@ -141,6 +141,16 @@ def test_schedule_worked_by_hand():
     assert learning_rate_factor(7, steps=10, warmup_ratio=0.2, shape="constant") == 1
 
 
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_the_last_step_is_never_part_of_the_warm_up(shape):
+    def rates(steps: int, warmup_ratio: float) -> list[float]:
+        return [learning_rate_factor(s, steps=steps, warmup_ratio=warmup_ratio, shape=shape) for s in range(steps)]
+
+    assert rates(1, 0.03) == [1.0]
+    assert rates(2, 0.1) == [0.0, 1.0]
+    assert rates(3, 0.9) == [0.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_schedule_equals_that_of_transformers(shape):
     from transformers import get_scheduler
