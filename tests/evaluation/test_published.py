@@ -129,10 +129,16 @@ def test_gsm8k_prompt_has_the_eight_exemplars_in_the_studys_words(data_root: Pat
     assert (text.count("Question:"), text.count("Answer:"), text.count("So the answer is")) == (9, 8, 8)
     assert "The answer is" not in text
     original = (data_root / "gsm8k" / "prompt_original_8shot.txt").read_text(encoding="utf-8")
-    asked = [line for line in original.splitlines() if line.startswith("Question: ")]
-    assert len(asked) == 8
-    found = [line for line in text.splitlines() if line.startswith("Question: ")][:8]
-    assert sum(a.split() == b.split() for a, b in zip(asked, found, strict=True)) >= 7
+    # The file has a line for each step of an answer, the zero-shot cue before it, and a word that was hyphenated.
+    exemplars = original.strip().replace("tues- day", "tuesday").split("\n\n")
+    expected = [
+        exemplar.replace("\nLet's think step by step\n", "\nAnswer: ")
+        .replace("The answer is", "So the answer is")
+        .split()
+        for exemplar in exemplars
+    ]
+    assert len(expected) == 8
+    assert [exemplar.split() for exemplar in text.split("\n\n")[1:9]] == expected
 
 
 def test_gsm8k_grades_agree_with_the_released_flags(data_root: Path) -> None:
@@ -176,6 +182,13 @@ def test_refusal_string_match_agrees_with_the_published_labels(data_root: Path, 
 LABELS = {"1_full_compliance", "2_full_refusal"}
 
 
+def variants(text: str) -> list[str]:
+    """Zhou et al. 2023, section 2.2: the response, without its first, last, first and last line; each without ``*``."""
+    lines = text.split("\n")
+    cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return [*cut, *(one.replace("*", "") for one in cut)]
+
+
 def test_ifeval_grades_of_text_bison_equal_the_checker_called_directly(data_root: Path, tmp_path: Path) -> None:
     from ablate.evaluation import replay
     from ablate.evaluation.sentences import checker_splitter, seeded_checker
@@ -197,24 +210,27 @@ def test_ifeval_grades_of_text_bison_equal_the_checker_called_directly(data_root
 
     from lm_eval.tasks.ifeval import instructions_registry as registry
 
-    followed: list[list[bool]] = []
+    followed: dict[str, list[list[bool]]] = {"strict": [], "loose": []}
     with checker_splitter("regex"), seeded_checker():
         for row, text in zip(rows, texts, strict=True):
-            verdicts = []
+            for verdicts in followed.values():
+                verdicts.append([])
             for name, given in zip(row["instruction_id_list"], row["kwargs"], strict=True):
                 instruction = registry.INSTRUCTION_DICT[name](name)
                 instruction.build_description(**{key: value for key, value in given.items() if value})
                 if "prompt" in (instruction.get_instruction_args() or {}):
                     instruction.build_description(prompt=row["prompt"])
-                verdicts.append(bool(text.strip() and instruction.check_following(text)))
-            followed.append(verdicts)
-    strict = sum(all(verdicts) for verdicts in followed) / len(rows)
-    instructions = [verdict for verdicts in followed for verdict in verdicts]
-    # The checker draws a random letter where a prompt's is none: two prompts of 541 may differ.
-    assert found["prompt_level_strict_acc"] == pytest.approx(strict, abs=2.5 / 541)
-    assert found["inst_level_strict_acc"] == pytest.approx(sum(instructions) / len(instructions), abs=2.5 / 541)
-    loose = found["prompt_level_loose_acc"]
-    assert loose is not None
-    assert loose >= (found["prompt_level_strict_acc"] or 0)
+                passed = [bool(one.strip() and instruction.check_following(one)) for one in variants(text)]
+                followed["strict"][-1].append(passed[0])
+                followed["loose"][-1].append(any(passed))
+    for rule, verdicts in followed.items():
+        prompts_followed = sum(map(all, verdicts)) / len(rows)
+        instructions = [verdict for row in verdicts for verdict in row]
+        # The checker draws a random letter where a prompt's is none: two prompts of 541 may differ.
+        assert found[f"prompt_level_{rule}_acc"] == pytest.approx(prompts_followed, abs=2.5 / 541)
+        assert found[f"inst_level_{rule}_acc"] == pytest.approx(sum(instructions) / len(instructions), abs=2.5 / 541)
+    strict, loose = (found[f"prompt_level_{rule}_acc"] or 0.0 for rule in followed)
     assert 0.3 < strict < 0.7
+    assert loose > strict + 5 / 541, "else this would not tell one from the other"
+    assert load_suites([shipped_folder("evals")])["ifeval"].primary == "ifeval/prompt_level_loose_acc"
     assert (len(prompts), len(rows)) == (541, 499)
