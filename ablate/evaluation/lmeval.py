@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from ablate.data.json_lines import write_json_lines
+from ablate.data.suite_files import Source
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
 from ablate.models.chat import Messages
-from ablate.rewards.sources import Source, write_json_lines
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,9 +10,10 @@ from typing import Any
 
 from ablate.data.records import digest
 from ablate.data.sources import read_rows
+from ablate.data.subsets import at_most_each
+from ablate.data.suite_files import Source
 from ablate.errors import DataError
 from ablate.models.chat import Messages
-from ablate.rewards.sources import Source
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,7 @@ def pair_subset(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
     """At most ``limit`` pairs of each subset, in their old order."""
     if limit is None:
         return pairs
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, pair in enumerate(pairs):
-        places[pair.subset].append(place)
-    kept: set[int] = set()
-    for name, own in places.items():
-        kept.update(own if len(own) <= limit else random.Random(f"{seed}:{name}").sample(own, limit))
-    return [pair for place, pair in enumerate(pairs) if place in kept]
+    return at_most_each(pairs, limit, lambda pair: pair.subset, lambda name: random.Random(f"{seed}:{name}"))
 
 
 def _text(messages: Messages) -> str:

@@ -10,6 +10,8 @@ from torch import nn
 
 from ablate.catalogs.suites import resolve_entry
 from ablate.context import StageContext, import_function, write_json
+from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.models.chat import Messages
 from ablate.models.loading import load_reward_model, load_tokenizer
@@ -17,7 +19,6 @@ from ablate.rewards.closed_form import closed_form
 from ablate.rewards.interface import Reward
 from ablate.rewards.pairs import Pair, pair_subset
 from ablate.rewards.reward_model import RewardModel
-from ablate.rewards.sources import open_source, read_json_lines, write_json_lines
 from ablate.training.devices import stage_device
 
 Row = dict[str, Any]

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ablate.catalogs.suites import load_suites
+from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation import evaluate, generate, policy, select
 from ablate.evaluation.items import Response, read_items, read_responses
 from ablate.evaluation.select import select_best, selection_report
 from ablate.pocket import stage as pocket
 from ablate.rewards import stage as score
-from ablate.rewards.sources import read_json_lines
 from ablate.shipped import shipped_folder
 
 Run = Callable[..., Path]

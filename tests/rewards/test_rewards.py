@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ablate.data.sources import DataFile
+from ablate.data.suite_files import Source
 from ablate.errors import DataError, UnknownNameError
 from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import byte_tokenizer
@@ -16,7 +17,6 @@ from ablate.rewards import reward_model
 from ablate.rewards.closed_form import closed_form
 from ablate.rewards.pairs import Pair, llmbar, pair_subset
 from ablate.rewards.reward_model import RewardModel
-from ablate.rewards.sources import Source
 from ablate.training.experience import PassLimits, reward_model_score
 from ablate.training.rollouts import Episode
 
