@@ -13,6 +13,7 @@ from torch import nn
 
 from ablate.evaluation.items import Finish
 from ablate.models.chat import Messages, encode_rendered, render
+from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches, position_ids
 from ablate.training.rollouts import Sampled, sample
@@ -50,7 +51,7 @@ class Policy:
         self.chat = chat
         self.context = context_length(model)
         self.eos = eos_ids(model, tokenizer)
-        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos))
+        self.pad = pad_id(tokenizer)
 
     def render(self, messages: Messages, prefix: str = "") -> str:
         """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
@@ -190,19 +191,3 @@ def _grouped(lengths: Sequence[int]) -> dict[int, list[int]]:
     for row, length in enumerate(lengths):
         groups[length].append(row)
     return groups
-
-
-def context_length(model: nn.Module) -> int | None:
-    """Tokens that fit the model's context; None where its config does not say."""
-    config: Any = model.config
-    return next(
-        (int(value) for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))),
-        None,
-    )
-
-
-def eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a response: those of the generation config and the tokenizer's EOS."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = named if isinstance(named, list | tuple) else [named]
-    return frozenset(int(value) for value in (*listed, tokenizer.eos_token_id) if value is not None)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ablate.errors import StageError
 from ablate.models.chat import Messages, encode_rendered, render
+from ablate.models.properties import context_length
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches
 from ablate.training.score_head import sequence_scores
@@ -38,8 +39,7 @@ class RewardModel:
         self.progress = progress
         self.model = model.eval()
         self.tokenizer = tokenizer
-        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-        self.max_length = max_length if max_length is not None else context
+        self.max_length = max_length if max_length is not None else context_length(model)
 
     def tokens(self, prompt: Messages, response: str) -> list[int]:
         """Token ids from the first prompt token to the end-of-turn token of the response."""

@@ -37,6 +37,7 @@ from ablate.models.loading import (
     require_same_tokenizer,
     save_model,
 )
+from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast
 from ablate.training.experience import (
@@ -89,6 +90,11 @@ class Tokens:
     eos: frozenset[int]
     pad: int
     decode: Callable[[list[int]], str]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+        """Return those of a model and its tokenizer; text shows special tokens."""
+        return cls(eos_ids(model, tokenizer), pad_id(tokenizer), lambda ids: str(tokenizer.decode(ids)))
 
 
 class OnPolicyTrainer:
@@ -276,19 +282,9 @@ def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
     return kept, len(prompts) - len(kept)
 
 
-def special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Return the ids that end a response (the tokenizer's EOS and those of the generation config) and the pad id."""
-    config: Any = model.generation_config
-    declared = getattr(config, "eos_token_id", None)
-    others = declared if isinstance(declared, list) else [] if declared is None else [declared]
-    eos = frozenset({int(tokenizer.eos_token_id), *map(int, others)})
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Tokens(eos, int(pad), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
-
-
 def check_positions(model: PreTrainedModel, prompts: list[Prompt], max_response_length: int) -> None:
     """Raise StageError when prompt and response may need more positions than the model has."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = context_length(model)
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest + max_response_length > positions:
         raise StageError(
@@ -317,7 +313,7 @@ def run(context: StageContext) -> dict[str, Any]:
     check_positions(policy, prompts, parameters.max_response_length)
     reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
     limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
-    tokens = special_tokens(policy, tokenizers[0])
+    tokens = Tokens.of(policy, tokenizers[0])
     frozen = reward_model.to(limits.device).eval().requires_grad_(False)
     trainer = OnPolicyTrainer(
         method,

@@ -18,6 +18,7 @@ from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
 from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.properties import pad_id
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.logprobs import completion_logprobs
 from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
@@ -138,7 +139,7 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         beta=getattr(parameters, "beta", 1.0),
         tolerance=START_TOLERANCE[parameters.dtype],
     )
-    collator = PairCollator(pairs, pad_id=tokenizer.pad_token_id or 0, columns=columns)
+    collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
     save_model(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
