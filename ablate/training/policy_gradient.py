@@ -94,7 +94,11 @@ class Tokens:
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
         """Return those of a model and its tokenizer; text shows special tokens."""
-        return cls(eos_ids(model, tokenizer), pad_id(tokenizer), lambda ids: str(tokenizer.decode(ids)))
+        return cls(
+            eos_ids(model, tokenizer),
+            pad_id(tokenizer),
+            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
+        )
 
 
 class OnPolicyTrainer:

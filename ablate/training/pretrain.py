@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ from ablate.errors import DataError, StageError
 from ablate.models.chat import encode_chats
 from ablate.models.loading import load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import read_rows
+from ablate.training.adamw import adamw, load_state, save_state
 from ablate.training.batches import batch_order
 from ablate.training.checkpoints import checkpoint_step, latest_checkpoint, save_checkpoint
 from ablate.training.collate import IntArray, Ragged
@@ -36,7 +36,7 @@ BUCKET_BATCHES = 50
 """Documents of this many batches are sorted by length together."""
 LOGGING_STEPS = 20
 IGNORED = -100
-STATE = "state.safetensors"
+STATE = "model"
 
 
 def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, Any]:
@@ -80,16 +80,9 @@ class PretrainingLoop:
         self.parameters = parameters
         self.history = history
         self.step = 0
-        matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-        vectors = [weight for weight in model.parameters() if weight.dim() <= 1]  # norms: not decayed
-        self.weights = [*matrices, *vectors]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=parameters.learning_rate,
-            weight_decay=parameters.weight_decay,
-            fused=True,
-        )
+        # in AdamW's order, which is also that of the sum under the gradient norm
+        self.weights = dict(sorted(model.named_parameters(), key=lambda named: named[1].ndim < 2))
+        self.optimiser = adamw(self.weights, parameters.learning_rate, parameters.weight_decay, fused=True)
 
     def train(self, work: Path, cadence: Cadence) -> None:
         """Take the remaining steps; checkpoints go into ``work``. Raises StageError when a loss is not finite."""
@@ -121,37 +114,24 @@ class PretrainingLoop:
         rate = parameters.learning_rate * learning_rate_factor(
             self.step, steps=parameters.steps, warmup_ratio=parameters.warmup_ratio, shape=parameters.scheduler
         )
-        for group in self.optimizer.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.weights, parameters.max_grad_norm)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), parameters.max_grad_norm)
+        self.optimiser.step()
         self.history.add(float((labels_BT[:, 1:] != IGNORED).sum()), loss=value)
         self.history.add(1.0, grad_norm=norm.item())
         return rate
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimiser state and history; which step it is, the marker of the checkpoint says."""
-        tensors = {f"weight.{index}": weight.detach() for index, weight in enumerate(self.weights)}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / STATE)
+        """Write weights, optimiser state and history; which step it is, the name of the checkpoint says."""
+        save_state(folder, STATE, self.weights, self.optimiser)
         self.history.save(folder)
 
     def load(self, checkpoint: Path) -> None:
         """Go back to where ``save`` was called."""
-        tensors = load_file(checkpoint / STATE)
-        with torch.no_grad():
-            for index, weight in enumerate(self.weights):
-                weight.copy_(tensors[f"weight.{index}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, number, *rest = name.split(".")
-            if kind == "optimizer":
-                state.setdefault(int(number), {})[rest[0]] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_state(checkpoint, STATE, self.weights, self.optimiser)
         self.history.load(checkpoint)
         self.step = checkpoint_step(checkpoint)
 
