@@ -16,7 +16,6 @@ and the history, and a resumed run makes the same rollouts, losses and weights a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ from ablate.models.loading import (
     save_model,
 )
 from ablate.models.properties import context_length, eos_ids, pad_id
-from ablate.training.checkpoints import latest_checkpoint, save_checkpoint
+from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
 from ablate.training.devices import autocast
 from ablate.training.experience import (
     PassLimits,
@@ -59,7 +58,6 @@ from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
-CHECKPOINT_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
 SAMPLES_PER_STEP = 3
 
 
@@ -136,18 +134,15 @@ class OnPolicyTrainer:
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
 
-    def train(self, work: Path, previous: Iterable[Path] = (), *, checkpoint_seconds: float = 30.0) -> None:
+    def train(self, work: Path, previous: Iterable[Path] = (), *, cadence: Cadence | None = None) -> None:
         """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one."""
         if checkpoint := latest_checkpoint([work, *previous]):
             self.load(checkpoint)
-        saved, cost = time.monotonic(), 0.0
+        clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
             self.step()
-            if self.done < self.steps and time.monotonic() - saved >= max(checkpoint_seconds, cost / CHECKPOINT_SHARE):
-                start = time.monotonic()
-                save_checkpoint(work, self.done, self.save)
-                saved = time.monotonic()
-                cost = saved - start if checkpoint_seconds > 0 else 0.0
+            if clock.due(self.done, self.steps):
+                clock.save(work, self.done, self.save)
 
     def step(self) -> None:
         """Sample, score, compute advantages, update, log."""
@@ -333,7 +328,7 @@ def run(context: StageContext) -> dict[str, Any]:
         events=context.events,
     )
     torch.set_num_threads(context.resources.threads)
-    trainer.train(context.work, context.previous_work, checkpoint_seconds=context.resources.checkpoint_seconds)
+    trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
     save_model(policy, tokenizers[0], context.output / "model")
     trainer.history.write(context.output / "history.jsonl")
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]

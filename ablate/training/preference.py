@@ -19,12 +19,12 @@ from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
 from ablate.models.loading import load_policy, load_tokenizer, save_model
 from ablate.models.properties import pad_id
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.logprobs import completion_logprobs
 from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
 from ablate.training.offline import train_offline
 from ablate.training.seeding import seed_everything
-from ablate.training.trainer import Cadence
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}

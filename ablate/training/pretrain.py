@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,13 +21,12 @@ from ablate.models.loading import load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import read_rows
 from ablate.training.adamw import adamw, load_state, save_state
 from ablate.training.batches import batch_order
-from ablate.training.checkpoints import checkpoint_step, latest_checkpoint, save_checkpoint
+from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
 from ablate.training.collate import IntArray, Ragged
 from ablate.training.devices import autocast, stage_device
 from ablate.training.history import History
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed, seed_everything
-from ablate.training.trainer import Cadence
 
 CHUNK = 5000
 """Rows tokenised at a time."""
@@ -87,17 +85,15 @@ class PretrainingLoop:
     def train(self, work: Path, cadence: Cadence) -> None:
         """Take the remaining steps; checkpoints go into ``work``. Raises StageError when a loss is not finite."""
         self.model.train()
-        steps, last_saved = self.parameters.steps, time.monotonic()
+        steps, clock = self.parameters.steps, CheckpointClock(cadence)
         order = bucketed_batches(self.documents.lengths, self.parameters.batch_size, self.parameters.seed, self.step)
         for rows in islice(order, steps - self.step):
             rate = self._update(rows)
             self.step += 1
             if self.step % LOGGING_STEPS == 0 or self.step in (1, steps):
                 self.history.log(self.step, **self.history.means(), learning_rate=rate)
-            counted = cadence.steps is not None and self.step % cadence.steps == 0
-            if (counted or time.monotonic() - last_saved >= cadence.seconds) and self.step < steps:
-                save_checkpoint(work, self.step, self.save)
-                last_saved = time.monotonic()
+            if clock.due(self.step, steps):
+                clock.save(work, self.step, self.save)
 
     def _update(self, rows: IntArray) -> float:
         parameters = self.parameters

@@ -11,12 +11,12 @@ from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.context import StageContext
 from ablate.models.loading import load_reward_model, load_tokenizer, save_model
 from ablate.models.properties import pad_id
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.losses import bradley_terry
 from ablate.training.offline import train_offline
 from ablate.training.score_head import sequence_scores
 from ablate.training.seeding import derive_seed, seed_everything
-from ablate.training.trainer import Cadence
 
 
 @dataclass(frozen=True)

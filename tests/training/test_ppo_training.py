@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import EventLog, Resources, StageContext
 from ablate.errors import AblateError, DataError, StageError
-from ablate.training.checkpoints import complete_checkpoints
+from ablate.training.checkpoints import Cadence, complete_checkpoints
 from ablate.training.experience import PassLimits, Score
 from ablate.training.policy_gradient import METHODS, OnPolicyTrainer, Prompt, Tokens, planned_steps, run
 from ablate.training.rollouts import Episode
@@ -151,7 +151,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(step: int, tmp_path: Path) -
     unbroken.train(tmp_path / "unbroken")
     broken = trainer(interrupt_in_step(step), inner_epochs=2)
     with pytest.raises(Interrupted):
-        broken.train(tmp_path / "first", checkpoint_seconds=0)
+        broken.train(tmp_path / "first", cadence=Cadence(seconds=0))
     assert len(complete_checkpoints(tmp_path / "first")) == min(step - 1, 1)
     resumed = trainer(inner_epochs=2)
     resumed.train(tmp_path / "second", [tmp_path / "first"])
@@ -161,7 +161,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(step: int, tmp_path: Path) -
 def test_checkpoints_are_spaced_by_time_and_never_written_after_the_last_step(tmp_path: Path) -> None:
     trainer(steps=2).train(tmp_path / "rare")
     assert not (tmp_path / "rare").exists()
-    trainer(steps=2).train(tmp_path / "each", checkpoint_seconds=0)
+    trainer(steps=2).train(tmp_path / "each", cadence=Cadence(seconds=0))
     assert [path.name for path in complete_checkpoints(tmp_path / "each")] == ["checkpoint-1"]
 
 

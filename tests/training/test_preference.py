@@ -23,12 +23,12 @@ from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.training import logprobs
 from ablate.training.batches import batch_order
-from ablate.training.checkpoints import checkpoint_step, complete_checkpoints, latest_checkpoint
+from ablate.training.checkpoints import Cadence, checkpoint_step, complete_checkpoints, latest_checkpoint
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.history import History
 from ablate.training.offline import OfflineTrainer
 from ablate.training.preference import PreferenceObjective, preference_loss, read_reference, run, train_preference
-from ablate.training.trainer import Cadence, TrainingRun
+from ablate.training.trainer import TrainingRun
 
 PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "beta": 0.2}
 
@@ -237,7 +237,7 @@ import torch
 torch.set_num_threads(1)
 from ablate.context import EventLog, StageContext
 from ablate.training.preference import train_preference
-from ablate.training.trainer import Cadence
+from ablate.training.checkpoints import Cadence
 facts = json.loads(sys.argv[1])
 paths = {name: Path(value) for name, value in facts["paths"].items()}
 context = StageContext(
