@@ -79,11 +79,9 @@ def _with_policy(batch: dict[str, Any], chosen_B: Tensor, rejected_B: Tensor) ->
 
 def preference_loss(algorithm: str, parameters: TrainingParameters) -> Callable[[PairLogprobs], Tensor]:
     """Return the loss of ``algorithm`` with its keyword arguments taken from the parameters of the same names."""
-    smoothed = algorithm == "dpo" and getattr(parameters, "label_smoothing", 0.0) > 0
-    name = "cdpo" if smoothed else algorithm
-    if name not in PREFERENCE_LOSSES:
-        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(name, PREFERENCE_LOSSES))
-    function = PREFERENCE_LOSSES[name]
+    if algorithm not in PREFERENCE_LOSSES:
+        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, PREFERENCE_LOSSES))
+    function = PREFERENCE_LOSSES[algorithm]
     options = [option for option in inspect.signature(function).parameters if option != "pairs"]
     return partial(function, **{option: getattr(parameters, option) for option in options})
 
