@@ -78,12 +78,10 @@ def test_a_conversation_that_does_not_fit_has_no_score(model: RewardModel) -> No
 
 
 def test_closed_form_counts_nouns_and_names_the_nearest() -> None:
-    reward = closed_form("count_nouns")
-    scores = reward.score(PROMPTS[:3], ["", "zzz", "the dog"])
-    assert scores[:2] == [0.0, 0.0]
-    assert all(isinstance(score, float) for score in scores)
-    with pytest.raises(UnknownNameError, match="did you mean 'count_nouns'"):
-        closed_form("count_noun")
+    nouns = closed_form("nouns")
+    assert [nouns(text) for text in ("", "zzz", "the dog", "the dog , a dog")] == [0.0, 0.0, 1.0, 2.0]
+    with pytest.raises(UnknownNameError, match="did you mean 'nouns'"):
+        closed_form("noun")
 
 
 def test_llmbar_takes_the_labelled_output_as_chosen(tmp_path: Path) -> None:
