@@ -261,10 +261,10 @@ def planned_steps(parameters: PPOParameters, prompts: int) -> int:
     return steps
 
 
-def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
-    """Return the prompts of ``tokens.parquet`` of at most ``max_length`` tokens, and how many were longer.
+def read_prompts(path: Path) -> list[Prompt]:
+    """Return the prompts of ``tokens.parquet``, which holds none that is too long.
 
-    Raises DataError when columns are missing, a prompt is empty or none is left.
+    Raises DataError when columns are missing, a prompt is empty or there is none.
     """
     table = pq.read_table(path)
     if missing := {"id", "prompt_ids"} - set(table.column_names):
@@ -273,12 +273,11 @@ def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
         )
     columns = zip(table.column("id").to_pylist(), table.column("prompt_ids").to_pylist(), strict=True)
     prompts = [Prompt(name, ids) for name, ids in columns]
+    if not prompts:
+        raise DataError(f"{path} holds no prompt; see the report beside it for what was dropped")
     if empty := [prompt.id for prompt in prompts if not prompt.ids]:
         raise DataError(f"{path}: {len(empty)} prompts have no token, first {empty[0]}")
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= max_length]
-    if not kept:
-        raise DataError(f"{path}: none of {len(prompts)} prompts has at most {max_length} tokens (max_prompt_length)")
-    return kept, len(prompts) - len(kept)
+    return prompts
 
 
 def check_positions(model: PreTrainedModel, prompts: list[Prompt], max_response_length: int) -> None:
@@ -307,7 +306,7 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizers = [load_tokenizer(context.inputs[role], template=False) for role in roles]
     for other in tokenizers[1:]:
         require_same_tokenizer(tokenizers[0], other)
-    prompts, too_long = read_prompts(context.inputs["prompts"], parameters.max_prompt_length)
+    prompts = read_prompts(context.inputs["prompts"])
     policy = load_policy(context.inputs["policy"])
     check_positions(policy, prompts, parameters.max_response_length)
     reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
@@ -333,4 +332,4 @@ def run(context: StageContext) -> dict[str, Any]:
     trainer.history.write(context.output / "history.jsonl")
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
     (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-    return {"prompts": len(prompts), "prompts_too_long": too_long, "steps": trainer.steps, **trainer.history.last}
+    return {"prompts": len(prompts), "steps": trainer.steps, **trainer.history.last}
