@@ -117,6 +117,12 @@ class PocketGraderOptions(Closed):
     measure: Literal["correct", "gold"] = "correct"
 
 
+class ClosedFormOptions(Closed):
+    """A reward that is a formula of the response alone."""
+
+    reward: Literal["nouns"] = Field(description="nouns: words of the response that are nouns of the pocket language")
+
+
 class Gsm8kPromptOptions(Closed):
     """Few-shot chain of thought as in the study (Wei et al. 2022, table 20)."""
 
@@ -203,6 +209,7 @@ PROMPTS: dict[str, Entry] = {
 
 GRADERS: dict[str, Entry] = {
     "pocket": Entry("ablate.evaluation.graders:pocket", PocketGraderOptions),
+    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions),
     "gsm8k": Entry("ablate.evaluation.graders:gsm8k"),
     "choices": Entry("ablate.evaluation.graders:choices"),
     "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions),

@@ -11,8 +11,6 @@ from ablate.data.pairing import Pair, pairs
 from ablate.data.records import (
     Conversation,
     Dropped,
-    Message,
-    Messages,
     PreferenceRecord,
     Prompt,
     digest,
@@ -20,6 +18,7 @@ from ablate.data.records import (
     opening,
 )
 from ablate.errors import DataError
+from ablate.models.chat import Message, Messages
 
 DENOMINATOR = 2**64  # of a draw
 

@@ -10,22 +10,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias
+
+from ablate.models.chat import Message, Messages
 
 Row: TypeAlias = Mapping[str, Any]
 ROLES = ("system", "user", "assistant")
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-class Message(TypedDict):
-    """One turn of a dialogue; the content is stripped and not empty."""
-
-    role: str
-    content: str
-
-
-Messages: TypeAlias = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)

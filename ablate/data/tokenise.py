@@ -16,10 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ablate.context import StageContext, write_json
 from ablate.errors import DataError, UsageError
+from ablate.models.chat import Ids, encode_chats
 from ablate.models.loading import load_tokenizer
-
-Messages = list[dict[str, str]]
-Ids = list[int]
 
 CHUNK = 1000
 """Rows rendered, tokenised and written at a time: memory does not grow with the data."""
@@ -115,7 +113,7 @@ def encode_prompts(
     rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
 ) -> list[dict[str, Any]]:
     """Return id and prompt_ids of every row whose prompt fits; prompt_ids end with the generation prompt."""
-    prompts = _prompt_ids([row["prompt"] for row in rows], tokenizer)
+    prompts = encode_chats(tokenizer, [row["prompt"] for row in rows], prompt=True)["input_ids"]
     kept = []
     for row, prompt in zip(rows, prompts, strict=True):
         if _over(prompt, limits.max_prompt_length) or _over(prompt, limits.max_length):
@@ -135,8 +133,11 @@ def encode_pairs(
     With keep-start, prompt and completion are cut together at ``max_length``; a pair whose prompt leaves no room
     for a completion, or whose two completions are equal once cut, is dropped.
     """
-    prompts = _prompt_ids([row["prompt"] for row in rows], tokenizer)
-    sides = [_full_ids([row["prompt"] + row[side] for row in rows], tokenizer) for side in ("chosen", "rejected")]
+    prompts = encode_chats(tokenizer, [row["prompt"] for row in rows], prompt=True)["input_ids"]
+    sides = [
+        encode_chats(tokenizer, [row["prompt"] + row[side] for row in rows])["input_ids"]
+        for side in ("chosen", "rejected")
+    ]
     kept = []
     for row, prompt, *full in zip(rows, prompts, *sides, strict=True):
         completions = [_completion(ids, prompt, tokenizer, row["id"]) for ids in full]
@@ -165,7 +166,7 @@ def encode_conversations(
 
     The mask comes from the generation marks of the chat template. A row without an assistant token is dropped.
     """
-    encoded = _render([row["messages"] for row in rows], tokenizer, mask=True)
+    encoded = encode_chats(tokenizer, [row["messages"] for row in rows], mask=True)
     kept = []
     for row, ids, mask in zip(rows, encoded["input_ids"], encoded["assistant_masks"], strict=True):
         _require_marks(row, mask, tokenizer)
@@ -198,27 +199,6 @@ def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str 
         return "prompt-too-long", completions
     cut = [ids[:room] for ids in completions]
     return ("equal-when-truncated" if cut[0] == cut[1] else None), cut
-
-
-def _prompt_ids(prompts: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
-    return _render(prompts, tokenizer, prompt=True)["input_ids"]
-
-
-def _full_ids(conversations: list[Messages], tokenizer: PreTrainedTokenizerBase) -> list[Ids]:
-    return _render(conversations, tokenizer)["input_ids"]
-
-
-def _render(
-    conversations: list[Messages], tokenizer: PreTrainedTokenizerBase, *, prompt: bool = False, mask: bool = False
-) -> dict[str, list[Ids]]:
-    encoded: Any = tokenizer.apply_chat_template(
-        conversations,
-        add_generation_prompt=prompt,
-        return_assistant_tokens_mask=mask,
-        return_dict=True,
-        padding=False,
-    )
-    return {name: encoded[name] for name in ("input_ids", "assistant_masks") if name in encoded}
 
 
 def _completion(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:

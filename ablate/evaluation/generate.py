@@ -10,6 +10,7 @@ from torch import nn
 
 from ablate.catalogs.suites import resolve_entry
 from ablate.context import StageContext, import_function, write_json
+from ablate.data.suite_files import Source, open_source
 from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
@@ -26,7 +27,6 @@ from ablate.evaluation.items import (
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Policy
 from ablate.models.loading import load_policy, load_tokenizer
-from ablate.rewards.sources import Source, open_source
 from ablate.training.devices import stage_device
 from ablate.training.seeding import derive_seed
 

@@ -22,6 +22,7 @@ from ablate.evaluation.grading import (
 )
 from ablate.evaluation.items import Likelihoods
 from ablate.pocket.grading import grade as grade_pocket
+from ablate.rewards.closed_form import closed_form as find_formula
 
 
 def pocket(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -47,6 +48,17 @@ def pocket(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     if options["measure"] == "correct":
         examples = [example for example in examples if example.metric == "accuracy"]
     return Grades(examples, metrics, {**response_health(graded), "extraction_failed": unanswered})
+
+
+def closed_form(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
+    """A formula of each response (metric: its name), in its own unit; nothing is asked of the item."""
+    name = options["reward"]
+    formula = find_formula(name)
+    examples = [
+        Example(row.id, row.sample, row.task, name, formula(row.response), response=shortened(row.response))
+        for row in evidence.responses
+    ]
+    return Grades(examples, mean_metrics(examples, {name: "count"}), response_health(evidence.responses))
 
 
 _DIGIT_COMMA = re.compile(r"(\d),(\d)")

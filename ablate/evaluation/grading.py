@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ablate.data.json_lines import read_json_lines
 from ablate.errors import StageError
 from ablate.evaluation.items import (
     LIKELIHOODS,
@@ -22,7 +23,6 @@ from ablate.evaluation.items import (
     read_likelihoods,
     read_responses,
 )
-from ablate.rewards.sources import read_json_lines
 
 OVERALL = "overall"
 """Task name of the metrics over all examples of a suite."""

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.rewards.sources import read_json_lines, write_json_lines
+from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.data.subsets import at_most_each
+from ablate.models.chat import Messages
 
-Message = Mapping[str, str]
 Finish = Literal["eos", "length", "stop", "too_long"]
 
 ITEMS = "items.jsonl"
@@ -32,7 +33,7 @@ class Item:
 
     id: str
     task: str
-    prompt: tuple[Message, ...]
+    prompt: Messages
     prefix: str = ""
     plain: str | None = None
     choices: tuple[str, ...] = ()
@@ -75,7 +76,7 @@ class Likelihoods:
     greedy: tuple[bool, ...] | None = None
 
 
-def user(content: str) -> tuple[Message, ...]:
+def user(content: str) -> Messages:
     """A prompt of one user turn."""
     return ({"role": "user", "content": content},)
 
@@ -111,13 +112,10 @@ def subset(items: list[Item], limit: int | None, seed: int) -> list[Item]:
     """
     if limit is None:
         return items
-    tasks = list(dict.fromkeys(item.task for item in items))
-    kept: set[int] = set()
-    for task in tasks:
-        places = [place for place, item in enumerate(items) if item.task == task]
-        stream = random.Random(seed if len(tasks) == 1 else f"{seed}:{task}")
-        kept.update(places if len(places) <= limit else stream.sample(places, limit))
-    return [item for place, item in enumerate(items) if place in kept]
+    alone = len({item.task for item in items}) == 1
+    return at_most_each(
+        items, limit, lambda item: item.task, lambda task: random.Random(seed if alone else f"{seed}:{task}")
+    )
 
 
 def write_items(folder: Path, items: Iterable[Item]) -> None:

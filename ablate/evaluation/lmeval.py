@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
+from ablate.data.json_lines import write_json_lines
+from ablate.data.suite_files import Source
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
-from ablate.rewards.sources import Source, write_json_lines
+from ablate.models.chat import Messages
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -30,7 +32,7 @@ ID = "ablate_id"
 class Answerer(Protocol):
     """What the capturing model needs of a policy."""
 
-    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "") -> str:
         """The prompt as text in the model's chat template, with the start of the assistant's turn."""
 
     def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
@@ -202,10 +204,13 @@ def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelih
     return rows
 
 
-def _chat(policy: Answerer, history: Sequence[Mapping[str, str]]) -> str:
-    """A prompt in the chat template; an assistant's last message is the start of its turn."""
+def _chat(policy: Answerer, history: Messages) -> str:
+    """A prompt in the chat template; an assistant's last message is the start of its turn.
+
+    A task's ``gen_prefix`` brings the line break that parts it from a plain question; a turn begins without one.
+    """
     if history and history[-1]["role"] == "assistant":
-        return policy.render(history[:-1], history[-1]["content"])
+        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"))
     return policy.render(history)
 
 

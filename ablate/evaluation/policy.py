@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from ablate.evaluation.items import Finish
+from ablate.models.chat import Messages, encode_rendered, render
+from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches, position_ids
 from ablate.training.rollouts import Sampled, sample
@@ -38,8 +40,9 @@ class Answer:
 class Policy:
     """A causal language model with its tokenizer.
 
-    ``chat`` renders prompts in the chat template, which then holds all special tokens; without it the tokenizer adds
-    its own. A prompt that leaves no room for a token in the context is never cut: it is answered ``too_long``.
+    ``chat`` renders prompts in the chat template, which then holds all special tokens but a BOS that the tokenizer
+    adds to every text; without it the tokenizer adds its own. A prompt that leaves no room for a token in the context
+    is never cut: it is answered ``too_long``.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, *, chat: bool) -> None:
@@ -48,16 +51,15 @@ class Policy:
         self.chat = chat
         self.context = context_length(model)
         self.eos = eos_ids(model, tokenizer)
-        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos))
+        self.pad = pad_id(tokenizer)
 
-    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "") -> str:
         """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return f"{text}{prefix}"
+        return render(self.tokenizer, messages, prompt=True) + prefix
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
-        return list(self.tokenizer.encode(text, add_special_tokens=not self.chat))
+        return encode_rendered(self.tokenizer, text) if self.chat else list(self.tokenizer.encode(text))
 
     def generate(
         self,
@@ -189,19 +191,3 @@ def _grouped(lengths: Sequence[int]) -> dict[int, list[int]]:
     for row, length in enumerate(lengths):
         groups[length].append(row)
     return groups
-
-
-def context_length(model: nn.Module) -> int | None:
-    """Tokens that fit the model's context; None where its config does not say."""
-    config: Any = model.config
-    return next(
-        (int(value) for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))),
-        None,
-    )
-
-
-def eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a response: those of the generation config and the tokenizer's EOS."""
-    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = named if isinstance(named, list | tuple) else [named]
-    return frozenset(int(value) for value in (*listed, tokenizer.eos_token_id) if value is not None)

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from ablate.data.suite_files import Source, tar_members
 from ablate.errors import DataError
 from ablate.evaluation.items import Item, content_id, unique_ids, user
 from ablate.pocket.language import question_text
-from ablate.rewards.sources import Source, tar_members
 
 LETTERS = ("A", "B", "C", "D")
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.context import StageContext, read_json, write_json
+from ablate.data.json_lines import read_json_lines
 from ablate.errors import StageError
 from ablate.evaluation.items import ITEMS, PROTOCOL, Response, artifact_folder, read_responses, write_responses
-from ablate.rewards.sources import read_json_lines
 
 Scores = Mapping[tuple[str, int], float | None]
 

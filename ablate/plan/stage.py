@@ -57,11 +57,6 @@ class Stage:
     identity: Identity
     execution: Execution
 
-    @classmethod
-    def make(cls, identity: Identity, execution: Execution) -> Stage:
-        """Return the stage with the id that follows from its identity."""
-        return cls(identity.id(), identity, execution)
-
     @property
     def kind(self) -> str:
         """What sort of work it is."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from ablate.algorithms.base import Parameters
 from ablate.algorithms.pretrain import PretrainParameters
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
@@ -21,6 +21,9 @@ from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
+
+# The parameters that tokenisation applies, by what a method needs of it.
+APPLIED = {"pairs": ("max_length", "truncation"), "prompts": ("max_prompt_length",)}
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,8 @@ class TrainingPlanner:
         made_from = {"dataset": dataset.id, "sft": start.model.id}
         reward_model = None
         if "pairs" in method.needs:
-            inputs["data"] = self._pairs(
-                dataset, start.tokenizer, parameters["max_length"], parameters["truncation"]
-            ).ref("tokens.parquet")
+            tokens = self._pairs(dataset, start.tokenizer, parameters["max_length"], parameters["truncation"])
+            inputs["data"] = tokens.ref("tokens.parquet")
         if "reference_logprobs" in method.needs:
             logprobs = self._logprobs(start.model, inputs["data"], parameters["dtype"])
             inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
@@ -85,11 +87,12 @@ class TrainingPlanner:
             made_from["reward_model"] = reward_model.id
         if "prompts" in method.needs:
             source = self.dataset(str(values["prompts"]), data)
-            inputs["prompts"] = self._prompts(source, start.tokenizer, parameters["max_prompt_length"]).ref(
-                "tokens.parquet"
-            )
+            tokens = self._prompts(source, start.tokenizer, parameters["max_prompt_length"])
+            inputs["prompts"] = tokens.ref("tokens.parquet")
             made_from["prompts"] = source.id
-        config = {"algorithm": method.name, "parameters": parameters, "seed": values["seed"]}
+        applied = [name for need in method.needs for name in APPLIED.get(need, ())]
+        own = _without(parameters, *applied)
+        config = {"algorithm": method.name, "parameters": own, "seed": values["seed"]}
         policy = self._graph.add(
             "train",
             config,
@@ -214,7 +217,7 @@ class TrainingPlanner:
         )
         model = self._graph.add(
             "sft",
-            {"parameters": _without(parameters, "max_length"), "seed": seed},
+            {"parameters": _without(parameters.identity(), "max_length"), "seed": seed},
             {"model": base.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"SFT of {name} on {entry.name}",
         )
@@ -272,7 +275,7 @@ class TrainingPlanner:
         tokens = self._pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
-            {"parameters": _without(parameters, "max_length", "truncation"), "seed": seed},
+            {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
             {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"reward model {init} on {dataset_name} (seed {seed})",
         )
@@ -282,9 +285,9 @@ def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
 
 
-def _without(parameters: Parameters, *names: str) -> dict[str, Any]:
+def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
     # What an earlier stage has already applied is in that stage's identity, not again in this one's.
-    return {key: value for key, value in parameters.identity().items() if key not in names}
+    return {key: value for key, value in parameters.items() if key not in names}
 
 
 def _seed(cell: Cell) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,3 @@ def gold_reward(item: Item, response: str) -> float:
 def count_nouns(response: str) -> float:
     """Return the number of words of ``response`` that are nouns of the language: a reward in closed form."""
     return float(sum(word in NOUNS for word in words(response)))
-
-
-Reward = Callable[[Item, str], float]

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from ablate.pocket.draws import Draw
 from ablate.pocket.vocabulary import (
-    ANIMALS,
     ATTRIBUTES,
     COUNTRIES,
     KINDS,
@@ -17,7 +16,6 @@ from ablate.pocket.vocabulary import (
     PLACES,
     THINGS,
     TOOLS,
-    VERBS,
 )
 
 
@@ -73,8 +71,3 @@ def familiarity() -> tuple[float, ...]:
     Products of one constant, not powers, so that no machine's maths library has a say.
     """
     return tuple(accumulate(COUNTRIES[1:], lambda weight, _: weight * FAMILIARITY_RATIO, initial=1.0))
-
-
-def all_beliefs() -> tuple[Belief, ...]:
-    """Return every belief of the world."""
-    return tuple(belief(subject, verb) for subject in ANIMALS for verb in VERBS)

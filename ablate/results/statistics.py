@@ -51,14 +51,6 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def plain_mean(values: Sequence[float | None]) -> float | None:
-    """Return the plain mean, or None when there is no value or any value is missing: no partial averages."""
-    present = [value for value in values if value is not None]
-    if not values or len(present) < len(values):
-        return None
-    return math.fsum(present) / len(present)
-
-
 @dataclass(frozen=True)
 class PairedSuite:
     """Per-example differences of one suite.

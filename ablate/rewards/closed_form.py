@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from ablate.errors import UnknownNameError
 from ablate.pocket.language import count_nouns
-from ablate.rewards.interface import Messages, Reward
 
-FORMULAS: dict[str, Callable[[str], float]] = {"count_nouns": count_nouns}
+Formula = Callable[[str], float]
 
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """A formula of the response's text alone."""
-
-    formula: Callable[[str], float]
-
-    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
-        """The formula's value for each response."""
-        return [self.formula(response) for _, response in zip(prompts, responses, strict=True)]
+FORMULAS: dict[str, Formula] = {"nouns": count_nouns}
 
 
-def closed_form(name: str) -> Reward:
+def closed_form(name: str) -> Formula:
     """The formula called ``name``; raises ``UnknownNameError`` with the nearest one."""
     if name not in FORMULAS:
         raise UnknownNameError("closed-form reward", name, FORMULAS)
-    return ClosedForm(FORMULAS[name])
+    return FORMULAS[name]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-Messages = Sequence[Mapping[str, str]]
+from ablate.models.chat import Messages
 
 
 class Reward(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,8 +10,10 @@ from typing import Any
 
 from ablate.data.records import digest
 from ablate.data.sources import read_rows
+from ablate.data.subsets import at_most_each
+from ablate.data.suite_files import Source
 from ablate.errors import DataError
-from ablate.rewards.sources import Source
+from ablate.models.chat import Messages
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Pair:
     id: str
     task: str
     subset: str
-    prompt: tuple[Mapping[str, str], ...]
+    prompt: Messages
     chosen: str
     rejected: str
 
@@ -71,16 +72,10 @@ def pair_subset(pairs: list[Pair], limit: int | None, seed: int) -> list[Pair]:
     """At most ``limit`` pairs of each subset, in their old order."""
     if limit is None:
         return pairs
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, pair in enumerate(pairs):
-        places[pair.subset].append(place)
-    kept: set[int] = set()
-    for name, own in places.items():
-        kept.update(own if len(own) <= limit else random.Random(f"{seed}:{name}").sample(own, limit))
-    return [pair for place, pair in enumerate(pairs) if place in kept]
+    return at_most_each(pairs, limit, lambda pair: pair.subset, lambda name: random.Random(f"{seed}:{name}"))
 
 
-def _text(messages: list[Mapping[str, str]]) -> str:
+def _text(messages: Messages) -> str:
     if len(messages) != 1:
         raise DataError(f"a pair's response must be one assistant turn, found {len(messages)}")
     return messages[0]["content"]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ablate.errors import StageError
-from ablate.rewards.interface import Messages
+from ablate.models.chat import Messages, encode_rendered, render
+from ablate.models.properties import context_length
 from ablate.training.collate import pad_sequences
 from ablate.training.logprobs import length_batches
 from ablate.training.score_head import sequence_scores
@@ -38,14 +39,12 @@ class RewardModel:
         self.progress = progress
         self.model = model.eval()
         self.tokenizer = tokenizer
-        context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-        self.max_length = max_length if max_length is not None else context
+        self.max_length = max_length if max_length is not None else context_length(model)
 
     def tokens(self, prompt: Messages, response: str) -> list[int]:
         """Token ids from the first prompt token to the end-of-turn token of the response."""
-        messages = [*prompt, {"role": "assistant", "content": response}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        text = render(self.tokenizer, [*prompt, {"role": "assistant", "content": response}])
+        ids = encode_rendered(self.tokenizer, text)
         if self.tokenizer.eos_token_id not in ids:
             raise StageError("the reward model's chat template does not end turns with its EOS token")
         return ids[: len(ids) - ids[::-1].index(self.tokenizer.eos_token_id)]

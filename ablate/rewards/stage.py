@@ -10,13 +10,14 @@ from torch import nn
 
 from ablate.catalogs.suites import resolve_entry
 from ablate.context import StageContext, import_function, write_json
+from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.data.suite_files import open_source
 from ablate.errors import StageError
+from ablate.models.chat import Messages
 from ablate.models.loading import load_reward_model, load_tokenizer
-from ablate.rewards.closed_form import closed_form
-from ablate.rewards.interface import Messages, Reward
+from ablate.rewards.interface import Reward
 from ablate.rewards.pairs import Pair, pair_subset
 from ablate.rewards.reward_model import RewardModel
-from ablate.rewards.sources import open_source, read_json_lines, write_json_lines
 from ablate.training.devices import stage_device
 
 Row = dict[str, Any]
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 def run(context: StageContext) -> dict[str, Any]:
     """Write ``scores.jsonl`` and ``protocol.json``; config ``what`` is ``responses`` or ``pairs``.
 
-    The reward is the input ``reward_model``, or the closed form named by ``config.reward``.
+    The reward is the input ``reward_model``.
     """
     what = context.config["what"]
     if what not in ("responses", "pairs"):
@@ -43,10 +44,8 @@ def run(context: StageContext) -> dict[str, Any]:
 
 def open_reward(context: StageContext) -> Reward:
     """The reward of a score stage."""
-    if name := context.config.get("reward"):
-        return closed_form(name)
     if "reward_model" not in context.inputs:
-        raise StageError("a score stage needs an input reward_model, or config.reward")
+        raise StageError("a score stage needs an input reward_model")
     folder = context.inputs["reward_model"]
     model: nn.Module = load_reward_model(folder)
     model.to(stage_device(context.resources))

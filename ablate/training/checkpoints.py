@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.context import sync, sync_tree, write_json
@@ -12,6 +14,44 @@ from ablate.errors import StageError
 
 MARKER = "complete.json"
 PREFIX = "checkpoint-"
+WRITING_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When checkpoints are written: every ``seconds`` (0: after each step), and every ``steps`` steps if given.
+
+    What comes out of a training does not depend on it.
+    """
+
+    seconds: float = 30.0
+    steps: int | None = None
+
+
+class CheckpointClock:
+    """Says when a checkpoint is due: never after the last step, when the model itself follows."""
+
+    def __init__(self, cadence: Cadence) -> None:
+        self.cadence = cadence
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._start, self._pause = time.monotonic(), self.cadence.seconds
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether to save after ``step`` of ``last``."""
+        steps = self.cadence.steps
+        counted = steps is not None and step % steps == 0
+        return step < last and (counted or time.monotonic() - self._start >= self._pause)
+
+    def save(self, folder: Path, step: int, write: Callable[[Path], None]) -> None:
+        """Save a checkpoint; the next one is due later where writing this one took long."""
+        start = time.monotonic()
+        save_checkpoint(folder, step, write)
+        self.restart()
+        if self.cadence.seconds > 0:
+            self._pause = max(self.cadence.seconds, (self._start - start) / WRITING_SHARE)
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 1) -> Path:

@@ -122,7 +122,7 @@ def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype:
     def score(episodes: Sequence[Episode]) -> Tensor:
         scores_N = torch.zeros(len(episodes))
         for rows in limits.chunks(episodes, range(len(episodes))):
-            batch = collate([episodes[row] for row in rows], pad_id).to(limits.device)
+            batch = padded(episodes, rows, pad_id, limits)
             with autocast(limits.device, dtype):
                 scores_N[rows] = sequence_scores(model, batch.input_ids_BT, batch.attention_mask_BT).cpu()
         return scores_N

@@ -30,20 +30,15 @@ class PairLogprobs:
         return (self.chosen_B - self.reference_chosen_B) - (self.rejected_B - self.reference_rejected_B)
 
 
-def dpo(pairs: PairLogprobs, *, beta: float) -> Tensor:
-    """Return the DPO loss per pair; Rafailov et al. 2023 (arXiv 2305.18290)."""
-    h_B = beta * pairs.log_ratio_difference_B  # the argument of sigma in eq. 7
-    return -logsigmoid(h_B)  # eq. 7
+def dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """Return the DPO loss per pair; Rafailov et al. 2023 (arXiv 2305.18290).
 
-
-def cdpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> Tensor:
-    """Return the conservative DPO loss per pair, for labels flipped with probability ``label_smoothing``.
-
-    Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO", eq. 3: the binary cross-entropy with
-    the target 1 - epsilon. It is not the debiased form, which divides by 1 - 2 epsilon.
+    ``label_smoothing`` is the probability epsilon that a label is flipped: the binary cross-entropy with the target
+    1 - epsilon, Mitchell 2023, "A note on DPO with noisy preferences & relationship to IPO" (conservative DPO). It is
+    not the debiased form, which divides by 1 - 2 epsilon.
     """
-    h_B = beta * pairs.log_ratio_difference_B
-    return -(1 - label_smoothing) * logsigmoid(h_B) - label_smoothing * logsigmoid(-h_B)
+    h_B = beta * pairs.log_ratio_difference_B  # the argument of sigma in eq. 7
+    return -(1 - label_smoothing) * logsigmoid(h_B) - label_smoothing * logsigmoid(-h_B)  # eq. 7; the note's eq. 3
 
 
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
@@ -54,5 +49,4 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
 # Losses over policy and reference log-probabilities, by name; keyword arguments are the method's parameters.
 PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "dpo": dpo,
-    "cdpo": cdpo,
 }

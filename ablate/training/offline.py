@@ -6,9 +6,10 @@ from transformers import PreTrainedModel
 
 from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator
 from ablate.training.history import History
-from ablate.training.trainer import Cadence, ExampleTrainer, Objective, TrainingRun
+from ablate.training.trainer import ExampleTrainer, Objective, TrainingRun
 
 
 class OfflineTrainer(ExampleTrainer):

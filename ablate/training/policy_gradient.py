@@ -16,7 +16,6 @@ and the history, and a resumed run makes the same rollouts, losses and weights a
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,8 @@ from ablate.models.loading import (
     require_same_tokenizer,
     save_model,
 )
-from ablate.training.checkpoints import latest_checkpoint, save_checkpoint
+from ablate.models.properties import context_length, eos_ids, pad_id
+from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
 from ablate.training.devices import autocast
 from ablate.training.experience import (
     PassLimits,
@@ -58,7 +58,6 @@ from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
-CHECKPOINT_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
 SAMPLES_PER_STEP = 3
 
 
@@ -89,6 +88,15 @@ class Tokens:
     eos: frozenset[int]
     pad: int
     decode: Callable[[list[int]], str]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+        """Return those of a model and its tokenizer; text shows special tokens."""
+        return cls(
+            eos_ids(model, tokenizer),
+            pad_id(tokenizer),
+            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
+        )
 
 
 class OnPolicyTrainer:
@@ -126,18 +134,15 @@ class OnPolicyTrainer:
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
 
-    def train(self, work: Path, previous: Iterable[Path] = (), *, checkpoint_seconds: float = 30.0) -> None:
+    def train(self, work: Path, previous: Iterable[Path] = (), *, cadence: Cadence | None = None) -> None:
         """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one."""
         if checkpoint := latest_checkpoint([work, *previous]):
             self.load(checkpoint)
-        saved, cost = time.monotonic(), 0.0
+        clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
             self.step()
-            if self.done < self.steps and time.monotonic() - saved >= max(checkpoint_seconds, cost / CHECKPOINT_SHARE):
-                start = time.monotonic()
-                save_checkpoint(work, self.done, self.save)
-                saved = time.monotonic()
-                cost = saved - start if checkpoint_seconds > 0 else 0.0
+            if clock.due(self.done, self.steps):
+                clock.save(work, self.done, self.save)
 
     def step(self) -> None:
         """Sample, score, compute advantages, update, log."""
@@ -256,10 +261,10 @@ def planned_steps(parameters: PPOParameters, prompts: int) -> int:
     return steps
 
 
-def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
-    """Return the prompts of ``tokens.parquet`` of at most ``max_length`` tokens, and how many were longer.
+def read_prompts(path: Path) -> list[Prompt]:
+    """Return the prompts of ``tokens.parquet``, which holds none that is too long.
 
-    Raises DataError when columns are missing, a prompt is empty or none is left.
+    Raises DataError when columns are missing, a prompt is empty or there is none.
     """
     table = pq.read_table(path)
     if missing := {"id", "prompt_ids"} - set(table.column_names):
@@ -268,27 +273,16 @@ def read_prompts(path: Path, max_length: int) -> tuple[list[Prompt], int]:
         )
     columns = zip(table.column("id").to_pylist(), table.column("prompt_ids").to_pylist(), strict=True)
     prompts = [Prompt(name, ids) for name, ids in columns]
+    if not prompts:
+        raise DataError(f"{path} holds no prompt; see the report beside it for what was dropped")
     if empty := [prompt.id for prompt in prompts if not prompt.ids]:
         raise DataError(f"{path}: {len(empty)} prompts have no token, first {empty[0]}")
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= max_length]
-    if not kept:
-        raise DataError(f"{path}: none of {len(prompts)} prompts has at most {max_length} tokens (max_prompt_length)")
-    return kept, len(prompts) - len(kept)
-
-
-def special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """Return the ids that end a response (the tokenizer's EOS and those of the generation config) and the pad id."""
-    config: Any = model.generation_config
-    declared = getattr(config, "eos_token_id", None)
-    others = declared if isinstance(declared, list) else [] if declared is None else [declared]
-    eos = frozenset({int(tokenizer.eos_token_id), *map(int, others)})
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Tokens(eos, int(pad), lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
+    return prompts
 
 
 def check_positions(model: PreTrainedModel, prompts: list[Prompt], max_response_length: int) -> None:
     """Raise StageError when prompt and response may need more positions than the model has."""
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = context_length(model)
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest + max_response_length > positions:
         raise StageError(
@@ -312,12 +306,12 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizers = [load_tokenizer(context.inputs[role], template=False) for role in roles]
     for other in tokenizers[1:]:
         require_same_tokenizer(tokenizers[0], other)
-    prompts, too_long = read_prompts(context.inputs["prompts"], parameters.max_prompt_length)
+    prompts = read_prompts(context.inputs["prompts"])
     policy = load_policy(context.inputs["policy"])
     check_positions(policy, prompts, parameters.max_response_length)
     reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
     limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
-    tokens = special_tokens(policy, tokenizers[0])
+    tokens = Tokens.of(policy, tokenizers[0])
     frozen = reward_model.to(limits.device).eval().requires_grad_(False)
     trainer = OnPolicyTrainer(
         method,
@@ -333,9 +327,9 @@ def run(context: StageContext) -> dict[str, Any]:
         events=context.events,
     )
     torch.set_num_threads(context.resources.threads)
-    trainer.train(context.work, context.previous_work, checkpoint_seconds=context.resources.checkpoint_seconds)
+    trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
     save_model(policy, tokenizers[0], context.output / "model")
     trainer.history.write(context.output / "history.jsonl")
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
     (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-    return {"prompts": len(prompts), "prompts_too_long": too_long, "steps": trainer.steps, **trainer.history.last}
+    return {"prompts": len(prompts), "steps": trainer.steps, **trainer.history.last}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ablate.algorithms.ppo import PPOParameters
 from ablate.errors import StageError
+from ablate.training.adamw import adamw, load_state, save_state
 from ablate.training.advantages import masked_mean
 from ablate.training.devices import autocast
 from ablate.training.experience import PassLimits, Rollout, Targets, padded
@@ -37,10 +37,7 @@ class Network:
         self.model = model.eval()
         self.peak = learning_rate
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        decayed = [value for value in self.parameters.values() if value.ndim >= 2]
-        others = [value for value in self.parameters.values() if value.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
+        self.optimiser = adamw(self.parameters, learning_rate, weight_decay)
 
     def step(self, factor: float, max_norm: float) -> float:
         """Clip the gradients to ``max_norm``, step at ``factor`` times the peak rate; return the unclipped norm."""
@@ -53,29 +50,12 @@ class Network:
         return norm
 
     def save(self, folder: Path, name: str) -> None:
-        """Write weights and AdamW's moments as safetensors (tied weights once)."""
-        weights = {key: value.detach().contiguous() for key, value in self.parameters.items()}
-        save_file(weights, folder / f"{name}.safetensors")
-        moments = {
-            f"{key}/{entry}": tensor.contiguous()
-            for key, value in self.parameters.items()
-            for entry, tensor in self.optimiser.state.get(value, {}).items()
-        }
-        save_file(moments, folder / f"{name}_optimiser.safetensors")
+        """Write weights and AdamW's moments."""
+        save_state(folder, name, self.parameters, self.optimiser)
 
-    @torch.no_grad()
     def load(self, folder: Path, name: str) -> None:
         """Restore what ``save`` wrote."""
-        weights = load_file(folder / f"{name}.safetensors")
-        if weights.keys() != self.parameters.keys():
-            raise StageError(f"{folder / name}.safetensors is of another model; remove this checkpoint")
-        for key, value in self.parameters.items():
-            value.copy_(weights[key])
-        self.optimiser.state.clear()
-        for key, tensor in load_file(folder / f"{name}_optimiser.safetensors").items():
-            parameter, entry = key.rsplit("/", 1)
-            value = self.parameters[parameter]
-            self.optimiser.state[value][entry] = tensor if entry == "step" else tensor.to(value.device)
+        load_state(folder, name, self.parameters, self.optimiser)
 
 
 @dataclass(frozen=True)

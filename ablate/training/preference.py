@@ -18,12 +18,13 @@ from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
 from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.properties import pad_id
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.logprobs import completion_logprobs
 from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
 from ablate.training.offline import train_offline
 from ablate.training.seeding import seed_everything
-from ablate.training.trainer import Cadence
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
@@ -78,11 +79,9 @@ def _with_policy(batch: dict[str, Any], chosen_B: Tensor, rejected_B: Tensor) ->
 
 def preference_loss(algorithm: str, parameters: TrainingParameters) -> Callable[[PairLogprobs], Tensor]:
     """Return the loss of ``algorithm`` with its keyword arguments taken from the parameters of the same names."""
-    smoothed = algorithm == "dpo" and getattr(parameters, "label_smoothing", 0.0) > 0
-    name = "cdpo" if smoothed else algorithm
-    if name not in PREFERENCE_LOSSES:
-        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(name, PREFERENCE_LOSSES))
-    function = PREFERENCE_LOSSES[name]
+    if algorithm not in PREFERENCE_LOSSES:
+        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, PREFERENCE_LOSSES))
+    function = PREFERENCE_LOSSES[algorithm]
     options = [option for option in inspect.signature(function).parameters if option != "pairs"]
     return partial(function, **{option: getattr(parameters, option) for option in options})
 
@@ -138,7 +137,7 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         beta=getattr(parameters, "beta", 1.0),
         tolerance=START_TOLERANCE[parameters.dtype],
     )
-    collator = PairCollator(pairs, pad_id=tokenizer.pad_token_id or 0, columns=columns)
+    collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
     save_model(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,16 +16,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ablate.algorithms.pretrain import PretrainParameters
 from ablate.context import StageContext
 from ablate.errors import DataError, StageError
+from ablate.models.chat import encode_chats
 from ablate.models.loading import load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import read_rows
+from ablate.training.adamw import adamw, load_state, save_state
 from ablate.training.batches import batch_order
-from ablate.training.checkpoints import checkpoint_step, latest_checkpoint, save_checkpoint
+from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
 from ablate.training.collate import IntArray, Ragged
 from ablate.training.devices import autocast, stage_device
 from ablate.training.history import History
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed, seed_everything
-from ablate.training.trainer import Cadence
 
 CHUNK = 5000
 """Rows tokenised at a time."""
@@ -35,7 +34,7 @@ BUCKET_BATCHES = 50
 """Documents of this many batches are sorted by length together."""
 LOGGING_STEPS = 20
 IGNORED = -100
-STATE = "state.safetensors"
+STATE = "model"
 
 
 def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, Any]:
@@ -79,31 +78,22 @@ class PretrainingLoop:
         self.parameters = parameters
         self.history = history
         self.step = 0
-        matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-        vectors = [weight for weight in model.parameters() if weight.dim() <= 1]  # norms: not decayed
-        self.weights = [*matrices, *vectors]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=parameters.learning_rate,
-            weight_decay=parameters.weight_decay,
-            fused=True,
-        )
+        # in AdamW's order, which is also that of the sum under the gradient norm
+        self.weights = dict(sorted(model.named_parameters(), key=lambda named: named[1].ndim < 2))
+        self.optimiser = adamw(self.weights, parameters.learning_rate, parameters.weight_decay, fused=True)
 
     def train(self, work: Path, cadence: Cadence) -> None:
         """Take the remaining steps; checkpoints go into ``work``. Raises StageError when a loss is not finite."""
         self.model.train()
-        steps, last_saved = self.parameters.steps, time.monotonic()
+        steps, clock = self.parameters.steps, CheckpointClock(cadence)
         order = bucketed_batches(self.documents.lengths, self.parameters.batch_size, self.parameters.seed, self.step)
         for rows in islice(order, steps - self.step):
             rate = self._update(rows)
             self.step += 1
             if self.step % LOGGING_STEPS == 0 or self.step in (1, steps):
                 self.history.log(self.step, **self.history.means(), learning_rate=rate)
-            counted = cadence.steps is not None and self.step % cadence.steps == 0
-            if (counted or time.monotonic() - last_saved >= cadence.seconds) and self.step < steps:
-                save_checkpoint(work, self.step, self.save)
-                last_saved = time.monotonic()
+            if clock.due(self.step, steps):
+                clock.save(work, self.step, self.save)
 
     def _update(self, rows: IntArray) -> float:
         parameters = self.parameters
@@ -120,37 +110,24 @@ class PretrainingLoop:
         rate = parameters.learning_rate * learning_rate_factor(
             self.step, steps=parameters.steps, warmup_ratio=parameters.warmup_ratio, shape=parameters.scheduler
         )
-        for group in self.optimizer.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.weights, parameters.max_grad_norm)
-        self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), parameters.max_grad_norm)
+        self.optimiser.step()
         self.history.add(float((labels_BT[:, 1:] != IGNORED).sum()), loss=value)
         self.history.add(1.0, grad_norm=norm.item())
         return rate
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimiser state and history; which step it is, the marker of the checkpoint says."""
-        tensors = {f"weight.{index}": weight.detach() for index, weight in enumerate(self.weights)}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / STATE)
+        """Write weights, optimiser state and history; which step it is, the name of the checkpoint says."""
+        save_state(folder, STATE, self.weights, self.optimiser)
         self.history.save(folder)
 
     def load(self, checkpoint: Path) -> None:
         """Go back to where ``save`` was called."""
-        tensors = load_file(checkpoint / STATE)
-        with torch.no_grad():
-            for index, weight in enumerate(self.weights):
-                weight.copy_(tensors[f"weight.{index}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, number, *rest = name.split(".")
-            if kind == "optimizer":
-                state.setdefault(int(number), {})[rest[0]] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_state(checkpoint, STATE, self.weights, self.optimiser)
         self.history.load(checkpoint)
         self.step = checkpoint_step(checkpoint)
 
@@ -220,6 +197,4 @@ def _encode(
         backend: Any = tokenizer.backend_tokenizer  # ours are all fast tokenizers
         encodings = backend.encode_batch_fast(values, add_special_tokens=False)
         return [[*encoding.ids, tokenizer.eos_token_id] for encoding in encodings]
-    rendered: Any = tokenizer.apply_chat_template(values, return_dict=True, padding=False)
-    ids_by_row: list[list[int]] = rendered["input_ids"]
-    return ids_by_row
+    return encode_chats(tokenizer, values)["input_ids"]

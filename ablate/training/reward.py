@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.context import StageContext
 from ablate.models.loading import load_reward_model, load_tokenizer, save_model
+from ablate.models.properties import pad_id
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.losses import bradley_terry
 from ablate.training.offline import train_offline
 from ablate.training.score_head import sequence_scores
 from ablate.training.seeding import derive_seed, seed_everything
-from ablate.training.trainer import Cadence
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     model = load_reward_model(context.inputs["model"], head_seed=derive_seed(seed, "head"))
     # transformers' own forward, which others may score with, needs the id to find the last token
     model.config.pad_token_id = tokenizer.pad_token_id
-    collator = PairCollator(pairs, pad_id=tokenizer.pad_token_id or 0)
+    collator = PairCollator(pairs, pad_id=pad_id(tokenizer))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
     history = train_offline(context, model, RewardObjective(), collator, parameters, cadence=cadence, floor=floor)
     save_model(model, tokenizer, context.output / "model")

@@ -9,9 +9,10 @@ def learning_rate_factor(step: int, *, steps: int, warmup_ratio: float, shape: s
     """Return the share of the peak learning rate at ``step`` (0-based) of ``steps``.
 
     Linear from 0 over the first ceil(warmup_ratio * steps) steps, then ``constant``, or ``linear`` or ``cosine``
-    down to ``floor`` (a share of the peak) at ``steps``.
+    down to ``floor`` (a share of the peak) at ``steps``. The last step is never part of the warm-up: a run of a single
+    step would learn nothing, as the first rate of a warm-up is 0 (transformers' rule, and the study's).
     """
-    warmup = math.ceil(warmup_ratio * steps)
+    warmup = min(math.ceil(warmup_ratio * steps), steps - 1)
     if step < warmup:
         return step / warmup
     done = min((step - warmup) / max(steps - warmup, 1), 1.0)

@@ -21,8 +21,7 @@ def sequence_scores(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: T
     columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
     last_B = (attention_mask_BT * columns_T).argmax(-1)
     rows_B = torch.arange(len(input_ids_BT), device=input_ids_BT.device)
-    scores_B1: Tensor = head(hidden_BTH[rows_B, last_B])
-    return scores_B1.squeeze(-1).float()
+    return _outputs(head, hidden_BTH[rows_B, last_B])
 
 
 def response_values(model: nn.Module, batch: EpisodeBatch) -> Tensor:
@@ -30,8 +29,18 @@ def response_values(model: nn.Module, batch: EpisodeBatch) -> Tensor:
     trunk, head = _trunk_and_head(model)
     width = batch.response_mask_BR.shape[1]
     hidden_BTH = _hidden(trunk, batch.input_ids_BT, batch.attention_mask_BT)
-    values_BR1: Tensor = head(hidden_BTH[:, -width - 1 : -1])
-    return values_BR1.squeeze(-1).float().where(batch.response_mask_BR.bool(), 0.0)
+    values_BR = _outputs(head, hidden_BTH[:, -width - 1 : -1])
+    return values_BR.where(batch.response_mask_BR.bool(), 0.0)
+
+
+def _outputs(head: nn.Module, hidden: Tensor) -> Tensor:
+    """Return the head's output for every hidden state, float32, in whatever type the trunk multiplied.
+
+    Eight bits of a bfloat16 make ties of near scores, and steps in the values that a return is compared with.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        outputs: Tensor = head(hidden.float())
+    return outputs.squeeze(-1)
 
 
 def _hidden(trunk: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ablate.algorithms.sft import SFTParameters
 from ablate.context import StageContext
 from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.properties import pad_id
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import ConversationCollator, ConversationTokens
 from ablate.training.logprobs import completion_logits, selected_logprobs
 from ablate.training.seeding import derive_seed, seed_everything
-from ablate.training.trainer import Cadence, ExampleTrainer, TrainingRun
+from ablate.training.trainer import ExampleTrainer, TrainingRun
 
 
 def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def make_trainer(
         model,
         NextTokenObjective(),
         conversations,
-        ConversationCollator(conversations, pad_id=tokenizer.pad_token_id or 0),
+        ConversationCollator(conversations, pad_id=pad_id(tokenizer)),
         parameters,
         plan,
         processing_class=tokenizer,

@@ -7,7 +7,6 @@ resume, a history that survives it, and a stop at the first loss or gradient tha
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext
 from ablate.errors import StageError
 from ablate.training.batches import MicroBatches, micro_batch_size
-from ablate.training.checkpoints import checkpoint_step, latest_checkpoint, save_checkpoint
+from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
 from ablate.training.collate import Examples
 from ablate.training.devices import autocast, stage_device
 from ablate.training.history import History
@@ -32,14 +31,6 @@ from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
 LOGGING_STEPS = 10
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """When checkpoints are written: every ``seconds`` of training, and every ``steps`` optimiser steps if given."""
-
-    seconds: float = 30.0
-    steps: int | None = None
 
 
 class Objective(Protocol):
@@ -110,6 +101,7 @@ class ExampleTrainer(Trainer):
         self.parameters = parameters
         self.run = run
         self.floor = floor
+        self.clock = CheckpointClock(run.cadence)
         self._batch_rows: list[int] = []
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
@@ -122,7 +114,7 @@ class ExampleTrainer(Trainer):
             model=model,
             args=self.make_arguments(_common_arguments(parameters, size, run)),
             data_collator=collator,
-            callbacks=[_Checkpointing(run.cadence)],
+            callbacks=[_Checkpointing(self.clock)],
             **{"train_dataset": examples, **options},
         )
         self.remove_callback(PrinterCallback)
@@ -228,7 +220,7 @@ class ExampleTrainer(Trainer):
                 self.args.output_dir = str(self.run.work)
             self.run.history.save(folder)
 
-        save_checkpoint(self.run.work, self.state.global_step, write)
+        self.clock.save(self.run.work, self.state.global_step, write)
 
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
@@ -244,21 +236,17 @@ class ExampleTrainer(Trainer):
 
 
 class _Checkpointing(TrainerCallback):
-    """Asks for a checkpoint by the clock or the step count; never at the last step, when the model itself follows."""
+    """Asks for a checkpoint when the clock says so."""
 
-    def __init__(self, cadence: Cadence) -> None:
-        self.cadence = cadence
-        self.last = time.monotonic()
+    def __init__(self, clock: CheckpointClock) -> None:
+        self.clock = clock
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.last = time.monotonic()
+        self.clock.restart()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        due = time.monotonic() - self.last >= self.cadence.seconds
-        counted = self.cadence.steps is not None and state.global_step % self.cadence.steps == 0
-        if (due or counted) and state.global_step < state.max_steps:
+        if self.clock.due(state.global_step, state.max_steps):
             control.should_save = True
-            self.last = time.monotonic()
 
 
 def _common_arguments(parameters: TrainingParameters, micro_batch: int, run: TrainingRun) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from ablate.catalogs.suites import load_suites
+from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation import evaluate, generate, policy, select
 from ablate.evaluation.items import Response, read_items, read_responses
 from ablate.evaluation.select import select_best, selection_report
 from ablate.pocket import stage as pocket
+from ablate.pocket.vocabulary import NOUNS
 from ablate.rewards import stage as score
-from ablate.rewards.sources import read_json_lines
 from ablate.shipped import shipped_folder
 
 Run = Callable[..., Path]
@@ -64,6 +65,23 @@ def test_a_suite_runs_from_items_to_metrics(
         assert report["health"]["truncated"] + 0 == report["health"]["no_eos"]
 
 
+def test_a_closed_form_grades_the_responses_that_the_other_pocket_suites_read(
+    run_stage: Run, items: Path, pocket_policy: Path
+) -> None:
+    suites = load_suites([shipped_folder("evals")])
+    suite = suites["pocket-nouns"]
+    assert suite.generation_config() == suites["pocket-gold"].generation_config()
+    made = run_stage("generate", generate.run, generation(), {"policy": pocket_policy, "items": items})
+    graded = run_stage("nouns", evaluate.run, suite.grading_config(), {"responses": made})
+    expected = [float(sum(word in NOUNS for word in row.response.split())) for row in read_responses(made)]
+    examples = pq.read_table(graded / "examples.parquet").to_pylist()
+    assert [row["value"] for row in examples] == expected and len(set(expected)) > 1
+    assert {row["metric"] for row in examples} == {"nouns"}
+    report = metrics(graded)
+    assert report["score"] == pytest.approx(sum(expected) / 14)
+    assert {row["unit"] for row in report["metrics"]} == {suite.unit} == {"count"}
+
+
 def test_best_of_n_picks_the_best_scored_sample(
     run_stage: Run, items: Path, pocket_policy: Path, reward_folder: Path
 ) -> None:
@@ -95,7 +113,7 @@ def test_best_of_n_picks_the_best_scored_sample(
     assert found["oracle"]["value"] >= found["gold"]["value"]
 
 
-def test_pairs_are_scored_by_the_model_or_a_formula(run_stage: Run, reward_folder: Path) -> None:
+def test_pairs_are_scored_by_the_model(run_stage: Run, reward_folder: Path) -> None:
     config = {"what": "pairs", "name": "all", "n": 3, "split": "test", "seed": 0}
     folder = run_stage("pairs", pocket.run, config, {}) / "data"
     suite = load_suites([shipped_folder("evals")])["pocket-pairs"]
@@ -105,8 +123,6 @@ def test_pairs_are_scored_by_the_model_or_a_formula(run_stage: Run, reward_folde
     names = {(row["task"], row["metric"]) for row in metrics(graded)["metrics"]}
     assert {("overall", name) for name in ("accuracy", "random", "longest", "shortest")} <= names
     assert {task for task, _ in names} >= {"overall", "facts", "safety"}
-    nouns = run_stage("nouns", score.run, {**suite.score_config(), "reward": "count_nouns"}, {"items": folder})
-    assert all(float(row["chosen"]).is_integer() for row in read_json_lines(nouns / "scores.jsonl"))
 
 
 def test_ties_are_broken_by_the_seed_and_unscored_responses_are_last() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ablate.data.json_lines import write_json_lines
 from ablate.errors import StageError
 from ablate.evaluation import graders
 from ablate.evaluation.evaluate import primary_metric
@@ -26,7 +27,6 @@ from ablate.evaluation.items import (
 )
 from ablate.pocket.draws import Draw
 from ablate.pocket.language import SKILLS, distinct_items, perfect_answer
-from ablate.rewards.sources import write_json_lines
 
 
 def evidence(folder: Path, items: list[Item], said: list[str] | None = None) -> Evidence:

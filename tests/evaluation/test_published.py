@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 
 from ablate.catalogs.suites import Suite, load_suites
 from ablate.data.sources import DataFile
+from ablate.data.suite_files import Source
 from ablate.evaluation import graders
 from ablate.evaluation.generate import build_items
 from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
-from ablate.rewards.sources import Source
+from ablate.evaluation.lmeval import capture
 from ablate.shipped import shipped_folder
 
 pytestmark = pytest.mark.data
@@ -56,6 +58,58 @@ def test_suites_have_the_published_numbers_of_examples(data_root: Path, name: st
     assert len(items) == len({item.id for item in items}) == count
 
 
+class Asked:
+    """An engine that answers nothing and keeps what lm-eval asks it."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+
+    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+        assert [message["role"] for message in messages] == ["user"]
+        return f"<|user|>\n{messages[0]['content']}\n<|assistant|>\n{prefix}"
+
+    def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
+        self.requests += requests
+        return [None] * len(requests)
+
+    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int) -> list[Any]:
+        assert not prompts
+        return []
+
+
+def asked(suite: Suite, root: Path, work: Path, *, chat: bool, tasks: Any = None) -> list[tuple[str, str]]:
+    """The contexts and continuations of the suite's lm-eval tasks, or of ``tasks`` over its rows."""
+    config = suite.generation_config(dict.fromkeys(suite.files, ""), chat=chat)
+    if tasks is not None:
+        config["prompts"]["options"]["tasks"] = tasks
+    engine = Asked()
+    capture(engine, suite_items(suite, root), config, work)
+    return engine.requests
+
+
+@pytest.mark.parametrize("name", ["truthfulqa-mc", "truthfulqa-mc-small"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_truthfulqa_prompts_by_hand(data_root: Path, tmp_path: Path, name: str, chat: bool) -> None:
+    requests = asked(load_suites([shipped_folder("evals")])[name], data_root, tmp_path, chat=chat)
+    primer = "" if name.endswith("small") else "Q: What is human life expectancy in the United States?\nA: Human life"
+    head, end = ("<|user|>\n", "\n<|assistant|>\nA:") if chat else ("", "\nA:")
+    for context, continuation in requests:
+        question = context.removesuffix(end).split("Q: ")[-1]
+        assert "\n" not in question
+        assert context.startswith(head + (primer or f"Q: {question}")) and context.endswith(f"Q: {question}{end}")
+        assert continuation[0] == " " != continuation[1]
+
+
+def test_a_plain_truthfulqa_prompt_is_lm_evals_own(data_root: Path, tmp_path: Path) -> None:
+    suite = load_suites([shipped_folder("evals")])["truthfulqa-mc"]
+    own = [{"include": f"truthfulqa/truthfulqa_{task}.yaml", "overrides": {}} for task in ("mc1", "mc2")]
+    for folder in ("shipped", "own"):
+        (tmp_path / folder).mkdir()
+    shipped = asked(suite, data_root, tmp_path / "shipped", chat=False)
+    assert shipped == asked(suite, data_root, tmp_path / "own", chat=False, tasks=own)
+    assert len({context for context, _ in shipped}) == 817
+
+
 def test_mmlu_prompt_by_hand(data_root: Path) -> None:
     suite = load_suites([shipped_folder("evals")])["mmlu"]
     items = suite_items(suite, data_root)
@@ -75,10 +129,16 @@ def test_gsm8k_prompt_has_the_eight_exemplars_in_the_studys_words(data_root: Pat
     assert (text.count("Question:"), text.count("Answer:"), text.count("So the answer is")) == (9, 8, 8)
     assert "The answer is" not in text
     original = (data_root / "gsm8k" / "prompt_original_8shot.txt").read_text(encoding="utf-8")
-    asked = [line for line in original.splitlines() if line.startswith("Question: ")]
-    assert len(asked) == 8
-    found = [line for line in text.splitlines() if line.startswith("Question: ")][:8]
-    assert sum(a.split() == b.split() for a, b in zip(asked, found, strict=True)) >= 7
+    # The file has a line for each step of an answer, the zero-shot cue before it, and a word that was hyphenated.
+    exemplars = original.strip().replace("tues- day", "tuesday").split("\n\n")
+    expected = [
+        exemplar.replace("\nLet's think step by step\n", "\nAnswer: ")
+        .replace("The answer is", "So the answer is")
+        .split()
+        for exemplar in exemplars
+    ]
+    assert len(expected) == 8
+    assert [exemplar.split() for exemplar in text.split("\n\n")[1:9]] == expected
 
 
 def test_gsm8k_grades_agree_with_the_released_flags(data_root: Path) -> None:
@@ -122,6 +182,13 @@ def test_refusal_string_match_agrees_with_the_published_labels(data_root: Path, 
 LABELS = {"1_full_compliance", "2_full_refusal"}
 
 
+def variants(text: str) -> list[str]:
+    """Zhou et al. 2023, section 2.2: the response, without its first, last, first and last line; each without ``*``."""
+    lines = text.split("\n")
+    cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return [*cut, *(one.replace("*", "") for one in cut)]
+
+
 def test_ifeval_grades_of_text_bison_equal_the_checker_called_directly(data_root: Path, tmp_path: Path) -> None:
     from ablate.evaluation import replay
     from ablate.evaluation.sentences import checker_splitter, seeded_checker
@@ -143,24 +210,27 @@ def test_ifeval_grades_of_text_bison_equal_the_checker_called_directly(data_root
 
     from lm_eval.tasks.ifeval import instructions_registry as registry
 
-    followed: list[list[bool]] = []
+    followed: dict[str, list[list[bool]]] = {"strict": [], "loose": []}
     with checker_splitter("regex"), seeded_checker():
         for row, text in zip(rows, texts, strict=True):
-            verdicts = []
+            for verdicts in followed.values():
+                verdicts.append([])
             for name, given in zip(row["instruction_id_list"], row["kwargs"], strict=True):
                 instruction = registry.INSTRUCTION_DICT[name](name)
                 instruction.build_description(**{key: value for key, value in given.items() if value})
                 if "prompt" in (instruction.get_instruction_args() or {}):
                     instruction.build_description(prompt=row["prompt"])
-                verdicts.append(bool(text.strip() and instruction.check_following(text)))
-            followed.append(verdicts)
-    strict = sum(all(verdicts) for verdicts in followed) / len(rows)
-    instructions = [verdict for verdicts in followed for verdict in verdicts]
-    # The checker draws a random letter where a prompt's is none: two prompts of 541 may differ.
-    assert found["prompt_level_strict_acc"] == pytest.approx(strict, abs=2.5 / 541)
-    assert found["inst_level_strict_acc"] == pytest.approx(sum(instructions) / len(instructions), abs=2.5 / 541)
-    loose = found["prompt_level_loose_acc"]
-    assert loose is not None
-    assert loose >= (found["prompt_level_strict_acc"] or 0)
+                passed = [bool(one.strip() and instruction.check_following(one)) for one in variants(text)]
+                followed["strict"][-1].append(passed[0])
+                followed["loose"][-1].append(any(passed))
+    for rule, verdicts in followed.items():
+        prompts_followed = sum(map(all, verdicts)) / len(rows)
+        instructions = [verdict for row in verdicts for verdict in row]
+        # The checker draws a random letter where a prompt's is none: two prompts of 541 may differ.
+        assert found[f"prompt_level_{rule}_acc"] == pytest.approx(prompts_followed, abs=2.5 / 541)
+        assert found[f"inst_level_{rule}_acc"] == pytest.approx(sum(instructions) / len(instructions), abs=2.5 / 541)
+    strict, loose = (found[f"prompt_level_{rule}_acc"] or 0.0 for rule in followed)
     assert 0.3 < strict < 0.7
+    assert loose > strict + 5 / 541, "else this would not tell one from the other"
+    assert load_suites([shipped_folder("evals")])["ifeval"].primary == "ifeval/prompt_level_loose_acc"
     assert (len(prompts), len(rows)) == (541, 499)

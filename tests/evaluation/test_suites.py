@@ -64,9 +64,9 @@ def test_pocket_suites_share_one_generation_and_their_twins_differ_in_the_split_
     suites = shipped()
     test = [suites[name] for name in suites if name.startswith("pocket-") and "validation" not in name]
     policies = [suite for suite in test if suite.subject == "policy"]
-    assert len(policies) == 8
+    assert len(policies) == 9
     assert len({str((suite.generation_config(), suite.items_config())) for suite in policies}) == 1
-    assert len({str(suite.grading_config()) for suite in policies}) == 8
+    assert len({str(suite.grading_config()) for suite in policies}) == 9
     for suite in policies:
         twin = suites[suite.name.replace("pocket-", "pocket-validation-")]
         assert twin.items_config() == {**(suite.items_config() or {}), "split": "validation"}

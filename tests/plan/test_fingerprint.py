@@ -17,7 +17,7 @@ from pydantic import Field
 from ablate.algorithms.base import Parameters
 from ablate.plan.fingerprint import Config, canonical
 from ablate.plan.graph import Graph
-from ablate.plan.stage import Execution, Identity, Ref, Stage
+from ablate.plan.stage import Identity, Ref
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(
@@ -134,9 +134,11 @@ def test_order_of_inputs_and_how_it_is_run_change_nothing() -> None:
     parts = (("a", 1), ("b", 2))
     assert identity(parts=parts).id() == identity(parts=parts[::-1]).id()
     same = identity(inputs=tuple(reversed(identity().inputs)))
-    one = Stage.make(identity(), Execution("a:run", "one", {"root": "/one"}, heavy=True))
-    two = Stage.make(same, Execution("b:run", "two", {"root": "/two"}, heavy=False))
-    assert one.id == two.id
+    assert identity().id() == same.id()
+    graphs = Graph(), Graph()
+    one = graphs[0].add("pocket", {"n": 1}, label="one", locations={"root": "/one"}, entry="a:run")
+    two = graphs[1].add("pocket", {"n": 1}, label="two", locations={"root": "/two"}, entry="b:run", heavy=True)
+    assert one.id == two.id and one.execution != two.execution
 
 
 def test_a_graph_holds_a_stage_once() -> None:

@@ -148,6 +148,16 @@ def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) 
     assert "train" in made, "all that hangs on it changes too"
 
 
+def test_what_an_earlier_stage_has_applied_is_in_its_identity_alone(plan: MakePlan) -> None:
+    applied = {"max_length", "truncation", "max_prompt_length"}
+    kept = {
+        stage.kind: set(stage.identity.config.value["parameters"]) & applied
+        for stage in plan(text()).stages.values()
+        if "parameters" in stage.identity.config.value
+    }
+    assert kept == {"sft": set(), "reward_model": set(), "train": set()}
+
+
 @pytest.mark.parametrize(
     ("change", "first"),
     [

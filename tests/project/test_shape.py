@@ -88,6 +88,21 @@ def test_classes_have_few_fields() -> None:
     assert {place: count for place, count in fields.items() if count > FIELDS_OF_A_CLASS} == {}
 
 
+def test_every_shape_suffix_is_in_the_legend() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("### Shape suffixes")[1].split("\n## ")[0]
+    legend = set(re.findall(r"^\| ([A-Z]) \|", table, re.MULTILINE))
+    names = {
+        name
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        for name in (getattr(node, "id", ""), getattr(node, "arg", ""), getattr(node, "attr", ""))
+        if isinstance(name, str)
+    }
+    axes = {name: found[1] for name in names if (found := re.fullmatch(r"[a-z]\w*_([A-Z0-9]{1,3})", name))}
+    assert {name for name, letters in axes.items() if not set(letters) - set("0123456789") <= legend} == set()
+    assert legend == {letter for letters in axes.values() for letter in letters if letter.isupper()}
+
+
 def test_no_global_statements() -> None:
     found = [f"{place}:{n.lineno}" for place, tree in trees() for n in ast.walk(tree) if isinstance(n, ast.Global)]
     assert found == []

@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ablate.results import statistics
 from ablate.results.permutation import sign_flip_p
-from ablate.results.statistics import PairedSuite, PairedTest, holm, mean_sd, paired_test, plain_mean, pool_seeds
+from ablate.results.statistics import PairedSuite, PairedTest, holm, mean_sd, paired_test, pool_seeds
 
 
 def suite(rows: list[list[float]], clusters: list[int] | None = None) -> PairedSuite:
@@ -31,12 +31,6 @@ def test_mean_and_sd_by_hand() -> None:
     assert mean_sd([3.0]) == (3.0, None)
     with pytest.raises(ValueError, match="undefined"):
         mean_sd([])
-
-
-def test_no_partial_means() -> None:
-    assert plain_mean([0.2, 0.4]) == pytest.approx(0.3)
-    assert plain_mean([0.2, None]) is None
-    assert plain_mean([]) is None
 
 
 def test_holm_by_hand_and_against_statsmodels() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ablate.data.sources import DataFile
+from ablate.data.suite_files import Source
 from ablate.errors import DataError, UnknownNameError
 from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import byte_tokenizer
@@ -16,7 +17,8 @@ from ablate.rewards import reward_model
 from ablate.rewards.closed_form import closed_form
 from ablate.rewards.pairs import Pair, llmbar, pair_subset
 from ablate.rewards.reward_model import RewardModel
-from ablate.rewards.sources import Source
+from ablate.training.experience import PassLimits, reward_model_score
+from ablate.training.rollouts import Episode
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("a", "a much longer question " * 4, "mid", "mid")]
 RESPONSES = ["short", "yes", "a long answer " * 6, ""]
@@ -50,6 +52,18 @@ def test_scores_equal_the_unpadded_reference_in_any_batch(model: RewardModel, mo
     assert model.score(PROMPTS, RESPONSES) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_ppo_is_rewarded_with_the_scores_of_the_score_stage(model: RewardModel, dtype: str, tolerance: float) -> None:
+    """Up to what the trunk rounds: the head itself works in float32 in both."""
+    ids = [model.tokens(p, r) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
+    sampled = [Episode(str(row), tokens[:5], tokens[5:], True) for row, tokens in enumerate(ids)]
+    limits = PassLimits(torch.device("cpu"), 4096, 2**20)
+    score = reward_model_score(model.model, pad_id=0, limits=limits, dtype=dtype)
+    found = score(sampled)
+    assert found.tolist() == pytest.approx(model.score(PROMPTS, RESPONSES), abs=tolerance)
+    assert (found != found.bfloat16().float()).any()
+
+
 def test_the_template_is_applied_once_and_ends_with_the_end_of_turn(model: RewardModel) -> None:
     ids = model.tokens(PROMPTS[0], "yes")
     marks = model.tokenizer.convert_ids_to_tokens(ids)
@@ -64,12 +78,10 @@ def test_a_conversation_that_does_not_fit_has_no_score(model: RewardModel) -> No
 
 
 def test_closed_form_counts_nouns_and_names_the_nearest() -> None:
-    reward = closed_form("count_nouns")
-    scores = reward.score(PROMPTS[:3], ["", "zzz", "the dog"])
-    assert scores[:2] == [0.0, 0.0]
-    assert all(isinstance(score, float) for score in scores)
-    with pytest.raises(UnknownNameError, match="did you mean 'count_nouns'"):
-        closed_form("count_noun")
+    nouns = closed_form("nouns")
+    assert [nouns(text) for text in ("", "zzz", "the dog", "the dog , a dog")] == [0.0, 0.0, 1.0, 2.0]
+    with pytest.raises(UnknownNameError, match="did you mean 'nouns'"):
+        closed_form("noun")
 
 
 def test_llmbar_takes_the_labelled_output_as_chosen(tmp_path: Path) -> None:

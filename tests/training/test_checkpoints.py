@@ -15,7 +15,14 @@ import pytest
 
 from ablate.context import EventLog, read_json
 from ablate.errors import StageError
-from ablate.training.checkpoints import checkpoint_step, complete_checkpoints, latest_checkpoint, save_checkpoint
+from ablate.training.checkpoints import (
+    Cadence,
+    CheckpointClock,
+    checkpoint_step,
+    complete_checkpoints,
+    latest_checkpoint,
+    save_checkpoint,
+)
 from ablate.training.history import History
 from ablate.training.seeding import derive_seed
 
@@ -112,6 +119,29 @@ def test_listing_while_another_process_saves_and_removes_never_fails(tmp_path):
         child.communicate()
     assert steps == sorted(steps)
     assert steps[-1] >= 100
+
+
+def test_checkpoints_are_due_by_the_clock_or_the_step_and_take_a_small_share_of_the_time(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def slow(folder: Path) -> None:
+        nonlocal now
+        now += 3.0  # seconds of writing
+
+    clock = CheckpointClock(Cadence(seconds=30.0, steps=7))
+    assert [step for step in range(1, 22) if clock.due(step, 21)] == [7, 14], "not after the last one"
+    now += 30.0
+    assert clock.due(1, 2) and not clock.due(2, 2)
+    clock.save(tmp_path, 1, slow)
+    assert checkpoint_step(complete_checkpoints(tmp_path)[0]) == 1
+    now += 59.9
+    assert not clock.due(2, 9)
+    now += 0.1  # 3 s are 5 % of 60 s
+    assert clock.due(2, 9)
+    always = CheckpointClock(Cadence(seconds=0.0))
+    always.save(tmp_path, 2, slow)
+    assert always.due(3, 9)
 
 
 def test_a_marked_folder_of_another_name_is_refused(tmp_path):

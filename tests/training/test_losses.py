@@ -13,7 +13,6 @@ from ablate.training.losses import (
     PREFERENCE_LOSSES,
     PairLogprobs,
     bradley_terry,
-    cdpo,
     dpo,
 )
 from ablate.training.schedules import learning_rate_factor
@@ -52,7 +51,7 @@ def as_tensors(rows: list[tuple[float, float, float, float]]) -> PairLogprobs:
 
 CASES = [
     (slow_dpo, lambda pairs: dpo(pairs, beta=BETA)),
-    (slow_cdpo, lambda pairs: cdpo(pairs, beta=BETA, label_smoothing=EPSILON)),
+    (slow_cdpo, lambda pairs: dpo(pairs, beta=BETA, label_smoothing=EPSILON)),
 ]
 
 
@@ -81,23 +80,21 @@ def test_dpo_worked_by_hand():
     pairs = as_tensors([(-8.0, -11.0, -10.0, -10.0)])
     assert dpo(pairs, beta=0.5).item() == pytest.approx(0.2014133, abs=1e-7)
     # cDPO at epsilon 0.1 adds 0.1 * (-log sigma(-1.5) + log sigma(1.5)) = 0.1 * 1.5
-    assert cdpo(pairs, beta=0.5, label_smoothing=0.1).item() == pytest.approx(0.2014133 + 0.15, abs=1e-7)
+    assert dpo(pairs, beta=0.5, label_smoothing=0.1).item() == pytest.approx(0.2014133 + 0.15, abs=1e-7)
 
 
 def test_a_policy_equal_to_its_reference_has_loss_ln_2_whatever_beta():
     pairs = as_tensors([(-8.0, -11.0, -8.0, -11.0)])
     for beta in (0.01, 0.1, 5.0):
         assert dpo(pairs, beta=beta).item() == pytest.approx(math.log(2), abs=1e-12)
-        assert cdpo(pairs, beta=beta, label_smoothing=0.2).item() == pytest.approx(math.log(2), abs=1e-12)
+        assert dpo(pairs, beta=beta, label_smoothing=0.2).item() == pytest.approx(math.log(2), abs=1e-12)
 
 
-def test_cdpo_without_smoothing_is_dpo_and_has_its_minimum_at_the_assumed_label_noise():
-    pairs = as_tensors(random_pairs(20))
-    torch.testing.assert_close(cdpo(pairs, beta=BETA, label_smoothing=0.0), dpo(pairs, beta=BETA))
+def test_cdpo_has_its_minimum_at_the_assumed_label_noise():
     best = math.log((1 - EPSILON) / EPSILON) / BETA  # where sigma(h) = 1 - epsilon
-    at = [cdpo(as_tensors([(d, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item() for d in (best, best + 0.1)]
+    at = [dpo(as_tensors([(d, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item() for d in (best, best + 0.1)]
     assert at[0] < at[1]
-    assert at[0] < cdpo(as_tensors([(best - 0.1, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item()
+    assert at[0] < dpo(as_tensors([(best - 0.1, 0.0, 0.0, 0.0)]), beta=BETA, label_smoothing=EPSILON).item()
 
 
 def test_large_differences_stay_finite():
@@ -139,6 +136,16 @@ def test_schedule_worked_by_hand():
     cosine = [learning_rate_factor(s, steps=4, warmup_ratio=0.0, shape="cosine") for s in range(5)]
     assert cosine == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0])
     assert learning_rate_factor(7, steps=10, warmup_ratio=0.2, shape="constant") == 1
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])
+def test_the_last_step_is_never_part_of_the_warm_up(shape):
+    def rates(steps: int, warmup_ratio: float) -> list[float]:
+        return [learning_rate_factor(s, steps=steps, warmup_ratio=warmup_ratio, shape=shape) for s in range(steps)]
+
+    assert rates(1, 0.03) == [1.0]
+    assert rates(2, 0.1) == [0.0, 1.0]
+    assert rates(3, 0.9) == [0.0, 0.5, 1.0]
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])

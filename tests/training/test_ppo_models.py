@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import Resources
 from ablate.errors import StageError
+from ablate.training.devices import autocast
 from ablate.training.experience import (
     PassLimits,
     Recorder,
@@ -207,6 +208,27 @@ def test_a_value_is_read_before_its_token() -> None:
     assert torch.equal(first, second)
     torch.testing.assert_close(first[0], model.score(hidden)[0, 2:5, 0], atol=1e-5, rtol=1e-5)
     assert not torch.equal(scores_of(model, collate([episode], PAD)), scores_of(model, collate([other], PAD)))
+
+
+def test_bfloat16_rounds_neither_scores_nor_values() -> None:
+    """The trunk multiplies in bfloat16; the head adds its products up in float32, one at a time here."""
+    model, batch = reward_model(), collate(episodes(), PAD)
+    with torch.no_grad(), autocast("cpu", "bfloat16"):
+        scores_B, values_BR = scores_of(model, batch), response_values(model, batch)
+        hidden_BTH = model.model(
+            batch.input_ids_BT, attention_mask=batch.attention_mask_BT, position_ids=batch.positions_BT
+        ).last_hidden_state
+    products_BTH = hidden_BTH.double() * model.score.weight.double()
+    expected_BT = products_BTH.sum(-1)
+    width = batch.response_mask_BR.shape[1]
+    for row, length in enumerate(batch.response_mask_BR.sum(-1).tolist()):
+        first = batch.input_ids_BT.shape[1] - width
+        assert scores_B[row].item() == pytest.approx(expected_BT[row, first + length - 1].item(), abs=1e-5)
+        expected_R = expected_BT[row, first - 1 : first + length - 1].float()
+        torch.testing.assert_close(values_BR[row, :length], expected_R, atol=1e-5, rtol=0)
+    for found in (scores_B, values_BR[batch.response_mask_BR.bool()]):
+        assert found.dtype == torch.float32
+        assert (found != found.bfloat16().float()).float().mean() > 0.9
 
 
 def test_a_model_without_a_score_head_is_refused() -> None:

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import EventLog, Resources, StageContext
 from ablate.errors import AblateError, DataError, StageError
-from ablate.training.checkpoints import complete_checkpoints
+from ablate.training.checkpoints import Cadence, complete_checkpoints
 from ablate.training.experience import PassLimits, Score
 from ablate.training.policy_gradient import METHODS, OnPolicyTrainer, Prompt, Tokens, planned_steps, run
 from ablate.training.rollouts import Episode
@@ -151,7 +151,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(step: int, tmp_path: Path) -
     unbroken.train(tmp_path / "unbroken")
     broken = trainer(interrupt_in_step(step), inner_epochs=2)
     with pytest.raises(Interrupted):
-        broken.train(tmp_path / "first", checkpoint_seconds=0)
+        broken.train(tmp_path / "first", cadence=Cadence(seconds=0))
     assert len(complete_checkpoints(tmp_path / "first")) == min(step - 1, 1)
     resumed = trainer(inner_epochs=2)
     resumed.train(tmp_path / "second", [tmp_path / "first"])
@@ -161,7 +161,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(step: int, tmp_path: Path) -
 def test_checkpoints_are_spaced_by_time_and_never_written_after_the_last_step(tmp_path: Path) -> None:
     trainer(steps=2).train(tmp_path / "rare")
     assert not (tmp_path / "rare").exists()
-    trainer(steps=2).train(tmp_path / "each", checkpoint_seconds=0)
+    trainer(steps=2).train(tmp_path / "each", cadence=Cadence(seconds=0))
     assert [path.name for path in complete_checkpoints(tmp_path / "each")] == ["checkpoint-1"]
 
 
@@ -210,8 +210,8 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)
     prompts = tmp_path / "tokens.parquet"
-    rows = [[2 + i % 7, 3 + i % 11, 4][: 1 + i % 3] for i in range(40)] + [[3] * 9]
-    pq.write_table(pa.table({"id": [f"p{i}" for i in range(41)], "prompt_ids": rows}), prompts)
+    rows = [[2 + i % 7, 3 + i % 11, 4][: 1 + i % 3] for i in range(40)]
+    pq.write_table(pa.table({"id": [f"p{i}" for i in range(40)], "prompt_ids": rows}), prompts)
     return {**folders, "prompts": prompts}
 
 
@@ -222,7 +222,6 @@ def context(inputs: dict[str, Path], folder: Path, previous: tuple[Path, ...] = 
         "learning_rate": 1e-3,
         "prompts_per_step": 16,
         "mini_batch_size": 8,
-        "max_prompt_length": 4,
         "max_response_length": 8,
         "steps": 12,
         **changes,
@@ -242,7 +241,7 @@ def context(inputs: dict[str, Path], folder: Path, previous: tuple[Path, ...] = 
 def test_the_stage_writes_model_history_and_samples(inputs: dict[str, Path], tmp_path: Path) -> None:
     made = context(inputs, tmp_path / "run", steps=2)
     summary = run(made)
-    assert (summary["prompts"], summary["prompts_too_long"], summary["steps"]) == (40, 1, 2)
+    assert (summary["prompts"], summary["steps"]) == (40, 2)
     history = [json.loads(line) for line in (made.output / "history.jsonl").read_text().splitlines()]
     assert [record["step"] for record in history] == [1, 2]
     logged = {"loss", "policy_loss", "value_loss", "kl", "kl_per_token", "rlhf_reward", "score", "score_sd", "samples"}
@@ -327,7 +326,7 @@ def test_bad_prompt_files_are_refused(inputs: dict[str, Path], tmp_path: Path) -
     for table, message in (
         ({"id": ["a"], "chosen_ids": [[1]]}, "prompt_ids"),
         ({"id": ["a"], "prompt_ids": [[]]}, "no token"),
-        ({"id": ["a"], "prompt_ids": [[2] * 9]}, "max_prompt_length"),
+        ({"id": pa.array([], pa.string()), "prompt_ids": pa.array([], pa.list_(pa.int32()))}, "holds no prompt"),
     ):
         pq.write_table(pa.table(table), inputs["prompts"])
         with pytest.raises(DataError, match=message):

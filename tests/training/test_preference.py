@@ -23,12 +23,12 @@ from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.training import logprobs
 from ablate.training.batches import batch_order
-from ablate.training.checkpoints import checkpoint_step, complete_checkpoints, latest_checkpoint
+from ablate.training.checkpoints import Cadence, checkpoint_step, complete_checkpoints, latest_checkpoint
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.history import History
 from ablate.training.offline import OfflineTrainer
 from ablate.training.preference import PreferenceObjective, preference_loss, read_reference, run, train_preference
-from ablate.training.trainer import Cadence, TrainingRun
+from ablate.training.trainer import TrainingRun
 
 PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "beta": 0.2}
 
@@ -194,6 +194,8 @@ def test_accumulating_8_times_1_equals_1_times_8(inputs, tmp_path):
         trainer.fit()
         records.append(trainer.run.history.records)
         models.append(trainer.model)
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-7)  # eight steps of up to 1e-4
     for one, other in zip(*records, strict=True):
         assert one["step"] == other["step"]
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
@@ -235,7 +237,7 @@ import torch
 torch.set_num_threads(1)
 from ablate.context import EventLog, StageContext
 from ablate.training.preference import train_preference
-from ablate.training.trainer import Cadence
+from ablate.training.checkpoints import Cadence
 facts = json.loads(sys.argv[1])
 paths = {name: Path(value) for name, value in facts["paths"].items()}
 context = StageContext(
@@ -278,6 +280,13 @@ def test_the_checkpoint_cadence_changes_nothing_in_the_result(inputs, make_conte
     train_preference(never, Cadence())
     assert complete_checkpoints(often.work) and not complete_checkpoints(never.work)
     assert_same_weights(often.output, never.output)
+
+
+def test_a_run_of_one_step_learns_whatever_the_warm_up(inputs, make_context):
+    context = make_context("one", dpo_config(epochs=1, batch_size=32, warmup_ratio=0.1), inputs)
+    assert run(context)["step"] == 1
+    before, after = load_policy(inputs["policy"]).state_dict(), weights(context.output)
+    assert not torch.equal(after["model.norm.weight"], before["model.norm.weight"])
 
 
 def test_seed_changes_the_weights_and_smoothing_the_loss(inputs, make_context):

@@ -13,9 +13,8 @@ from ablate.errors import DataError, StageError
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.tokenizers import word_tokenizer
 from ablate.training import pretrain
-from ablate.training.checkpoints import latest_checkpoint
+from ablate.training.checkpoints import Cadence, latest_checkpoint
 from ablate.training.pretrain import bucketed_batches, encode_corpus, next_token_loss, padded_batch, run
-from ablate.training.trainer import Cadence
 
 ARCHITECTURE = {
     "hidden_size": 32,

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from ablate.models.loading import load_reward_model, load_tokenizer
+from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens, pad_sequences
 from ablate.training.offline import OfflineTrainer
 from ablate.training.reward import RewardObjective, run, train_reward_model
 from ablate.training.score_head import sequence_scores
-from ablate.training.trainer import Cadence
 
 PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "min_learning_rate": 3e-4}
 

@@ -17,10 +17,10 @@ from ablate.algorithms.sft import SFTParameters
 from ablate.context import Resources, StageContext
 from ablate.errors import DataError, StageError
 from ablate.models.loading import load_policy, load_tokenizer
-from ablate.training.checkpoints import latest_checkpoint
+from ablate.training.checkpoints import Cadence, latest_checkpoint
 from ablate.training.collate import ConversationCollator, ConversationTokens
 from ablate.training.sft import ConversationTrainer, NextTokenObjective, make_trainer, run
-from ablate.training.trainer import Cadence, TrainingRun
+from ablate.training.trainer import TrainingRun
 
 PARAMETERS = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, "max_length": 40, "warmup_ratio": 0.1}
 

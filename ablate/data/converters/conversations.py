@@ -10,13 +10,13 @@ from ablate.data.records import (
     Conversation,
     Converted,
     Dropped,
-    Messages,
     Prompt,
     Row,
     digest,
     message,
     problem_of_turns,
 )
+from ablate.models.chat import Messages
 
 
 def convert_messages(row: Row, options: MessagesOptions) -> Converted:

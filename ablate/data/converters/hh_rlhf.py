@@ -7,7 +7,8 @@ import itertools
 from ablate.catalogs.datasets import HHOptions
 from ablate.data.converters.columns import columns
 from ablate.data.converters.transcripts import parse_transcript
-from ablate.data.records import Converted, Dropped, Messages, PreferenceRecord, Response, Row, digest, problem_of_turns
+from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, problem_of_turns
+from ablate.models.chat import Messages
 
 
 def convert(row: Row, options: HHOptions) -> Converted:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from ablate.data.records import Messages, message
+from ablate.data.records import message
+from ablate.models.chat import Messages
 
 _MARKERS = {
     # A blank line before the word: text that merely mentions "Human:" stays in one turn.

@@ -22,8 +22,8 @@ def main(root: str, graph: str) -> int:
     for facts in json.loads(Path(graph).read_text()).values():
         inputs = tuple((role, Ref(ref["stage"], ref["artifact"])) for role, ref in facts["inputs"].items())
         identity = Identity(facts["kind"], facts["revision"], Config.of(facts["config"]), inputs)
-        stage = Stage.make(identity, Execution(facts["entry"], facts["label"], facts["locations"], facts["heavy"]))
-        stages[stage.id] = stage
+        execution = Execution(facts["entry"], facts["label"], facts["locations"], facts["heavy"])
+        stages[identity.id()] = Stage(identity.id(), identity, execution)
     display = PlainDisplay(Console(stderr=True), len(stages))
     run = run_local(Store(Path(root)), stages, list(stages), Machine(2, 1, ()), display)
     print(json.dumps({stage_id: outcome.status for stage_id, outcome in run.outcomes.items()}))

@@ -1,10 +1,9 @@
-"""What scoring and evaluation read: files of the data root, checked against their digests, or a pocket folder."""
+"""What suites read: files of the data root, checked against their digests, or a pocket folder."""
 
 from __future__ import annotations
 
-import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,3 @@ def tar_members(file: DataFile, suffix: str) -> Iterator[tuple[str, str]]:
                     yield member.name, handle.read().decode("utf-8")
     except (OSError, EOFError, tarfile.TarError, UnicodeDecodeError) as error:
         raise DataError(f"data file {file.path} can't be read: {error}") from error
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file that another stage wrote."""
-    if not path.is_file():
-        raise StageError(f"{path} is missing: the stage that should have written it is of another kind")
-    return [dict(row) for _, row in read_rows(DataFile(path.name, path))]
-
-
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines."""
-    with path.open("w", encoding="utf-8") as handle:
-        handle.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,0 +1,26 @@
+"""What a loaded model and its tokenizer say of themselves: what ends a response, what pads, how much fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
+    """Return the ids that end a response: those of the generation config and the tokenizer's EOS."""
+    named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed = named if isinstance(named, list | tuple) else [named]
+    return frozenset(int(value) for value in (*listed, tokenizer.eos_token_id) if value is not None)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """Return the id that fills padding, EOS where there is none of its own: masks alone tell what padding is."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def context_length(model: nn.Module) -> int | None:
+    """Return the tokens that fit the model's context, or None where its config does not say."""
+    config: Any = getattr(model, "config", None)
+    sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return next((int(size) for size in sizes if size), None)
