@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ablate.catalogs.closed import Strict, unknown_name
 from ablate.catalogs.digests import DigestCache
-from ablate.catalogs.loading import Strict, load_folder
+from ablate.catalogs.loading import Named, load_folder
 from ablate.errors import DataError, UnknownNameError, UsageError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
@@ -70,39 +71,44 @@ class ChosenAsInstructionOptions(Strict):
 
     of: str
     """The preference converter that reads the rows."""
-    options: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = Field({}, validate_default=True)
     """That converter's own options."""
     responses: Literal["best", "all"] = "best"
     """``best``: the best response of each row, one conversation a row. ``all``: every response (for pretraining)."""
 
-    @model_validator(mode="before")
+    @field_validator("of")
     @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "of" in value:
-            inner = {key: options for key, options in CONVERTER_OPTIONS.items() if key in PREFERENCE_CONVERTERS}
-            return {**value, "options": _resolve(value["of"], value.get("options", {}), inner)}
-        return value
+    def _reads_preferences(cls, value: str) -> str:
+        return _known_converter(value, PREFERENCE_CONVERTERS)
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return _complete_options(info.data.get("of"), value)
+
+
+class FileOptions(Strict):
+    """How the rows of one file are read."""
+
+    converter: str
+    options: Mapping[str, Any] = Field({}, validate_default=True)
+
+    @field_validator("converter")
+    @classmethod
+    def _reads_rows(cls, value: str) -> str:
+        return _known_converter(value, [name for name in CONVERTER_OPTIONS if name != "by_file"])
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return _complete_options(info.data.get("converter"), value)
 
 
 class ByFileOptions(Strict):
     """Options of ``by_file``: files of different schemas in one set, each read by a converter of its own."""
 
-    files: Mapping[str, Mapping[str, Any]]
-    """Relative file name to ``{converter, options}``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("files"), Mapping):
-            return value
-        files = {}
-        for name, part in value["files"].items():
-            if not isinstance(part, Mapping) or not set(part) <= {"converter", "options"} or "converter" not in part:
-                raise ValueError(f"{name}: needs 'converter' and may have 'options', nothing else")
-            known = {key: options for key, options in CONVERTER_OPTIONS.items() if key != "by_file"}
-            resolved = _resolve(part["converter"], part.get("options", {}), known)
-            files[name] = {"converter": part["converter"], "options": resolved}
-        return {**value, "files": files}
+    files: Mapping[str, FileOptions]
+    """Relative file name to its converter."""
 
 
 CONVERTER_OPTIONS: dict[str, type[Strict]] = {
@@ -198,15 +204,14 @@ class Source(Strict):
         return self
 
 
-class DatasetEntry(Strict):
+class DatasetEntry(Named):
     """One dataset of the catalog; the ``converter_options`` are complete, defaults included."""
 
-    name: str
     title: str
     format: Format
     source: Source
     converter: str | None = None
-    converter_options: Mapping[str, Any] = {}
+    converter_options: Mapping[str, Any] = Field({}, validate_default=True)
     split: Split | None = None
     pairing: Pairing = Pairing()
     heldout: str | None = None
@@ -227,13 +232,15 @@ class DatasetEntry(Strict):
     def _pairing_shorthand(cls, value: Any) -> Any:
         return {"policy": value} if isinstance(value, str) else value
 
-    @model_validator(mode="before")
+    @field_validator("converter")
     @classmethod
-    def _resolve_options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("converter"), str):
-            given = value.get("converter_options", {})
-            return {**value, "converter_options": _resolve(value["converter"], given, CONVERTER_OPTIONS)}
-        return value
+    def _known(cls, value: str | None) -> str | None:
+        return value and _known_converter(value, CONVERTER_OPTIONS)
+
+    @field_validator("converter_options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return _complete_options(info.data.get("converter"), value)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetEntry:
@@ -334,17 +341,17 @@ def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
     return entries
 
 
-def _resolve(converter: Any, options: Any, known: Mapping[str, type[Strict]]) -> dict[str, Any]:
-    if converter not in known:
-        error = UnknownNameError("converter", str(converter), known)
-        raise ValueError(str(error))
-    if not isinstance(options, Mapping):
-        raise ValueError(f"the options of {converter} are a mapping (found {options!r})")
-    model = known[converter]
-    try:
-        return model.model_validate(dict(options)).model_dump(mode="json")
-    except ValidationError as error:
-        raise ValueError(_option_message(error, str(converter), model)) from error
+def _known_converter(name: str, known: Iterable[str]) -> str:
+    if name not in known:
+        raise unknown_name("converter", name, known)
+    return name
+
+
+def _complete_options(converter: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a converter's options with defaults written out; as they are where there is no converter."""
+    if converter is None:
+        return options
+    return CONVERTER_OPTIONS[converter].model_validate(dict(options)).model_dump(mode="json")
 
 
 def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
@@ -355,14 +362,6 @@ def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     elif name == "by_file":
         for part in options["files"].values():
             yield from _converters(part["converter"], part["options"])
-
-
-def _option_message(error: ValidationError, converter: str, model: type[Strict]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return str(UnknownNameError(f"option of converter {converter}", key, model.model_fields))
-    return f"option {key!r} of converter {converter}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _plain(value: Any) -> Any:

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from ablate.catalogs.closed import validated
 from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
-from ablate.errors import Location, SpecError, UnknownNameError, UsageError
+from ablate.errors import Location, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import DatasetVariant
 
@@ -66,12 +65,8 @@ def _variant(
         raise UnknownNameError("dataset", variant.use, catalog, location=loaded.origins.locate("datasets", name, "use"))
     base = catalog[variant.use].model_dump(mode="python")
     changes = variant.model_dump(mode="python", exclude_none=True, exclude={"use"})
-    try:
-        return DatasetEntry.model_validate({**base, "title": name, **changes, "name": name})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = loaded.origins.locate("datasets", name, *first["loc"])
-        raise SpecError(first["msg"].removeprefix("Value error, "), location=place) from error
+    written = {**base, "title": name, **changes, "name": name}
+    return validated(DatasetEntry, written, loaded.origins.inside("datasets", name).locate)
 
 
 def local_path(written: str, folder: Path, place: Location) -> Path:

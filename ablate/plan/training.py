@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from ablate.algorithms.pretrain import PretrainParameters
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.models import ModelEntry
+from ablate.catalogs.parameters import Parameters, PretrainParameters
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.loading import LoadedExperiment
@@ -169,11 +167,7 @@ class TrainingPlanner:
         tokenizer = self._graph.add(
             "tokenizer", entry.tokenizer_config(), {"corpus": corpus}, label=f"tokenizer of {entry.name}"
         )
-        try:
-            parameters = PretrainParameters.model_validate({**values, **overrides}, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(first["msg"], location=self._loaded.origins.locate("pretrain", *first["loc"])) from error
+        parameters = PretrainParameters.model_validate({**values, **overrides})
         model = self._graph.add(
             "pretrain",
             {**config, **parameters.identity()},

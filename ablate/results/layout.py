@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ablate.catalogs.loading import Lines, read_yaml, spec_error
+from ablate.catalogs.closed import Closed, unknown_name, validated
+from ablate.catalogs.loading import read_yaml
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, suggestion
 
 NOT_AVERAGED = frozenset({"gold", "reward"})
@@ -21,11 +23,7 @@ SEED_AXES = ("seed", "pretrain.seed", "sft.seed")
 Scalar = str | int | float | bool | None
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RowAxis(_Closed):
+class RowAxis(Closed):
     """An axis whose values make rows."""
 
     axis: str = Field(description="key of a cell, e.g. dataset or reward_model.init")
@@ -40,7 +38,7 @@ class RowAxis(_Closed):
         return {"axis": value} if isinstance(value, str) else value
 
 
-class Column(_Closed):
+class Column(Closed):
     """One column of numbers, or a family of them: a category, a suite, one metric of a suite, an average.
 
     Written ``average``, ``categories`` or ``suites`` for short; ``categories`` and ``suites`` stand for all the
@@ -61,9 +59,11 @@ class Column(_Closed):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, value: Any) -> Any:
-        if value == "average":
-            return {"average": ()}
-        return {"all": value} if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if value not in ("average", "categories", "suites"):
+            raise unknown_name("column", value, ("average", "categories", "suites"))
+        return {"average": ()} if value == "average" else {"all": value}
 
     @model_validator(mode="after")
     def _one_kind(self) -> Column:
@@ -78,7 +78,7 @@ class Column(_Closed):
         return self
 
 
-class Delta(_Closed):
+class Delta(Closed):
     """Rows with the difference between two values of an axis: first minus second, where ``match_on`` agrees."""
 
     axis: str
@@ -87,7 +87,7 @@ class Delta(_Closed):
     label: str | None = None
 
 
-class Compare(_Closed):
+class Compare(Closed):
     """What the rows are tested against, and how the table's tests are corrected."""
 
     to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
@@ -96,7 +96,7 @@ class Compare(_Closed):
     power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
 
 
-class Attribute(_Closed):
+class Attribute(Closed):
     """A column of facts about a row: its number of training pairs, or a field of its dataset's catalog entry."""
 
     name: Literal["samples", "title", "label_kind", "licence"]
@@ -108,7 +108,7 @@ class Attribute(_Closed):
         return {"name": value} if isinstance(value, str) else value
 
 
-class Health(_Closed):
+class Health(Closed):
     """A column of a health field, averaged over the table's suites that report it (or read from one suite)."""
 
     field: str = Field(description="e.g. mean_length, truncated, extraction_failed")
@@ -122,14 +122,14 @@ class Health(_Closed):
         return {"field": value} if isinstance(value, str) else value
 
 
-class Groups(_Closed):
+class Groups(Closed):
     """Headings over groups of rows, e.g. Web, Human, Synthetic over datasets."""
 
     axis: str
     headings: dict[str, tuple[Scalar, ...]] = Field(description="heading to the values under it, in table order")
 
 
-class NumberFormat(_Closed):
+class NumberFormat(Closed):
     """How numbers are written."""
 
     percent: bool = Field(default=True, description="proportions times 100, without a sign")
@@ -137,7 +137,7 @@ class NumberFormat(_Closed):
     other_digits: int = Field(default=2, ge=0, le=6, description="decimals of rewards and counts")
 
 
-class TableLayout(_Closed):
+class TableLayout(Closed):
     """One table."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of its files")
@@ -164,7 +164,7 @@ class TableLayout(_Closed):
         return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
 
 
-class FigureLayout(_Closed):
+class FigureLayout(Closed):
     """One figure, drawn from a table's numbers."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -174,25 +174,12 @@ class FigureLayout(_Closed):
     title: str = ""
 
 
-class Layout(_Closed):
+class Layout(Closed):
     """A report: its tables and figures."""
 
     title: str = ""
     tables: tuple[TableLayout, ...] = Field(min_length=1)
     figures: tuple[FigureLayout, ...] = ()
-
-
-class Source:
-    """Where a layout was written, to name file, line and key in errors found later."""
-
-    def __init__(self, file: str | None = None, lines: Lines | None = None) -> None:
-        self.file = file
-        self.lines = lines or {}
-
-    def at(self, *path: str | int) -> Location:
-        """Return the location of a key path; the line of the nearest parent that is written."""
-        line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
-        return Location(file=self.file, line=line, key=".".join(str(part) for part in path) or None)
 
 
 def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
@@ -202,39 +189,35 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
     """
     if not path.is_file():
         raise SpecError("there is no such report file", location=Location(file=str(path)))
-    values, lines = read_yaml(path)
+    values, origins = read_yaml(path)
     if not isinstance(values, dict):
-        raise SpecError("a report is a mapping with title, tables and figures", location=Location(file=str(path)))
-    try:
-        layout = Layout.model_validate(values)
-    except ValidationError as error:
-        raise spec_error(error, Layout, path, lines) from error
-    source = Source(str(path), lines)
-    _check_names(layout, source)
+        raise SpecError("a report is a mapping with title, tables and figures", location=origins.locate())
+    layout = validated(Layout, values, origins.locate)
+    _check_names(layout, origins)
     if plan is not None:
-        check_layout(layout, plan, source)
+        check_layout(layout, plan, origins)
     return layout
 
 
-def _check_names(layout: Layout, source: Source) -> None:
+def _check_names(layout: Layout, origins: Origins) -> None:
     tables = [table.name for table in layout.tables]
     for kind, names in (("tables", tables), ("figures", [figure.name for figure in layout.figures])):
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise SpecError(f"{name!r} is used twice", location=source.at(kind, index, "name"))
+                raise SpecError(f"{name!r} is used twice", location=origins.locate(kind, index, "name"))
     for index, figure in enumerate(layout.figures):
-        _known("table", figure.table, tables, source.at("figures", index, "table"))
+        _known("table", figure.table, tables, origins.locate("figures", index, "table"))
 
 
-def check_layout(layout: Layout, plan: Mapping[str, Any], source: Source | None = None) -> None:
+def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
     for index, table in enumerate(layout.tables):
-        _check_table(table, plan, source or Source(), ("tables", index))
+        _check_table(table, plan, (origins or Origins()).inside("tables", index))
 
 
-def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, prefix: tuple[str | int, ...]) -> None:
+def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -> None:
     def check(kind: str, name: str, known: Iterable[str], *path: str | int) -> None:
-        _known(kind, name, known, source.at(*prefix, *path))
+        _known(kind, name, known, origins.locate(*path))
 
     entries = [entry for entry in plan["subjects"] if entry["subject"] == table.subject]
     axes = axis_names(entries)
@@ -242,7 +225,7 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, pr
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
     categories = {about["category"] for about in suites.values()}
     for i, row in enumerate(table.rows):
-        check("axis", row.axis, axes, "rows", i, *(("axis",) if _is_mapping(source, prefix, "rows", i) else ()))
+        check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
     for i, column in enumerate(table.columns):
         if column.category is not None:
             check("category", column.category, categories, "columns", i, "category")
@@ -267,10 +250,6 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, pr
     # ``sft`` is what an unwritten ``compare`` names; an experiment without that baseline is simply not tested.
     if table.compare.to is not None and "to" in table.compare.model_fields_set:
         check("baseline", table.compare.to, baselines, "compare", "to")
-
-
-def _is_mapping(source: Source, prefix: tuple[str | int, ...], *path: str | int) -> bool:
-    return (*prefix, *path, "axis") in source.lines
 
 
 def _known(kind: str, name: str, known: Iterable[str], location: Location) -> None:

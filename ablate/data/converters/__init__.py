@@ -35,7 +35,7 @@ def bind(name: str, options: Mapping[str, Any]) -> BoundConverter:
 
 
 def _by_file(options: ByFileOptions) -> BoundConverter:
-    parts = {file: bind(part["converter"], part["options"]) for file, part in options.files.items()}
+    parts = {file: bind(part.converter, part.options) for file, part in options.files.items()}
 
     def convert(file: str, row: Row) -> Converted:
         if file not in parts:
