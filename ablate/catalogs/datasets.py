@@ -30,7 +30,7 @@ class HHOptions(Strict):
 class UltraFeedbackRawOptions(Strict):
     """Options of ``ultrafeedback_raw``: four completions with aspect ratings."""
 
-    label: Literal["mean-aspects", "overall"] | Aspect = "mean-aspects"
+    label: Literal["mean-aspects", "overall", Aspect] = "mean-aspects"
     """Which score ranks the completions: the mean of the four aspect ratings, GPT-4's overall score, one aspect."""
     overall_ten: Literal["as-released", "drop-response", "one"] = "as-released"
     """``overall`` only: a 10 beside a mean aspect rating of at most 2 is a 1 that the released file writes as 10."""

@@ -37,6 +37,8 @@ Category = Literal[
 ]
 Subject = Literal["policy", "reward_model"]
 Engine = Literal["items", "choices", "lm-eval", "pairs", "best-of-n"]
+Skill = Literal["facts", "truth", "arithmetic", "code", "safety", "chat", "constraints"]
+"""Skills of the pocket world."""
 
 _SUBJECT_OF_ENGINE: dict[str, str] = {
     "items": "policy",
@@ -79,7 +81,7 @@ class PocketData(Closed):
     """Items of the pocket world; made by a stage of its own."""
 
     what: Literal["items", "pairs"] = "items"
-    name: str = Field(default="all", description="a skill, or all of them")
+    name: Literal["all", Skill] = Field(default="all", description="a skill, or all of them")
     n: int = Field(ge=1, description="items or pairs of each skill")
     split: Literal["validation", "test"] = "test"
     seed: int = Field(default=0, ge=0)
@@ -114,7 +116,7 @@ class NoOptions(Closed):
 class PocketGraderOptions(Closed):
     """Options of the pocket grader."""
 
-    skills: tuple[str, ...] | None = Field(default=None, description="grade these skills only; null: all")
+    skills: tuple[Skill, ...] | None = Field(default=None, description="grade these skills only; null: all")
     measure: Literal["correct", "gold"] = "correct"
 
 
@@ -187,6 +189,8 @@ class Entry:
     """Whether it imports the training stack."""
     package: str | None = None
     """An installed package whose version changes its results (prompts, metrics)."""
+    metrics: tuple[str, ...] | None = None
+    """Names of the metrics that a grader gives; None: they are known when it has run."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
@@ -208,13 +212,23 @@ PROMPTS: dict[str, Entry] = {
     "llmbar": Entry("ablate.rewards.pairs:llmbar"),
 }
 
+_CHECKS = ("answered", "correct", "worked", "polite", "concise")
+_CHECKS_OF_A_SKILL = ("misconception", "refused", "should_refuse", "greeted", "constraints_kept")
+_REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
+
 GRADERS: dict[str, Entry] = {
-    "pocket": Entry("ablate.evaluation.graders:pocket", PocketGraderOptions),
-    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions),
-    "gsm8k": Entry("ablate.evaluation.graders:gsm8k"),
-    "choices": Entry("ablate.evaluation.graders:choices"),
-    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions),
-    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions),
+    "pocket": Entry(
+        "ablate.evaluation.graders:pocket",
+        PocketGraderOptions,
+        metrics=("accuracy", "gold", *_CHECKS, *_CHECKS_OF_A_SKILL),
+    ),
+    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions, metrics=("nouns",)),
+    "gsm8k": Entry("ablate.evaluation.graders:gsm8k", metrics=("exact_match",)),
+    "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
+    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
+    "pairwise": Entry(
+        "ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", "random", "longest", "shortest")
+    ),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }
 
@@ -280,6 +294,15 @@ class Suite(Closed):
     def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         return _complete_options(info.data.get("grader"), value, GRADERS)
 
+    @field_validator("primary")
+    @classmethod
+    def _given_by_the_grader(cls, value: str, info: ValidationInfo) -> str:
+        grader, metric = info.data.get("grader"), value.rpartition("/")[2]
+        known = find_entry("grader", grader).metrics if grader else None
+        if known is not None and metric not in known:
+            raise unknown_name(f"metric of grader {grader}", metric, known)
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         expected = _SUBJECT_OF_ENGINE[self.engine]
@@ -294,7 +317,21 @@ class Suite(Closed):
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
+        self._check_skills()
         return self
+
+    def _check_skills(self) -> None:
+        """Raise for a skill to grade that the pocket data do not have: nothing would be graded."""
+        made = self.data.pocket.name if self.data.pocket else "all"
+        graded = (self.options["skills"] or ()) if self.grader == "pocket" else ()
+        if made != "all" and (absent := [skill for skill in graded if skill != made]):
+            message = "the data are items of {made} alone, and options.skills grades {absent}"
+            raise PydanticCustomError("skills", message, {"made": made, "absent": absent[0]})
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """Names of the metrics that the grader gives; None where only it knows."""
+        return find_entry("grader", self.grader).metrics
 
     @property
     def files(self) -> tuple[str, ...]:

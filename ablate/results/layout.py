@@ -231,6 +231,9 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
             check("category", column.category, categories, "columns", i, "category")
         if column.suite is not None:
             check("suite", column.suite, suites, "columns", i, "suite")
+            metrics = suites[column.suite].get("metrics")
+            if column.metric is not None and metrics is not None:
+                check(f"metric of suite {column.suite}", column.metric, metrics, "columns", i, "metric")
         for j, name in enumerate(column.average or ()):
             check("category", name, categories, "columns", i, "average", j)
     for i, name in enumerate(table.baselines):
