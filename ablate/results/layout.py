@@ -77,6 +77,21 @@ class Column(Closed):
             raise PydanticCustomError("column", "task goes with metric: name the metric of that task")
         return self
 
+    @property
+    def key(self) -> str:
+        """The name of a single column in figures and files."""
+        if self.average is not None:
+            return f"average({','.join(self.average)})" if self.average else "average"
+        return self.category or "/".join(part for part in (self.suite, self.task, self.metric) if part)
+
+    def written_out(self, suites: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+        """Return the single columns that this one stands for, where there are ``suites``."""
+        if self.all is None:
+            return [self]
+        names = suites if self.all == "suites" else averaged_categories(suites)
+        field = "suite" if self.all == "suites" else "category"
+        return [self.model_copy(update={"all": None, field: name}) for name in names]
+
 
 class Delta(Closed):
     """Rows with the difference between two values of an axis: first minus second, where ``match_on`` agrees."""
@@ -120,6 +135,11 @@ class Health(Closed):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"field": value} if isinstance(value, str) else value
+
+    @property
+    def key(self) -> str:
+        """The name of the column in figures and files."""
+        return f"{self.field}({self.suite})" if self.suite else self.field
 
 
 class Groups(Closed):
@@ -213,6 +233,11 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
     for index, table in enumerate(layout.tables):
         _check_table(table, plan, (origins or Origins()).inside("tables", index))
+    keys = {table.name: _column_keys(table, plan) for table in layout.tables}
+    for index, figure in enumerate(layout.figures):
+        for place, key in enumerate(figure.columns):
+            known = keys[figure.table]
+            _known("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
 
 
 def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -> None:
@@ -253,12 +278,57 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
     # ``sft`` is what an unwritten ``compare`` names; an experiment without that baseline is simply not tested.
     if table.compare.to is not None and "to" in table.compare.model_fields_set:
         check("baseline", table.compare.to, baselines, "compare", "to")
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for cell in (axes for axes in cells if is_wanted(table, axes)):
+        rows.setdefault(row_key(table, cell), []).append(cell)
+    for members in rows.values():
+        refuse_hidden_axis(table, members, origins.locate("rows"))
+
+
+def _column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:
+    suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
+    numbers = [single.key for column in table.columns for single in column.written_out(suites)]
+    return [*numbers, *(health.key for health in table.health)]
+
+
+def row_key(table: TableLayout, axes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what two cells with these axes must have in common to make one row."""
+    return tuple(repr(axes.get(row.axis)) for row in table.rows)
+
+
+def is_wanted(table: TableLayout, axes: Mapping[str, Any], *, is_baseline: bool = False) -> bool:
+    """Return whether ``only`` lets a subject with these axes in; a baseline need not have the axis."""
+    values = [(axes.get(row.axis), row.only) for row in table.rows if row.only]
+    return all(value in only or (value is None and is_baseline) for value, only in values)
+
+
+def refuse_hidden_axis(table: TableLayout, row: Sequence[Mapping[str, Any]], location: Location | None = None) -> None:
+    """Raise :class:`SpecError` for an axis that varies within a row, though it is neither a row nor averaged over."""
+    named = {axis.axis for axis in table.rows} | set(table.averaged)
+    for axis in dict.fromkeys(key for axes in row for key in axes):
+        values = {repr(axes.get(axis)) for axes in row}
+        if axis not in named and len(values) > 1:
+            raise SpecError(
+                f"table {table.name!r}: axis {axis!r} varies within a row ({', '.join(sorted(values))})",
+                location=location,
+                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only`",
+            )
 
 
 def _known(kind: str, name: str, known: Iterable[str], location: Location) -> None:
     names = list(known)
     if name not in names:
         raise SpecError(f"unknown {kind} {name!r}", location=location, hint=suggestion(name, names))
+
+
+CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "chat")
+
+
+def averaged_categories(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the categories of these suites that an unnamed average takes, the study's first and in its order."""
+    found = dict.fromkeys(about["category"] for about in suites.values() if about["category"] not in NOT_AVERAGED)
+    return sorted(found, key=lambda name: CATEGORY_ORDER.index(name) if name in CATEGORY_ORDER else 99)
 
 
 def baseline_name(entry: Mapping[str, Any]) -> str:

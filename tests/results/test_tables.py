@@ -439,6 +439,11 @@ figures:
         ("[categories, average]", "[{suite: math, category: chat}]", 4, "a column is one of"),
         ("[categories, average]", "[everything]", 4, "categories.*suites"),
         ("    baselines: [sft]", "    columns: [average]", 5, "duplicate key"),
+        ("[categories, average]", "[averge]", 4, "unknown column 'averge'.*did you mean 'average'"),
+        ("[categories, average]", "[{suite: math, metric: acuracy}]", 4, "metric of suite math.*mean 'accuracy'"),
+        ("[dataset, algorithm]\n", "[dataset]\n", 3, "axis 'algorithm' varies within a row.*add 'algorithm'"),
+        ("table: main}", "table: main, columns: [factualty]}", 9, "unknown column.*did you mean 'factuality'"),
+        ("table: main}", "table: main, columns: [average, reasoning, math]}", 9, "columns.2: unknown column 'math'"),
     ],
 )
 def test_a_wrong_report_names_line_key_and_spelling(
@@ -447,6 +452,7 @@ def test_a_wrong_report_names_line_key_and_spelling(
     assert old in GOOD
     path = tmp_path / "report.yaml"
     path.write_text(GOOD.replace(old, new))
+    study.plan["suites"]["math"]["metrics"] = ["accuracy"]
     study.write()
     with pytest.raises(SpecError, match=f"(?s)report.yaml:{line}: .*{words}"):
         load_layout(path, study.plan)
