@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from ablate.errors import SpecError, StoreError, UsageError
+from ablate.errors import SpecError, StoreError, UnknownNameError, UsageError
 from ablate.execution.study import find_attempt, stage_statuses
 from ablate.liveness import STALE_SECONDS, Owner
 from ablate.results.build import build_table
@@ -399,8 +399,9 @@ def test_latex_compiles(study: Any, tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_was_never_planned(maker: Any) -> None:
-    with pytest.raises(StoreError, match="has no plan"):
-        collect(maker.store, "nowhere")
+    maker.write()
+    with pytest.raises(UnknownNameError, match=r"unknown experiment of this store 'stdy'\n  did you mean 'study'"):
+        collect(maker.store, "stdy")
 
 
 def test_nothing_done_gives_a_table_of_gaps(study: Any) -> None:
