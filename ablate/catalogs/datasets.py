@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from ablate.catalogs.closed import Strict, unknown_name
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.loading import Named, load_folder
-from ablate.errors import DataError, UnknownNameError, UsageError
+from ablate.errors import DataError, Location, UnknownNameError, UsageError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
 LabelKind = Literal["human", "ai", "construction"]
@@ -302,31 +302,39 @@ def datasets(*folders: Path) -> dict[str, DatasetEntry]:
     return _load((Path(__file__).with_suffix(""), *folders))
 
 
-def file_digests(entry: DatasetEntry, root: Path | None, cache: DigestCache) -> dict[str, str]:
+def file_digests(
+    entry: DatasetEntry, root: Path | None, cache: DigestCache, place: Location | None = None
+) -> dict[str, str]:
     """Return the sha256 of every file of ``entry`` under the data root, relative name to digest.
 
-    A pocket set has no files. A missing file is a :class:`DataError`.
+    A pocket set has no files. A missing file is a :class:`DataError` at ``place``, where the set is named.
     """
     if entry.source.hub is not None:
         raise UsageError(
             f"dataset {entry.name!r} is on the hub ({entry.source.hub.id}), which can't be read yet",
+            location=place,
             hint="download its files and write an entry with source: {files: [...]}",
         )
     needed_by = f"dataset {entry.name!r}"
-    return {name: cache.of_file(locate(name, root, needed_by)) for name in entry.source.files or ()}
+    return {name: cache.of_file(locate(name, root, needed_by, place)) for name in entry.source.files or ()}
 
 
-def locate(name: str, root: Path | None, needed_by: str) -> Path:
-    """Return the path of a data file; :class:`DataError` says what to put where when it is not there."""
+def locate(name: str, root: Path | None, needed_by: str, place: Location | None = None) -> Path:
+    """Return the path of a data file; :class:`DataError` says what to put where when it is not there.
+
+    ``place`` is where what needs it is named.
+    """
     if root is None:
         raise DataError(
             f"{needed_by} needs the file {name}, and no data root is set",
+            location=place,
             hint="set ABLATE_DATA (or data.root) to a folder that holds files under these relative names",
         )
     path = root / name
     if not path.is_file():
         raise DataError(
             f"{needed_by} needs the file {path}, which is not there",
+            location=place,
             hint=f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
         )
     return path

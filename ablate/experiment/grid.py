@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.algorithms.base import Method
@@ -102,7 +102,10 @@ def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
 
 
 def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
-    """Return where a cell's value of ``key`` was written: in its block of the grid, else in the file's section."""
+    """Return where a cell's value of ``key`` was written: in its block of the grid, else in the file's section.
+
+    A value that is written in neither is the block's.
+    """
     shorthand = {long: short for short, long in SHORTHANDS.items()}.get(key)
     section, _, name = key.partition(".")
     candidates = [(key,), (section, name), (shorthand or key,), (section,)]
@@ -111,7 +114,10 @@ def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
             place = loaded.origins.places.get((*start, *written))
             if place is not None:
                 return Location(file=place.file, line=place.line, key=key)
-    return loaded.origins.locate(*key.split("."))
+    path = key.split(".")
+    is_written = any(loaded.origins.has(*path[:end]) for end in range(1, len(path) + 1))
+    nearest = path if is_written else ("grid", block)
+    return replace(loaded.origins.locate(*nearest), key=key)
 
 
 def _locate(loaded: LoadedExperiment, block: int, *path: str | int) -> Location:

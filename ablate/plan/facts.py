@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.catalogs.closed import validated
-from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests
+from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -32,9 +32,14 @@ class Facts:
             raise UnknownNameError("dataset", name, self.datasets, location=location)
         return self.datasets[name]
 
-    def digests(self, entry: DatasetEntry) -> dict[str, str]:
-        """Return relative file name to sha256 for a dataset's files."""
-        return file_digests(entry, self.root, self.digest_cache)
+    def digests(self, entry: DatasetEntry, location: Location | None = None) -> dict[str, str]:
+        """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
+        return file_digests(entry, self.root, self.digest_cache, location)
+
+    def require_files(self, suite: Suite, location: Location) -> None:
+        """Raise DataError unless the files of a suite that is named at ``location`` are there."""
+        for name in suite.files:
+            locate(name, self.root, f"suite {suite.name!r}", location)
 
     def locations(self, files: object) -> dict[str, str]:
         """Return the data root for a stage that reads files, nothing for one that doesn't."""

@@ -198,10 +198,7 @@ class TrainingPlanner:
             values.pop("max_examples", None),
         )
         parameters = SFTParameters.model_validate(values)
-        place = self._loaded.origins.locate("sft", "dataset")
-        entry = self._facts.dataset(str(dataset_name), place)
-        if entry.format != "instruction":
-            raise SpecError(f"{entry.name!r} holds {entry.format} data; SFT needs an instruction set", location=place)
+        entry = self._facts.dataset(str(dataset_name))
         data = self.dataset(entry.name, (("max_examples", max_examples), ("seed", seed)))
         tokens = self._graph.add(
             "tokenise",
@@ -218,7 +215,7 @@ class TrainingPlanner:
         return Start(name, model, base.tokenizer, chat=True)
 
     def _dataset(self, name: str, data: Section) -> Stage:
-        entry = self._facts.dataset(name, self._loaded.origins.locate("dataset"))
+        entry = self._facts.dataset(name)
         sampling = dict(data)
         files = self._facts.digests(entry)
         config = entry.stage_config(
