@@ -122,6 +122,8 @@ def test_every_command_has_help(here: Here, name: str) -> None:
             ("plan", "small.yaml", "report=reports/pocket_quik.yaml"),
             "did you mean 'reports/pocket_quick.yaml'? allowed: ",
         ),
+        (("plan", "small.yaml", "report=."), "report: no report layout ."),
+        (("plan", "small.yaml", f"report={'x' * 300}"), "can't be a path"),
         (("plan", "child.yaml"), "child.yaml:2: extends: no specification file"),
         (("plan", "child.yaml"), "smal.yaml\n  did you mean 'small.yaml'? allowed: "),
         (("run", "real_small"), "real_small.yaml:23: evaluate.policy.0: suite 'mmlu-small' needs the file"),

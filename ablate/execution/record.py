@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from ablate.context import read_json, write_json, write_text
 from ablate.errors import SpecError, StoreError, suggestion
 from ablate.experiment.loading import LoadedExperiment
+from ablate.plan.facts import local_path
 from ablate.plan.fingerprint import digest
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -54,14 +56,16 @@ def find_report(loaded: LoadedExperiment) -> Path | None:
     written = loaded.experiment.report
     if written is None:
         return None
-    named = Path(written)
-    beside = (place for place in (loaded.file.parent / named, named) if place.is_file())
-    found = next(beside, None) or find_by_name("reports", named.name, Path.cwd())
+    named, place = Path(written), loaded.origins.locate("report")
+    own = local_path(written, loaded.file.parent, place)
+    found = next((file for file in (own, named) if file.is_file()), None)
+    found = found or find_by_name("reports", named.name, Path.cwd())
     if found is None:
-        folders = [loaded.file.parent / named.parent, *search_folders("reports", Path.cwd())]
-        known = {str(named.with_name(file.name)) for folder in folders for file in folder.glob("*.yaml")}
-        place = loaded.origins.locate("report")
-        raise SpecError(f"no report layout {written}", location=place, hint=suggestion(written, known))
+        known = [file.name for folder in search_folders("reports", Path.cwd()) for file in folder.glob("*.yaml")]
+        # Beside the specification are others, so that only what is near in spelling may be meant.
+        known += get_close_matches(named.name, [file.name for file in own.parent.glob("*.yaml")], n=1)
+        hint = suggestion(written, {str(named.parent / name) for name in known})
+        raise SpecError(f"no report layout {written}", location=place, hint=hint)
     return found.absolute()
 
 
