@@ -255,6 +255,10 @@ class Prompts(Closed):
         return _complete_options(info.data.get("name"), value, PROMPTS)
 
 
+PICK_METRICS = ("random", "oracle")
+"""Metrics that picks have beside the grader's: the mean and the best of what was picked from."""
+
+
 class Selection(Closed):
     """How one of several responses is picked."""
 
@@ -330,8 +334,9 @@ class Suite(Closed):
 
     @property
     def metrics(self) -> tuple[str, ...] | None:
-        """Names of the metrics that the grader gives; None where only it knows."""
-        return find_entry("grader", self.grader).metrics
+        """Names of the metrics that an evaluation has; None where only the grader knows."""
+        graded = find_entry("grader", self.grader).metrics
+        return graded if graded is None or self.select is None else (*graded, *PICK_METRICS)
 
     @property
     def files(self) -> tuple[str, ...]:
