@@ -11,7 +11,7 @@ from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.models import ModelEntry
-from ablate.catalogs.parameters import Parameters, PretrainParameters
+from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.loading import LoadedExperiment
