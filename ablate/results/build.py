@@ -27,6 +27,8 @@ from ablate.results.rows import (
 from ablate.results.statistics import PairedTest, mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
+_ACRONYMS = {name: name.upper() for name in ("dpo", "ppo", "sft", "kl", "gae", "lora", "eos")}
+
 
 @dataclass
 class _Notes:
@@ -117,7 +119,7 @@ def _offset(layout: TableLayout) -> int:
 def _title(key: str) -> str:
     if key == "samples":
         return "# pairs"
-    words = key.replace("_", " ").replace(".", " ")
+    words = " ".join(_ACRONYMS.get(word, word) for word in key.replace("_", " ").replace(".", " ").split())
     return words[:1].upper() + words[1:]
 
 

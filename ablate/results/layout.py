@@ -360,8 +360,12 @@ def default_layout(plan: Mapping[str, Any]) -> Layout:
             tables.append(table)
     if not tables:
         raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
-    averaged = [table.name for table in tables if any(column.average is not None for column in table.columns)]
-    figures = tuple(FigureLayout(name=f"{name}-average", table=name) for name in averaged)
+    keys = {table.name: _column_keys(table, plan) for table in tables if table.subject == "policy"}
+    figures = tuple(
+        FigureLayout(name=f"{name}-average", table=name) if "average" in own
+        else FigureLayout(name=f"{name}-{own[0]}", table=name, columns=own[:1])
+        for name, own in keys.items()
+    )  # fmt: skip
     return Layout(title=plan["name"], tables=tuple(tables), figures=figures)
 
 
@@ -375,11 +379,13 @@ def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str)
     if subject == "reward_model":
         columns: list[Any] = ["suites"]
     else:
-        columns = ["categories", *(["average"] if categories - NOT_AVERAGED else [])]
+        columns = ["categories", *(["average"] if len(categories - NOT_AVERAGED) > 1 else [])]
         columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED)]
     algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
     deltas = []
-    if subject == "policy" and {"ppo", "dpo"} <= algorithms:
+    # Settings of one method's own have no counterpart in the other: a difference would be between any two of them.
+    is_tuned = any(axis.startswith(("ppo.", "dpo.")) for axis in rows)
+    if subject == "policy" and {"ppo", "dpo"} <= algorithms and not is_tuned:
         match = [axis for axis in rows if axis != "algorithm" and _is_read_by(entries, axis, ("ppo", "dpo"))]
         deltas = [{"axis": "algorithm", "values": ("ppo", "dpo"), "match_on": match, "label": "Δ PPO − DPO"}]
     baselines = [item for item in dict.fromkeys(baseline_name(entry) for entry in entries) if item]

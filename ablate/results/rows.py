@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wanted, refuse_hidden_axis, row_key
@@ -130,6 +131,8 @@ def value_label(results: Results, row: RowAxis, value: Any) -> str:
         return row.values[text]
     if row.axis.rpartition(".")[2] == "dataset":
         return str(results.plan.get("datasets", {}).get(text, {}).get("title") or text)
+    if isinstance(value, float):
+        return f"{Decimal(text):f}"  # 0.00003 beside 0.0001: never an exponent
     return text.upper() if row.axis == "algorithm" and len(text) <= 5 else text
 
 

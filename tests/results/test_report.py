@@ -1,0 +1,44 @@
+"""The general layout in words, the folder of a report, and the look of its figures and LaTeX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablate.results.build import build_table
+from ablate.results.layout import default_layout
+from ablate.results.long import collect
+
+
+def tuned(maker: Any, answers: Any) -> Any:
+    """DPO at three learning rates and PPO at two, one category."""
+    maker.suite("facts", "factuality")
+    maker.plan["axes"] = ["algorithm", "dpo.learning_rate", "ppo.kl_coefficient", "seed"]
+    empty = {"dataset": None, "algorithm": None, "seed": None}
+    maker.subject("sft", empty, {"facts": answers(40, 100)}, role="baseline")
+    for algorithm, axis, values in (
+        ("dpo", "dpo.learning_rate", (3e-05, 0.0001, 1.0)),
+        ("ppo", "ppo.kl_coefficient", (0.1, 0.3)),
+    ):
+        for value in values:
+            settings = {"dpo.learning_rate": None, "ppo.kl_coefficient": None} | {axis: value}
+            axes = {"dataset": "d", "algorithm": algorithm, "seed": 0} | settings
+            maker.subject(f"{algorithm} {value}", axes, {"facts": answers(50, 100)})
+    return maker
+
+
+def test_settings_of_one_method_make_no_differences(maker: Any, answers: Any) -> None:
+    table = build_table(collect(tuned(maker, answers).write(), "study"), default_layout(maker.plan).tables[0])
+    assert [row.kind for row in table.rows] == ["baseline", *["cell"] * 5, "detectable"]
+    assert [column.label for column in table.columns] == [
+        "Dataset", "Algorithm", "DPO learning rate", "PPO KL coefficient", "Factuality"
+    ]  # fmt: skip
+    assert [row.cells[2].text for row in table.rows[1:4]] == ["0.00003", "0.0001", "1.0"]
+
+
+def test_a_single_category_is_its_own_average(maker: Any, answers: Any) -> None:
+    layout = default_layout(tuned(maker, answers).plan)
+    assert [figure.columns for figure in layout.figures] == [("factuality",)]
+    maker.suite("math", "reasoning")
+    layout = default_layout(maker.plan)
+    assert any(column.average is not None for column in layout.tables[0].columns)
+    assert [(figure.name, figure.columns) for figure in layout.figures] == [("main-average", ())]
