@@ -159,7 +159,9 @@ def report(
 def results(
     name: Name,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[str, typer.Option("--format", help="csv, json or parquet.")] = "csv",
+    form: Annotated[
+        str | None, typer.Option("--format", help="csv, json or parquet; default: by the suffix of --out, else csv.")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="File; default: standard output (csv, json).")] = None,
 ) -> None:
     """Write the long table: one row per subject, suite, task and metric."""

@@ -14,10 +14,12 @@ from ablate.store import Store
 FORMATS = ("csv", "json", "parquet")
 
 
-def export(store: Store, experiment: str, form: str, to: Path | None) -> str | None:
-    """Write the long table to ``to``, or return it as text when there is no file; parquet needs a file."""
-    if form not in FORMATS:
-        raise UnknownNameError("format", form, FORMATS)
+def export(store: Store, experiment: str, form: str | None, to: Path | None) -> str | None:
+    """Write the long table to ``to``, or return it as text when there is no file; parquet needs a file.
+
+    Without ``form`` the file's suffix says it, and where that says nothing it is CSV; the two may not disagree.
+    """
+    form = _format(form, to)
     table = collect(store, experiment).table()
     if form == "parquet":
         if to is None:
@@ -30,6 +32,15 @@ def export(store: Store, experiment: str, form: str, to: Path | None) -> str | N
         return text
     write_text(to, text)
     return None
+
+
+def _format(form: str | None, to: Path | None) -> str:
+    if form is not None and form not in FORMATS:
+        raise UnknownNameError("format", form, FORMATS)
+    suffix = "" if to is None else to.suffix.lower().removeprefix(".")
+    if form is not None and suffix in FORMATS and suffix != form:
+        raise UsageError(f"format {form} does not go into {to}", hint=f"leave --format out, or name a .{form} file")
+    return form or (suffix if suffix in FORMATS else "csv")
 
 
 def _as_csv(table: pd.DataFrame) -> str:

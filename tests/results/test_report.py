@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from ablate.errors import UsageError
 from ablate.results.build import build_table
+from ablate.results.export import export
 from ablate.results.layout import default_layout
 from ablate.results.long import collect
 
@@ -42,3 +47,14 @@ def test_a_single_category_is_its_own_average(maker: Any, answers: Any) -> None:
     layout = default_layout(maker.plan)
     assert any(column.average is not None for column in layout.tables[0].columns)
     assert [(figure.name, figure.columns) for figure in layout.figures] == [("main-average", ())]
+
+
+def test_the_suffix_names_the_format(study: Any, tmp_path: Path) -> None:
+    store = study.write()
+    for name, first in (("x.csv", b"exper"), ("x.json", b"[\n"), ("x.parquet", b"PAR1"), ("x.txt", b"exper")):
+        assert export(store, "study", None, tmp_path / name) is None
+        assert (tmp_path / name).read_bytes().startswith(first), name
+    assert (export(store, "study", None, None) or "").startswith("exper")
+    with pytest.raises(UsageError, match=r"format csv does not go into .*y\.parquet"):
+        export(store, "study", "csv", tmp_path / "y.parquet")
+    assert not (tmp_path / "y.parquet").exists()
