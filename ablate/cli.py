@@ -143,7 +143,10 @@ def report(
     name: Name,
     store: StoreOption = DEFAULT_STORE,
     layout: Annotated[
-        Path | None, typer.Option(help="Layout of the tables; default: the experiment's, else a general one.")
+        Path | None,
+        typer.Option(
+            help="Layout of the tables, a file or a name in reports/; default: the experiment's or a general one."
+        ),
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
 ) -> None:

@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ablate.context import write_text
-from ablate.errors import SpecError
+from ablate.errors import SpecError, suggestion
 from ablate.results.build import build_table
+from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
 from ablate.results.render_html import page
@@ -20,7 +21,7 @@ from ablate.results.render_latex import fragment, standalone
 from ablate.results.render_text import escape_markdown, markdown, to_csv
 from ablate.results.render_text import terminal as terminal_table
 from ablate.results.tables import Table
-from ablate.shipped import find_by_name
+from ablate.shipped import find_by_name, search_folders
 from ablate.store import Store
 
 
@@ -39,8 +40,8 @@ class Report:
 def build_report(store: Store, experiment_name: str, layout: Layout | Path | None = None) -> Report:
     """Build an experiment's tables from what is done so far; nothing is written.
 
-    ``layout`` is a layout or the path of one; null takes the plan's report, or a default layout when it names none.
-    Raises :class:`ablate.errors.SpecError` when the layout names what the experiment does not have.
+    ``layout`` is a layout, or the path or name of one; null takes the plan's report, or a default layout when it names
+    none. Raises :class:`ablate.errors.SpecError` when the layout names what the experiment does not have.
     """
     results = collect(store, experiment_name)
     return _build(results, resolve_layout(results, layout))
@@ -49,9 +50,11 @@ def build_report(store: Store, experiment_name: str, layout: Layout | Path | Non
 def render_report(store: Store, experiment_name: str, layout: Layout | Path | None, out: Path) -> Report:
     """Write report.md, report.html, tables/*.{tex,csv}, tables/*.standalone.tex, figures/* and results.csv to ``out``.
 
-    Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked.
+    Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked. Files of an
+    earlier report that this one doesn't have are deleted; a folder with another experiment's report is refused.
     """
     results = collect(store, experiment_name)
+    before = written_before(out, experiment_name)
     chosen = resolve_layout(results, layout)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
@@ -70,6 +73,7 @@ def render_report(store: Store, experiment_name: str, layout: Layout | Path | No
     linked = [(caption, f"figures/{image.name}") for caption, image in images]
     files.append(write_text(out / "report.md", _markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
+    keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
 
 
@@ -88,20 +92,25 @@ def resolve_layout(results: Results, layout: Layout | Path | None) -> Layout:
         check_layout(layout, results.plan)
         return layout
     if layout is not None:
-        return load_layout(layout, results.plan)
+        return load_layout(_find_layout(layout), results.plan)
     named = results.plan.get("report")
     if named:
-        return load_layout(_recorded_layout(Path(named)), results.plan)
+        return load_layout(_find_layout(Path(named)), results.plan)
     if not results.subjects:
         raise SpecError(f"experiment {results.experiment!r} has no cells: there is no table to make")
     return default_layout(results.plan)
 
 
-def _recorded_layout(recorded: Path) -> Path:
-    """The file whose absolute path planning found and recorded; if it has gone since, the one of its name."""
-    if recorded.is_file():
-        return recorded
-    return find_by_name("reports", recorded.name, Path.cwd()) or recorded
+def _find_layout(named: Path) -> Path:
+    """The file of this path (planning records an absolute one), else that of its name in a folder of reports."""
+    if named.is_file():
+        return named
+    for name in dict.fromkeys((named.name, f"{named.name.removesuffix('.yaml')}.yaml")):
+        found = find_by_name("reports", name, Path.cwd())
+        if found is not None:
+            return found
+    known = {file.name for folder in search_folders("reports", Path.cwd()) for file in folder.glob("*.yaml")}
+    raise SpecError(f"no report layout {named}", hint=suggestion(named.name, known))
 
 
 def _build(results: Results, layout: Layout) -> Report:

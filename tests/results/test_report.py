@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ablate.errors import UsageError
+from ablate.errors import SpecError, UsageError
 from ablate.results.build import build_table
 from ablate.results.export import export
-from ablate.results.layout import default_layout
+from ablate.results.folder import MANIFEST
+from ablate.results.layout import Layout, TableLayout, default_layout
 from ablate.results.long import collect
+from ablate.results.report import build_report, render_report
 
 
 def tuned(maker: Any, answers: Any) -> Any:
@@ -58,3 +61,54 @@ def test_the_suffix_names_the_format(study: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"format csv does not go into .*y\.parquet"):
         export(store, "study", "csv", tmp_path / "y.parquet")
     assert not (tmp_path / "y.parquet").exists()
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_an_earlier_layout_are_deleted_and_others_kept(study: Any, tmp_path: Path) -> None:
+    store, out = study.write(), tmp_path / "out"
+    render_report(store, "study", None, out)
+    (out / "tables/mine.tex").write_text("mine")
+    only = TableLayout.model_validate({"name": "only", "rows": ["dataset", "algorithm"], "columns": ["average"]})
+    report = render_report(store, "study", Layout(tables=(only,)), out)
+    assert names_in(out) == {*(str(path.relative_to(out)) for path in report.files), "tables/mine.tex", MANIFEST}
+    assert not (out / "figures").exists()
+
+
+def test_a_folder_of_another_experiment_is_refused(study: Any, tmp_path: Path) -> None:
+    store, out = study.write(), tmp_path / "out"
+    render_report(store, "study", None, out)
+    study.plan["name"] = "other"
+    study.write()
+    before = (out / "report.md").read_bytes()
+    with pytest.raises(UsageError, match="holds the report of experiment 'study'"):
+        render_report(store, "other", None, out)
+    assert (out / "report.md").read_bytes() == before
+
+
+def test_an_edited_manifest_reaches_nothing_outside(study: Any, tmp_path: Path) -> None:
+    store, out, precious = study.write(), tmp_path / "out", tmp_path / "precious.txt"
+    out.mkdir()
+    precious.write_text("mine")
+    (out / MANIFEST).write_text(json.dumps({"experiment": "study", "files": ["../precious.txt", str(precious)]}))
+    render_report(store, "study", None, out)
+    assert precious.exists()
+    (out / MANIFEST).write_text("[]")
+    with pytest.raises(UsageError, match="not readable"):
+        render_report(store, "study", None, out)
+
+
+def test_a_layout_is_found_by_its_name(study: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    text = "title: Mine\ntables: [{name: only, rows: [dataset, algorithm], columns: [average]}]\n"
+    (tmp_path / "reports/own.yaml").write_text(text)
+    store = study.write()
+    for name in ("own", "own.yaml", "reports/own.yaml"):
+        assert build_report(store, "study", Path(name)).title == "Mine"
+    with pytest.raises(
+        SpecError, match=r"no report layout owm\.yaml\n  did you mean 'own\.yaml'\? .*pocket_quick\.yaml"
+    ):
+        build_report(store, "study", Path("owm.yaml"))
