@@ -24,7 +24,7 @@ from ablate.results.rows import (
     delta_rows,
     paired_members,
 )
-from ablate.results.statistics import PairedTest, mean_sd
+from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ppo", "sft", "kl", "gae", "lora", "eos")}
@@ -70,10 +70,13 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     tested = tests.finish()
     rows = mark_rows(rows, columns, tested, layout.compare, offset)
     rows = _protocol_notes(results, rows, entries, measured, notes, offset)
-    if layout.detectable and any(isinstance(item.outcome, PairedTest) for item in tested):
-        rows.append(detectable_row(columns, tested, layout.compare, rows, offset))
+    detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
+    rows += [detectable] if detectable else []
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
-    remarks = [*seeds_remark(cells, layout), *tests_remarks(outcomes, layout, measured)]
+    remarks = [
+        *seeds_remark(cells, layout),
+        *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
+    ]
     remarks += starts_remark(baselines, cells, layout) if tested else []
     return Table(layout.name, layout.title, tuple(columns), tuple(rows), notes.all(), tuple(remarks))
 

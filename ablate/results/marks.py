@@ -71,9 +71,14 @@ def mark_rows(
 
 def detectable_row(
     columns: Sequence[Column], tested: Sequence[Tested], compare: Compare, rows: Sequence[Row], offset: int
-) -> Row:
-    """Median over each column's comparisons with the baseline (the differences, where there is no baseline)."""
+) -> Row | None:
+    """Median over each column's comparisons with the baseline (the differences, where there is no baseline).
+
+    None where no comparison has a spread to reckon with.
+    """
     done = _done(tested)
+    if not any(test.stderr > 0 for _, test in done):
+        return None
     with_baseline = [pair for pair in done if rows[pair[0].row].kind == "cell"] or done
     alpha = compare.alpha / (len(done) if compare.correction == "holm" else 1)
     cells = [Cell(text="Detectable difference" if index == 0 else "") for index in range(len(columns))]

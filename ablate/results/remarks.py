@@ -62,7 +62,11 @@ def _role_text(role: str) -> str:
 
 
 def tests_remarks(
-    outcomes: Iterable[tuple[str, PairedTest | Untested]], layout: TableLayout, measured: Sequence[Measured]
+    outcomes: Iterable[tuple[str, PairedTest | Untested]],
+    layout: TableLayout,
+    measured: Sequence[Measured],
+    *,
+    has_detectable: bool,
 ) -> list[str]:
     """Say what a mark means, how it was tested, what the detectable difference is, and what was not tested."""
     outcomes = list(outcomes)
@@ -70,7 +74,7 @@ def tests_remarks(
     remarks = []
     if tests:
         remarks.append(_marks_remark(tests, layout))
-    if tests and layout.detectable:
+    if has_detectable:
         level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
         remarks.append(
             f"Detectable difference: the true difference that one comparison of the column finds with"
@@ -106,5 +110,5 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
         correction = f"Holm-corrected over the table's {len(tests)} tests"
     return (
         f"Blue ▲ / orange ▼: significantly better / worse{against} at α = {compare.alpha:g};"
-        f" paired {' and '.join(names)}; {correction}. Uncoloured: no significant difference, which is not equality."
+        f" paired {' and '.join(names)}; {correction}. Unmarked: no significant difference, which is not equality."
     )

@@ -9,13 +9,16 @@ from ablate.results.tables import CellText, Column, Row, Table, cell_text
 BETTER, WORSE = "1F5FBF", "C65A00"
 """Blue and orange of about equal lightness, told apart in the common kinds of colour blindness."""
 
+_MARKS = {"better": r"$^\uparrow$", "worse": r"$^\downarrow$"}
+"""Beside the colour, so that a mark survives print in grey."""
+
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "\n": " ", "\t": " ",
     "−": r"$-$", "–": r"--", "—": r"---", "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "α": r"$\alpha$",
     "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
-    "…": r"\dots{}", "’": "'", "‘": "`", "“": "``", "”": "''",
+    "▲": r"$\uparrow$", "▼": r"$\downarrow$", "…": r"\dots{}", "’": "'", "‘": "`", "“": "``", "”": "''",
     "\u00a0": "~", "\u202f": r"\,",
 }  # fmt: skip
 
@@ -56,7 +59,7 @@ def fragment(table: Table) -> str:
         r"\label{tab:" + table.name + "}",
         r"\small",
         r"\setlength{\tabcolsep}{4pt}",
-        r"\begin{tabular}{@{}" + align + "@{}}",
+        r"\sbox0{\begin{tabular}{@{}" + align + "@{}}",
         r"\toprule",
         " & ".join(_heading(column) for column in table.columns) + r" \\",
         r"\midrule",
@@ -67,7 +70,7 @@ def fragment(table: Table) -> str:
             lines.append(r"\addlinespace" if row.kind == "delta" else r"\midrule")
         previous = row
         lines.append(_row(table, row, width))
-    lines += [r"\bottomrule", r"\end{tabular}", *_footnotes(table), r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}}", *_boxed(table), r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -115,21 +118,23 @@ def _row(table: Table, row: Row, width: int) -> str:
 def _cell(cell: CellText) -> str:
     value = escape_latex(cell.value)
     if cell.mark is not None:
-        value = rf"\textcolor{{ablate{cell.mark}}}{{{value}}}"
+        value = rf"\textcolor{{ablate{cell.mark}}}{{{value}{_MARKS[cell.mark]}}}"
     if cell.spread:
         value += rf"{{\tiny$\pm${escape_latex(cell.spread)}}}"
     return value + (rf"\textsuperscript{{{','.join(cell.notes)}}}" if cell.notes else "")
 
 
-def _footnotes(table: Table) -> list[str]:
+def _boxed(table: Table) -> list[str]:
+    """The table in box 0 with its notes below it: both begin at the same edge, notes of a narrow table run wider."""
     notes = [rf"\textsuperscript{{{key}}} {escape_latex(text)}" for key, text in table.notes]
-    texts = [*notes, *(escape_latex(_without_arrows(text)) for text in table.remarks)]
+    texts = [*notes, *(escape_latex(text) for text in table.remarks)]
     if not texts:
-        return []
-    body = r"\\".join(texts)
-    return [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\footnotesize\raggedright {body}\end{{minipage}}"]
-
-
-def _without_arrows(text: str) -> str:
-    # colours alone mark the cells here; the arrows belong to the formats that have no colour
-    return text.replace(" ▲", "").replace(" ▼", "")
+        return [r"\usebox0"]
+    return [
+        r"\dimen0=\wd0",
+        r"\ifdim\dimen0<0.7\linewidth\dimen0=0.7\linewidth\fi",
+        r"\begin{minipage}{\dimen0}\raggedright",
+        r"\usebox0\par\smallskip",
+        r"\footnotesize " + r"\\".join(texts),
+        r"\end{minipage}",
+    ]

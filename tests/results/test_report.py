@@ -14,6 +14,7 @@ from ablate.results.export import export
 from ablate.results.folder import MANIFEST
 from ablate.results.layout import Layout, TableLayout, default_layout
 from ablate.results.long import collect
+from ablate.results.render_latex import fragment
 from ablate.results.report import build_report, render_report
 
 
@@ -112,3 +113,21 @@ def test_a_layout_is_found_by_its_name(study: Any, tmp_path: Path, monkeypatch: 
         SpecError, match=r"no report layout owm\.yaml\n  did you mean 'own\.yaml'\? .*pocket_quick\.yaml"
     ):
         build_report(store, "study", Path("owm.yaml"))
+
+
+def test_latex_marks_survive_print_in_grey(study: Any) -> None:
+    table = build_table(collect(study.write(), "study"), default_layout(study.plan).tables[0])
+    text = fragment(table)
+    assert r"\textcolor{ablatebetter}{51.0$^\uparrow$}" in text
+    assert r"Blue $\uparrow$ / orange $\downarrow$: significantly better / worse" in text
+    # notes begin where the table begins: both are in one box
+    assert text.index(r"\begin{minipage}") < text.index(r"\usebox0\par") < text.index("Holm-corrected")
+
+
+def test_an_empty_detectable_row_is_left_out(maker: Any, answers: Any) -> None:
+    maker.suite("facts", "factuality")
+    maker.subject("sft", {"dataset": None, "algorithm": None, "seed": None}, {"facts": answers(5, 10)}, role="baseline")
+    maker.subject("one", {"dataset": "d", "algorithm": "dpo", "seed": 0}, {"facts": answers(5, 10)})
+    table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
+    assert [row.kind for row in table.rows] == ["baseline", "cell"]
+    assert not any("Detectable" in remark for remark in table.remarks)

@@ -348,7 +348,7 @@ def test_every_format_is_written_and_shows_the_numbers(study: Any, tmp_path: Pat
         *(f"tables/{name}{end}" for name in ("main", "reward-models") for end in (".tex", ".standalone.tex", ".csv")),
     }  # fmt: skip
     assert "**51.0** ▲ ± 1.0" in (tmp_path / "out/report.md").read_text()
-    assert r"\textcolor{ablatebetter}{51.0}{\tiny$\pm$1.0}" in (tmp_path / "out/tables/main.tex").read_text()
+    assert r"\textcolor{ablatebetter}{51.0$^\uparrow$}{\tiny$\pm$1.0}" in (tmp_path / "out/tables/main.tex").read_text()
     page = (tmp_path / "out/report.html").read_text()
     assert "<span class='better'>51.0" in page and "http" not in page.replace("http-equiv", "")
     console = Console(width=160, record=True, file=io.StringIO())
