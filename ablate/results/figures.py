@@ -33,7 +33,7 @@ def draw(layout: FigureLayout, table: Table, folder: Path) -> list[Path]:
     if not any(row.kind == "cell" and row.cells[index].value is not None for row in table.rows for index in indices):
         return []
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = _bars(table, indices, layout.title)
+        figure = (_bars if _series(table) <= len(_COLORS) else _dots)(table, indices, layout.title)
         FigureCanvasAgg(figure)
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{layout.name}.pdf", folder / f"{layout.name}.png"]
@@ -53,8 +53,18 @@ def _default_column(table: Table) -> str:
     return next((key for key in numbers if key.startswith("average")), numbers[-1])
 
 
+def _series(table: Table) -> int:
+    """How many colours bars would need: one for each text of the label columns after the first."""
+    labels = _labels(table)
+    return len({_text(row, labels[1:]) for row in table.rows if row.kind == "cell"})
+
+
+def _labels(table: Table) -> list[int]:
+    return [index for index, column in enumerate(table.columns) if column.kind == "label"]
+
+
 def _bars(table: Table, indices: Sequence[int], title: str) -> Figure:
-    labels = [index for index, column in enumerate(table.columns) if column.kind == "label"]
+    labels = _labels(table)
     cells = [row for row in table.rows if row.kind == "cell"]
     groups = list(dict.fromkeys(_text(row, labels[:1]) for row in cells))
     series = list(dict.fromkeys(_text(row, labels[1:]) for row in cells))
@@ -100,6 +110,63 @@ def _panel(
     if max((len(name) for name in groups), default=0) * len(groups) > 40:
         axes.tick_params(axis="x", rotation=20)
     _limits(axes, [row.cells[index].value or 0.0 for row in [*cells, *baselines]])
+
+
+def _dots(table: Table, indices: Sequence[int], title: str) -> Figure:
+    """One line a row, baselines first, under its full name: for more rows of a kind than there are colours."""
+    rows = [row for row in table.rows if row.kind in ("baseline", "cell")]
+    names = _row_names(table, rows)
+    width = 0.4 + 0.062 * max(len(name) for name in names) + 3.0 * len(indices)
+    figure = Figure(figsize=(width, 0.8 + 0.17 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(indices), squeeze=False, sharey=True)[0]
+    for index, axes in zip(indices, panels, strict=True):
+        _dot_panel(axes, table, index, rows)
+        axes.set_xlabel(_axis_label(table, index))
+    panels[0].set_yticks(range(len(rows)), names)
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
+    # The title begins over the names, so that a long one has the figure's whole width.
+    figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize="medium", wrap=True)
+    return figure
+
+
+def _dot_panel(axes: Axes, table: Table, index: int, rows: Sequence[Row]) -> None:
+    scale, baselines = table.columns[index].scale, 0
+    for place, row in enumerate(rows):
+        cell, is_baseline = row.cells[index], row.kind == "baseline"
+        color = "#444444" if is_baseline else _COLORS[0]
+        if cell.value is None:
+            where = axes.get_yaxis_transform()
+            axes.text(0.01, place, "missing", transform=where, va="center", fontsize="small", color="#777777")
+            continue
+        error = None if cell.sd is None else cell.sd * scale
+        axes.errorbar(cell.value * scale, place, xerr=error, fmt="o", color=color, markersize=3.5, elinewidth=0.8)
+        if is_baseline:
+            style = _BASELINE_STYLES[baselines % len(_BASELINE_STYLES)]
+            axes.axvline(cell.value * scale, color=color, linewidth=0.9, linestyle=style)
+            baselines += 1
+    axes.grid(axis="y", color="#dddddd", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _row_names(table: Table, rows: Sequence[Row]) -> list[str]:
+    """Each row's labels, numbers with their column's heading; what all cells share is left out."""
+    cells = [row for row in rows if row.kind == "cell"]
+    telling = [index for index in _labels(table) if len({row.cells[index].text for row in cells}) > 1]
+    names = []
+    for row in rows:
+        shown = _labels(table) if row.kind == "baseline" else telling
+        parts = [(table.columns[index].label, row.cells[index].text or "") for index in shown]
+        texts = [f"{label} {text}" if _is_number(text) else text for label, text in parts if text]
+        names.append(", ".join(texts).replace("$", r"\$"))
+    return names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _limits(axes: Axes, values: Sequence[float]) -> None:
