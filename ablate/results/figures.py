@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ablate.results.tables import Row, Table
 
 # Okabe and Ito's palette: told apart in the common kinds of colour blindness.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+_LEGEND_COLUMNS = 4
 _BASELINE_STYLES = ("--", ":", "-.")
 _STYLE: dict[str, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
 
@@ -69,7 +71,9 @@ def _bars(table: Table, indices: Sequence[int], title: str) -> Figure:
     groups = list(dict.fromkeys(_text(row, labels[:1]) for row in cells))
     series = list(dict.fromkeys(_text(row, labels[1:]) for row in cells))
     width = max(3.3, 0.9 + 0.28 * len(groups) * max(1, len(series))) * len(indices)
-    figure = Figure(figsize=(min(width, 12.0), 2.6), layout="constrained")
+    entries = len(series) + sum(row.kind == "baseline" for row in table.rows)
+    height = 2.4 + 0.2 * math.ceil(entries / _LEGEND_COLUMNS)
+    figure = Figure(figsize=(min(width, 12.0), height), layout="constrained")
     axes = figure.subplots(1, len(indices), squeeze=False)[0]
     for position, (index, one) in enumerate(zip(indices, axes, strict=True)):
         _panel(one, table, index, cells, (groups, series), labels)
@@ -77,7 +81,7 @@ def _bars(table: Table, indices: Sequence[int], title: str) -> Figure:
         one.set_ylabel(_axis_label(table, index) if position == 0 or len(indices) == 1 else "")
     handles, names = axes[0].get_legend_handles_labels()
     if names:
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False)
+        figure.legend(handles, names, loc="outside lower center", ncols=min(_LEGEND_COLUMNS, len(names)), frameon=False)
     return figure
 
 
