@@ -27,6 +27,8 @@ class LoadedExperiment:
     file: Path
     origins: Origins
     overrides: tuple[str, ...] = ()
+    interpolated: frozenset[str] = frozenset()
+    """Keys that other keys take their value from."""
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
@@ -43,7 +45,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    return LoadedExperiment(validated(EXPERIMENT, resolved, origins.locate), path, origins, tuple(overrides))
+    experiment = validated(EXPERIMENT, resolved, origins.locate)
+    interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
+    return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated)
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:
@@ -101,12 +105,25 @@ def _apply_override(config: DictConfig, override: str, origins: Origins) -> Orig
     section = key.split(".")[0]
     if section not in EXPERIMENT.model_fields:
         raise SpecError(f"unknown key {section!r}", location=place, hint=suggestion(section, EXPERIMENT.model_fields))
+    if not text.strip():
+        raise UsageError(f"no value is given for {key}", location=place, hint=f"{key}=null asks for none")
     try:
-        value = yaml.load(text, Loader=YamlLoader)
-        OmegaConf.update(config, key, value, merge=False, force_add=True)
+        path = _set(config, key, yaml.load(text, Loader=YamlLoader))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
         raise SpecError(f"can't set {key}: {str(error).splitlines()[0]}", location=place) from error
-    return origins.rewritten(_key_path(key), place)
+    return origins.rewritten(path, place)
+
+
+def _set(config: DictConfig, key: str, value: Any) -> KeyPath:
+    """Set one key and return its path: an axis that a block of the grid writes as ``dpo.beta`` is one part of it."""
+    path = _key_path(key)
+    for end in range(2, len(path) - 1):
+        parent, name = OmegaConf.select(config, ".".join(map(str, path[:end]))), ".".join(map(str, path[end:]))
+        if isinstance(parent, DictConfig) and name in parent:
+            parent[name] = value
+            return (*path[:end], name)
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+    return path
 
 
 def _key_path(key: str | None) -> KeyPath:

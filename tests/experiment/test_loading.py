@@ -106,6 +106,7 @@ def test_numbers_with_an_exponent_are_numbers_in_files_too(load: Load) -> None:
     [
         ("dpo.beta", "not of the form key=value"),
         ("=3", "not of the form key=value"),
+        ("dpo.beta=", "override 'dpo.beta=': no value is given for dpo.beta\n  dpo.beta=null asks for none"),
         ("polcy=x", "unknown key 'polcy'\n  did you mean 'policy'"),
         ("extends=other.yaml", "unknown key 'extends'"),
         ("name.first=x", "name: Input should be a valid string"),
