@@ -177,6 +177,16 @@ def test_plan_says_what_would_run_and_writes_nothing(ablate: Ablate, tmp_path: P
     assert not (tmp_path / "store").exists()
 
 
+def test_the_readme_s_experiment_plans_in_an_empty_folder(here: Here, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(name: beta\n.*?)```", readme, re.DOTALL)
+    assert example is not None
+    (tmp_path / "beta.yaml").write_text(example[1])
+    code, out, err = here("plan", "beta.yaml")
+    assert (code, err) == (0, "")
+    assert "9 cells over dataset (1), algorithm (1), dpo.beta (3), seed (3)" in out
+
+
 def test_plan_as_json(ablate: Ablate) -> None:
     facts = json.loads(ablate("plan", "small.yaml", "seed=3", "--json").stdout)
     assert facts["experiment"] == "small"

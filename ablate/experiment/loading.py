@@ -17,6 +17,7 @@ from ablate.catalogs.loading import YamlLoader, read_yaml
 from ablate.catalogs.origins import KeyPath, Origins
 from ablate.errors import Location, SpecError, UsageError, suggestion
 from ablate.experiment.spec import EXPERIMENT, Experiment
+from ablate.shipped import find_by_name, search_folders
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,29 @@ def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | No
     merged, places = OmegaConf.create({}), Origins()
     for index, name in enumerate(names):
         place = origins.locate("extends", *([index] if parents is names else []))
-        parent, inherited = _read_with_parents((path.parent / name).resolve(), (*chain, path), place)
+        parent, inherited = _read_with_parents(_find_parent(path, name), (*chain, path), place)
         merged, places = _merge(merged, parent), inherited.over(places)
     own = _create(values, origins)
     return (_merge(merged, own), origins.over(places)) if names else (own, origins)
+
+
+def _find_parent(child: Path, name: str) -> Path:
+    """Return the file that ``child`` extends: beside it, else the project's or the shipped experiment of that name."""
+    beside = (child.parent / name).resolve()
+    try:
+        found = None if beside.exists() or Path(name).name != name else find_by_name("experiments", name, Path.cwd())
+    except OSError:  # no name of a file: whoever reads it says so
+        return beside
+    return found.resolve() if found else beside
 
 
 def _read(path: Path, where: Location | None) -> tuple[dict[str, Any], Origins]:
     try:
         values, origins = read_yaml(path)
     except FileNotFoundError as error:
-        beside = [file.name for file in path.parent.glob("*.yaml")]
-        hint = suggestion(path.name, beside) if beside else None
+        folders = [path.parent, *(search_folders("experiments", Path.cwd()) if where else [])]
+        known = {file.name for folder in folders for file in folder.glob("*.yaml")}
+        hint = suggestion(path.name, known) if known else None
         raise UsageError(f"no specification file {path}", location=where, hint=hint) from error
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", location=where) from error
