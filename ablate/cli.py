@@ -41,15 +41,43 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: tables get room
 err = Console(stderr=True)
 
+DEFAULT_STORE = Path("store")
+
+
+def _complete_spec(incomplete: str) -> list[str]:
+    """Offer the project's and the shipped experiments to a shell."""
+    return [name for name in study.known_experiments() if name.startswith(incomplete)]
+
+
+def _complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the experiments of the store that the command line names so far to a shell."""
+    names = Store(ctx.params.get("store") or DEFAULT_STORE).experiment_names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
 Spec = Annotated[
-    str, typer.Argument(help="A specification file, or the name of a shipped experiment.", show_default=False)
+    str,
+    typer.Argument(
+        help="A specification file, or the name of a shipped experiment.",
+        show_default=False,
+        autocompletion=_complete_spec,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
 ]
 Name = Annotated[
-    str, typer.Argument(help="Name of an experiment of the store, see `ablate status`.", show_default=False)
+    str,
+    typer.Argument(
+        help="Name of an experiment of the store, see `ablate status`.",
+        show_default=False,
+        autocompletion=_complete_name,
+    ),
+]
+AnyName = Annotated[
+    str | None,
+    typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=_complete_name),
 ]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -59,7 +87,6 @@ Jobs = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
-DEFAULT_STORE = Path("store")
 
 
 @app.command()
@@ -107,7 +134,7 @@ def retry(
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of an experiment; without one, all are listed.")] = None,
+    name: AnyName = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="List done stages too.")] = False,

@@ -106,6 +106,12 @@ def test_every_command_has_help(here: Here, name: str) -> None:
         (("run", "wrong.yaml"), "wrong.yaml:6: algorithm: unknown algorithm 'dop'\n  did you mean"),
         (("plan", "twice.yaml"), "twice.yaml:2: name: duplicate key"),
         (("plan", "pocket_quik"), "error: unknown experiment 'pocket_quik'\n  did you mean 'pocket_quick'"),
+        (("plan", "small.yml"), "error: unknown experiment 'small.yml'\n  did you mean 'small.yaml'?"),
+        (("run", "pocket_quick.yml"), "error: unknown experiment 'pocket_quick.yml'\n  did you mean 'pocket_quick'?"),
+        (("plan", "small"), "error: unknown experiment 'small'\n  did you mean 'small.yaml'?"),
+        (("plan", "small.yaml", "dpo.beta=0.7"), "'grid.0.dpo.beta=0.7'"),
+        (("plan", "small.yaml", "algorithm=ppo"), "'algorithm' is an axis of block 1 of the grid"),
+        (("plan", "small.yaml", "seed="), "no value is given for seed"),
         (("plan", "nowhere/else.yaml"), "error: unknown experiment 'nowhere/else.yaml'"),
         (("plan", ""), "error: unknown experiment ''"),
         (("plan", "."), "error: unknown experiment '.'"),
@@ -402,3 +408,35 @@ def test_what_computes_nothing_imports_nothing_heavy(tmp_path: Path, words: tupl
     assert "heavy: []" in answer.stderr
     seconds = float(answer.stderr.rpartition("seconds:")[2])
     assert seconds < 3.0, "processor seconds; well under one on an idle core"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("plan pocket_qu", ["pocket_quick"]),
+        ("run mi", ["mine"]),
+        ("status s", ["small", "small-two"]),
+        ("report small-", ["small-two"]),
+        ("results x", []),
+        ("retry --store elsewhere ", ["other"]),
+    ],
+)
+def test_a_shell_is_offered_experiments_without_anything_heavy(tmp_path: Path, words: str, offered: list[str]) -> None:
+    for place in ("store/experiments/small", "store/experiments/small-two", "elsewhere/experiments/other"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "plan.json").write_text("{}")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text(SPEC)
+    line = f"ablate {words}"
+    asked = {"_ABLATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    answer = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        cwd=tmp_path,
+        env={**environment(tmp_path), **asked},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.stdout.split() == offered, answer.stderr
+    assert "heavy: []" in answer.stderr

@@ -24,20 +24,33 @@ from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
 
+CANDIDATES = 10
+"""Stages listed when the beginning of an id fits several."""
+
+
+def known_experiments() -> dict[str, Path]:
+    """Return the project's and the shipped experiments by name; of two with one name the project's."""
+    known: dict[str, Path] = {}
+    for folder in search_folders("experiments", Path.cwd()):
+        for file in sorted(folder.rglob("*.yaml")):
+            known.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
+    return known
+
 
 def find_specification(name: str) -> Path:
-    """Return the file of a path, or of an experiment's name in the project's or the shipped folder."""
+    """Return the file of a path, or of an experiment's name in the project's or the shipped folder.
+
+    A name in ``.yml`` is that of a file alone, for no experiment is called so.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    folders = search_folders("experiments", Path.cwd())
-    known: dict[str, Path] = {}
-    for folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            known.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
-    wanted = re.sub(r"\.ya?ml$", "", name).removeprefix("experiments/").replace("-", "_")
-    if wanted not in known:
-        raise UnknownNameError("experiment", name, known)
+    known = known_experiments()
+    bare = re.sub(r"\.ya?ml$", "", name)
+    wanted = bare.removeprefix("experiments/").replace("-", "_")
+    if wanted not in known or path.suffix == ".yml":
+        meant = [item for item in (f"{bare}.yaml", f"{bare}.yml") if Path(item).is_file()]
+        raise UnknownNameError("experiment", name, [*meant, *known])
     return known[wanted]
 
 
