@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ablate.context import read_json
 from ablate.errors import UnknownNameError, UsageError
-from ablate.execution.display import LiveDisplay, PlainDisplay
+from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import ReadReport, check_report, find_report, record_plan
@@ -150,11 +150,27 @@ def find_attempt(store: Store, prefix: str) -> AttemptFolder:
         found = [prefix]
     if len(found) != 1:
         problem = f"{len(found)} stages start with" if found else "no stage starts with"
-        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint="ids are listed by `ablate status NAME --all`")
+        hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
+        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
     attempts = store.stage(found[0]).attempts()
     if not attempts:
         raise UsageError(f"stage {found[0]} has not run yet")
     return attempts[-1]
+
+
+def _candidates(store: Store, ids: Sequence[str]) -> str:
+    """Return the first stages of a list, a line each with id and label, and how many more there are."""
+    lines = [f"{stage_id}  {store.stage(stage_id).read_stage()['label']}" for stage_id in ids[:CANDIDATES]]
+    more = [f"… and {len(ids) - CANDIDATES} more: `ablate status NAME --all`"] if len(ids) > CANDIDATES else []
+    return "\n  ".join([*lines, *more])
+
+
+def empty_log(attempt: AttemptFolder) -> str:
+    """Say that an attempt's log is empty, how its stage stands, and the last event it reported."""
+    state = stage_state(StageFolder(attempt.folder.parents[1]))
+    event = last_event(attempt.events)
+    last = f"the last event is {describe_event(event)}" if event else "it has written no event"
+    return f"the log is empty; the stage is {state.status}; {last}"
 
 
 def tail(path: Path, lines: int) -> list[str]:
