@@ -41,15 +41,43 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: tables get room
 err = Console(stderr=True)
 
+DEFAULT_STORE = Path("store")
+
+
+def _complete_spec(incomplete: str) -> list[str]:
+    """Offer the project's and the shipped experiments to a shell."""
+    return [name for name in study.known_experiments() if name.startswith(incomplete)]
+
+
+def _complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the experiments of the store that the command line names so far to a shell."""
+    names = Store(ctx.params.get("store") or DEFAULT_STORE).experiment_names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
 Spec = Annotated[
-    str, typer.Argument(help="A specification file, or the name of a shipped experiment.", show_default=False)
+    str,
+    typer.Argument(
+        help="A specification file, or the name of a shipped experiment.",
+        show_default=False,
+        autocompletion=_complete_spec,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
 ]
 Name = Annotated[
-    str, typer.Argument(help="Name of an experiment of the store, see `ablate status`.", show_default=False)
+    str,
+    typer.Argument(
+        help="Name of an experiment of the store, see `ablate status`.",
+        show_default=False,
+        autocompletion=_complete_name,
+    ),
+]
+AnyName = Annotated[
+    str | None,
+    typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=_complete_name),
 ]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -59,7 +87,6 @@ Jobs = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
-DEFAULT_STORE = Path("store")
 
 
 @app.command()
@@ -107,7 +134,7 @@ def retry(
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Name of an experiment; without one, all are listed.")] = None,
+    name: AnyName = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="List done stages too.")] = False,
@@ -135,7 +162,11 @@ def logs(
     """Print the end of a stage's log (its newest attempt)."""
     attempt = study.find_attempt(Store(store), stage)
     typer.echo(f"# {attempt.log}", err=True)
-    typer.echo("\n".join(study.tail(attempt.log, lines)))
+    shown = study.tail(attempt.log, lines)
+    if shown:
+        typer.echo("\n".join(shown))
+    else:
+        typer.echo(f"# {study.empty_log(attempt)}", err=True)
 
 
 @app.command()
@@ -247,7 +278,11 @@ def _run(store: Store, what: Plan, machine: Machine) -> None:
 
 
 def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
-    counts = {word: finished.count(word) for word in ("done", "failed", "blocked", "interrupted")}
+    counts = {word: finished.count(word) for word in ("done", "failed", "interrupted", "blocked")}
+    if finished.interrupted:  # what hangs on an interrupted stage waits as those do that were never begun
+        ended = finished.outcomes
+        begun = sum(i in ended or store.stage(i).is_done() for i in what.stages) - counts.pop("blocked")
+        counts["waiting"] = len(what.stages) - begun
     out.print(
         f"{what.name}: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count), highlight=False
     )
@@ -277,6 +312,11 @@ def _print_wide(what: RenderableType) -> None:
     Console(width=max(out.width, min(needed, 180))).print(what)
 
 
+def _counted(count: int, noun: str) -> str:
+    """Return ``1 cell``, ``2 cells``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _print_plan(explanation: Explanation, verbose: bool) -> None:
     what = explanation.plan
     out.print(
@@ -288,7 +328,7 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     )
     counts = {axis: {cell.values[axis] for cell in what.grid.cells if axis in cell.values} for axis in what.grid.axes}
     varied = ", ".join(f"{axis} ({len(values)})" for axis, values in counts.items())
-    out.print(f"{len(what.grid.cells)} cells over {varied or 'no axis'}", highlight=False)
+    out.print(f"{_counted(len(what.grid.cells), 'cell')} over {varied or 'no axis'}", highlight=False)
     table = Table("stage", "in all", "done", "to run", "seconds each", box=None, pad_edge=False)
     for item in explanation.kinds:
         table.add_row(
@@ -299,7 +339,9 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
             "" if item.seconds is None else f"{item.seconds:.1f}",
         )
     out.print(table)
-    out.print(f"{len(what.stages)} stages; without sharing between cells {explanation.unshared}", highlight=False)
+    out.print(
+        f"{_counted(len(what.stages), 'stage')}; without sharing between cells {explanation.unshared}", highlight=False
+    )
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     if not explanation.to_run:
@@ -307,7 +349,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     elif explanation.seconds is None:
         out.print("no time estimate: some kinds of stages have not run in this store yet")
     else:
-        out.print(f"about {explanation.seconds:.0f} s of work for one worker", highlight=False)
+        assumed = "if these stages are of the size of the earlier ones of their kind in this store"
+        out.print(f"about {explanation.seconds:.0f} s of work for one worker, {assumed}", highlight=False)
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)

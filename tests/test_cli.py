@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from ablate.cli import main
+from ablate.context import EventLog
+from ablate.liveness import Owner
 from ablate.store import VERSION, Store
 
 HELPERS = Path(__file__).parent / "execution" / "helpers"
@@ -106,6 +108,12 @@ def test_every_command_has_help(here: Here, name: str) -> None:
         (("run", "wrong.yaml"), "wrong.yaml:6: algorithm: unknown algorithm 'dop'\n  did you mean"),
         (("plan", "twice.yaml"), "twice.yaml:2: name: duplicate key"),
         (("plan", "pocket_quik"), "error: unknown experiment 'pocket_quik'\n  did you mean 'pocket_quick'"),
+        (("plan", "small.yml"), "error: unknown experiment 'small.yml'\n  did you mean 'small.yaml'?"),
+        (("run", "pocket_quick.yml"), "error: unknown experiment 'pocket_quick.yml'\n  did you mean 'pocket_quick'?"),
+        (("plan", "small"), "error: unknown experiment 'small'\n  did you mean 'small.yaml'?"),
+        (("plan", "small.yaml", "dpo.beta=0.7"), "'grid.0.dpo.beta=0.7'"),
+        (("plan", "small.yaml", "algorithm=ppo"), "'algorithm' is an axis of block 1 of the grid"),
+        (("plan", "small.yaml", "seed="), "no value is given for seed"),
         (("plan", "nowhere/else.yaml"), "error: unknown experiment 'nowhere/else.yaml'"),
         (("plan", ""), "error: unknown experiment ''"),
         (("plan", "."), "error: unknown experiment '.'"),
@@ -177,6 +185,54 @@ def test_plan_says_what_would_run_and_writes_nothing(ablate: Ablate, tmp_path: P
     assert not (tmp_path / "store").exists()
 
 
+def test_the_readme_s_experiment_plans_in_an_empty_folder(here: Here, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(name: beta\n.*?)```", readme, re.DOTALL)
+    assert example is not None
+    (tmp_path / "beta.yaml").write_text(example[1])
+    code, out, err = here("plan", "beta.yaml")
+    assert (code, err) == (0, "")
+    assert "9 cells over dataset (1), algorithm (1), dpo.beta (3), seed (3)" in out
+
+
+def test_one_cell_is_no_plural(here: Here) -> None:
+    assert (
+        "1 cell over dataset (1), algorithm (1), dpo.beta (1)" in here("plan", "small.yaml", "grid.0.dpo.beta=0.7")[1]
+    )
+
+
+def make_stage(store: Path, name: str, label: str) -> Path:
+    """Write a stage that this process runs, and return the folder of its attempt."""
+    attempt = store / "stages" / name / "attempts" / "1"
+    attempt.mkdir(parents=True)
+    (store / "stages" / name / "stage.json").write_text(json.dumps({"label": label}))
+    (attempt / "owner.json").write_text(json.dumps(vars(Owner.current())))
+    return attempt
+
+
+def test_an_empty_log_says_so_and_shows_the_last_event(here: Here, tmp_path: Path) -> None:
+    attempt = make_stage(tmp_path / "store", "train-00", "DPO")
+    (attempt / "log").touch()
+    code, out, err = here("logs", "train")
+    assert (code, out) == (0, "")
+    assert err.endswith("# the log is empty; the stage is running; it has written no event\n")
+    EventLog(attempt / "events.jsonl").log(step=12, loss=0.4137)
+    expected = "# the log is empty; the stage is running; the last event is step 12  loss 0.414\n"
+    assert here("logs", "train")[2].endswith(expected)
+    (attempt / "log").write_text("a line\n")
+    assert here("logs", "train")[1] == "a line\n"
+
+
+def test_an_ambiguous_stage_lists_the_candidates(here: Here, tmp_path: Path) -> None:
+    for number in range(12):
+        make_stage(tmp_path / "store", f"train-{number:02}", f"DPO (seed {number})")
+    code, _, err = here("logs", "train-0")
+    assert code == 2
+    assert "error: 10 stages start with 'train-0'" in err
+    assert err.endswith("\n  train-08  DPO (seed 8)\n  train-09  DPO (seed 9)\n")
+    assert here("logs", "train-")[2].endswith("  train-09  DPO (seed 9)\n  … and 2 more: `ablate status NAME --all`\n")
+
+
 def test_plan_as_json(ablate: Ablate) -> None:
     facts = json.loads(ablate("plan", "small.yaml", "seed=3", "--json").stdout)
     assert facts["experiment"] == "small"
@@ -203,6 +259,10 @@ def test_run_status_logs_and_run_again(ablate: Ablate, tmp_path: Path) -> None:
     assert ablate("logs", train[:12]).returncode == 0
     cells = sorted(entry.name for entry in Store(tmp_path / "store").experiment("small").cells.iterdir())
     assert cells == [f"policy: dataset=pocket-hh algorithm=dpo dpo.beta={beta}" for beta in (0.1, 0.2)]
+    estimate = ablate("plan", "small.yaml", "grid.0.seed=[0, 1]", light=True).stdout
+    assert re.search(
+        r"^about \d+ s of work for one worker, if these stages are of the size of the earlier", estimate, re.M
+    )
     changed = ablate("run", "small.yaml", "grid.0.seed=[0, 1]", light=True)
     assert len(re.findall(r"^\[\d+/6\] done ", changed.stdout, re.M)) == 6, "two trainings, generations, evaluations"
 
@@ -255,8 +315,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(ablate: Ablate, tmp
     assert "interrupted" in ablate("status", "small").stdout
     answer = ablate("run", "small.yaml", light=True)
     assert answer.returncode == 0
-    made = int(re.search(r"small: (\d+) done", out)[1])  # type: ignore[index]
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (\w+)", out.rpartition("small: ")[2])}
+    made = counts["done"]
     assert made > 0
+    assert counts == {"done": made, "interrupted": 1, "waiting": 18 - made - 1}
     assert re.search(rf"^small: {18 - made} done$", answer.stdout, re.M), "what was done stays done"
 
 
@@ -392,3 +454,35 @@ def test_what_computes_nothing_imports_nothing_heavy(tmp_path: Path, words: tupl
     assert "heavy: []" in answer.stderr
     seconds = float(answer.stderr.rpartition("seconds:")[2])
     assert seconds < 3.0, "processor seconds; well under one on an idle core"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("plan pocket_qu", ["pocket_quick"]),
+        ("run mi", ["mine"]),
+        ("status s", ["small", "small-two"]),
+        ("report small-", ["small-two"]),
+        ("results x", []),
+        ("retry --store elsewhere ", ["other"]),
+    ],
+)
+def test_a_shell_is_offered_experiments_without_anything_heavy(tmp_path: Path, words: str, offered: list[str]) -> None:
+    for place in ("store/experiments/small", "store/experiments/small-two", "elsewhere/experiments/other"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "plan.json").write_text("{}")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/mine.yaml").write_text(SPEC)
+    line = f"ablate {words}"
+    asked = {"_ABLATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    answer = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        cwd=tmp_path,
+        env={**environment(tmp_path), **asked},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.stdout.split() == offered, answer.stderr
+    assert "heavy: []" in answer.stderr

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -112,12 +113,15 @@ class LiveDisplay:
     def _progress(self, stage: Stage) -> str:
         attempts = self.store.stage(stage.id).attempts()
         event = last_event(attempts[-1].events) if attempts else None
-        if not event:
-            return ""
-        if "progress" in event:
-            return f"{event['progress']}/{event['total']} {event['unit']}"
-        names = [name for name in ("loss", "score", "kl") if isinstance(event.get(name), int | float)]
-        return f"step {event.get('step')}  " + "  ".join(f"{name} {event[name]:.3g}" for name in names)
+        return describe_event(event) if event else ""
+
+
+def describe_event(event: Mapping[str, Any]) -> str:
+    """Return an event in words: its progress, or its step with loss, score and KL."""
+    if "progress" in event:
+        return f"{event['progress']}/{event['total']} {event['unit']}"
+    names = [name for name in ("loss", "score", "kl") if isinstance(event.get(name), int | float)]
+    return "  ".join([f"step {event.get('step')}", *(f"{name} {event[name]:.3g}" for name in names)])
 
 
 def last_event(path: Path) -> dict[str, object] | None:

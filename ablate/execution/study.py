@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ablate.context import read_json
 from ablate.errors import UnknownNameError, UsageError
-from ablate.execution.display import LiveDisplay, PlainDisplay
+from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import ReadReport, check_report, find_report, record_plan
@@ -24,20 +24,33 @@ from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
 
+CANDIDATES = 10
+"""Stages listed when the beginning of an id fits several."""
+
+
+def known_experiments() -> dict[str, Path]:
+    """Return the project's and the shipped experiments by name; of two with one name the project's."""
+    known: dict[str, Path] = {}
+    for folder in search_folders("experiments", Path.cwd()):
+        for file in sorted(folder.rglob("*.yaml")):
+            known.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
+    return known
+
 
 def find_specification(name: str) -> Path:
-    """Return the file of a path, or of an experiment's name in the project's or the shipped folder."""
+    """Return the file of a path, or of an experiment's name in the project's or the shipped folder.
+
+    A name in ``.yml`` is that of a file alone, for no experiment is called so.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    folders = search_folders("experiments", Path.cwd())
-    known: dict[str, Path] = {}
-    for folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            known.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
-    wanted = re.sub(r"\.ya?ml$", "", name).removeprefix("experiments/").replace("-", "_")
-    if wanted not in known:
-        raise UnknownNameError("experiment", name, known)
+    known = known_experiments()
+    bare = re.sub(r"\.ya?ml$", "", name)
+    wanted = bare.removeprefix("experiments/").replace("-", "_")
+    if wanted not in known or path.suffix == ".yml":
+        meant = [item for item in (f"{bare}.yaml", f"{bare}.yml") if Path(item).is_file()]
+        raise UnknownNameError("experiment", name, [*meant, *known])
     return known[wanted]
 
 
@@ -137,11 +150,27 @@ def find_attempt(store: Store, prefix: str) -> AttemptFolder:
         found = [prefix]
     if len(found) != 1:
         problem = f"{len(found)} stages start with" if found else "no stage starts with"
-        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint="ids are listed by `ablate status NAME --all`")
+        hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
+        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
     attempts = store.stage(found[0]).attempts()
     if not attempts:
         raise UsageError(f"stage {found[0]} has not run yet")
     return attempts[-1]
+
+
+def _candidates(store: Store, ids: Sequence[str]) -> str:
+    """Return the first stages of a list, a line each with id and label, and how many more there are."""
+    lines = [f"{stage_id}  {store.stage(stage_id).read_stage()['label']}" for stage_id in ids[:CANDIDATES]]
+    more = [f"… and {len(ids) - CANDIDATES} more: `ablate status NAME --all`"] if len(ids) > CANDIDATES else []
+    return "\n  ".join([*lines, *more])
+
+
+def empty_log(attempt: AttemptFolder) -> str:
+    """Say that an attempt's log is empty, how its stage stands, and the last event it reported."""
+    state = stage_state(StageFolder(attempt.folder.parents[1]))
+    event = last_event(attempt.events)
+    last = f"the last event is {describe_event(event)}" if event else "it has written no event"
+    return f"the log is empty; the stage is {state.status}; {last}"
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -68,6 +68,7 @@ def expand(loaded: LoadedExperiment) -> Grid:
     """Expand the grid: deterministic in order and identity; raises SpecError for a grid that makes no sense."""
     fixed = _fixed_values(loaded)
     blocks = [_Axes.read(loaded, index, block) for index, block in enumerate(loaded.experiment.grid)]
+    _refuse_idle_overrides(loaded, blocks)
     varied = tuple(dict.fromkeys(key for axes in blocks for key in axes.keys))
     rules, excludes = _Rule.read_all(loaded), _read_excludes(loaded)
     projection = _Projection(loaded, _defaults(varied))
@@ -87,6 +88,32 @@ def expand(loaded: LoadedExperiment) -> Grid:
     if not seen:
         raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
     return Grid(tuple(seen.values()), varied, fixed)
+
+
+def _refuse_idle_overrides(loaded: LoadedExperiment, blocks: Sequence[_Axes]) -> None:
+    """Raise SpecError for an override of a key that every block of the grid writes: no cell would have its value."""
+    for override in loaded.overrides:
+        written, _, value = override.partition("=")
+        key = SHORTHANDS.get(written, written)
+        if written not in loaded.interpolated and all(key in axes.keys for axes in blocks):
+            numbers = ", ".join(str(number) for number in range(1, len(blocks) + 1))
+            where = f"block{'s' * (len(blocks) > 1)} {numbers}"
+            raise SpecError(
+                f"{written!r} is an axis of {where} of the grid, so this override would change no cell",
+                location=Location(file=f"override {override!r}"),
+                hint=_override_of_blocks(loaded, key, value),
+            )
+
+
+def _override_of_blocks(loaded: LoadedExperiment, key: str, value: str) -> str:
+    """Return the overrides that give an axis one value in every block, where a block writes it in one place."""
+    found = []
+    for index, block in enumerate(loaded.experiment.grid):
+        names = [name for name, _ in _dotted(block) if SHORTHANDS.get(name, name) == key]
+        found += [f"'grid.{index}.{name}={value}'" for name in names]
+    if len(found) < len(loaded.experiment.grid):
+        return "write the blocks anew: 'grid=[…]'"
+    return f"change the grid: {' '.join(found)}"
 
 
 def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:

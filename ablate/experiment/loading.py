@@ -17,6 +17,7 @@ from ablate.catalogs.loading import YamlLoader, read_yaml
 from ablate.catalogs.origins import KeyPath, Origins
 from ablate.errors import Location, SpecError, UsageError, suggestion
 from ablate.experiment.spec import EXPERIMENT, Experiment
+from ablate.shipped import find_by_name, search_folders
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class LoadedExperiment:
     file: Path
     origins: Origins
     overrides: tuple[str, ...] = ()
+    interpolated: frozenset[str] = frozenset()
+    """Keys that other keys take their value from."""
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
@@ -43,7 +46,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    return LoadedExperiment(validated(EXPERIMENT, resolved, origins.locate), path, origins, tuple(overrides))
+    experiment = validated(EXPERIMENT, resolved, origins.locate)
+    interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
+    return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated)
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:
@@ -59,18 +64,29 @@ def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | No
     merged, places = OmegaConf.create({}), Origins()
     for index, name in enumerate(names):
         place = origins.locate("extends", *([index] if parents is names else []))
-        parent, inherited = _read_with_parents((path.parent / name).resolve(), (*chain, path), place)
+        parent, inherited = _read_with_parents(_find_parent(path, name), (*chain, path), place)
         merged, places = _merge(merged, parent), inherited.over(places)
     own = _create(values, origins)
     return (_merge(merged, own), origins.over(places)) if names else (own, origins)
+
+
+def _find_parent(child: Path, name: str) -> Path:
+    """Return the file that ``child`` extends: beside it, else the project's or the shipped experiment of that name."""
+    beside = (child.parent / name).resolve()
+    try:
+        found = None if beside.exists() or Path(name).name != name else find_by_name("experiments", name, Path.cwd())
+    except OSError:  # no name of a file: whoever reads it says so
+        return beside
+    return found.resolve() if found else beside
 
 
 def _read(path: Path, where: Location | None) -> tuple[dict[str, Any], Origins]:
     try:
         values, origins = read_yaml(path)
     except FileNotFoundError as error:
-        beside = [file.name for file in path.parent.glob("*.yaml")]
-        hint = suggestion(path.name, beside) if beside else None
+        folders = [path.parent, *(search_folders("experiments", Path.cwd()) if where else [])]
+        known = {file.name for folder in folders for file in folder.glob("*.yaml")}
+        hint = suggestion(path.name, known) if known else None
         raise UsageError(f"no specification file {path}", location=where, hint=hint) from error
     except OSError as error:
         raise UsageError(f"can't read {path}: {error.strerror}", location=where) from error
@@ -101,12 +117,25 @@ def _apply_override(config: DictConfig, override: str, origins: Origins) -> Orig
     section = key.split(".")[0]
     if section not in EXPERIMENT.model_fields:
         raise SpecError(f"unknown key {section!r}", location=place, hint=suggestion(section, EXPERIMENT.model_fields))
+    if not text.strip():
+        raise UsageError(f"no value is given for {key}", location=place, hint=f"{key}=null asks for none")
     try:
-        value = yaml.load(text, Loader=YamlLoader)
-        OmegaConf.update(config, key, value, merge=False, force_add=True)
+        path = _set(config, key, yaml.load(text, Loader=YamlLoader))
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, IndexError) as error:
         raise SpecError(f"can't set {key}: {str(error).splitlines()[0]}", location=place) from error
-    return origins.rewritten(_key_path(key), place)
+    return origins.rewritten(path, place)
+
+
+def _set(config: DictConfig, key: str, value: Any) -> KeyPath:
+    """Set one key and return its path: an axis that a block of the grid writes as ``dpo.beta`` is one part of it."""
+    path = _key_path(key)
+    for end in range(2, len(path) - 1):
+        parent, name = OmegaConf.select(config, ".".join(map(str, path[:end]))), ".".join(map(str, path[end:]))
+        if isinstance(parent, DictConfig) and name in parent:
+            parent[name] = value
+            return (*path[:end], name)
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+    return path
 
 
 def _key_path(key: str | None) -> KeyPath:

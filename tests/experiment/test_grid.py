@@ -273,3 +273,55 @@ def test_wrong_grids(grid: Expand, text: str, message: str) -> None:
 def test_an_override_is_named_as_the_place(grid: Expand) -> None:
     with pytest.raises(UsageError, match=r"override 'dpo\.beta=-1': dpo\.beta: .*greater than 0"):
         grid(BLOCK, "dpo.beta=-1")
+
+
+SWEPT = """
+seed: 3
+dpo: {beta: 0.1}
+grid:
+  - {dataset: pocket-hh, algorithm: dpo, dpo.beta: [0.2, 0.3]}
+  - {dataset: pocket-shp, algorithm: dpo, dpo: {beta: [0.4, 0.5]}, seed: [0, 1]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("dpo.beta=0.7", "change the grid: 'grid.0.dpo.beta=0.7' 'grid.1.dpo.beta=0.7'"),
+        ("algorithm=ppo", "change the grid: 'grid.0.algorithm=ppo' 'grid.1.algorithm=ppo'"),
+    ],
+)
+def test_an_override_of_an_axis_of_every_block_is_refused(grid: Expand, override: str, hint: str) -> None:
+    key = override.partition("=")[0]
+    message = f"override '{override}': '{key}' is an axis of blocks 1, 2 of the grid, so this override would change no"
+    with pytest.raises(UsageError, match=re.escape(message)) as found:
+        grid(SWEPT, override)
+    assert found.value.hint == hint
+
+
+def test_an_axis_of_a_block_is_overridden_as_it_is_written(grid: Expand) -> None:
+    assert points(grid(SWEPT, "grid.0.dpo.beta=0.7", "grid.1.dpo.beta=[0.8]"), "dpo.beta") == [(0.7,), (0.8,), (0.8,)]
+    with pytest.raises(
+        UsageError, match=r"override 'grid\.0\.dpo\.beta=-1': dpo\.beta: Input should be greater than 0"
+    ):
+        grid(SWEPT, "grid.0.dpo.beta=-1")
+
+
+def test_an_override_of_what_only_some_blocks_sweep_reaches_the_others(grid: Expand) -> None:
+    assert points(grid(SWEPT, "seed=7"), "seed") == [(7,), (7,), (0,), (1,), (0,), (1,)]
+
+
+def test_an_override_of_a_zipped_or_short_axis_names_what_can_be_written(grid: Expand) -> None:
+    zipped = "grid: [{algorithm: dpo, zip: {dataset: [pocket-shp, pocket-hh], dpo.beta: [0.1, 0.2]}}]"
+    with pytest.raises(UsageError, match=r"\n  write the blocks anew: 'grid=\[…\]'"):
+        grid(zipped, "dpo.beta=0.7")
+    short = "grid: [{dataset: pocket-hh, algorithm: ppo, reward_model: [pocket-small, pocket-medium]}]"
+    with pytest.raises(UsageError, match=r"'grid\.0\.reward_model=pocket-small'"):
+        grid(short, "reward_model.init=pocket-small")
+
+
+def test_an_override_that_the_grid_interpolates_is_used(grid: Expand) -> None:
+    found = grid(
+        'dpo: {beta: 0.1}\ngrid: [{dataset: pocket-hh, algorithm: dpo, dpo.beta: ["${dpo.beta}", 1.0]}]', "dpo.beta=0.7"
+    )
+    assert points(found, "dpo.beta") == [(0.7,), (1.0,)]

@@ -9,6 +9,7 @@ import pytest
 
 from ablate.errors import AblateError, SpecError, UsageError
 from ablate.experiment.loading import LoadedExperiment, load_experiment
+from ablate.shipped import shipped_folder
 
 Load = Callable[..., LoadedExperiment]
 Write = Callable[..., Path]
@@ -69,6 +70,27 @@ def test_a_misspelt_parent_names_the_file_that_is_meant(write: Write) -> None:
         load_experiment(child)
 
 
+def test_a_parent_is_looked_for_beside_the_child_then_in_the_project_then_among_the_shipped(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    child = write("extends: pocket_quick.yaml\nname: child\n", "folder/child.yaml")
+    shipped = load_experiment(child)
+    assert shipped.experiment.dpo["batch_size"] == 32
+    assert Path(shipped.origins.locate("dpo").file or "") == (shipped_folder("experiments") / "pocket_quick.yaml")
+    write(SMALL, "experiments/pocket_quick.yaml")
+    assert load_experiment(child).experiment.dpo == {"beta": 0.1, "epochs": 1}
+    write(SMALL.replace("beta: 0.1", "beta: 0.2"), "folder/pocket_quick.yaml")
+    assert load_experiment(child).experiment.dpo == {"beta": 0.2, "epochs": 1}
+
+
+def test_a_parent_in_a_folder_is_looked_for_there_only(load: Load) -> None:
+    with pytest.raises(
+        UsageError, match=r"study\.yaml:2: extends: no specification file .*elsewhere/pocket_quick\.yaml"
+    ):
+        load("name: x\nextends: elsewhere/pocket_quick.yaml\n")
+
+
 def test_an_error_in_an_inherited_file_names_that_file(write: Write) -> None:
     write("name: base\npolicy: pocket-small\nseed: -3\n", "base.yaml")
     child = write("extends: base.yaml\ngrid: [{dataset: pocket-hh, algorithm: dpo}]\n")
@@ -106,6 +128,7 @@ def test_numbers_with_an_exponent_are_numbers_in_files_too(load: Load) -> None:
     [
         ("dpo.beta", "not of the form key=value"),
         ("=3", "not of the form key=value"),
+        ("dpo.beta=", "override 'dpo.beta=': no value is given for dpo.beta\n  dpo.beta=null asks for none"),
         ("polcy=x", "unknown key 'polcy'\n  did you mean 'policy'"),
         ("extends=other.yaml", "unknown key 'extends'"),
         ("name.first=x", "name: Input should be a valid string"),
