@@ -7,121 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ablate.catalogs.converters import CONVERTER_OPTIONS, CONVERTER_REVISIONS, PREFERENCE_CONVERTERS, resolve_options
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.loading import Strict, load_folder
 from ablate.errors import DataError, UnknownNameError, UsageError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
 LabelKind = Literal["human", "ai", "construction"]
-Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
 PairingPolicy = Literal["best-vs-random", "best-vs-worst", "all-pairs", "adjacent", "random"]
-
-
-class HHOptions(Strict):
-    """Options of ``hh_rlhf``: transcripts of two dialogues that share their first turns."""
-
-    parsing: Literal["anchored", "bare"] = "anchored"
-    """``anchored`` cuts at a blank line followed by ``Human:`` or ``Assistant:``; ``bare`` (the study) anywhere."""
-
-
-class UltraFeedbackRawOptions(Strict):
-    """Options of ``ultrafeedback_raw``: four completions with aspect ratings."""
-
-    label: Literal["mean-aspects", "overall"] | Aspect = "mean-aspects"
-    """Which score ranks the completions: the mean of the four aspect ratings, GPT-4's overall score, one aspect."""
-    overall_ten: Literal["as-released", "drop-response", "one"] = "as-released"
-    """``overall`` only: a 10 beside a mean aspect rating of at most 2 is a 1 that the released file writes as 10."""
-
-
-class UltraFeedbackBinarizedOptions(Strict):
-    """Options of ``ultrafeedback_binarized``: one chosen and one rejected response with scores."""
-
-
-class NectarOptions(Strict):
-    """Options of ``nectar``: seven ranked answers."""
-
-    chosen: Literal["first", "top-4"] = "first"
-    """``first``: rank 1 is best (the study). ``top-4``: ranks 1-4 are equally good, the rest equally bad."""
-
-
-class SHPOptions(Strict):
-    """Options of ``shp``: two comments on a post and their votes."""
-
-    minimum_score_ratio: float = Field(default=1.0, ge=1.0)
-    """Rows with a smaller ratio of votes are dropped; the dataset's authors recommend 2, the study used all."""
-
-
-class MessagesOptions(Strict):
-    """Options of ``messages``: rows that hold one conversation."""
-
-    column: str = "messages"
-
-
-class PromptsOptions(Strict):
-    """Options of ``prompts``: rows that hold one prompt, a string or messages."""
-
-    column: str = "prompt"
-
-
-class ChosenAsInstructionOptions(Strict):
-    """Options of ``chosen_as_instruction``: the responses of a preference set as conversations for SFT."""
-
-    of: str
-    """The preference converter that reads the rows."""
-    options: Mapping[str, Any] = {}
-    """That converter's own options."""
-    responses: Literal["best", "all"] = "best"
-    """``best``: the best response of each row, one conversation a row. ``all``: every response (for pretraining)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "of" in value:
-            inner = {key: options for key, options in CONVERTER_OPTIONS.items() if key in PREFERENCE_CONVERTERS}
-            return {**value, "options": _resolve(value["of"], value.get("options", {}), inner)}
-        return value
-
-
-class ByFileOptions(Strict):
-    """Options of ``by_file``: files of different schemas in one set, each read by a converter of its own."""
-
-    files: Mapping[str, Mapping[str, Any]]
-    """Relative file name to ``{converter, options}``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("files"), Mapping):
-            return value
-        files = {}
-        for name, part in value["files"].items():
-            if not isinstance(part, Mapping) or not set(part) <= {"converter", "options"} or "converter" not in part:
-                raise ValueError(f"{name}: needs 'converter' and may have 'options', nothing else")
-            known = {key: options for key, options in CONVERTER_OPTIONS.items() if key != "by_file"}
-            resolved = _resolve(part["converter"], part.get("options", {}), known)
-            files[name] = {"converter": part["converter"], "options": resolved}
-        return {**value, "files": files}
-
-
-CONVERTER_OPTIONS: dict[str, type[Strict]] = {
-    "hh_rlhf": HHOptions,
-    "ultrafeedback_raw": UltraFeedbackRawOptions,
-    "ultrafeedback_binarized": UltraFeedbackBinarizedOptions,
-    "nectar": NectarOptions,
-    "shp": SHPOptions,
-    "messages": MessagesOptions,
-    "prompts": PromptsOptions,
-    "chosen_as_instruction": ChosenAsInstructionOptions,
-    "by_file": ByFileOptions,
-}
-"""Converter name to the options it takes; the functions of the same names are in ``ablate.data.converters``."""
-
-CONVERTER_REVISIONS: dict[str, int] = dict.fromkeys(CONVERTER_OPTIONS, 1)
-"""Raised when a converter's rows change: the datasets it makes are then made again."""
-
-PREFERENCE_CONVERTERS = ("hh_rlhf", "ultrafeedback_raw", "ultrafeedback_binarized", "nectar", "shp")
 
 
 class Pairing(Strict):
@@ -229,10 +124,10 @@ class DatasetEntry(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_options(cls, value: Any) -> Any:
+    def _resolved(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and isinstance(value.get("converter"), str):
             given = value.get("converter_options", {})
-            return {**value, "converter_options": _resolve(value["converter"], given, CONVERTER_OPTIONS)}
+            return {**value, "converter_options": resolve_options(value["converter"], given, CONVERTER_OPTIONS)}
         return value
 
     @model_validator(mode="after")
@@ -334,19 +229,6 @@ def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
     return entries
 
 
-def _resolve(converter: Any, options: Any, known: Mapping[str, type[Strict]]) -> dict[str, Any]:
-    if converter not in known:
-        error = UnknownNameError("converter", str(converter), known)
-        raise ValueError(str(error))
-    if not isinstance(options, Mapping):
-        raise ValueError(f"the options of {converter} are a mapping (found {options!r})")
-    model = known[converter]
-    try:
-        return model.model_validate(dict(options)).model_dump(mode="json")
-    except ValidationError as error:
-        raise ValueError(_option_message(error, str(converter), model)) from error
-
-
 def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield a converter and those it hands rows to."""
     yield name
@@ -355,14 +237,6 @@ def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     elif name == "by_file":
         for part in options["files"].values():
             yield from _converters(part["converter"], part["options"])
-
-
-def _option_message(error: ValidationError, converter: str, model: type[Strict]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return str(UnknownNameError(f"option of converter {converter}", key, model.model_fields))
-    return f"option {key!r} of converter {converter}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _plain(value: Any) -> Any:
