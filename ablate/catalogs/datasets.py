@@ -12,10 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from ablate.catalogs.converters import CONVERTER_OPTIONS, CONVERTER_REVISIONS, PREFERENCE_CONVERTERS, resolve_options
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.loading import Strict, load_folder
-from ablate.errors import DataError, UnknownNameError, UsageError
+from ablate.errors import DataError, UnknownNameError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
-LabelKind = Literal["human", "ai", "construction"]
+LabelKind = Literal["human", "ai", "construction", "mixed"]
 PairingPolicy = Literal["best-vs-random", "best-vs-worst", "all-pairs", "adjacent", "random"]
 
 
@@ -58,13 +58,31 @@ class PocketSource(Strict):
 
 
 class HubSource(Strict):
-    """A dataset repository of the Hugging Face hub at a pinned revision."""
+    """Files of a repository of the Hugging Face hub or of GitHub, read from a mirror of it under the data root."""
 
-    id: str
-    revision: str = Field(min_length=40, max_length=40)
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    host: Literal["huggingface", "github"] = "huggingface"
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,40}$")
+    """Commit the facts of the entry are about, its first digits where no more is recorded; None: not recorded."""
     config: str | None = None
     split: str | None = None
     files: tuple[str, ...] = Field(min_length=1)
+    """Names in the repository; ``*`` stands for what a name has of digits that differ between revisions."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _relative(self) -> HubSource:
+        _check_relative(self.files)
+        return self
+
+    def url(self) -> str:
+        """Return the page that lists the files at the revision."""
+        start = "https://huggingface.co/datasets" if self.host == "huggingface" else "https://github.com"
+        return f"{start}/{self.id}/tree/{self.revision or 'main'}"
 
 
 class Source(Strict):
@@ -85,12 +103,14 @@ class Source(Strict):
         if len(given) != 1:
             raise ValueError(f"exactly one of pocket, files, hub is needed (found {', '.join(given) or 'none'})")
         if self.files is not None:
-            for name in self.files:
-                if not name or name.startswith("/") or ".." in Path(name).parts:
-                    raise ValueError(f"{name!r} is not a relative file name under the data root")
-            if len(set(self.files)) != len(self.files) or not self.files:
-                raise ValueError("files must be a non-empty list of different names")
+            _check_relative(self.files)
         return self
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the files under the data root; a hub's files stand in a folder of its id."""
+        if self.hub is not None:
+            return tuple(f"{self.hub.id}/{name}" for name in self.hub.files)
+        return self.files or ()
 
 
 class DatasetEntry(Strict):
@@ -108,8 +128,14 @@ class DatasetEntry(Strict):
     """The catalog's name of the held-out rows of this set, where there are any."""
     label_kind: LabelKind | None = None
     licence: str
+    size: Mapping[str, int] = {}
+    """Rows of each split as released; empty where no number is recorded."""
+    columns: Mapping[str, str] = {}
+    """Columns of a row and their types."""
     study: str | None = None
     """What Ivison et al. (2024) did with this set."""
+    study_rows: int | None = Field(default=None, gt=0)
+    """Pairs the study trained on."""
     traps: tuple[str, ...] = ()
 
     @field_validator("traps", mode="before")
@@ -148,6 +174,31 @@ class DatasetEntry(Strict):
         if self.converter is None:
             return {}
         return {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known about the set as JSON values, in the order a reader wants."""
+        hub = self.source.hub
+        return {
+            "name": self.name,
+            "title": self.title,
+            "format": self.format,
+            "label_kind": self.label_kind,
+            "licence": self.licence,
+            "from": hub.url() if hub else ("this package" if self.source.pocket else None),
+            "revision": hub.revision if hub else None,
+            "split": hub.split if hub else None,
+            "files": list(self.source.names()),
+            "size": dict(self.size),
+            "columns": dict(self.columns),
+            "converter": self.converter,
+            "options": _plain(self.converter_options),
+            "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
+            "part": self.split.model_dump(mode="json") if self.split else None,
+            "heldout": self.heldout,
+            "study": self.study,
+            "study_rows": self.study_rows,
+            "traps": list(self.traps),
+        }
 
     def pocket_config(self) -> dict[str, Any] | None:
         """Return the configuration of the pocket stage that makes the rows; None for files and hub sets."""
@@ -195,13 +246,41 @@ def file_digests(entry: DatasetEntry, root: Path | None, cache: DigestCache) -> 
 
     A pocket set has no files. A missing file is a :class:`DataError`.
     """
-    if entry.source.hub is not None:
-        raise UsageError(
-            f"dataset {entry.name!r} is on the hub ({entry.source.hub.id}), which can't be read yet",
-            hint="download its files and write an entry with source: {files: [...]}",
-        )
-    needed_by = f"dataset {entry.name!r}"
-    return {name: cache.of_file(locate(name, root, needed_by)) for name in entry.source.files or ()}
+    return {name: cache.of_file(path) for name, path in data_files(entry, root).items()}
+
+
+def data_files(entry: DatasetEntry, root: Path | None) -> dict[str, Path]:
+    """Return the files of ``entry`` under the data root, relative name to path.
+
+    A hub's file may be compressed further in a mirror (``.gz`` or ``.zst`` after its name). What is missing is a
+    :class:`DataError` that says what to put where.
+    """
+    needed_by, hub = f"dataset {entry.name!r}", entry.source.hub
+    files: dict[str, Path] = {}
+    for name in entry.source.names():
+        if hub is None:
+            files[name] = locate(name, root, needed_by)
+            continue
+        found = _mirrored(name, root) if root is not None else {}
+        if not found:
+            where = (
+                f"in the folder {root}" if root is not None else "and no data root is set (ABLATE_DATA or data.root)"
+            )
+            raise DataError(
+                f"{needed_by} needs the file {name}, {where}",
+                hint=f"put it there under this name; it is among the files of {hub.url()}",
+            )
+        files |= found
+    return files
+
+
+def _mirrored(name: str, root: Path) -> dict[str, Path]:
+    """Return the files of a mirror that a name or pattern stands for, as they are or compressed, by name."""
+    for suffix in ("", ".gz", ".zst"):
+        found = sorted(path for path in root.glob(name + suffix) if path.is_file())
+        if found:
+            return {path.relative_to(root).as_posix(): path for path in found}
+    return {}
 
 
 def locate(name: str, root: Path | None, needed_by: str) -> Path:
@@ -237,6 +316,14 @@ def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     elif name == "by_file":
         for part in options["files"].values():
             yield from _converters(part["converter"], part["options"])
+
+
+def _check_relative(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not name or name.startswith("/") or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} is not a relative file name under the data root")
+    if len(set(names)) != len(names) or not names:
+        raise ValueError("files must be a non-empty list of different names")
 
 
 def _plain(value: Any) -> Any:
