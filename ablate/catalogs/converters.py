@@ -309,7 +309,7 @@ CONVERTER_OPTIONS: dict[str, type[Strict]] = {
 CONVERTER_REVISIONS: dict[str, int] = dict.fromkeys(CONVERTER_OPTIONS, 1)
 """Raised when a converter's rows change: the datasets it makes are then made again."""
 
-_OTHERS = (
+OTHERS = (
     "messages",
     "alpaca",
     "sharegpt",
@@ -319,7 +319,8 @@ _OTHERS = (
     "chosen_as_instruction",
     "by_file",
 )
-PREFERENCE_CONVERTERS = tuple(name for name in CONVERTER_OPTIONS if name not in _OTHERS)
+"""The converters that make conversations or prompts, or hand rows to others."""
+PREFERENCE_CONVERTERS = tuple(name for name in CONVERTER_OPTIONS if name not in OTHERS)
 """The converters that make preference records."""
 
 

@@ -224,6 +224,21 @@ def test_the_catalog_has_what_the_study_used() -> None:
             assert "recorded" in told or "As AlpacaFarm" in told or entry.name == "ultrafeedback-cleaned", entry.name
 
 
+def test_the_ten_lines_of_the_manual_are_an_entry(tmp_path: Path) -> None:
+    manual = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+    text = manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    entry = datasets(written(tmp_path / "catalog", text))["house-votes"]
+    assert (entry.converter, entry.converter_options["first"]) == ("columns", "answer_a")
+    assert len(text.splitlines()) <= 11
+
+
+def test_every_converter_has_its_line_in_the_manual() -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    unnamed = {"chatbot_arena_2024", "chosen_as_instruction", "by_file"}
+    assert all(f"`{name}`" in manual for name in set(CONVERTER_OPTIONS) - unnamed)
+    assert {entry.converter for entry in datasets().values()} - {None} <= set(CONVERTER_OPTIONS)
+
+
 def test_facts_are_json_and_name_the_files() -> None:
     for entry in datasets().values():
         facts = json.loads(json.dumps(entry.facts()))

@@ -20,7 +20,7 @@ GAIN = {"0": 0, "1": 1, "2": -1}
 def convert(row: Row, options: FineGrainedOptions) -> Converted:
     """Score every prediction by its wins minus its losses, which orders them as the comparisons do.
 
-    It can't where they contradict each other (as often: A equals B and B equals C, yet A beats C): see ``intransitive``.
+    It can't where they contradict each other (A equals B and B equals C, yet A beats C): see ``intransitive``.
     """
     question, passages, preference, *predictions = columns(
         row, "fine_grained_rlhf", "question", "passages", "preference", *PREDICTIONS
