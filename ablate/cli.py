@@ -24,6 +24,7 @@ from ablate.execution.slots import Machine
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
+from ablate.results.layout import load_layout
 from ablate.shipped import init_project
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
@@ -75,7 +76,7 @@ def plan(
     """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
     place = Store(store)
     place.check()
-    explanation = explain(study.make_plan(spec, overrides or [], place), place)
+    explanation = explain(study.make_plan(spec, overrides or [], place, load_layout), place)
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
@@ -94,7 +95,7 @@ def run(
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
     place = Store(store)
     place.check()
-    _run(place, study.make_plan(spec, overrides or [], place), Machine.detect(jobs, threads, gpus))
+    _run(place, study.make_plan(spec, overrides or [], place, load_layout), Machine.detect(jobs, threads, gpus))
 
 
 @app.command()
@@ -104,7 +105,7 @@ def retry(
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    _run(place, study.plan_again(name, place), Machine.detect(jobs, threads, gpus))
+    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus))
 
 
 @app.command()

@@ -80,5 +80,5 @@ def suggestion(name: str, known: Iterable[str], *, limit: int = 12) -> str:
     names = sorted(str(item) for item in known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
-    allowed = f"allowed: {listed}" if names else "nothing is allowed here"
+    allowed = f"allowed: {listed}" if names else "there is none"
     return f"did you mean {near[0]!r}? {allowed}" if near else allowed

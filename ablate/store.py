@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.context import read_json, write_json
-from ablate.errors import StoreError
+from ablate.errors import StoreError, UnknownNameError
 
 VERSION = 1
 
@@ -187,10 +187,11 @@ class ExperimentFolder:
         return self.folder / "cells"
 
     def read_plan(self) -> dict[str, Any]:
-        """Return plan.json; raises StoreError when the experiment was never planned here."""
+        """Return plan.json; raises UnknownNameError when the experiment was never planned here."""
         plan = _read_optional(self.plan_json)
         if plan is None:
-            raise StoreError(f"experiment {self.name!r} has no plan in this store", hint="run `ablate run` first")
+            planned = sorted(file.parent.name for file in self.folder.parent.glob("*/plan.json"))
+            raise UnknownNameError("experiment of this store", self.name, planned)
         return plan
 
 

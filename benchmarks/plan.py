@@ -36,6 +36,7 @@ def specification(cells: int) -> dict[str, object]:
         "name": "large",
         "policy": "pocket-small",
         "sft": {"dataset": "pocket-instructions", "learning_rate": 1e-3},
+        "ppo": {"max_prompt_length": 128, "max_response_length": 64},
         "grid": [
             {**shared, "algorithm": "dpo", "dpo.beta": values},
             {**shared, "algorithm": "ppo", "ppo.kl_coefficient": values},

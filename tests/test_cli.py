@@ -157,9 +157,29 @@ def test_data_show_imports_nothing_heavy(tmp_path: Path) -> None:
         (("plan", "nowhere/else.yaml"), "error: unknown experiment 'nowhere/else.yaml'"),
         (("plan", ""), "error: unknown experiment ''"),
         (("plan", "."), "error: unknown experiment '.'"),
+        (
+            ("plan", "reported.yaml"),
+            "table.yaml:3: tables.0.rows.0: unknown axis 'dpo.bta'\n  did you mean 'dpo.beta'?",
+        ),
+        (("run", "reported.yaml"), "\n  the layout is named by reported.yaml:2: report; report: null asks for"),
+        (
+            ("plan", "reported.yaml", "report=tabel.yaml"),
+            "report: no report layout tabel.yaml\n  did you mean 'table.yaml'?",
+        ),
+        (
+            ("plan", "small.yaml", "report=reports/pocket_quik.yaml"),
+            "did you mean 'reports/pocket_quick.yaml'? allowed: ",
+        ),
+        (("plan", "small.yaml", "report=."), "report: no report layout ."),
+        (("plan", "small.yaml", f"report={'x' * 300}"), "can't be a path"),
+        (("plan", "child.yaml"), "child.yaml:2: extends: no specification file"),
+        (("plan", "child.yaml"), "smal.yaml\n  did you mean 'small.yaml'? allowed: "),
+        (("run", "real_small"), "real_small.yaml:23: evaluate.policy.0: suite 'mmlu-small' needs the file"),
         (("run", "real_small"), "no data root is set\n  set ABLATE_DATA"),
         (("retry", "small"), "error: unknown experiment of this store 'small'"),
         (("status", "small"), "error: unknown experiment of this store 'small'"),
+        (("report", "small"), "error: unknown experiment of this store 'small'"),
+        (("results", "small"), "error: unknown experiment of this store 'small'"),
         (("logs", "train-"), "error: no stage starts with 'train-'"),
         (("logs", "/x"), "error: no stage starts with '/x'"),
     ],
@@ -169,12 +189,31 @@ def test_errors_go_to_stderr_with_exit_code_2_and_nothing_is_written(
 ) -> None:
     (tmp_path / "wrong.yaml").write_text(SPEC.replace("algorithm: dpo", "algorithm: dop"))
     (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
+    (tmp_path / "child.yaml").write_text("name: child\nextends: smal.yaml\n")
+    (tmp_path / "reported.yaml").write_text(SPEC.replace("question:", "report: table.yaml\nquestion:"))
+    (tmp_path / "table.yaml").write_text("tables:\n  - name: main\n    rows: [dpo.bta]\n    columns: [categories]\n")
     before = sorted(tmp_path.rglob("*"))
     code, out, err = here(*words)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert message in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_layout_that_does_not_fit_leaves_no_digests(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    text = SPEC.replace("pocket-small", "./model").replace("sft: {dataset: pocket-instructions}", "report: table.yaml")
+    (tmp_path / "reported.yaml").write_text(text)
+    layout = "tables:\n  - {name: main, rows: [dpo.beta], columns: [averge]}\n"
+    (tmp_path / "table.yaml").write_text(layout)
+    code, _, err = here("plan", "reported.yaml")
+    assert code == 2
+    assert "table.yaml:2: tables.0.columns.0: unknown column 'averge'\n  did you mean 'average'?" in err
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "table.yaml").write_text(layout.replace("averge", "average"))
+    assert here("plan", "reported.yaml")[0] == 0
+    assert (tmp_path / "store/cache/digests.json").exists()
 
 
 def test_plan_says_what_would_run_and_writes_nothing(ablate: Ablate, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ablate.algorithms.base import UNPACKING, Method, OptimiserParameters
+from ablate.algorithms.base import UNPACKING, Method
+from ablate.catalogs.parameters import OptimiserParameters
 
 
 class PPOParameters(OptimiserParameters):

@@ -6,13 +6,12 @@ well-known alternatives have names. The functions are in ``ablate.data.converter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from ablate.catalogs.loading import Strict
-from ablate.errors import UnknownNameError
+from ablate.catalogs.closed import Strict, unknown_name
 
 Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
 Diverging = Literal["first-turn", "same-history", "drop"]
@@ -29,7 +28,7 @@ class HHOptions(Strict):
 class UltraFeedbackRawOptions(Strict):
     """Options of ``ultrafeedback_raw``: four completions with aspect ratings."""
 
-    label: Literal["mean-aspects", "overall"] | Aspect = "mean-aspects"
+    label: Literal["mean-aspects", "overall", Aspect] = "mean-aspects"
     """Which score ranks the completions: the mean of the four aspect ratings, GPT-4's overall score, one aspect."""
     overall_ten: Literal["as-released", "drop-response", "one"] = "as-released"
     """``overall`` only: a 10 beside a mean aspect rating of at most 2 is a 1 that the released file writes as 10."""
@@ -237,39 +236,44 @@ class ChosenAsInstructionOptions(Strict):
 
     of: str
     """The preference converter that reads the rows."""
-    options: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = Field({}, validate_default=True)
     """That converter's own options."""
     responses: Literal["best", "all"] = "best"
     """``best``: the best response of each row, one conversation a row. ``all``: every response (for pretraining)."""
 
-    @model_validator(mode="before")
+    @field_validator("of")
     @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "of" in value:
-            inner = {key: options for key, options in CONVERTER_OPTIONS.items() if key in PREFERENCE_CONVERTERS}
-            return {**value, "options": resolve_options(value["of"], value.get("options", {}), inner)}
-        return value
+    def _reads_preferences(cls, value: str) -> str:
+        return known_converter(value, PREFERENCE_CONVERTERS)
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return complete_options(info.data.get("of"), value)
+
+
+class FileOptions(Strict):
+    """How the rows of one file are read."""
+
+    converter: str
+    options: Mapping[str, Any] = Field({}, validate_default=True)
+
+    @field_validator("converter")
+    @classmethod
+    def _reads_rows(cls, value: str) -> str:
+        return known_converter(value, [name for name in CONVERTER_OPTIONS if name != "by_file"])
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return complete_options(info.data.get("converter"), value)
 
 
 class ByFileOptions(Strict):
     """Options of ``by_file``: files of different schemas in one set, each read by a converter of its own."""
 
-    files: Mapping[str, Mapping[str, Any]]
-    """Relative file name to ``{converter, options}``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_inner(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("files"), Mapping):
-            return value
-        files = {}
-        for name, part in value["files"].items():
-            if not isinstance(part, Mapping) or not set(part) <= {"converter", "options"} or "converter" not in part:
-                raise ValueError(f"{name}: needs 'converter' and may have 'options', nothing else")
-            known = {key: options for key, options in CONVERTER_OPTIONS.items() if key != "by_file"}
-            resolved = resolve_options(part["converter"], part.get("options", {}), known)
-            files[name] = {"converter": part["converter"], "options": resolved}
-        return {**value, "files": files}
+    files: Mapping[str, FileOptions]
+    """Relative file name to its converter."""
 
 
 CONVERTER_OPTIONS: dict[str, type[Strict]] = {
@@ -324,23 +328,15 @@ PREFERENCE_CONVERTERS = tuple(name for name in CONVERTER_OPTIONS if name not in 
 """The converters that make preference records."""
 
 
-def resolve_options(converter: Any, options: Any, known: Mapping[str, type[Strict]]) -> dict[str, Any]:
-    """Return a converter's complete options; an unknown name or option is a ValueError that offers the nearest one."""
-    if converter not in known:
-        error = UnknownNameError("converter", str(converter), known)
-        raise ValueError(str(error))
-    if not isinstance(options, Mapping):
-        raise ValueError(f"the options of {converter} are a mapping (found {options!r})")
-    model = known[converter]
-    try:
-        return model.model_validate(dict(options)).model_dump(mode="json")
-    except ValidationError as error:
-        raise ValueError(_option_message(error, str(converter), model)) from error
+def known_converter(name: str, known: Iterable[str]) -> str:
+    """Return ``name`` if it is among the known converters; the error offers the nearest one."""
+    if name not in known:
+        raise unknown_name("converter", name, known)
+    return name
 
 
-def _option_message(error: ValidationError, converter: str, model: type[Strict]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return str(UnknownNameError(f"option of converter {converter}", key, model.model_fields))
-    return f"option {key!r} of converter {converter}: {first['msg'].removeprefix('Value error, ')}"
+def complete_options(converter: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a converter's options with defaults written out; as they are where there is no converter."""
+    if converter is None:
+        return options
+    return CONVERTER_OPTIONS[converter].model_validate(dict(options)).model_dump(mode="json")

@@ -7,12 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ablate.catalogs.converters import CONVERTER_OPTIONS, CONVERTER_REVISIONS, PREFERENCE_CONVERTERS, resolve_options
+from ablate.catalogs.closed import Strict
+from ablate.catalogs.converters import (
+    CONVERTER_OPTIONS,
+    CONVERTER_REVISIONS,
+    PREFERENCE_CONVERTERS,
+    complete_options,
+    known_converter,
+)
 from ablate.catalogs.digests import DigestCache
-from ablate.catalogs.loading import Strict, load_folder
-from ablate.errors import DataError, UnknownNameError
+from ablate.catalogs.loading import Named, load_folder
+from ablate.errors import DataError, Location, UnknownNameError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
 LabelKind = Literal["human", "ai", "construction", "mixed"]
@@ -113,15 +120,14 @@ class Source(Strict):
         return self.files or ()
 
 
-class DatasetEntry(Strict):
+class DatasetEntry(Named):
     """One dataset of the catalog; the ``converter_options`` are complete, defaults included."""
 
-    name: str
     title: str
     format: Format
     source: Source
     converter: str | None = None
-    converter_options: Mapping[str, Any] = {}
+    converter_options: Mapping[str, Any] = Field({}, validate_default=True)
     split: Split | None = None
     pairing: Pairing = Pairing()
     heldout: str | None = None
@@ -148,13 +154,15 @@ class DatasetEntry(Strict):
     def _pairing_shorthand(cls, value: Any) -> Any:
         return {"policy": value} if isinstance(value, str) else value
 
-    @model_validator(mode="before")
+    @field_validator("converter")
     @classmethod
-    def _resolved(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("converter"), str):
-            given = value.get("converter_options", {})
-            return {**value, "converter_options": resolve_options(value["converter"], given, CONVERTER_OPTIONS)}
-        return value
+    def _known(cls, value: str | None) -> str | None:
+        return value and known_converter(value, CONVERTER_OPTIONS)
+
+    @field_validator("converter_options")
+    @classmethod
+    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
+        return complete_options(info.data.get("converter"), value)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetEntry:
@@ -241,25 +249,27 @@ def datasets(*folders: Path) -> dict[str, DatasetEntry]:
     return _load((Path(__file__).with_suffix(""), *folders))
 
 
-def file_digests(entry: DatasetEntry, root: Path | None, cache: DigestCache) -> dict[str, str]:
+def file_digests(
+    entry: DatasetEntry, root: Path | None, cache: DigestCache, place: Location | None = None
+) -> dict[str, str]:
     """Return the sha256 of every file of ``entry`` under the data root, relative name to digest.
 
-    A pocket set has no files. A missing file is a :class:`DataError`.
+    A pocket set has no files. A missing file is a :class:`DataError` at ``place``, where the set is named.
     """
-    return {name: cache.of_file(path) for name, path in data_files(entry, root).items()}
+    return {name: cache.of_file(path) for name, path in data_files(entry, root, place).items()}
 
 
-def data_files(entry: DatasetEntry, root: Path | None) -> dict[str, Path]:
+def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = None) -> dict[str, Path]:
     """Return the files of ``entry`` under the data root, relative name to path.
 
     A hub's file may be compressed further in a mirror (``.gz`` or ``.zst`` after its name). What is missing is a
-    :class:`DataError` that says what to put where.
+    :class:`DataError` that says what to put where; ``place`` is where the set is named.
     """
     needed_by, hub = f"dataset {entry.name!r}", entry.source.hub
     files: dict[str, Path] = {}
     for name in entry.source.names():
         if hub is None:
-            files[name] = locate(name, root, needed_by)
+            files[name] = locate(name, root, needed_by, place)
             continue
         found = _mirrored(name, root) if root is not None else {}
         if not found:
@@ -268,6 +278,7 @@ def data_files(entry: DatasetEntry, root: Path | None) -> dict[str, Path]:
             )
             raise DataError(
                 f"{needed_by} needs the file {name}, {where}",
+                location=place,
                 hint=f"put it there under this name; it is among the files of {hub.url()}",
             )
         files |= found
@@ -283,17 +294,22 @@ def _mirrored(name: str, root: Path) -> dict[str, Path]:
     return {}
 
 
-def locate(name: str, root: Path | None, needed_by: str) -> Path:
-    """Return the path of a data file; :class:`DataError` says what to put where when it is not there."""
+def locate(name: str, root: Path | None, needed_by: str, place: Location | None = None) -> Path:
+    """Return the path of a data file; :class:`DataError` says what to put where when it is not there.
+
+    ``place`` is where what needs it is named.
+    """
     if root is None:
         raise DataError(
             f"{needed_by} needs the file {name}, and no data root is set",
+            location=place,
             hint="set ABLATE_DATA (or data.root) to a folder that holds files under these relative names",
         )
     path = root / name
     if not path.is_file():
         raise DataError(
             f"{needed_by} needs the file {path}, which is not there",
+            location=place,
             hint=f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
         )
     return path

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ablate.catalogs.closed import Strict
 from ablate.catalogs.datasets import datasets
-from ablate.catalogs.loading import Strict, load_folder
+from ablate.catalogs.loading import Named, load_folder
+from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import SpecError, UnknownNameError
 
 
@@ -51,24 +53,6 @@ class TokenizerRecipe(Strict):
         return self
 
 
-class Pretraining(Strict):
-    """Next-token training of a model from scratch; the parameters of ``ablate.algorithms.pretrain``, written out.
-
-    One document (or conversation) is one row: never packed.
-    """
-
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    learning_rate: float = Field(gt=0.0)
-    max_length: int = Field(ge=8)
-    scheduler: Literal["linear", "constant", "cosine"] = "linear"
-    warmup_ratio: float = Field(default=0.03, ge=0.0, lt=1.0)
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    max_grad_norm: float = Field(default=1.0, gt=0.0)
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    seed: int = Field(default=0, ge=0)
-
-
 class Scratch(Strict):
     """A model trained here, by a tokenizer stage and a pretrain stage."""
 
@@ -76,7 +60,7 @@ class Scratch(Strict):
     tokenizer: TokenizerRecipe
     corpus: str
     """A dataset of the catalog with format documents or instruction."""
-    pretrain: Pretraining
+    pretrain: PretrainParameters
 
     @model_validator(mode="after")
     def _fits(self) -> Scratch:
@@ -97,10 +81,9 @@ class HubModel(Strict):
     gated: bool = False
 
 
-class ModelEntry(Strict):
+class ModelEntry(Named):
     """One model of the catalog: exactly one of ``scratch`` and ``hub``."""
 
-    name: str
     title: str
     scratch: Scratch | None = None
     hub: HubModel | None = None

@@ -11,16 +11,17 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ablate.catalogs.loading import Closed
-from ablate.catalogs.suite_yaml import Located, located_error, merge, read_located
+from ablate.catalogs.closed import Closed, unknown_name, validated
+from ablate.catalogs.loading import read_yaml
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError
 
 Category = Literal[
@@ -36,6 +37,8 @@ Category = Literal[
 ]
 Subject = Literal["policy", "reward_model"]
 Engine = Literal["items", "choices", "lm-eval", "pairs", "best-of-n"]
+Skill = Literal["facts", "truth", "arithmetic", "code", "safety", "chat", "constraints"]
+"""Skills of the pocket world."""
 
 _SUBJECT_OF_ENGINE: dict[str, str] = {
     "items": "policy",
@@ -78,7 +81,7 @@ class PocketData(Closed):
     """Items of the pocket world; made by a stage of its own."""
 
     what: Literal["items", "pairs"] = "items"
-    name: str = Field(default="all", description="a skill, or all of them")
+    name: Literal["all", Skill] = Field(default="all", description="a skill, or all of them")
     n: int = Field(ge=1, description="items or pairs of each skill")
     split: Literal["validation", "test"] = "test"
     seed: int = Field(default=0, ge=0)
@@ -113,7 +116,7 @@ class NoOptions(Closed):
 class PocketGraderOptions(Closed):
     """Options of the pocket grader."""
 
-    skills: tuple[str, ...] | None = Field(default=None, description="grade these skills only; null: all")
+    skills: tuple[Skill, ...] | None = Field(default=None, description="grade these skills only; null: all")
     measure: Literal["correct", "gold"] = "correct"
 
 
@@ -186,6 +189,8 @@ class Entry:
     """Whether it imports the training stack."""
     package: str | None = None
     """An installed package whose version changes its results (prompts, metrics)."""
+    metrics: tuple[str, ...] | None = None
+    """Names of the metrics that a grader gives; None: they are known when it has run."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
@@ -207,13 +212,23 @@ PROMPTS: dict[str, Entry] = {
     "llmbar": Entry("ablate.rewards.pairs:llmbar"),
 }
 
+_CHECKS = ("answered", "correct", "worked", "polite", "concise")
+_CHECKS_OF_A_SKILL = ("misconception", "refused", "should_refuse", "greeted", "constraints_kept")
+_REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
+
 GRADERS: dict[str, Entry] = {
-    "pocket": Entry("ablate.evaluation.graders:pocket", PocketGraderOptions),
-    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions),
-    "gsm8k": Entry("ablate.evaluation.graders:gsm8k"),
-    "choices": Entry("ablate.evaluation.graders:choices"),
-    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions),
-    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions),
+    "pocket": Entry(
+        "ablate.evaluation.graders:pocket",
+        PocketGraderOptions,
+        metrics=("accuracy", "gold", *_CHECKS, *_CHECKS_OF_A_SKILL),
+    ),
+    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions, metrics=("nouns",)),
+    "gsm8k": Entry("ablate.evaluation.graders:gsm8k", metrics=("exact_match",)),
+    "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
+    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
+    "pairwise": Entry(
+        "ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", "random", "longest", "shortest")
+    ),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }
 
@@ -222,18 +237,26 @@ class Prompts(Closed):
     """How rows of data become prompts: a name of ``PROMPTS`` (or ``package.module:function``) and its options."""
 
     name: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _resolved(self) -> Prompts:
-        resolved = _resolve_options("prompts", PROMPTS, self.name, self.options)
-        object.__setattr__(self, "options", resolved)
-        return self
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _known_entry("prompts", value, PROMPTS)
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _complete_options(info.data.get("name"), value, PROMPTS)
+
+
+PICK_METRICS = ("random", "oracle")
+"""Metrics that picks have beside the grader's: the mean and the best of what was picked from."""
 
 
 class Selection(Closed):
@@ -258,12 +281,31 @@ class Suite(Closed):
     limit: int | None = Field(default=None, ge=1, description="examples used (for each subset where the data has some)")
     sample_seed: int = Field(default=42, ge=0, description="of the draw of ``limit`` examples")
     grader: str
-    options: dict[str, Any] = Field(default_factory=dict, description="of the grader")
+    options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the grader")
     select: Selection | None = None
     primary: str = Field(description="metric that is the suite's score: 'metric' over all tasks, or 'task/metric'")
     unit: Literal["proportion", "reward", "count"] = "proportion"
     higher_is_better: bool = True
     protocol: str = Field(default="", description="what differs from the published protocol, in words")
+
+    @field_validator("grader")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return _known_entry("grader", value, GRADERS)
+
+    @field_validator("options")
+    @classmethod
+    def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _complete_options(info.data.get("grader"), value, GRADERS)
+
+    @field_validator("primary")
+    @classmethod
+    def _given_by_the_grader(cls, value: str, info: ValidationInfo) -> str:
+        grader, metric = info.data.get("grader"), value.rpartition("/")[2]
+        known = find_entry("grader", grader).metrics if grader else None
+        if known is not None and metric not in known:
+            raise unknown_name(f"metric of grader {grader}", metric, known)
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -279,8 +321,22 @@ class Suite(Closed):
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
-        object.__setattr__(self, "options", _resolve_options("grader", GRADERS, self.grader, self.options))
+        self._check_skills()
         return self
+
+    def _check_skills(self) -> None:
+        """Raise for a skill to grade that the pocket data do not have: nothing would be graded."""
+        made = self.data.pocket.name if self.data.pocket else "all"
+        graded = (self.options["skills"] or ()) if self.grader == "pocket" else ()
+        if made != "all" and (absent := [skill for skill in graded if skill != made]):
+            message = "the data are items of {made} alone, and options.skills grades {absent}"
+            raise PydanticCustomError("skills", message, {"made": made, "absent": absent[0]})
+
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """Names of the metrics that an evaluation has; None where only the grader knows."""
+        graded = find_entry("grader", self.grader).metrics
+        return graded if graded is None or self.select is None else (*graded, *PICK_METRICS)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -346,22 +402,17 @@ class Suite(Closed):
         return config if self.limit is None else config | {"sample_seed": self.sample_seed}
 
 
-def _resolve_options(kind: str, known: Mapping[str, Entry], name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options with defaults written out; a ``module:function`` of the user's own takes any."""
-    if ":" in name:
+def _known_entry(kind: str, name: str, known: Mapping[str, Entry]) -> str:
+    if ":" not in name and name not in known:
+        raise unknown_name(kind, name, known)
+    return name
+
+
+def _complete_options(name: str | None, options: dict[str, Any], known: Mapping[str, Entry]) -> dict[str, Any]:
+    """Return options with defaults written out; a ``module:function`` of the user's own takes any."""
+    if name is None or ":" in name:
         return options
-    if name not in known:
-        raise PydanticCustomError(
-            "unknown_name", "unknown {kind} {name}", {"kind": kind, "name": name, "known": sorted(known)}
-        )
-    try:
-        return known[name].options.model_validate(options).model_dump(mode="json")
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        allowed = sorted(known[name].options.model_fields)
-        context = {"kind": kind, "name": name, "key": key, "problem": first["msg"], "known": allowed}
-        raise PydanticCustomError("option", "option {key} of {kind} {name}: {problem}", context) from None
+    return known[name].options.model_validate(options).model_dump(mode="json")
 
 
 def find_entry(kind: Literal["prompts", "grader"], name: str) -> Entry:
@@ -382,17 +433,16 @@ def resolve_entry(kind: Literal["prompts", "grader"], name: str) -> str:
 def load_suites(folders: Iterable[Path]) -> dict[str, Suite]:
     """All suites of the ``*.yaml`` files in ``folders``, by name; the first folder that has a name wins.
 
-    A file is one suite (with ``name:``), or a family: ``common:`` keys that every suite of the file has and
-    ``suites:``, a mapping of names to the keys of each. Raises ``SpecError`` with file, line and key.
+    A file is one suite (with ``name:``), or a :class:`Family`. Raises ``SpecError`` with file, line and key.
     """
     suites: dict[str, Suite] = {}
     for folder in folders:
         found: dict[str, Suite] = {}
         for path in sorted(Path(folder).glob("*.yaml")):
-            for located in _documents(path):
-                suite = _validate(located)
+            for value, origins in _documents(path):
+                suite = validated(Suite, value, origins.locate)
                 if suite.name in found:
-                    raise SpecError(f"suite {suite.name!r} is defined twice in {folder}", location=located.at(()))
+                    raise SpecError(f"suite {suite.name!r} is defined twice in {folder}", location=origins.locate())
                 found[suite.name] = suite
         suites = found | suites
     return dict(sorted(suites.items()))
@@ -405,29 +455,28 @@ def find_suite(suites: Mapping[str, Suite], name: str, location: Location | None
     return suites[name]
 
 
-def _documents(path: Path) -> list[Located]:
-    """The suites of one file, each as a mapping with the line of every key."""
-    located = read_located(path)
-    if "suites" not in located.value:
-        return [located]
-    if extra := [key for key in located.value if key not in ("common", "suites")]:
-        raise SpecError(
-            f"unknown key {extra[0]!r} beside suites", location=located.at((extra[0],)), hint="allowed: common, suites"
-        )
-    family, common = located.child("suites"), located.child("common")
-    if not isinstance(family.value, dict):
-        raise SpecError("suites must map names to suites", location=family.at(()))
-    documents = []
-    for name in family.value:
-        own = family.child(name)
-        if not isinstance(own.value, dict):
-            raise SpecError("a suite must be a mapping", location=own.at(()))
-        documents.append(merge(common, own).with_value("name", name))
-    return documents
+class Family(Closed):
+    """Several suites in one file: ``common`` are the keys that all of them have, ``suites`` the rest by name."""
+
+    common: dict[str, Any] | None = None
+    suites: dict[str, dict[str, Any] | None]
 
 
-def _validate(located: Located) -> Suite:
-    try:
-        return Suite.model_validate(located.value)
-    except ValidationError as error:
-        raise located_error(located, Suite, error) from None
+def _documents(path: Path) -> Iterator[tuple[dict[str, Any], Origins]]:
+    """Yield the suites of one file, each with where its keys are written."""
+    value, origins = read_yaml(path)
+    if not isinstance(value, dict):
+        raise SpecError("a suite file must be a mapping", location=origins.locate())
+    if "suites" not in value:
+        yield value, origins
+        return
+    family, common = validated(Family, value, origins.locate), origins.inside("common")
+    for name, own in family.suites.items():
+        yield {"name": name} | _merged(family.common or {}, own or {}), origins.inside("suites", name).over(common)
+
+
+def _merged(base: Any, own: Any) -> Any:
+    """``own`` over ``base``: mappings merge key by key, anything else is replaced."""
+    if isinstance(base, dict) and isinstance(own, dict):
+        return base | {key: _merged(base[key], value) if key in base else value for key, value in own.items()}
+    return own

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ablate.catalogs.suites import PICK_METRICS
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import StageError
 from ablate.evaluation.items import (
@@ -168,8 +169,8 @@ def pick_references(candidates: Sequence[Example], primary: Metric) -> list[Metr
         if row.example not in best or row.value > best[row.example].value:
             best[row.example] = row
     return [
-        mean_metric(primary.task, "random", rows, primary.unit),
-        mean_metric(primary.task, "oracle", best.values(), primary.unit),
+        mean_metric(primary.task, name, picked, primary.unit)
+        for name, picked in zip(PICK_METRICS, (rows, best.values()), strict=True)
     ]
 
 

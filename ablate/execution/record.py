@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ablate.context import read_json, write_json, write_text
-from ablate.errors import SpecError, StoreError
+from ablate.errors import SpecError, StoreError, suggestion
 from ablate.experiment.loading import LoadedExperiment
+from ablate.plan.facts import local_path
 from ablate.plan.fingerprint import digest
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
-from ablate.shipped import find_by_name
+from ablate.shipped import find_by_name, search_folders
 from ablate.store import ExperimentFolder, Store
 
 LONGEST_NAME = 255
+
+ReadReport = Callable[[Path, Mapping[str, Any]], object]
+"""Reads a layout and raises SpecError unless it fits a plan; given by the caller, for ``results`` stands beside."""
 
 
 def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
@@ -49,12 +56,28 @@ def find_report(loaded: LoadedExperiment) -> Path | None:
     written = loaded.experiment.report
     if written is None:
         return None
-    named = Path(written)
-    beside = (place for place in (loaded.file.parent / named, named) if place.is_file())
-    found = next(beside, None) or find_by_name("reports", named.name, Path.cwd())
+    named, place = Path(written), loaded.origins.locate("report")
+    own = local_path(written, loaded.file.parent, place)
+    found = next((file for file in (own, named) if file.is_file()), None)
+    found = found or find_by_name("reports", named.name, Path.cwd())
     if found is None:
-        raise SpecError(f"no report layout {written}", location=loaded.origins.locate("report"))
+        known = [file.name for folder in search_folders("reports", Path.cwd()) for file in folder.glob("*.yaml")]
+        # Beside the specification are others, so that only what is near in spelling may be meant.
+        known += get_close_matches(named.name, [file.name for file in own.parent.glob("*.yaml")], n=1)
+        hint = suggestion(written, {str(named.parent / name) for name in known})
+        raise SpecError(f"no report layout {written}", location=place, hint=hint)
     return found.absolute()
+
+
+def check_report(plan: Plan, report: Path, read: ReadReport) -> None:
+    """Raise SpecError for a layout that names what the plan does not have; it says who named the layout, too."""
+    try:
+        read(report, plan.as_json())
+    except SpecError as error:
+        place = plan.loaded.origins.locate("report")
+        named = f"the layout is named by {place}; report: null asks for the general one"
+        hint = f"{error.hint}\n  {named}" if error.hint else named
+        raise SpecError(error.message, location=error.location, hint=hint) from error
 
 
 def _record_stage(store: Store, stage: Stage) -> None:

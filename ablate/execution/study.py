@@ -15,7 +15,7 @@ from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.display import LiveDisplay, PlainDisplay
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
-from ablate.execution.record import find_report, record_plan
+from ablate.execution.record import ReadReport, check_report, find_report, record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import load_experiment
 from ablate.liveness import Status, stage_state
@@ -41,26 +41,32 @@ def find_specification(name: str) -> Path:
     return known[wanted]
 
 
-def make_plan(name: str, overrides: Sequence[str], store: Store) -> Plan:
-    """Load and plan an experiment; nothing is written but the cache of file digests."""
+def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: ReadReport | None = None) -> Plan:
+    """Load and plan an experiment; nothing is written but the cache of file digests.
+
+    ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
+    of training.
+    """
     loaded = load_experiment(find_specification(name), overrides)
-    find_report(loaded)  # a wrong name is an error now, not after hours of training
+    report = find_report(loaded)
     facts = gather_facts(
         loaded,
         evals=search_folders("evals", Path.cwd()),
         digest_cache=store.cache / "digests.json",
         data_root=os.environ.get("ABLATE_DATA"),
     )
-    return build_plan(loaded, facts)
+    if report is None or read_report is None:
+        return build_plan(loaded, facts)
+    return build_plan(loaded, facts, check=lambda plan: check_report(plan, report, read_report))
 
 
-def plan_again(name: str, store: Store) -> Plan:
+def plan_again(name: str, store: Store, read_report: ReadReport | None = None) -> Plan:
     """Plan an experiment of the store again, from the file and overrides of its last run."""
     folder = store.experiment(name)
     if not folder.source_json.exists():
         raise UnknownNameError("experiment of this store", name, store.experiment_names())
     source = read_json(folder.source_json)
-    return make_plan(source["file"], source["overrides"], store)
+    return make_plan(source["file"], source["overrides"], store, read_report)
 
 
 def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> LocalRun:
@@ -90,8 +96,6 @@ class StageStatus:
 
 def stage_statuses(store: Store, name: str) -> list[StageStatus]:
     """Return how every stage of a recorded experiment stands."""
-    if name not in store.experiment_names():
-        raise UnknownNameError("experiment of this store", name, store.experiment_names())
     plan = store.experiment(name).read_plan()
     return [
         StageStatus(i, facts["kind"], facts["label"], *_status(store.stage(i))) for i, facts in plan["stages"].items()

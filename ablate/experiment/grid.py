@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-from pydantic import ValidationError
 
 from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS, find_method
+from ablate.catalogs.closed import validated
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys
@@ -95,18 +94,18 @@ def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
     checked: set[tuple[str, Section]] = set()
     for cell in grid.cells:
         for name, section in cell.sections().items():
-            if name == "pretrain" or (name, section) in checked:
-                continue  # base training is merged over the model's own values when the model is known
+            if (name, section) in checked:
+                continue
             checked.add((name, section))
-            try:
-                # Strict: neither a quoted number nor a yes is taken for a number.
-                SECTIONS[name].model_validate(dict(section), strict=True)
-            except ValidationError as error:
-                raise _section_error(loaded, cell.block, name, error) from error
+            # Strict: neither a quoted number nor a yes is taken for a number.
+            validated(SECTIONS[name], dict(section), functools.partial(_locate, loaded, cell.block, name), strict=True)
 
 
 def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
-    """Return where a cell's value of ``key`` was written: in its block of the grid, else in the file's section."""
+    """Return where a cell's value of ``key`` was written: in its block of the grid, else in the file's section.
+
+    A value that is written in neither is the block's.
+    """
     shorthand = {long: short for short, long in SHORTHANDS.items()}.get(key)
     section, _, name = key.partition(".")
     candidates = [(key,), (section, name), (shorthand or key,), (section,)]
@@ -115,7 +114,14 @@ def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
             place = loaded.origins.places.get((*start, *written))
             if place is not None:
                 return Location(file=place.file, line=place.line, key=key)
-    return loaded.origins.locate(*key.split("."))
+    path = key.split(".")
+    is_written = any(loaded.origins.has(*path[:end]) for end in range(1, len(path) + 1))
+    nearest = path if is_written else ("grid", block)
+    return replace(loaded.origins.locate(*nearest), key=key)
+
+
+def _locate(loaded: LoadedExperiment, block: int, *path: str | int) -> Location:
+    return place_of(loaded, block, ".".join(map(str, path)))
 
 
 @dataclass(frozen=True)
@@ -362,13 +368,3 @@ def _refuse_unread(loaded: LoadedExperiment, index: int, keys: Sequence[str], us
                 location=place_of(loaded, index, key),
                 hint="move it to a block whose algorithm reads it",
             )
-
-
-def _section_error(loaded: LoadedExperiment, block: int, section: str, error: ValidationError) -> SpecError:
-    first = error.errors()[0]
-    dotted = ".".join([section, *(str(part) for part in first["loc"])])
-    message = f"{dotted} is required" if first["type"] == "missing" else f"{first['msg']} (found {first['input']!r})"
-    hint = None
-    if first["type"] == "literal_error":
-        message, hint = f"{first['input']!r} is not allowed", f"allowed: {first['ctx']['expected']}"
-    return SpecError(message, location=place_of(loaded, block, dotted), hint=hint)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from ablate.algorithms.pretrain import PretrainParameters
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
+from ablate.catalogs.closed import Closed, Strict
+from ablate.catalogs.parameters import PretrainParameters
 
 
-class DataSection(BaseModel):
+class DataSection(Strict):
     """How preference sets are sampled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_examples: int | None = Field(None, ge=1, description="Rows kept of each preference set; null: all.")
     seed: int = Field(42, ge=0, description="Seed of the sampling; fixed unless swept.")
@@ -36,13 +35,9 @@ class RewardModelSection(RewardModelParameters):
     dataset: str = Field(description="Preference set it is trained on; default: the cell's dataset.")
 
 
-class PretrainSection(PretrainParameters):
-    """Overrides of a scratch model's base training."""
-
-
-SECTIONS: dict[str, type[BaseModel]] = {
+SECTIONS: dict[str, type[Closed]] = {
     "data": DataSection,
-    "pretrain": PretrainSection,
+    "pretrain": PretrainParameters,
     "sft": SFTSection,
     "reward_model": RewardModelSection,
     **{name: method.parameters for name, method in METHODS.items()},

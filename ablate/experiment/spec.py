@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, create_model, field_validator
 
 from ablate.algorithms.registry import METHODS
+from ablate.catalogs.closed import Closed
 from ablate.catalogs.datasets import Pairing, Split
-from ablate.catalogs.loading import Closed
+from ablate.experiment.sections import DataSection
 
 Scalar = str | int | float | bool | None
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -44,13 +45,9 @@ class Evaluations(Closed):
     reward_model: tuple[str, ...] = Field((), description="Suites every reward model of the grid is evaluated on.")
 
 
-class DataSettings(Closed):
-    """Sampling of preference sets, and where files are."""
+class DataSettings(DataSection):
+    """How preference sets are sampled, and where files are."""
 
-    max_examples: int | None = Field(
-        None, ge=1, strict=True, description="Rows kept of each preference set; null: all."
-    )
-    seed: int = Field(42, ge=0, strict=True, description="Seed of the sampling.")
     root: str | None = Field(None, description="Folder of data files; default: the environment's ABLATE_DATA.")
 
 

@@ -70,6 +70,7 @@ class EvaluationPlanner:
             "category": suite.category,
             "subject": suite.subject,
             "primary": suite.primary,
+            "metrics": suite.metrics,
             "unit": suite.unit,
             "higher_is_better": suite.higher_is_better,
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests
+from ablate.catalogs.closed import validated
+from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
-from ablate.errors import Location, SpecError, UnknownNameError, UsageError
+from ablate.errors import Location, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import DatasetVariant
 
@@ -33,9 +32,14 @@ class Facts:
             raise UnknownNameError("dataset", name, self.datasets, location=location)
         return self.datasets[name]
 
-    def digests(self, entry: DatasetEntry) -> dict[str, str]:
-        """Return relative file name to sha256 for a dataset's files."""
-        return file_digests(entry, self.root, self.digest_cache)
+    def digests(self, entry: DatasetEntry, location: Location | None = None) -> dict[str, str]:
+        """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
+        return file_digests(entry, self.root, self.digest_cache, location)
+
+    def require_files(self, suite: Suite, location: Location) -> None:
+        """Raise DataError unless the files of a suite that is named at ``location`` are there."""
+        for name in suite.files:
+            locate(name, self.root, f"suite {suite.name!r}", location)
 
     def locations(self, files: object) -> dict[str, str]:
         """Return the data root for a stage that reads files, nothing for one that doesn't."""
@@ -66,12 +70,8 @@ def _variant(
         raise UnknownNameError("dataset", variant.use, catalog, location=loaded.origins.locate("datasets", name, "use"))
     base = catalog[variant.use].model_dump(mode="python")
     changes = variant.model_dump(mode="python", exclude_none=True, exclude={"use"})
-    try:
-        return DatasetEntry.model_validate({**base, "title": name, **changes, "name": name})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = loaded.origins.locate("datasets", name, *first["loc"])
-        raise SpecError(first["msg"].removeprefix("Value error, "), location=place) from error
+    written = {**base, "title": name, **changes, "name": name}
+    return validated(DatasetEntry, written, loaded.origins.inside("datasets", name).locate)
 
 
 def local_path(written: str, folder: Path, place: Location) -> Path:

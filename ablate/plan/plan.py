@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ablate.algorithms.registry import find_method
+from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
+from ablate.plan.checks import check_cell
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
@@ -23,6 +25,7 @@ from ablate.plan.training import TrainingPlanner
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
 MODEL_KEYS = ("policy", "reward_model.init")
 DATASET_KEYS = {
+    "sft.dataset": ("instruction",),
     "dataset": ("preference",),
     "reward_model.dataset": ("preference",),
     "prompts": ("preference", "instruction", "prompts"),
@@ -96,8 +99,8 @@ class Plan:
         }
 
 
-def build_plan(loaded: LoadedExperiment, facts: Facts) -> Plan:
-    """Expand, validate and plan an experiment; only a plan that is made writes the digests of its files.
+def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], object] = lambda plan: None) -> Plan:
+    """Expand, validate and plan an experiment; only a plan that ``check`` lets pass writes the digests of its files.
 
     Raises SpecError before anything could run.
     """
@@ -105,6 +108,7 @@ def build_plan(loaded: LoadedExperiment, facts: Facts) -> Plan:
         grid = expand(loaded)
         validate_sections(loaded, grid)
         plan = _Builder(loaded, facts, grid).build()
+    check(plan)
     facts.digest_cache.save()
     return plan
 
@@ -150,11 +154,13 @@ class _Builder:
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
                 raise SpecError(f"suite {name!r} evaluates a {suite.subject}", location=place)
+            self.facts.require_files(suite, place)
             suites.append(suite)
         return suites
 
     def _cell(self, cell: Cell) -> Subject:
         self._check_names(cell)
+        check_cell(self.loaded, self.facts, cell)
         trained = self.training.cell(cell)
         self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])
         axes = {
@@ -188,10 +194,22 @@ class _Builder:
             place = place_of(self.loaded, cell.block, key)
             self._look_up(key, str(name), place)
             if key in DATASET_KEYS:
-                entry, allowed = self.facts.dataset(str(name)), DATASET_KEYS[key]
-                if entry.format not in allowed:
-                    wanted = f"{key} needs a set of {' or '.join(allowed)} data"
-                    raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
+                self._check_dataset(self.facts.dataset(str(name)), key, place)
+            else:
+                self._check_corpus(str(name), place)
+
+    def _check_dataset(self, entry: DatasetEntry, key: str, place: Location) -> None:
+        allowed = DATASET_KEYS[key]
+        if entry.format not in allowed:
+            wanted = f"{key} needs a set of {' or '.join(allowed)} data"
+            raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
+        self.facts.digests(entry, place)
+
+    def _check_corpus(self, model: str, place: Location) -> None:
+        """Ask for the files of the corpus that a model made here is trained on."""
+        entry = self.facts.models.get(model)
+        if entry is not None and entry.scratch is not None:
+            self.facts.digests(self.facts.dataset(entry.scratch.corpus), place)
 
     def _check_conditions(self) -> None:
         """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""

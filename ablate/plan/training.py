@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from ablate.algorithms.pretrain import PretrainParameters
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.models import ModelEntry
+from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.loading import LoadedExperiment
@@ -169,11 +167,7 @@ class TrainingPlanner:
         tokenizer = self._graph.add(
             "tokenizer", entry.tokenizer_config(), {"corpus": corpus}, label=f"tokenizer of {entry.name}"
         )
-        try:
-            parameters = PretrainParameters.model_validate({**values, **overrides}, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(first["msg"], location=self._loaded.origins.locate("pretrain", *first["loc"])) from error
+        parameters = PretrainParameters.model_validate({**values, **overrides})
         model = self._graph.add(
             "pretrain",
             {**config, **parameters.identity()},
@@ -204,10 +198,7 @@ class TrainingPlanner:
             values.pop("max_examples", None),
         )
         parameters = SFTParameters.model_validate(values)
-        place = self._loaded.origins.locate("sft", "dataset")
-        entry = self._facts.dataset(str(dataset_name), place)
-        if entry.format != "instruction":
-            raise SpecError(f"{entry.name!r} holds {entry.format} data; SFT needs an instruction set", location=place)
+        entry = self._facts.dataset(str(dataset_name))
         data = self.dataset(entry.name, (("max_examples", max_examples), ("seed", seed)))
         tokens = self._graph.add(
             "tokenise",
@@ -224,7 +215,7 @@ class TrainingPlanner:
         return Start(name, model, base.tokenizer, chat=True)
 
     def _dataset(self, name: str, data: Section) -> Stage:
-        entry = self._facts.dataset(name, self._loaded.origins.locate("dataset"))
+        entry = self._facts.dataset(name)
         sampling = dict(data)
         files = self._facts.digests(entry)
         config = entry.stage_config(

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.origins import Origins
 from ablate.context import StageContext, write_json
 from ablate.errors import UnknownNameError, UsageError
 from ablate.pocket.corpus import corpus_row, instruction_row
@@ -23,10 +25,8 @@ WHATS = ("corpus", "instructions", "preferences", "items", "pairs")
 ALL_SKILLS = "all"
 
 
-class PocketConfig(BaseModel):
+class PocketConfig(Closed):
     """What to generate; equal configs give equal bytes on every machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     what: str = Field(description="corpus, instructions, preferences, items or pairs")
     name: str | None = Field(default=None, description="preference set; for items and pairs a skill or all")
@@ -38,11 +38,7 @@ class PocketConfig(BaseModel):
 
 def read_config(config: Mapping[str, Any]) -> PocketConfig:
     """Return the checked config; UsageError names the wrong key."""
-    try:
-        checked = PocketConfig.model_validate(dict(config))
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors())
-        raise UsageError(f"config of a pocket stage: {wrong}") from error
+    checked = validated(PocketConfig, dict(config), Origins("config of a pocket stage").locate)
     if checked.what not in WHATS:
         raise UnknownNameError("pocket data", checked.what, WHATS)
     if checked.split not in SPLITS:

@@ -106,12 +106,8 @@ def _columns(layout: TableLayout, measured: Sequence[Measured]) -> list[Column]:
     columns += [item.column for item in measured]
     for health in layout.health:
         label = health.label or _title(health.field)
-        columns.append(Column(_health_key(health), label, "health", digits=health.digits))
+        columns.append(Column(health.key, label, "health", digits=health.digits))
     return columns
-
-
-def _health_key(health: Health) -> str:
-    return f"{health.field}({health.suite})" if health.suite else health.field
 
 
 def _offset(layout: TableLayout) -> int:

@@ -26,37 +26,21 @@ def expand_columns(table: declared.TableLayout, results: Results) -> list[Measur
     suites = {name: about for name, about in results.suites.items() if about["subject"] == table.subject}
     columns: dict[str, Measured] = {}
     for column in table.columns:
-        for measured in _expand(column, suites, table.format, results):
-            columns.setdefault(measured.column.key, measured)
+        for single in column.written_out(suites):
+            for measured in _measured(single, suites, table.format, results):
+                columns.setdefault(single.key, measured)
     return list(columns.values())
 
 
-def _expand(
+def _measured(
     column: declared.Column, suites: Mapping[str, Any], number: declared.NumberFormat, results: Results
 ) -> list[Measured]:
-    if column.all == "suites":
-        return [_suite(column, name, suites, number, results) for name in suites]
-    if column.all == "categories":
-        return [_category(column, name, suites, number) for name in _averaged(suites)]
     if column.suite is not None:
         return [_suite(column, column.suite, suites, number, results)]
     if column.category is not None:
         return [_category(column, column.category, suites, number)]
-    names = list(column.average or _averaged(suites))
+    names = list(column.average or declared.averaged_categories(suites))
     return [_average(column, names, suites, number)] if names else []
-
-
-_CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "chat")
-
-
-def categories_of(suites: Mapping[str, Any]) -> list[str]:
-    """Return the categories of these suites, the study's first and in its order."""
-    found = dict.fromkeys(about["category"] for about in suites.values())
-    return sorted(found, key=lambda name: _CATEGORY_ORDER.index(name) if name in _CATEGORY_ORDER else 99)
-
-
-def _averaged(suites: Mapping[str, Any]) -> list[str]:
-    return [name for name in categories_of(suites) if name not in declared.NOT_AVERAGED]
 
 
 def _members(category: str, suites: Mapping[str, Any]) -> list[str]:
@@ -67,7 +51,6 @@ def _suite(
     column: declared.Column, name: str, suites: Mapping[str, Any], number: declared.NumberFormat, results: Results
 ) -> Measured:
     about = suites[name]
-    key = "/".join(part for part in (name, column.task, column.metric) if part)
     unit = about["unit"]
     if column.metric is not None:
         stages = {item.evaluations.get(name, "") for item in results.subjects}
@@ -77,7 +60,7 @@ def _suite(
         unit = units.pop() if len(units) == 1 else unit
     label = column.label or (about.get("title") or name if column.metric is None else column.metric)
     higher = bool(about.get("higher_is_better", True)) if column.metric is None else None
-    return Measured(_column(key, label, unit, higher, column, number), {Measure(name, column.metric, column.task): 1.0})
+    return Measured(_column(label, unit, higher, column, number), {Measure(name, column.metric, column.task): 1.0})
 
 
 def _category(
@@ -86,7 +69,7 @@ def _category(
     members = _members(category, suites)
     weights = {Measure(name): 1.0 / len(members) for name in members}
     label = column.label or category.replace("-", " ").capitalize()
-    return _combined(category, label, weights, column, suites, number)
+    return _combined(label, weights, column, suites, number)
 
 
 def _average(
@@ -96,12 +79,10 @@ def _average(
     for category in categories:
         members = _members(category, suites)
         weights |= {Measure(name): 1.0 / len(members) / len(categories) for name in members}
-    key = "average" if not column.average else f"average({','.join(categories)})"
-    return _combined(key, column.label or "Average", weights, column, suites, number)
+    return _combined(column.label or "Average", weights, column, suites, number)
 
 
 def _combined(
-    key: str,
     label: str,
     weights: Mapping[Measure, float],
     column: declared.Column,
@@ -111,21 +92,21 @@ def _combined(
     units = {suites[measure.suite]["unit"] for measure in weights}
     if len(units) > 1:
         raise UsageError(
-            f"column {key!r} would average numbers of different units: {', '.join(sorted(units))}",
+            f"column {column.key!r} would average numbers of different units: {', '.join(sorted(units))}",
             hint="name the categories of the average, or give a suite a category of its own",
         )
     directions = {bool(suites[measure.suite].get("higher_is_better", True)) for measure in weights}
     higher = directions.pop() if len(directions) == 1 else None
-    return Measured(_column(key, label, units.pop(), higher, column, number), weights)
+    return Measured(_column(label, units.pop(), higher, column, number), weights)
 
 
 def _column(
-    key: str, label: str, unit: str, higher: bool | None, column: declared.Column, number: declared.NumberFormat
+    label: str, unit: str, higher: bool | None, column: declared.Column, number: declared.NumberFormat
 ) -> Column:
     is_proportion = unit == "proportion"
     digits = number.digits if is_proportion else number.other_digits
     return Column(
-        key=key,
+        key=column.key,
         label=label,
         kind="number",
         unit=unit,

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ablate.catalogs.loading import Lines, read_yaml, spec_error
+from ablate.catalogs.closed import Closed, unknown_name, validated
+from ablate.catalogs.loading import read_yaml
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, suggestion
 
 NOT_AVERAGED = frozenset({"gold", "reward"})
@@ -21,11 +23,7 @@ SEED_AXES = ("seed", "pretrain.seed", "sft.seed")
 Scalar = str | int | float | bool | None
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RowAxis(_Closed):
+class RowAxis(Closed):
     """An axis whose values make rows."""
 
     axis: str = Field(description="key of a cell, e.g. dataset or reward_model.init")
@@ -40,7 +38,7 @@ class RowAxis(_Closed):
         return {"axis": value} if isinstance(value, str) else value
 
 
-class Column(_Closed):
+class Column(Closed):
     """One column of numbers, or a family of them: a category, a suite, one metric of a suite, an average.
 
     Written ``average``, ``categories`` or ``suites`` for short; ``categories`` and ``suites`` stand for all the
@@ -61,9 +59,11 @@ class Column(_Closed):
     @model_validator(mode="before")
     @classmethod
     def _from_word(cls, value: Any) -> Any:
-        if value == "average":
-            return {"average": ()}
-        return {"all": value} if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        if value not in ("average", "categories", "suites"):
+            raise unknown_name("column", value, ("average", "categories", "suites"))
+        return {"average": ()} if value == "average" else {"all": value}
 
     @model_validator(mode="after")
     def _one_kind(self) -> Column:
@@ -77,8 +77,23 @@ class Column(_Closed):
             raise PydanticCustomError("column", "task goes with metric: name the metric of that task")
         return self
 
+    @property
+    def key(self) -> str:
+        """The name of a single column in figures and files."""
+        if self.average is not None:
+            return f"average({','.join(self.average)})" if self.average else "average"
+        return self.category or "/".join(part for part in (self.suite, self.task, self.metric) if part)
 
-class Delta(_Closed):
+    def written_out(self, suites: Mapping[str, Mapping[str, Any]]) -> list[Column]:
+        """Return the single columns that this one stands for, where there are ``suites``."""
+        if self.all is None:
+            return [self]
+        names = suites if self.all == "suites" else averaged_categories(suites)
+        field = "suite" if self.all == "suites" else "category"
+        return [self.model_copy(update={"all": None, field: name}) for name in names]
+
+
+class Delta(Closed):
     """Rows with the difference between two values of an axis: first minus second, where ``match_on`` agrees."""
 
     axis: str
@@ -87,7 +102,7 @@ class Delta(_Closed):
     label: str | None = None
 
 
-class Compare(_Closed):
+class Compare(Closed):
     """What the rows are tested against, and how the table's tests are corrected."""
 
     to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
@@ -96,7 +111,7 @@ class Compare(_Closed):
     power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
 
 
-class Attribute(_Closed):
+class Attribute(Closed):
     """A column of facts about a row: its number of training pairs, or a field of its dataset's catalog entry."""
 
     name: Literal["samples", "title", "label_kind", "licence"]
@@ -108,7 +123,7 @@ class Attribute(_Closed):
         return {"name": value} if isinstance(value, str) else value
 
 
-class Health(_Closed):
+class Health(Closed):
     """A column of a health field, averaged over the table's suites that report it (or read from one suite)."""
 
     field: str = Field(description="e.g. mean_length, truncated, extraction_failed")
@@ -121,15 +136,20 @@ class Health(_Closed):
     def _from_name(cls, value: Any) -> Any:
         return {"field": value} if isinstance(value, str) else value
 
+    @property
+    def key(self) -> str:
+        """The name of the column in figures and files."""
+        return f"{self.field}({self.suite})" if self.suite else self.field
 
-class Groups(_Closed):
+
+class Groups(Closed):
     """Headings over groups of rows, e.g. Web, Human, Synthetic over datasets."""
 
     axis: str
     headings: dict[str, tuple[Scalar, ...]] = Field(description="heading to the values under it, in table order")
 
 
-class NumberFormat(_Closed):
+class NumberFormat(Closed):
     """How numbers are written."""
 
     percent: bool = Field(default=True, description="proportions times 100, without a sign")
@@ -137,7 +157,7 @@ class NumberFormat(_Closed):
     other_digits: int = Field(default=2, ge=0, le=6, description="decimals of rewards and counts")
 
 
-class TableLayout(_Closed):
+class TableLayout(Closed):
     """One table."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of its files")
@@ -164,7 +184,7 @@ class TableLayout(_Closed):
         return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
 
 
-class FigureLayout(_Closed):
+class FigureLayout(Closed):
     """One figure, drawn from a table's numbers."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -174,25 +194,12 @@ class FigureLayout(_Closed):
     title: str = ""
 
 
-class Layout(_Closed):
+class Layout(Closed):
     """A report: its tables and figures."""
 
     title: str = ""
     tables: tuple[TableLayout, ...] = Field(min_length=1)
     figures: tuple[FigureLayout, ...] = ()
-
-
-class Source:
-    """Where a layout was written, to name file, line and key in errors found later."""
-
-    def __init__(self, file: str | None = None, lines: Lines | None = None) -> None:
-        self.file = file
-        self.lines = lines or {}
-
-    def at(self, *path: str | int) -> Location:
-        """Return the location of a key path; the line of the nearest parent that is written."""
-        line = next((self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines), None)
-        return Location(file=self.file, line=line, key=".".join(str(part) for part in path) or None)
 
 
 def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
@@ -202,39 +209,40 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
     """
     if not path.is_file():
         raise SpecError("there is no such report file", location=Location(file=str(path)))
-    values, lines = read_yaml(path)
+    values, origins = read_yaml(path)
     if not isinstance(values, dict):
-        raise SpecError("a report is a mapping with title, tables and figures", location=Location(file=str(path)))
-    try:
-        layout = Layout.model_validate(values)
-    except ValidationError as error:
-        raise spec_error(error, Layout, path, lines) from error
-    source = Source(str(path), lines)
-    _check_names(layout, source)
+        raise SpecError("a report is a mapping with title, tables and figures", location=origins.locate())
+    layout = validated(Layout, values, origins.locate)
+    _check_names(layout, origins)
     if plan is not None:
-        check_layout(layout, plan, source)
+        check_layout(layout, plan, origins)
     return layout
 
 
-def _check_names(layout: Layout, source: Source) -> None:
+def _check_names(layout: Layout, origins: Origins) -> None:
     tables = [table.name for table in layout.tables]
     for kind, names in (("tables", tables), ("figures", [figure.name for figure in layout.figures])):
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise SpecError(f"{name!r} is used twice", location=source.at(kind, index, "name"))
+                raise SpecError(f"{name!r} is used twice", location=origins.locate(kind, index, "name"))
     for index, figure in enumerate(layout.figures):
-        _known("table", figure.table, tables, source.at("figures", index, "table"))
+        _known("table", figure.table, tables, origins.locate("figures", index, "table"))
 
 
-def check_layout(layout: Layout, plan: Mapping[str, Any], source: Source | None = None) -> None:
+def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
     for index, table in enumerate(layout.tables):
-        _check_table(table, plan, source or Source(), ("tables", index))
+        _check_table(table, plan, (origins or Origins()).inside("tables", index))
+    keys = {table.name: _column_keys(table, plan) for table in layout.tables}
+    for index, figure in enumerate(layout.figures):
+        for place, key in enumerate(figure.columns):
+            known = keys[figure.table]
+            _known("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
 
 
-def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, prefix: tuple[str | int, ...]) -> None:
+def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -> None:
     def check(kind: str, name: str, known: Iterable[str], *path: str | int) -> None:
-        _known(kind, name, known, source.at(*prefix, *path))
+        _known(kind, name, known, origins.locate(*path))
 
     entries = [entry for entry in plan["subjects"] if entry["subject"] == table.subject]
     axes = axis_names(entries)
@@ -242,12 +250,15 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, pr
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
     categories = {about["category"] for about in suites.values()}
     for i, row in enumerate(table.rows):
-        check("axis", row.axis, axes, "rows", i, *(("axis",) if _is_mapping(source, prefix, "rows", i) else ()))
+        check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
     for i, column in enumerate(table.columns):
         if column.category is not None:
             check("category", column.category, categories, "columns", i, "category")
         if column.suite is not None:
             check("suite", column.suite, suites, "columns", i, "suite")
+            metrics = suites[column.suite].get("metrics")
+            if column.metric is not None and metrics is not None:
+                check(f"metric of suite {column.suite}", column.metric, metrics, "columns", i, "metric")
         for j, name in enumerate(column.average or ()):
             check("category", name, categories, "columns", i, "average", j)
     for i, name in enumerate(table.baselines):
@@ -267,16 +278,57 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], source: Source, pr
     # ``sft`` is what an unwritten ``compare`` names; an experiment without that baseline is simply not tested.
     if table.compare.to is not None and "to" in table.compare.model_fields_set:
         check("baseline", table.compare.to, baselines, "compare", "to")
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for cell in (axes for axes in cells if is_wanted(table, axes)):
+        rows.setdefault(row_key(table, cell), []).append(cell)
+    for members in rows.values():
+        refuse_hidden_axis(table, members, origins.locate("rows"))
 
 
-def _is_mapping(source: Source, prefix: tuple[str | int, ...], *path: str | int) -> bool:
-    return (*prefix, *path, "axis") in source.lines
+def _column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:
+    suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
+    numbers = [single.key for column in table.columns for single in column.written_out(suites)]
+    return [*numbers, *(health.key for health in table.health)]
+
+
+def row_key(table: TableLayout, axes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what two cells with these axes must have in common to make one row."""
+    return tuple(repr(axes.get(row.axis)) for row in table.rows)
+
+
+def is_wanted(table: TableLayout, axes: Mapping[str, Any], *, is_baseline: bool = False) -> bool:
+    """Return whether ``only`` lets a subject with these axes in; a baseline need not have the axis."""
+    values = [(axes.get(row.axis), row.only) for row in table.rows if row.only]
+    return all(value in only or (value is None and is_baseline) for value, only in values)
+
+
+def refuse_hidden_axis(table: TableLayout, row: Sequence[Mapping[str, Any]], location: Location | None = None) -> None:
+    """Raise :class:`SpecError` for an axis that varies within a row, though it is neither a row nor averaged over."""
+    named = {axis.axis for axis in table.rows} | set(table.averaged)
+    for axis in dict.fromkeys(key for axes in row for key in axes):
+        values = {repr(axes.get(axis)) for axes in row}
+        if axis not in named and len(values) > 1:
+            raise SpecError(
+                f"table {table.name!r}: axis {axis!r} varies within a row ({', '.join(sorted(values))})",
+                location=location,
+                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only`",
+            )
 
 
 def _known(kind: str, name: str, known: Iterable[str], location: Location) -> None:
     names = list(known)
     if name not in names:
         raise SpecError(f"unknown {kind} {name!r}", location=location, hint=suggestion(name, names))
+
+
+CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "chat")
+
+
+def averaged_categories(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the categories of these suites that an unnamed average takes, the study's first and in its order."""
+    found = dict.fromkeys(about["category"] for about in suites.values() if about["category"] not in NOT_AVERAGED)
+    return sorted(found, key=lambda name: CATEGORY_ORDER.index(name) if name in CATEGORY_ORDER else 99)
 
 
 def baseline_name(entry: Mapping[str, Any]) -> str:

@@ -118,8 +118,8 @@ class Results:
 def collect(store: Store, experiment: str) -> Results:
     """Read the plan of ``experiment`` and the stages it names; nothing else of the store is read.
 
-    Raises :class:`ablate.errors.StoreError` when the experiment was never planned in this store, or when the store
-    has a newer layout.
+    Raises :class:`ablate.errors.UnknownNameError` when the experiment was never planned in this store, and
+    :class:`ablate.errors.StoreError` when the store has a newer layout.
     """
     store.check()
     plan = store.experiment(experiment).read_plan()

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.errors import UsageError
-from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names
+from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wanted, refuse_hidden_axis, row_key
 from ablate.results.long import Results, Subject
 from ablate.results.statistics import match_key, match_rows
 from ablate.results.tables import MINUS
@@ -45,7 +44,8 @@ def baseline_groups(results: Results, table: TableLayout) -> list[Group]:
     """Return the baseline rows in the order declared: averaged as the cells are, one for each other setting."""
     groups = []
     for name in table.baselines:
-        own = [item for item in _of_subject(results, table) if item.baseline == name and _is_wanted(table, item)]
+        own = [item for item in _of_subject(results, table) if item.baseline == name]
+        own = [item for item in own if is_wanted(table, item.axes, is_baseline=True)]
         names = [axis for axis in axis_names([{"axes": item.axes} for item in own]) if axis not in table.averaged]
         varying = [axis for axis in names if len({repr(item.axes.get(axis)) for item in own}) > 1]
         grouped: dict[tuple[str, ...], list[Subject]] = {}
@@ -61,12 +61,12 @@ def baseline_groups(results: Results, table: TableLayout) -> list[Group]:
 def cell_groups(results: Results, table: TableLayout) -> list[Group]:
     """Return the rows of the grid's cells in table order.
 
-    Raises :class:`UsageError` when an axis that is neither a row nor averaged over varies inside a row.
+    Raises :class:`ablate.errors.SpecError` when an axis that is neither a row nor averaged over varies inside a row.
     """
-    cells = [item for item in _of_subject(results, table) if item.role == "cell" and _is_wanted(table, item)]
+    cells = [item for item in _of_subject(results, table) if item.role == "cell" and is_wanted(table, item.axes)]
     grouped: dict[tuple[str, ...], list[Subject]] = {}
     for cell in cells:
-        grouped.setdefault(tuple(repr(cell.axes.get(row.axis)) for row in table.rows), []).append(cell)
+        grouped.setdefault(row_key(table, cell.axes), []).append(cell)
     groups = [_group(results, table, members) for members in grouped.values()]
     return sorted(groups, key=_sort_key(table, cells))
 
@@ -121,12 +121,6 @@ def _starts_alike(subject: Subject, baseline: Subject) -> bool:
     return all(subject.axes.get(axis) == baseline.axes[axis] for axis in shaping)
 
 
-def _is_wanted(table: TableLayout, subject: Subject) -> bool:
-    """Whether ``only`` lets a subject in; a baseline need not have the axis."""
-    values = [(subject.axes.get(row.axis), row.only) for row in table.rows if row.only]
-    return all(value in only or (value is None and subject.baseline != "") for value, only in values)
-
-
 def value_label(results: Results, row: RowAxis, value: Any) -> str:
     """Write one axis value: as declared, else a dataset's title, an algorithm's capitals, the value itself."""
     if value is None:
@@ -155,15 +149,7 @@ def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
 
 
 def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> Group:
-    named = {row.axis for row in table.rows} | set(table.averaged)
-    axes = axis_names([{"axes": member.axes} for member in members])
-    for axis in axes:
-        values = {repr(member.axes.get(axis)) for member in members}
-        if axis not in named and len(values) > 1:
-            raise UsageError(
-                f"table {table.name!r}: axis {axis!r} varies within a row ({', '.join(sorted(values))})",
-                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only`",
-            )
+    refuse_hidden_axis(table, [member.axes for member in members])
     first = members[0]
     labels = tuple(value_label(results, row, first.axes.get(row.axis)) for row in table.rows)
     return Group(labels, first.axes, _distinct(table, members), heading=_heading(table, first.axes))

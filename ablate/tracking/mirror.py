@@ -56,8 +56,8 @@ def mirror(store: Store, experiment: str, *, uri: str | None = None) -> Mirrored
     """Bring MLflow up to date with ``experiment``; ``uri`` replaces the store's own SQLite database.
 
     A run holds the axes as parameters, ``<suite>`` and ``<suite>.<task>.<metric>`` as metrics, the training curve as
-    ``train/<name>`` by step, and the stage id as a tag. Raises :class:`ablate.errors.StoreError` when the experiment
-    was never planned in this store, or when the store has a newer layout.
+    ``train/<name>`` by step, and the stage id as a tag. Raises :class:`ablate.errors.UnknownNameError` when the
+    experiment was never planned in this store, and :class:`ablate.errors.StoreError` when the store has a newer layout.
     """
     store.check()
     plan = store.experiment(experiment).read_plan()

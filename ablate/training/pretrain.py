@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ablate.algorithms.pretrain import PretrainParameters
+from ablate.catalogs.parameters import PretrainParameters
 from ablate.context import StageContext
 from ablate.errors import DataError, StageError
 from ablate.models.chat import encode_chats

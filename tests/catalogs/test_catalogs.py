@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from ablate.algorithms.pretrain import PretrainParameters
 from ablate.catalogs.datasets import (
     CONVERTER_OPTIONS,
     PREFERENCE_CONVERTERS,
@@ -23,6 +22,7 @@ from ablate.catalogs.datasets import (
 )
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import models
+from ablate.catalogs.parameters import PretrainParameters
 from ablate.data.converters import CONVERTERS
 from ablate.data.converters.preference import PREFERENCE
 from ablate.errors import DataError, SpecError, UnknownNameError
@@ -95,7 +95,7 @@ def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tm
     [
         (("label_kind: human", "label_knd: human"), 6, ["label_knd", "did you mean 'label_kind'"]),
         (("format: preference", "format: preferences"), 3, ["mine.format", "did you mean 'preference'"]),
-        (("converter: shp", "converter: shpp"), 1, ["unknown converter 'shpp'", "did you mean 'shp'"]),
+        (("converter: shp", "converter: shpp"), 5, ["mine.converter: unknown converter 'shpp'", "did you mean 'shp'"]),
         (("licence: MIT", "license: MIT"), 7, ["license", "licence"]),
         (("{files: [a.jsonl]}", "{files: [a.jsonl], hub: {id: a/b, files: [y]}}"), 4, ["exactly one of pocket"]),
         (("{files: [a.jsonl]}", "{hub: {id: x, files: [y]}}"), 4, ["mine.source.hub.id"]),
@@ -106,7 +106,12 @@ def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tm
         (("{files: [a.jsonl]}", "{}"), 4, ["exactly one of pocket, files, hub"]),
         (("{files: [a.jsonl]}", "[a.jsonl]"), 4, ["mine.source"]),
         (("  licence: MIT", "  licence: MIT\n  licence: MIT"), 8, ["duplicate key", "line 7"]),
-        (("  licence: MIT", "  converter_options: {minimum_ratio: 2}\n  licence: MIT"), 1, ["minimum_score_ratio"]),
+        (
+            ("  licence: MIT", "  converter_options: {minimum_score_rato: 2}\n  licence: MIT"),
+            7,
+            ["mine.converter_options.minimum_score_rato: unknown key", "did you mean 'minimum_score_ratio'"],
+        ),
+        (("  licence: MIT", "  converter_options: {minimum_score_ratio: 0}\n  licence: MIT"), 7, ["found 0"]),
         (("  licence: MIT", "  pairing: best-vs-wurst\n  licence: MIT"), 7, ["best-vs-worst"]),
         (("licence: MIT", "licence: [MIT"), None, ["not valid YAML"]),
         (("label_kind: human", "heldout: nowhere\n  label_kind: human"), None, ["nowhere"]),

@@ -107,6 +107,7 @@ def test_best_of_n_picks_the_best_scored_sample(
             gold.setdefault(row["example"], []).append(row["value"])
     assert {len(values) for values in gold.values()} == {4}
     found = {row["metric"]: row for row in metrics(graded)["metrics"] if row["task"] == "overall"}
+    assert set(found) == set(suite.metrics or ())
     assert found["random"]["value"] == pytest.approx(sum(sum(values) / 4 for values in gold.values()) / 14)
     assert found["oracle"]["value"] == pytest.approx(sum(max(values) for values in gold.values()) / 14)
     assert found["oracle"]["unit"] == found["gold"]["unit"] == "reward"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ablate.catalogs.suites import GRADERS
 from ablate.data.json_lines import write_json_lines
 from ablate.errors import StageError
 from ablate.evaluation import graders
@@ -174,6 +175,35 @@ def test_pocket_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> No
     assert {row.task for row in one.examples} == {"facts"}
     with pytest.raises(StageError, match="no items of skill 'history'"):
         graders.pocket(evidence(tmp_path, items, gold), {"skills": ["history"], "measure": "correct"})
+
+
+def test_the_catalog_names_every_metric_that_a_grader_gives(tmp_path: Path) -> None:
+    draw = Draw("metrics")
+    pocket = [
+        Item(item.id, item.skill, user(item.prompt), data=item.row())
+        for name in SKILLS
+        for item, _ in zip(distinct_items(SKILLS[name], "test", draw), range(2), strict=False)
+    ]
+    gsm8k = [Item("q", "gsm8k", user("?"), data={"answer": "#### 7"})]
+    xstest = [Item("q", "xstest", user("?"), data={"unsafe": True})]
+    letters = [Item("q", "mmlu", user("?"), choices=("A", "B"), data={"answer": 0})]
+    scores = {"chosen": 1.0, "rejected": 0.0, "chosen_length": 2, "rejected_length": 1, "subset": None, "task": "t"}
+    for name in ("pocket", "gsm8k", "xstest", "choices"):
+        (tmp_path / name).mkdir()
+    write_likelihoods(tmp_path / "choices", [Likelihoods("q", "mmlu", "", (-1.0, -2.0))])
+    write_json_lines(tmp_path / "scores.jsonl", [{"id": "p", **scores}])
+    found = {
+        "pocket": (evidence(tmp_path / "pocket", pocket, ["yes"] * len(pocket)), {"skills": None, "measure": "gold"}),
+        "gsm8k": (evidence(tmp_path / "gsm8k", gsm8k, ["7"]), {}),
+        "xstest": (evidence(tmp_path / "xstest", xstest, ["no"]), {"resamples": 0, "seed": 0}),
+        "choices": (evidence(tmp_path / "choices", letters), {}),
+        "closed-form": (evidence(tmp_path / "gsm8k", gsm8k, ["7"]), {"reward": "nouns"}),
+        "pairwise": (Evidence(tmp_path, tmp_path, {}, tmp_path / "scores.jsonl"), {"seed": 0}),
+    }
+    for name, (given, options) in found.items():
+        grades = getattr(graders, name.replace("-", "_"))(given, options)
+        assert {metric.metric for metric in grades.metrics} == set(GRADERS[name].metrics or ()), name
+    assert {name for name, entry in GRADERS.items() if entry.metrics is None} == {"lm-eval"}
 
 
 def test_means_and_their_errors() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from ablate.catalogs.suites import GRADERS, PROMPTS, Suite, _version, find_suite, load_suites, resolve_entry
+from ablate.catalogs.suites import GRADERS, PROMPTS, Skill, Suite, _version, find_suite, load_suites, resolve_entry
 from ablate.errors import SpecError, UnknownNameError
+from ablate.pocket.language import SKILLS
 from ablate.shipped import shipped_folder
 
 SUITE = """\
@@ -176,15 +178,33 @@ def test_generation_needs_the_digest_of_every_file() -> None:
         ("prompts: pocket", "prompts: gsm8", 7, "prompts", "did you mean 'gsm8k'?"),
         ("  max_new_tokens: 8", "  max_new_token: 8", 10, "decoding.max_new_token", "did you mean 'max_new_tokens'?"),
         ("title: Mine", "titel: Mine", 2, "titel", "did you mean 'title'?"),
-        ("title: Mine\n", "", 1, "title", "missing"),
+        ("title: Mine\n", "", 1, "title", "'title' is required"),
         ("category: factuality", "category: factual", 3, "category", "did you mean 'factuality'?"),
         ("engine: items", "engine: pairs", 1, "", "not a policy"),
         ("temperature: 0.0", "temperature: [0, 1]", 9, "decoding.temperature", "valid number"),
-        ("skills: [facts]", "skill: [facts]", 12, "options", "did you mean 'skills'?"),
+        ("skills: [facts]", "skill: [facts]", 12, "options.skill", "did you mean 'skills'?"),
         ("name: mine", "name: mine\nname: mine", 2, "name", "duplicate key"),
         ("title: Mine", "title: [Mine", 3, "", "not valid YAML"),
         ("{pocket: {n: 3}}", "{files: [../x]}", 6, "data.files", "below the data root"),
         ("{pocket: {n: 3}}", "{}", 6, "data", "either pocket or files"),
+        ("{n: 3}", "{n: 3, name: fcts}", 6, "data.pocket.name", "'fcts' is not allowed\n  did you mean 'facts'?"),
+        ("skills: [facts]", "skills: [truth, fcts]", 12, "options.skills.1", "did you mean 'facts'?"),
+        ("{n: 3}", "{n: 3, name: truth}", 1, "", "items of truth alone, and options.skills grades facts"),
+        (
+            "primary: accuracy",
+            "primary: gld",
+            13,
+            "primary",
+            "unknown metric of grader pocket 'gld'\n  did you mean 'gold'?",
+        ),
+        ("primary: accuracy", "primary: facts/acuracy", 13, "primary", "did you mean 'accuracy'?"),
+        (
+            "prompts: pocket",
+            "prompts: {name: mmlu, options: {shot: 1}}",
+            7,
+            "prompts.options.shot",
+            "did you mean 'shots'?",
+        ),
     ],
 )
 def test_errors_name_file_line_key_and_what_is_meant(
@@ -220,7 +240,13 @@ def test_the_first_folder_that_has_a_name_wins(tmp_path: Path) -> None:
         find_suite(suites, "mime")
 
 
+def test_the_catalog_names_the_skills_of_the_pocket_world() -> None:
+    assert get_args(Skill) == tuple(SKILLS)
+
+
 def test_any_grader_of_ones_own(tmp_path: Path) -> None:
     suite = load(tmp_path, SUITE.replace("grader: pocket", "grader: mypackage.graders:mine"))
     assert suite.grading_config()["grader"] == "mypackage.graders:mine"
+    own = SUITE.replace("grader: pocket", "grader: mypackage.graders:mine").replace("primary: accuracy", "primary: gld")
+    assert load(tmp_path, own).metrics is None
     assert resolve_entry("grader", suite.grader) == "mypackage.graders:mine"

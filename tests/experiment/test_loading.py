@@ -47,7 +47,7 @@ def test_extends_several_files_and_the_later_wins(write: Write) -> None:
 def test_a_file_that_extends_itself_is_refused(write: Write) -> None:
     write("extends: b.yaml\n", "a.yaml")
     write("extends: a.yaml\n", "b.yaml")
-    with pytest.raises(SpecError, match=r"extends itself: .*a\.yaml -> .*b\.yaml -> .*a\.yaml"):
+    with pytest.raises(SpecError, match=r"b\.yaml:1: extends: extends itself: .*a\.yaml -> .*b\.yaml -> .*a\.yaml"):
         load_experiment(write("extends: a.yaml\n", "c.yaml"))
 
 
@@ -58,8 +58,15 @@ def test_extends_is_a_name_or_names(load: Load, value: str) -> None:
 
 
 def test_a_missing_parent_names_the_child(load: Load) -> None:
-    with pytest.raises(UsageError, match=r"study\.yaml: extends: no specification file .*nowhere\.yaml"):
-        load("extends: nowhere.yaml\n")
+    with pytest.raises(UsageError, match=r"study\.yaml:2: extends: no specification file .*nowhere\.yaml"):
+        load("name: x\nextends: nowhere.yaml\n")
+
+
+def test_a_misspelt_parent_names_the_file_that_is_meant(write: Write) -> None:
+    write(SMALL, "small.yaml")
+    child = write("name: x\nextends:\n  - small.yaml\n  - smal.yaml\n", "child.yaml")
+    with pytest.raises(UsageError, match=r"child\.yaml:4: extends\.1: no .*smal\.yaml\n  did you mean 'small\.yaml'\?"):
+        load_experiment(child)
 
 
 def test_an_error_in_an_inherited_file_names_that_file(write: Write) -> None:

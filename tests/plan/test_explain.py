@@ -26,6 +26,7 @@ def small(plan: Callable[..., Plan]) -> Callable[[int], Plan]:
             name: small
             policy: pocket-small
             sft: {{dataset: pocket-instructions}}
+            ppo: {{max_prompt_length: 128, max_response_length: 64}}
             grid: [{{dataset: pocket-hh, algorithm: [dpo, ppo], seed: [{seed}, {seed + 1}, {seed + 2}]}}]
             """
         )

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ablate.algorithms.base import Parameters
+from ablate.catalogs.parameters import Parameters
 from ablate.plan.fingerprint import Config, canonical
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Identity, Ref

@@ -1,8 +1,9 @@
-"""A thousand damaged specifications: each is a valid plan or an error that the command line prints, never a crash."""
+"""A thousand damaged specifications: each is a plan or an error that says what is wrong and where, never a crash."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from ablate.catalogs.suites import load_suites
 from ablate.errors import AblateError
+from ablate.execution.record import check_report, find_report
 from ablate.plan import facts
 from ablate.plan.plan import Plan
+from ablate.results.layout import load_layout
 from ablate.shipped import shipped_folder
 
 SPEC: dict[str, Any] = {
@@ -29,7 +32,7 @@ SPEC: dict[str, Any] = {
     "pretrain": {"steps": 5},
     "reward_model": {"init": "pocket-medium", "learning_rate": 0.001},
     "dpo": {"beta": 0.1, "epochs": "${sft.epochs}"},
-    "ppo": {"steps": 3, "missing_eos_reward": None},
+    "ppo": {"steps": 3, "missing_eos_reward": None, "max_prompt_length": 128, "max_response_length": 64},
     "grid": [
         {"dataset": ["mine", "pocket-shp"], "algorithm": ["dpo", "ppo"], "seed": [0, 1]},
         {
@@ -42,8 +45,22 @@ SPEC: dict[str, Any] = {
     "exclude": [{"dataset": "mine", "seed": 1}],
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
-    "report": "reports/pocket_quick.yaml",
+    "report": "table.yaml",
 }
+
+REPORT = """\
+tables:
+  - name: main
+    rows: [dataset, algorithm, ppo.gamma, prompts]
+    columns: [categories, {suite: pocket-gold, metric: polite}]
+    baselines: [base, sft]
+    deltas: [{axis: algorithm, values: [ppo, dpo], match_on: [dataset]}]
+  - name: reward-models
+    subject: reward_model
+    rows: [reward_model.dataset]
+    columns: [suites]
+figures: [{name: bars, table: main, columns: [instruction-following]}]
+"""
 
 KEYS = [
     *("name", "policy", "data", "seed", "max_examples", "datasets", "use", "pairing", "converter_options", "sft"),
@@ -113,7 +130,7 @@ def damage(draw: st.DrawFn, spec: dict[str, Any]) -> None:
 def damaged(draw: st.DrawFn) -> str:
     """The text of a specification with one to three faults; one in five has its text broken too."""
     spec = copy.deepcopy(SPEC)
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.sampled_from([1, 1, 1, 2, 3]))):
         damage(draw, spec)
     flow = draw(st.sampled_from([None, False]))
     text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, default_flow_style=flow)
@@ -123,24 +140,64 @@ def damaged(draw: st.DrawFn) -> str:
     return text
 
 
+@st.composite
+def damaged_overrides(draw: st.DrawFn) -> list[str]:
+    """One or two overrides of keys that may be there, with values that may be right."""
+    overrides = []
+    for _ in range(draw(st.sampled_from([1, 1, 2]))):
+        path = draw(st.sampled_from(places(SPEC)))
+        value: Any = SPEC
+        for part in path:
+            value = value[part]
+        dotted = ".".join(map(str, path))
+        key = draw(st.sampled_from([dotted, dotted, dotted, draw(st.sampled_from(KEYS)), misspell(dotted, draw)]))
+        written = draw(st.sampled_from([json.dumps(value), json.dumps(value), "[0, 1]", "[", str(draw(ODD))]))
+        overrides.append(f"{key}={written}")
+    return overrides
+
+
+# A damaged file, or, one in four, the good one with damaged overrides.
+FILES = st.tuples(damaged(), st.just([]))
+OVERRIDES = st.tuples(st.just(yaml.safe_dump(SPEC, sort_keys=False)), damaged_overrides())
+CASES = st.one_of(FILES, FILES, FILES, OVERRIDES)
+
+
+def assert_it_says_where(error: AblateError, file: Path) -> None:
+    place = error.location
+    assert place is not None and place.file, error
+    assert error.message.strip()
+    is_yaml = not error.message.startswith("not valid")
+    if place.line is not None:
+        lines = Path(place.file).read_text(encoding="utf-8").split("\n")
+        assert 1 <= place.line <= len(lines) + (not is_yaml), error  # the end of a file may be a line of its own
+        return
+    # No key was written that could have a line: not YAML at all, an empty file, a key that an override brought.
+    unread = not is_yaml or "is a mapping of keys" in error.message
+    assert place.file.startswith("override ") or (place.file == str(file) and unread), error
+
+
 def test_a_thousand_damaged_specifications_are_plans_or_errors(
     plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suites = load_suites([shipped_folder("evals")])
     monkeypatch.setattr(facts, "load_suites", lambda folders: suites)  # read once, not a thousand times
+    (tmp_path / "table.yaml").write_text(REPORT)
     outcomes = Counter[str]()
 
     @settings(max_examples=1000, derandomize=True, deadline=None, database=None, suppress_health_check=[*HealthCheck])
-    @given(text=damaged())
-    def check(text: str) -> None:
+    @given(case=CASES)
+    def check(case: tuple[str, list[str]]) -> None:
+        text, overrides = case
         file = tmp_path / "study.yaml"
         file.write_text(text, encoding="utf-8", newline="")
         try:
-            made = plan(file)
+            made = plan(file, *overrides)
+            if (report := find_report(made.loaded)) is not None:
+                check_report(made, report, load_layout)
         except AblateError as error:
             outcomes["error"] += 1
             assert error.exit_code == 2
-            assert str(error).strip()
+            assert_it_says_where(error, file)
         else:
             outcomes["plan"] += 1
             assert made.as_json()["stages"]

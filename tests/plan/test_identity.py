@@ -24,12 +24,15 @@ from ablate.shipped import shipped_folder
 
 MakePlan = Callable[..., Plan]
 
+SHORT = {"max_prompt_length": 128, "max_response_length": 64}
+
 SPEC: dict[str, Any] = {
     "name": "study",
     "policy": "pocket-small",
     "sft": {"dataset": "pocket-instructions", "learning_rate": 0.001},
     "reward_model": {"epochs": 2},
     "grid": [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}],
+    "ppo": SHORT,
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-factuality"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }
@@ -182,8 +185,8 @@ def test_the_seed_leaves_base_sft_and_data_alone(plan: MakePlan) -> None:
 
 
 def test_epochs_of_ppo_count_only_without_steps(plan: MakePlan) -> None:
-    assert ids(plan(text(ppo={"steps": 9, "epochs": 4}))) == ids(plan(text(ppo={"steps": 9})))
-    assert ids(plan(text(ppo={"epochs": 4}))) != ids(plan(text()))
+    assert ids(plan(text(ppo={**SHORT, "steps": 9, "epochs": 4}))) == ids(plan(text(ppo={**SHORT, "steps": 9})))
+    assert ids(plan(text(ppo={**SHORT, "epochs": 4}))) != ids(plan(text()))
 
 
 def test_a_sampling_seed_counts_only_where_something_is_sampled(plan: MakePlan) -> None:

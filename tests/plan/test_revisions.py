@@ -23,6 +23,7 @@ SPEC: dict[str, Any] = {
     "policy": "pocket-small",
     "sft": {"dataset": "pocket-instructions"},
     "grid": [{"dataset": ["pocket-hh", "pocket-shp"], "algorithm": ["dpo", "ppo"]}],
+    "ppo": {"max_prompt_length": 128, "max_response_length": 64},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }

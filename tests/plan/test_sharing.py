@@ -34,6 +34,7 @@ SPEC: dict[str, Any] = {
     "policy": "pocket-small",
     "sft": {"dataset": "pocket-instructions"},
     "grid": [{"dataset": ["pocket-hh", "pocket-shp"], "algorithm": ["dpo", "ppo"], "seed": [0, 1]}],
+    "ppo": {"max_prompt_length": 128, "max_response_length": 64},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": POLICY_SUITES, "reward_model": ["pocket-pairs", "best-of-16"]},
 }

@@ -215,9 +215,9 @@ def test_the_stage_writes_rows_and_manifest(tmp_path: Path) -> None:
     ("config", "error", "message"),
     [
         ({"what": "corpse", "n": 1}, UnknownNameError, "corpus"),
-        ({"what": "corpus"}, UsageError, "n: Field required"),
+        ({"what": "corpus"}, UsageError, "config of a pocket stage: n: 'n' is required"),
         ({"what": "corpus", "n": 0}, UsageError, "greater than 0"),
-        ({"what": "corpus", "n": 1, "rows": 3}, UsageError, "rows"),
+        ({"what": "corpus", "n": 1, "splt": "train"}, UsageError, "splt: unknown key 'splt'\n  did you mean 'split'"),
         ({"what": "corpus", "n": 1, "name": "uf"}, UsageError, "no name"),
         ({"what": "corpus", "n": 1, "split": "test"}, UsageError, "train"),
         ({"what": "items", "n": 1, "split": "dev"}, UnknownNameError, "validation"),

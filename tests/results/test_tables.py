@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from ablate.errors import SpecError, StoreError, UsageError
+from ablate.errors import SpecError, StoreError, UnknownNameError, UsageError
 from ablate.execution.study import find_attempt, stage_statuses
 from ablate.liveness import STALE_SECONDS, Owner
 from ablate.results.build import build_table
@@ -399,8 +399,9 @@ def test_latex_compiles(study: Any, tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_was_never_planned(maker: Any) -> None:
-    with pytest.raises(StoreError, match="has no plan"):
-        collect(maker.store, "nowhere")
+    maker.write()
+    with pytest.raises(UnknownNameError, match=r"unknown experiment of this store 'stdy'\n  did you mean 'study'"):
+        collect(maker.store, "stdy")
 
 
 def test_nothing_done_gives_a_table_of_gaps(study: Any) -> None:
@@ -439,6 +440,11 @@ figures:
         ("[categories, average]", "[{suite: math, category: chat}]", 4, "a column is one of"),
         ("[categories, average]", "[everything]", 4, "categories.*suites"),
         ("    baselines: [sft]", "    columns: [average]", 5, "duplicate key"),
+        ("[categories, average]", "[averge]", 4, "unknown column 'averge'.*did you mean 'average'"),
+        ("[categories, average]", "[{suite: math, metric: acuracy}]", 4, "metric of suite math.*mean 'accuracy'"),
+        ("[dataset, algorithm]\n", "[dataset]\n", 3, "axis 'algorithm' varies within a row.*add 'algorithm'"),
+        ("table: main}", "table: main, columns: [factualty]}", 9, "unknown column.*did you mean 'factuality'"),
+        ("table: main}", "table: main, columns: [average, reasoning, math]}", 9, "columns.2: unknown column 'math'"),
     ],
 )
 def test_a_wrong_report_names_line_key_and_spelling(
@@ -447,6 +453,7 @@ def test_a_wrong_report_names_line_key_and_spelling(
     assert old in GOOD
     path = tmp_path / "report.yaml"
     path.write_text(GOOD.replace(old, new))
+    study.plan["suites"]["math"]["metrics"] = ["accuracy"]
     study.write()
     with pytest.raises(SpecError, match=f"(?s)report.yaml:{line}: .*{words}"):
         load_layout(path, study.plan)

@@ -48,7 +48,7 @@ def grouping(name: str, options: Mapping[str, Any]) -> GroupKey | None:
     if isinstance(resolved, ChosenAsInstructionOptions):
         return grouping(resolved.of, resolved.options)
     if isinstance(resolved, ByFileOptions):
-        parts = {file: grouping(part["converter"], part["options"]) for file, part in resolved.files.items()}
+        parts = {file: grouping(part.converter, part.options) for file, part in resolved.files.items()}
         if not any(parts.values()):
             return None
         return lambda file, row: key(file, row) if (key := parts.get(file)) else None
@@ -59,7 +59,7 @@ def grouping(name: str, options: Mapping[str, Any]) -> GroupKey | None:
 
 
 def _by_file(options: ByFileOptions) -> BoundConverter:
-    parts = {file: bind(part["converter"], part["options"]) for file, part in options.files.items()}
+    parts = {file: bind(part.converter, part.options) for file, part in options.files.items()}
 
     def convert(file: str, row: Row) -> Converted:
         if file not in parts:

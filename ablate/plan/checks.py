@@ -1,0 +1,77 @@
+"""What a cell asks for that can't work however long it trains: found before anything runs."""
+
+from __future__ import annotations
+
+from ablate.catalogs.models import ModelEntry, Scratch
+from ablate.errors import SpecError
+from ablate.experiment.grid import Cell, place_of
+from ablate.experiment.loading import LoadedExperiment
+from ablate.plan.facts import Facts
+
+
+def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
+    """Raise SpecError for lengths beyond a model's positions and for models that must share a tokenizer and don't.
+
+    Models on the hub and in folders say neither here; their stages check.
+    """
+    for key in ("policy", "reward_model.init"):
+        made = _scratch(facts, cell, key)
+        if made is not None:
+            _check_pretraining(loaded, cell, made)
+    if "prompts" in cell.method.needs:
+        _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
+    if "reward_model" in cell.method.needs:
+        _check_tokenizers(loaded, facts, cell)
+
+
+def _scratch(facts: Facts, cell: Cell, key: str) -> Scratch | None:
+    entry = facts.models.get(str(cell.values.get(key)))
+    return entry.scratch if entry else None
+
+
+def _check_pretraining(loaded: LoadedExperiment, cell: Cell, made: Scratch) -> None:
+    written, positions = cell.values.get("pretrain.max_length"), made.architecture.max_positions
+    if isinstance(written, int) and written > positions:
+        raise SpecError(
+            f"max_length {written} is more than the {positions} positions of the model",
+            location=place_of(loaded, cell.block, "pretrain.max_length"),
+            hint=f"allowed: 8 to {positions}",
+        )
+
+
+def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None) -> None:
+    """A rollout starts with a prompt of up to ``max_prompt_length`` tokens: what is longer is dropped, not cut."""
+    name, names = cell.method.name, ("max_prompt_length", "max_response_length")
+    fields = cell.method.parameters.model_fields
+    prompt, response = (int(cell.values.get(f"{name}.{key}", fields[key].default)) for key in names)
+    if policy is None or prompt + response <= policy.architecture.max_positions:
+        return
+    positions = policy.architecture.max_positions
+    allowed = f"set {name}.max_prompt_length to at most {positions - response}, or lower {name}.max_response_length"
+    raise SpecError(
+        f"max_prompt_length {prompt} and max_response_length {response} need {prompt + response} positions; "
+        f"{cell.values['policy']} has {positions}",
+        location=place_of(loaded, cell.block, f"{name}.max_response_length"),
+        hint=allowed if response < positions else f"lower both, {name}.max_response_length to below {positions}",
+    )
+
+
+def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
+    policy, judge = (_scratch(facts, cell, key) for key in ("policy", "reward_model.init"))
+    if policy is None or judge is None or _tokenizer(policy) == _tokenizer(judge):
+        return
+    alike = [name for name, entry in facts.models.items() if _shares_tokenizer(entry, policy)]
+    raise SpecError(
+        f"the reward model starts from {cell.values['reward_model.init']}, whose tokenizer is not that of the policy, "
+        f"{cell.values['policy']}",
+        location=place_of(loaded, cell.block, "reward_model.init"),
+        hint=f"allowed: {', '.join(sorted(alike))}",
+    )
+
+
+def _tokenizer(made: Scratch) -> tuple[object, str]:
+    return made.tokenizer, made.corpus
+
+
+def _shares_tokenizer(entry: ModelEntry, policy: Scratch) -> bool:
+    return entry.scratch is not None and _tokenizer(entry.scratch) == _tokenizer(policy)
