@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console, RenderableType
@@ -16,7 +16,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 import ablate
-from ablate.errors import AblateError
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
+from ablate.errors import AblateError, DataError, UnknownNameError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
@@ -38,6 +39,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+data_app = typer.Typer(help="See what datasets the catalog has and what is in them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: tables get room
 err = Console(stderr=True)
 
@@ -217,6 +220,60 @@ def ui(
     subprocess.run(ui_command(place, port=port), check=False)
 
 
+@data_app.command("list")
+def data_list(
+    form: Annotated[str | None, typer.Option("--format", help=f"One of {', '.join(get_args(Format))}.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help=f"One of {', '.join(get_args(LabelKind))}.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Part of the licence, e.g. MIT.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the datasets of the catalog: name, format, who labelled them, rows as released, licence."""
+    for kind, value, known in (("format", form, get_args(Format)), ("label kind", label, get_args(LabelKind))):
+        if value is not None and value not in known:
+            raise UnknownNameError(kind, value, known)
+    found = [
+        entry
+        for entry in datasets().values()
+        if form in (None, entry.format)
+        and label in (None, entry.label_kind)
+        and (licence is None or licence.lower() in entry.licence.lower())
+    ]
+    if as_json:
+        typer.echo(json.dumps([entry.facts() for entry in found], indent=1))
+        return
+    table = Table("name", "format", "label kind", "rows", "licence", box=None, pad_edge=False)
+    for entry in found:
+        rows = next((f"{count:,} {split}" for split, count in entry.size.items()), "")
+        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, entry.licence)
+    _print_wide(table)
+    out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
+
+
+@data_app.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="Name of a dataset, see `ablate data list`.", show_default=False)],
+    rows: Annotated[int, typer.Option(min=0, help="Converted rows shown where the files are there.")] = 2,
+    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
+    known = datasets()
+    if name not in known:
+        raise UnknownNameError("dataset", name, known)
+    entry, missing, converted = known[name], None, []
+    if entry.source.pocket is not None:
+        missing = "rows are made when an experiment runs"
+    elif rows:
+        try:
+            converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)
+        except DataError as error:
+            missing = str(error)
+    if as_json:
+        typer.echo(json.dumps({**entry.facts(), "rows": converted, "rows_missing": missing}, indent=1))
+    else:
+        _print_dataset(entry, converted, missing)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a specification, for editors."""
@@ -315,6 +372,24 @@ def _print_wide(what: RenderableType) -> None:
 def _counted(count: int, noun: str) -> str:
     """Return ``1 cell``, ``2 cells``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _print_dataset(entry: DatasetEntry, rows: list[dict[str, Any]], missing: str | None) -> None:
+    out.print(f"{entry.name}: {entry.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    for key, value in entry.facts().items():
+        if key not in ("name", "title") and value not in (None, {}, []):
+            lines = value if isinstance(value, list) else [value]
+            for position, line in enumerate(lines):
+                text = ", ".join(f"{k}: {v}" for k, v in line.items()) if isinstance(line, dict) else str(line)
+                typer.echo(f"  {key if position == 0 else '':<14}{text}")
+    for row in rows:
+        typer.echo(f"\n{row['file']}, row {row['row']}" + (f" and {row['rows'] - 1} more" if row["rows"] > 1 else ""))
+        if "dropped" in row:
+            typer.echo(f"  dropped: {row['dropped']}")
+        for example in row.get("examples", ()):
+            typer.echo(json.dumps(example, indent=1, ensure_ascii=False))
+    if missing:
+        typer.echo(f"\nno rows: {missing}")
 
 
 def _print_plan(explanation: Explanation, verbose: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -22,7 +23,7 @@ from ablate.liveness import Owner
 from ablate.store import VERSION, Store
 
 HELPERS = Path(__file__).parent / "execution" / "helpers"
-COMMANDS = ("plan", "run", "retry", "status", "logs", "report", "results", "ui", "schema", "init")
+COMMANDS = ("plan", "run", "retry", "status", "logs", "report", "results", "ui", "data", "schema", "init")
 SPEC = """\
 name: small
 question: Is [bold]this[/nothing] a question?
@@ -98,6 +99,53 @@ def test_every_command_has_help(here: Here, name: str) -> None:
     code, out, err = here(name, "--help")
     assert (code, err) == (0, "")
     assert f" {name} [OPTIONS]" in out
+
+
+def test_data_list_and_its_filters(here: Here) -> None:
+    code, out, err = here("data", "list")
+    assert (code, err) == (0, "")
+    assert re.search(r"^tulu-2\.5-nectar-60k +preference +ai +60,908 nectar_60k +ODC-BY-1\.0", out, re.M)
+    code, out, _ = here("data", "list", "--format", "preference", "--label", "construction", "--json")
+    found = json.loads(out)
+    assert code == 0 and {"orca-dpo-pairs", "pocket-hh"} <= {entry["name"] for entry in found}
+    assert {(entry["format"], entry["label_kind"]) for entry in found} == {("preference", "construction")}
+    _, out, _ = here("data", "list", "--licence", "cc-by-nc", "--json")
+    assert "alpaca-farm-human" in {entry["name"] for entry in json.loads(out)}
+    code, _, err = here("data", "list", "--format", "preferences")
+    assert code == 2 and "did you mean 'preference'?" in err
+
+
+def test_data_show(here: Here, tmp_path: Path) -> None:
+    code, out, _ = here("data", "show", "orca-dpo-pairs")
+    assert code == 0
+    assert "no data root is set" in out and "Intel/orca_dpo_pairs/orca_rlhf.jsonl" in out and "12859" in out
+    folder = tmp_path / "root/Intel/orca_dpo_pairs"
+    folder.mkdir(parents=True)
+    row = {"system": "Be kind.", "question": "why?", "chosen": "because", "rejected": "no"}
+    text = "".join(json.dumps(item) + "\n" for item in (row, {**row, "chosen": ""}, row))
+    (folder / "orca_rlhf.jsonl").write_text(text)
+    code, out, _ = here("data", "show", "orca-dpo-pairs", "--root", "root")
+    assert code == 0 and "Be kind." in out and "dropped: empty-message" in out and "row 3" not in out
+    code, out, _ = here("data", "show", "orca-dpo-pairs", "--root", "root", "--rows", "1", "--json")
+    (shown,) = json.loads(out)["rows"]
+    assert [turn["role"] for turn in shown["examples"][0]["prompt"]] == ["system", "user"]
+    assert "made when an experiment runs" in here("data", "show", "pocket-hh")[1]
+    code, _, err = here("data", "show", "orca-dpo")
+    assert code == 2 and "unknown dataset 'orca-dpo'" in err and "did you mean" in err
+
+
+def test_data_show_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k/train.jsonl.gz").write_bytes(gzip.compress(b'{"question": "q", "answer": "a"}\n'))
+    code = (
+        "import sys, ablate.cli as c\n"
+        f"sys.argv = ['ablate', 'data', 'show', 'gsm8k-prompts', '--root', {str(tmp_path)!r}]\n"
+        "try: c.main()\n"
+        "except SystemExit: pass\n"
+        "print([n for n in ('torch', 'pandas', 'pyarrow', 'numpy', 'transformers', 'datasets') if n in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert '"prompt"' in answer.stdout and answer.stdout.rstrip().endswith("[]")
 
 
 @pytest.mark.parametrize(

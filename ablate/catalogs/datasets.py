@@ -3,131 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ablate.catalogs.closed import Strict, unknown_name
+from ablate.catalogs.closed import Strict
+from ablate.catalogs.converters import (
+    CONVERTER_OPTIONS,
+    CONVERTER_REVISIONS,
+    PREFERENCE_CONVERTERS,
+    complete_options,
+    known_converter,
+)
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.loading import Named, load_folder
-from ablate.errors import DataError, Location, UnknownNameError, UsageError
+from ablate.errors import DataError, Location, UnknownNameError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
-LabelKind = Literal["human", "ai", "construction"]
-Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
+LabelKind = Literal["human", "ai", "construction", "mixed"]
 PairingPolicy = Literal["best-vs-random", "best-vs-worst", "all-pairs", "adjacent", "random"]
-
-
-class HHOptions(Strict):
-    """Options of ``hh_rlhf``: transcripts of two dialogues that share their first turns."""
-
-    parsing: Literal["anchored", "bare"] = "anchored"
-    """``anchored`` cuts at a blank line followed by ``Human:`` or ``Assistant:``; ``bare`` (the study) anywhere."""
-
-
-class UltraFeedbackRawOptions(Strict):
-    """Options of ``ultrafeedback_raw``: four completions with aspect ratings."""
-
-    label: Literal["mean-aspects", "overall", Aspect] = "mean-aspects"
-    """Which score ranks the completions: the mean of the four aspect ratings, GPT-4's overall score, one aspect."""
-    overall_ten: Literal["as-released", "drop-response", "one"] = "as-released"
-    """``overall`` only: a 10 beside a mean aspect rating of at most 2 is a 1 that the released file writes as 10."""
-
-
-class UltraFeedbackBinarizedOptions(Strict):
-    """Options of ``ultrafeedback_binarized``: one chosen and one rejected response with scores."""
-
-
-class NectarOptions(Strict):
-    """Options of ``nectar``: seven ranked answers."""
-
-    chosen: Literal["first", "top-4"] = "first"
-    """``first``: rank 1 is best (the study). ``top-4``: ranks 1-4 are equally good, the rest equally bad."""
-
-
-class SHPOptions(Strict):
-    """Options of ``shp``: two comments on a post and their votes."""
-
-    minimum_score_ratio: float = Field(default=1.0, ge=1.0)
-    """Rows with a smaller ratio of votes are dropped; the dataset's authors recommend 2, the study used all."""
-
-
-class MessagesOptions(Strict):
-    """Options of ``messages``: rows that hold one conversation."""
-
-    column: str = "messages"
-
-
-class PromptsOptions(Strict):
-    """Options of ``prompts``: rows that hold one prompt, a string or messages."""
-
-    column: str = "prompt"
-
-
-class ChosenAsInstructionOptions(Strict):
-    """Options of ``chosen_as_instruction``: the responses of a preference set as conversations for SFT."""
-
-    of: str
-    """The preference converter that reads the rows."""
-    options: Mapping[str, Any] = Field({}, validate_default=True)
-    """That converter's own options."""
-    responses: Literal["best", "all"] = "best"
-    """``best``: the best response of each row, one conversation a row. ``all``: every response (for pretraining)."""
-
-    @field_validator("of")
-    @classmethod
-    def _reads_preferences(cls, value: str) -> str:
-        return _known_converter(value, PREFERENCE_CONVERTERS)
-
-    @field_validator("options")
-    @classmethod
-    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
-        return _complete_options(info.data.get("of"), value)
-
-
-class FileOptions(Strict):
-    """How the rows of one file are read."""
-
-    converter: str
-    options: Mapping[str, Any] = Field({}, validate_default=True)
-
-    @field_validator("converter")
-    @classmethod
-    def _reads_rows(cls, value: str) -> str:
-        return _known_converter(value, [name for name in CONVERTER_OPTIONS if name != "by_file"])
-
-    @field_validator("options")
-    @classmethod
-    def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
-        return _complete_options(info.data.get("converter"), value)
-
-
-class ByFileOptions(Strict):
-    """Options of ``by_file``: files of different schemas in one set, each read by a converter of its own."""
-
-    files: Mapping[str, FileOptions]
-    """Relative file name to its converter."""
-
-
-CONVERTER_OPTIONS: dict[str, type[Strict]] = {
-    "hh_rlhf": HHOptions,
-    "ultrafeedback_raw": UltraFeedbackRawOptions,
-    "ultrafeedback_binarized": UltraFeedbackBinarizedOptions,
-    "nectar": NectarOptions,
-    "shp": SHPOptions,
-    "messages": MessagesOptions,
-    "prompts": PromptsOptions,
-    "chosen_as_instruction": ChosenAsInstructionOptions,
-    "by_file": ByFileOptions,
-}
-"""Converter name to the options it takes; the functions of the same names are in ``ablate.data.converters``."""
-
-CONVERTER_REVISIONS: dict[str, int] = dict.fromkeys(CONVERTER_OPTIONS, 1)
-"""Raised when a converter's rows change: the datasets it makes are then made again."""
-
-PREFERENCE_CONVERTERS = ("hh_rlhf", "ultrafeedback_raw", "ultrafeedback_binarized", "nectar", "shp")
 
 
 class Pairing(Strict):
@@ -169,13 +65,31 @@ class PocketSource(Strict):
 
 
 class HubSource(Strict):
-    """A dataset repository of the Hugging Face hub at a pinned revision."""
+    """Files of a repository of the Hugging Face hub or of GitHub, read from a mirror of it under the data root."""
 
-    id: str
-    revision: str = Field(min_length=40, max_length=40)
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    host: Literal["huggingface", "github"] = "huggingface"
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,40}$")
+    """Commit the facts of the entry are about, its first digits where no more is recorded; None: not recorded."""
     config: str | None = None
     split: str | None = None
     files: tuple[str, ...] = Field(min_length=1)
+    """Names in the repository; ``*`` stands for what a name has of digits that differ between revisions."""
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _relative(self) -> HubSource:
+        _check_relative(self.files)
+        return self
+
+    def url(self) -> str:
+        """Return the page that lists the files at the revision."""
+        start = "https://huggingface.co/datasets" if self.host == "huggingface" else "https://github.com"
+        return f"{start}/{self.id}/tree/{self.revision or 'main'}"
 
 
 class Source(Strict):
@@ -196,12 +110,14 @@ class Source(Strict):
         if len(given) != 1:
             raise ValueError(f"exactly one of pocket, files, hub is needed (found {', '.join(given) or 'none'})")
         if self.files is not None:
-            for name in self.files:
-                if not name or name.startswith("/") or ".." in Path(name).parts:
-                    raise ValueError(f"{name!r} is not a relative file name under the data root")
-            if len(set(self.files)) != len(self.files) or not self.files:
-                raise ValueError("files must be a non-empty list of different names")
+            _check_relative(self.files)
         return self
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the files under the data root; a hub's files stand in a folder of its id."""
+        if self.hub is not None:
+            return tuple(f"{self.hub.id}/{name}" for name in self.hub.files)
+        return self.files or ()
 
 
 class DatasetEntry(Named):
@@ -218,8 +134,14 @@ class DatasetEntry(Named):
     """The catalog's name of the held-out rows of this set, where there are any."""
     label_kind: LabelKind | None = None
     licence: str
+    size: Mapping[str, int] = {}
+    """Rows of each split as released; empty where no number is recorded."""
+    columns: Mapping[str, str] = {}
+    """Columns of a row and their types."""
     study: str | None = None
     """What Ivison et al. (2024) did with this set."""
+    study_rows: int | None = Field(default=None, gt=0)
+    """Pairs the study trained on."""
     traps: tuple[str, ...] = ()
 
     @field_validator("traps", mode="before")
@@ -235,12 +157,12 @@ class DatasetEntry(Named):
     @field_validator("converter")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        return value and _known_converter(value, CONVERTER_OPTIONS)
+        return value and known_converter(value, CONVERTER_OPTIONS)
 
     @field_validator("converter_options")
     @classmethod
     def _complete(cls, value: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
-        return _complete_options(info.data.get("converter"), value)
+        return complete_options(info.data.get("converter"), value)
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetEntry:
@@ -260,6 +182,31 @@ class DatasetEntry(Named):
         if self.converter is None:
             return {}
         return {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known about the set as JSON values, in the order a reader wants."""
+        hub = self.source.hub
+        return {
+            "name": self.name,
+            "title": self.title,
+            "format": self.format,
+            "label_kind": self.label_kind,
+            "licence": self.licence,
+            "from": hub.url() if hub else ("this package" if self.source.pocket else None),
+            "revision": hub.revision if hub else None,
+            "split": hub.split if hub else None,
+            "files": list(self.source.names()),
+            "size": dict(self.size),
+            "columns": dict(self.columns),
+            "converter": self.converter,
+            "options": _plain(self.converter_options),
+            "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
+            "part": self.split.model_dump(mode="json") if self.split else None,
+            "heldout": self.heldout,
+            "study": self.study,
+            "study_rows": self.study_rows,
+            "traps": list(self.traps),
+        }
 
     def pocket_config(self) -> dict[str, Any] | None:
         """Return the configuration of the pocket stage that makes the rows; None for files and hub sets."""
@@ -309,14 +256,42 @@ def file_digests(
 
     A pocket set has no files. A missing file is a :class:`DataError` at ``place``, where the set is named.
     """
-    if entry.source.hub is not None:
-        raise UsageError(
-            f"dataset {entry.name!r} is on the hub ({entry.source.hub.id}), which can't be read yet",
-            location=place,
-            hint="download its files and write an entry with source: {files: [...]}",
-        )
-    needed_by = f"dataset {entry.name!r}"
-    return {name: cache.of_file(locate(name, root, needed_by, place)) for name in entry.source.files or ()}
+    return {name: cache.of_file(path) for name, path in data_files(entry, root, place).items()}
+
+
+def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = None) -> dict[str, Path]:
+    """Return the files of ``entry`` under the data root, relative name to path.
+
+    A hub's file may be compressed further in a mirror (``.gz`` or ``.zst`` after its name). What is missing is a
+    :class:`DataError` that says what to put where; ``place`` is where the set is named.
+    """
+    needed_by, hub = f"dataset {entry.name!r}", entry.source.hub
+    files: dict[str, Path] = {}
+    for name in entry.source.names():
+        if hub is None:
+            files[name] = locate(name, root, needed_by, place)
+            continue
+        found = _mirrored(name, root) if root is not None else {}
+        if not found:
+            where = (
+                f"in the folder {root}" if root is not None else "and no data root is set (ABLATE_DATA or data.root)"
+            )
+            raise DataError(
+                f"{needed_by} needs the file {name}, {where}",
+                location=place,
+                hint=f"put it there under this name; it is among the files of {hub.url()}",
+            )
+        files |= found
+    return files
+
+
+def _mirrored(name: str, root: Path) -> dict[str, Path]:
+    """Return the files of a mirror that a name or pattern stands for, as they are or compressed, by name."""
+    for suffix in ("", ".gz", ".zst"):
+        found = sorted(path for path in root.glob(name + suffix) if path.is_file())
+        if found:
+            return {path.relative_to(root).as_posix(): path for path in found}
+    return {}
 
 
 def locate(name: str, root: Path | None, needed_by: str, place: Location | None = None) -> Path:
@@ -349,19 +324,6 @@ def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
     return entries
 
 
-def _known_converter(name: str, known: Iterable[str]) -> str:
-    if name not in known:
-        raise unknown_name("converter", name, known)
-    return name
-
-
-def _complete_options(converter: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a converter's options with defaults written out; as they are where there is no converter."""
-    if converter is None:
-        return options
-    return CONVERTER_OPTIONS[converter].model_validate(dict(options)).model_dump(mode="json")
-
-
 def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Yield a converter and those it hands rows to."""
     yield name
@@ -370,6 +332,14 @@ def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     elif name == "by_file":
         for part in options["files"].values():
             yield from _converters(part["converter"], part["options"])
+
+
+def _check_relative(names: tuple[str, ...]) -> None:
+    for name in names:
+        if not name or name.startswith("/") or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} is not a relative file name under the data root")
+    if len(set(names)) != len(names) or not names:
+        raise ValueError("files must be a non-empty list of different names")
 
 
 def _plain(value: Any) -> Any:

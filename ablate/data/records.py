@@ -39,7 +39,8 @@ class Response:
 class PreferenceRecord:
     """A prompt and its k ≥ 2 responses, each with a score or a rank.
 
-    ``left_out`` holds the reasons of responses of the source row that are not among ``responses``.
+    ``left_out`` holds the reasons of responses of the source row that are not among ``responses``; ``language`` is
+    what the source calls it. Label kind and licence are facts of the set: its catalog entry has them.
     """
 
     prompt: Messages
@@ -47,6 +48,7 @@ class PreferenceRecord:
     source: str
     row_id: str
     left_out: tuple[str, ...] = ()
+    language: str | None = None
 
     def key(self) -> str:
         """Digest the prompt and the set of responses: what the record is, whatever its labels say.
@@ -63,6 +65,7 @@ class Conversation:
     messages: Messages
     source: str
     row_id: str
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Prompt:
     messages: Messages
     source: str
     row_id: str
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,14 @@ def _jsonl(path: Path, compression: str) -> Iterator[Row]:
 
 
 def _json(path: Path, compression: str) -> Iterator[Row]:
+    """A list of rows; or one row a line, as some sets of the hub name their JSON lines."""
     with _open_binary(path, compression) as stream:
-        values = json.loads(stream.read())
-    if not isinstance(values, list):
-        raise _Unreadable(f"the file holds {type(values).__name__}, not a list of rows")
-    for value in values:
-        yield _mapping(value)
+        if not stream.read(64).lstrip().startswith(b"["):
+            yield from _jsonl(path, compression)
+            return
+    with _open_binary(path, compression) as stream:
+        for value in json.loads(stream.read()):
+            yield _mapping(value)
 
 
 def _csv(path: Path, compression: str) -> Iterator[Row]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from ablate.catalogs.datasets import Pairing, Split
 from ablate.context import EventLog, StageContext, write_json
-from ablate.data.converters import BoundConverter, bind
+from ablate.data.converters import BoundConverter, GroupKey, bind, grouping
 from ablate.data.examples import Example, all_turns, in_part, maker, prompt_of, prompt_value
-from ablate.data.records import Dropped, PreferenceRecord, Row, draw, is_unicode
-from ablate.data.sources import DataFile, folder_files, read_rows, root_files
+from ablate.data.grouping import Unit, numbered, together
+from ablate.data.records import Dropped, PreferenceRecord, draw, is_unicode
+from ablate.data.sources import DataFile, folder_files, root_files
 from ablate.errors import DataError, StageError
 
 OUTPUTS = {"preference": "pairs.jsonl", "instruction": "conversations.jsonl", "prompts": "prompts.jsonl"}
@@ -25,7 +26,10 @@ PROGRESS_EVERY = 5000  # rows
 
 @dataclass
 class Report:
-    """What became of every row: ``rows == kept + sum(dropped)``; the same for responses and for examples."""
+    """What became of every row: ``rows == kept + sum(dropped)``; the same for responses and for examples.
+
+    A group of rows that gives a record keeps those of its rows that gave it a response.
+    """
 
     files: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -33,6 +37,8 @@ class Report:
     left_out: Counter[str] = field(default_factory=Counter)
     made: int = 0
     kept_rows: int = 0
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Position of a group's first row to the rows it keeps; a row that is in no group keeps itself."""
     written: int = 0
     duplicates: int = 0
     prompts: int = 0
@@ -58,6 +64,7 @@ class Report:
 class _Settings:
     format: str
     converter: BoundConverter
+    key_of: GroupKey | None
     split: Split | None
     pairing: Pairing | None
     max_examples: int | None
@@ -72,6 +79,7 @@ class _Settings:
         return cls(
             format=config["format"],
             converter=bind(config["converter"], config.get("converter_options") or {}),
+            key_of=grouping(config["converter"], config.get("converter_options") or {}),
             split=Split.model_validate(split) if split else None,
             pairing=Pairing.model_validate(pairing) if pairing else None,
             max_examples=config.get("max_examples"),
@@ -111,17 +119,11 @@ def _files(context: StageContext) -> list[DataFile]:
     return root_files(digests, Path(root) if root else None)
 
 
-def _rows(files: Iterable[DataFile]) -> Iterator[tuple[DataFile, int, Row]]:
-    for file in files:
-        for number, row in read_rows(file):
-            yield file, number, row
-
-
 def _cap_before(files: list[DataFile], settings: _Settings) -> set[int] | None:
     """Return the positions of the rows drawn before anything is filtered, as the study did; None for all."""
     if settings.cap != "before-filter" or settings.max_examples is None:
         return None
-    keys = (draw(settings.seed, "cap", row) for _, _, row in _rows(files))
+    keys = (draw(settings.seed, "cap", unit.row) for unit in numbered(files))
     return set(_smallest(keys, settings.max_examples))
 
 
@@ -143,38 +145,52 @@ def _convert(
     sampling = settings.max_examples is not None and settings.cap == "after-filter"
     keys: list[tuple[int, int]] = []
     with spool.open("w", encoding="utf-8") as handle:
-        for position, (file, number, row) in enumerate(_rows(files)):
-            report.files[file.name] += 1
-            if position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
-                events.log(rows=position + 1, examples=len(keys))
-            if selected_rows is not None and position not in selected_rows:
-                report.dropped[NOT_SAMPLED] += 1
-                continue
+        rows = _counted(numbered(files), selected_rows, report, lambda done: events.log(rows=done, examples=len(keys)))
+        for unit in together(rows, settings.key_of):
             try:
-                examples = examples_of(file, row)
+                examples = examples_of(unit)
             except DataError as error:
-                raise DataError(f"{file.path}, row {number}: {error.message}", hint=error.hint) from error
+                place = f"{unit.file.path}, row {unit.number}"
+                raise DataError(f"{place}: {error.message}", hint=error.hint) from error
             if isinstance(examples, Dropped):
-                report.dropped[examples.reason] += 1
+                report.dropped[examples.reason] += report.sizes.pop(unit.position, unit.size)
                 continue
             for example in examples:
                 line = {"source": example.source, "prompt": example.prompt, "value": example.value}
                 handle.write(json.dumps(line) + "\n")
-                keys.append((draw(settings.seed, "sample", example.key()) if sampling else 0, position))
+                keys.append((draw(settings.seed, "sample", example.key()) if sampling else 0, unit.position))
     return keys
 
 
-def _example_maker(settings: _Settings, report: Report) -> Callable[[DataFile, Row], tuple[Example, ...] | Dropped]:
+def _counted(
+    rows: Iterable[Unit], selected: set[int] | None, report: Report, progress: Callable[[int], None]
+) -> Iterator[Unit]:
+    """Count the rows as they are read and yield those that were drawn (None: all)."""
+    for unit in rows:
+        report.files[unit.file.name] += 1
+        if unit.position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+            progress(unit.position + 1)
+        if selected is None or unit.position in selected:
+            yield unit
+        else:
+            report.dropped[NOT_SAMPLED] += 1
+
+
+def _example_maker(settings: _Settings, report: Report) -> Callable[[Unit], tuple[Example, ...] | Dropped]:
     make = maker(settings.format, settings.pairing)
     prompts: set[str] = set()
 
-    def examples_of(file: DataFile, row: Row) -> tuple[Example, ...] | Dropped:
-        converted = settings.converter(file.name, row)
+    def examples_of(unit: Unit) -> tuple[Example, ...] | Dropped:
+        converted = settings.converter(unit.file.name, unit.row)
         if isinstance(converted, Dropped):
             return converted
+        left_out = converted.left_out if isinstance(converted, PreferenceRecord) else ()
         if isinstance(converted, PreferenceRecord):
-            report.responses += len(converted.responses) + len(converted.left_out)
-            report.left_out.update(converted.left_out)
+            report.responses += len(converted.responses) + len(left_out)
+            report.left_out.update(left_out)
+        if unit.grouped:
+            report.dropped.update(left_out)
+            report.sizes[unit.position] = unit.size - len(left_out)
         if not is_unicode(all_turns(converted)):
             return Dropped("not-unicode")
         if not in_part(prompt_of(converted), settings.split):
@@ -214,10 +230,14 @@ def _write(output: Path, settings: _Settings, spool: Path, keys: list[tuple[int,
         with (output / OUTPUTS["prompts"]).open("w", encoding="utf-8") as out:
             out.writelines(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts.values())
     report.made, report.written, report.duplicates = len(keys), seen.total(), seen.total() - len(seen)
-    report.kept_rows, report.prompts = len(kept), len(prompts)
-    not_sampled = len({position for _, position in keys}) - len(kept)
+    report.kept_rows, report.prompts = _row_count(kept, report), len(prompts)
+    not_sampled = _row_count({position for _, position in keys}, report) - report.kept_rows
     if not_sampled:
         report.dropped[NOT_SAMPLED] += not_sampled
+
+
+def _row_count(positions: set[int], report: Report) -> int:
+    return sum(report.sizes.get(position, 1) for position in positions)
 
 
 def _nothing_left(report: Report) -> str:

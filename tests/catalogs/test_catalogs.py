@@ -16,6 +16,7 @@ from ablate.catalogs.datasets import (
     CONVERTER_OPTIONS,
     PREFERENCE_CONVERTERS,
     DatasetEntry,
+    data_files,
     datasets,
     file_digests,
 )
@@ -96,7 +97,10 @@ def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tm
         (("format: preference", "format: preferences"), 3, ["mine.format", "did you mean 'preference'"]),
         (("converter: shp", "converter: shpp"), 5, ["mine.converter: unknown converter 'shpp'", "did you mean 'shp'"]),
         (("licence: MIT", "license: MIT"), 7, ["license", "licence"]),
-        (("{files: [a.jsonl]}", "{files: [a.jsonl], hub: {id: x, files: [y]}}"), 4, ["revision"]),
+        (("{files: [a.jsonl]}", "{files: [a.jsonl], hub: {id: a/b, files: [y]}}"), 4, ["exactly one of pocket"]),
+        (("{files: [a.jsonl]}", "{hub: {id: x, files: [y]}}"), 4, ["mine.source.hub.id"]),
+        (("{files: [a.jsonl]}", "{hub: {id: a/b, files: [../y]}}"), 4, ["not a relative file name"]),
+        (("{files: [a.jsonl]}", "{hub: {id: a/b, files: [y], revision: main}}"), 4, ["mine.source.hub.revision"]),
         (("{files: [a.jsonl]}", "{file: [a.jsonl]}"), 4, ["mine.source.file", "did you mean 'files'"]),
         (("{files: [a.jsonl]}", "{files: [/etc/passwd]}"), 4, ["not a relative file name"]),
         (("{files: [a.jsonl]}", "{}"), 4, ["exactly one of pocket, files, hub"]),
@@ -187,6 +191,66 @@ def test_missing_files_say_what_to_put_where(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no data root is set.*ABLATE_DATA"):
         file_digests(entry, None, DigestCache(tmp_path / "cache.json"))
     assert file_digests(datasets()["pocket-hh"], None, DigestCache(tmp_path / "cache.json")) == {}
+
+
+MIRRORED = GOOD.replace("{files: [a.jsonl]}", "{hub: {id: a/b, files: ['data/train-*.jsonl', c.csv]}}")
+
+
+def test_hub_files_are_read_from_a_mirror_under_the_data_root(tmp_path: Path) -> None:
+    entry, root = datasets(written(tmp_path / "catalog", MIRRORED))["mine"], tmp_path / "root"
+    (root / "a/b/data").mkdir(parents=True)
+    names = ["a/b/data/train-00000-of-00002.jsonl", "a/b/data/train-00001-of-00002.jsonl", "a/b/c.csv.gz"]
+    for name in names:
+        (root / name).write_text(name)
+    (root / "a/b/data/test-00000.jsonl").write_text("of another split")
+    assert data_files(entry, root) == {name: root / name for name in names}
+    digests = file_digests(entry, root, DigestCache(tmp_path / "cache.json"))
+    assert digests == {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    (root / "a/b/c.csv.gz").unlink()
+    with pytest.raises(
+        DataError, match=r"(?s)needs the file a/b/c\.csv, in the folder .*root.*put it there.*a/b/tree/main"
+    ):
+        data_files(entry, root)
+    with pytest.raises(DataError, match=r"(?s)no data root is set \(ABLATE_DATA.*huggingface\.co/datasets/a/b"):
+        data_files(entry, None)
+
+
+def test_the_catalog_has_what_the_study_used() -> None:
+    catalog = datasets()
+    released = {name: entry for name, entry in catalog.items() if entry.converter == "tulu_2_5"}
+    assert len(released) == 28
+    assert sum(sum(entry.size.values()) for entry in released.values()) == 2122287
+    for name in ("shp-2", "stack-exchange", "prm800k", "chatbot-arena-2023", "chatbot-arena-2024", "alpaca-farm-human"):
+        assert catalog[name].study_rows and catalog[name].study and catalog[name].label_kind == "human"
+    for entry in catalog.values():
+        hub = entry.source.hub
+        if hub is not None and hub.revision is None and entry.name not in ("prm800k-phase1",):
+            told = " ".join([*entry.traps, entry.study or ""])
+            assert "recorded" in told or "As AlpacaFarm" in told or entry.name == "ultrafeedback-cleaned", entry.name
+
+
+def test_the_ten_lines_of_the_manual_are_an_entry(tmp_path: Path) -> None:
+    manual = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+    text = manual.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    entry = datasets(written(tmp_path / "catalog", text))["house-votes"]
+    assert (entry.converter, entry.converter_options["first"]) == ("columns", "answer_a")
+    assert len(text.splitlines()) <= 11
+
+
+def test_every_converter_has_its_line_in_the_manual() -> None:
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    unnamed = {"chatbot_arena_2024", "chosen_as_instruction", "by_file"}
+    assert all(f"`{name}`" in manual for name in set(CONVERTER_OPTIONS) - unnamed)
+    assert {entry.converter for entry in datasets().values()} - {None} <= set(CONVERTER_OPTIONS)
+
+
+def test_facts_are_json_and_name_the_files() -> None:
+    for entry in datasets().values():
+        facts = json.loads(json.dumps(entry.facts()))
+        assert facts["files"] or entry.source.pocket is not None
+    assert datasets()["tulu-2.5-nectar-60k"].facts()["files"] == [
+        "allenai/tulu-2.5-preference-data/data/nectar_60k-00000-of-00001.jsonl"
+    ]
 
 
 def test_catalogs_import_nothing_heavy() -> None:

@@ -39,6 +39,7 @@ def test_all_kinds_give_the_same_rows(tmp_path: Path) -> None:
         write(tmp_path / "c.jsonl.zst", zstd),
         write(tmp_path / "d.json", json.dumps(ROWS).encode()),
         write(tmp_path / "d.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        write(tmp_path / "d.lines.json", JSONL),  # the hub has JSON lines under this name too
         write(tmp_path / "f.csv", csv),
         write(tmp_path / "f.csv.gz", gzip.compress(csv, mtime=0)),
         tmp_path / "e.parquet",
@@ -57,7 +58,8 @@ def test_all_kinds_give_the_same_rows(tmp_path: Path) -> None:
         ("a.jsonl.gz", JSONL, "after row 0: the file is corrupt"),
         ("a.jsonl", b'{"a": "\xff"}\n', "row 1: not valid JSON"),
         ("a.json", b'[{"a": 1}', "after row 0: the file is corrupt"),
-        ("a.json", b'{"a": 1}', "row 1: the file holds dict, not a list of rows"),
+        ("a.json", b'{"a": 1}\n7\n', r"row 2: a row is an object with named fields \(found int\)"),
+        ("a.json", b'[{"a": 1}, 7]', r"row 2: a row is an object with named fields \(found int\)"),
         ("a.csv", b"a,b\n1,2\n3\n", "row 2: its number of fields is not that of the header"),
         ("a.csv", b'a,b\n1,"2\n', "after row 0: the file is corrupt"),
         ("a.parquet", b"PAR1 not", "after row 0: the file is corrupt"),

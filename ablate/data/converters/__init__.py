@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from ablate.catalogs.datasets import CONVERTER_OPTIONS, ByFileOptions
-from ablate.data.converters import chosen_as_instruction, conversations
-from ablate.data.converters.preference import PREFERENCE
+from ablate.catalogs.converters import CONVERTER_OPTIONS, ByFileOptions, ChosenAsInstructionOptions
+from ablate.data.converters import chosen_as_instruction, conversations, instructions
+from ablate.data.converters.preference import GROUP_KEYS, PREFERENCE
 from ablate.data.records import Converted, Row
 from ablate.errors import DataError, UnknownNameError
 
 CONVERTERS: dict[str, Callable[[Row, Any], Converted]] = {
     **PREFERENCE,
     "messages": conversations.convert_messages,
+    "alpaca": instructions.convert_alpaca,
+    "sharegpt": instructions.convert_sharegpt,
+    "oasst_tree": instructions.convert_oasst_tree,
     "prompts": conversations.convert_prompt,
+    "mined_prompts": instructions.convert_mined_prompt,
     "chosen_as_instruction": chosen_as_instruction.convert,
 }
 """Converter name to function; ``by_file`` combines these. Options of the same names are in the dataset catalog."""
 
 BoundConverter: TypeAlias = Callable[[str, Row], Converted]
 """A converter with its options: (relative file name, row) to record."""
+
+
+GroupKey: TypeAlias = Callable[[str, Row], str | None]
+"""Which rows a converter reads as one: (relative file name, row) to the key of its group, None for no group."""
 
 
 def bind(name: str, options: Mapping[str, Any]) -> BoundConverter:
@@ -32,6 +40,22 @@ def bind(name: str, options: Mapping[str, Any]) -> BoundConverter:
         return _by_file(resolved)
     convert = CONVERTERS[name]
     return lambda _file, row: convert(row, resolved)
+
+
+def grouping(name: str, options: Mapping[str, Any]) -> GroupKey | None:
+    """Return the keys of the groups that ``name`` reads, wrapped converters included; None if it reads single rows."""
+    resolved = CONVERTER_OPTIONS[name].model_validate(dict(options))
+    if isinstance(resolved, ChosenAsInstructionOptions):
+        return grouping(resolved.of, resolved.options)
+    if isinstance(resolved, ByFileOptions):
+        parts = {file: grouping(part.converter, part.options) for file, part in resolved.files.items()}
+        if not any(parts.values()):
+            return None
+        return lambda file, row: key(file, row) if (key := parts.get(file)) else None
+    if name not in GROUP_KEYS:
+        return None
+    key_of = GROUP_KEYS[name]
+    return lambda _file, row: key_of(row, resolved)
 
 
 def _by_file(options: ByFileOptions) -> BoundConverter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.catalogs.datasets import CONVERTER_OPTIONS, ChosenAsInstructionOptions
+from ablate.catalogs.converters import CONVERTER_OPTIONS, ChosenAsInstructionOptions
 from ablate.data.converters.preference import PREFERENCE
 from ablate.data.pairing import ranked
 from ablate.data.records import Conversation, Converted, PreferenceRecord, Row, canonical

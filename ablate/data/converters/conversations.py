@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablate.catalogs.datasets import MessagesOptions, PromptsOptions
+from ablate.catalogs.converters import MessagesOptions, PromptsOptions
 from ablate.data.converters.columns import columns
 from ablate.data.records import (
     Conversation,

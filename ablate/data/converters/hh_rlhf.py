@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from ablate.catalogs.datasets import HHOptions
+from ablate.catalogs.converters import HHOptions
 from ablate.data.converters.columns import columns
 from ablate.data.converters.transcripts import parse_transcript
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, problem_of_turns

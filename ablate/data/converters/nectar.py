@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablate.catalogs.datasets import NectarOptions
+from ablate.catalogs.converters import NectarOptions
 from ablate.data.converters.columns import columns, number
 from ablate.data.converters.transcripts import parse_transcript
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, message, problem_of_turns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.catalogs.datasets import SHPOptions
+from ablate.catalogs.converters import SHPOptions
 from ablate.data.converters.columns import columns, number
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, message
 

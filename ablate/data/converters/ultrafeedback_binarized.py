@@ -1,15 +1,17 @@
 """Binarised UltraFeedback: a prompt, a chosen and a rejected response, and their scores where they are known.
 
-Two spellings occur: responses as strings with ``metadata.score_chosen`` / ``metadata.score_rejected``, and the hub's
-responses as messages (prompt included) with ``score_chosen`` / ``score_rejected`` beside them.
+Three spellings occur: responses as strings with ``metadata.score_chosen`` / ``metadata.score_rejected``; the hub's
+responses as messages (prompt included) with ``score_chosen`` / ``score_rejected`` beside them; and Argilla's, with
+``chosen-rating`` and ``chosen-model``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ablate.catalogs.datasets import UltraFeedbackBinarizedOptions
+from ablate.catalogs.converters import UltraFeedbackBinarizedOptions
 from ablate.data.converters.columns import columns, number
+from ablate.data.converters.sides import name
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, message
 
 
@@ -26,9 +28,10 @@ def convert(row: Row, options: UltraFeedbackBinarizedOptions) -> Converted:
         return Dropped("empty-message")
     metadata = row.get("metadata")
     scores = [_score(row, metadata, side) for side in ("chosen", "rejected")]
+    models = [name(row.get(f"{side}-model")) for side in ("chosen", "rejected")]
     responses = tuple(
-        Response((turn,), score=score if None not in scores else None, rank=rank)
-        for rank, (turn, score) in enumerate(zip(turns, scores, strict=True), start=1)
+        Response((turn,), score=score if None not in scores else None, rank=rank, model=model)
+        for rank, (turn, score, model) in enumerate(zip(turns, scores, models, strict=True), start=1)
     )
     return PreferenceRecord((message("user", prompt),), responses, source="ultrafeedback", row_id=digest(row))
 
@@ -41,5 +44,7 @@ def _completion(side: Any) -> str | None:
 
 
 def _score(row: Row, metadata: Any, side: str) -> float | None:
-    name = f"score_{side}"
-    return number(metadata.get(name) if isinstance(metadata, dict) and name in metadata else row.get(name))
+    column = f"score_{side}"
+    if isinstance(metadata, dict) and column in metadata:
+        return number(metadata[column])
+    return number(row.get(column, row.get(f"{side}-rating")))

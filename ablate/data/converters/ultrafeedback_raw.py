@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablate.catalogs.datasets import UltraFeedbackRawOptions
+from ablate.catalogs.converters import UltraFeedbackRawOptions
 from ablate.data.converters.columns import columns, number
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, Row, digest, message
 
