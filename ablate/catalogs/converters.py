@@ -195,6 +195,10 @@ class LlamaFactoryOptions(Strict):
     """Options of ``llama_factory``: ``conversations`` in ShareGPT's form, ``chosen`` and ``rejected``."""
 
 
+class RecordsOptions(Strict):
+    """Options of ``records``: this package's own form, a prompt and k responses with whatever labels they have."""
+
+
 class AlpacaOptions(Strict):
     """Options of ``alpaca``: an instruction, an optional input and an output."""
 
@@ -299,6 +303,7 @@ CONVERTER_OPTIONS: dict[str, type[Strict]] = {
     "hhh_alignment": HHHOptions,
     "fine_grained_rlhf": FineGrainedOptions,
     "llama_factory": LlamaFactoryOptions,
+    "records": RecordsOptions,
     "messages": MessagesOptions,
     "alpaca": AlpacaOptions,
     "sharegpt": ShareGPTOptions,

@@ -19,6 +19,7 @@ from ablate.catalogs.converters import (
 )
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.loading import Named, load_folder
+from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Where
 from ablate.errors import DataError, Location, UnknownNameError
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
@@ -128,6 +129,9 @@ class DatasetEntry(Named):
     source: Source
     converter: str | None = None
     converter_options: Mapping[str, Any] = Field({}, validate_default=True)
+    where: Where | None = None
+    label: Label | None = None
+    """What ranks responses instead of the source's own label: aspects, never another labeller."""
     split: Split | None = None
     pairing: Pairing = Pairing()
     heldout: str | None = None
@@ -175,13 +179,20 @@ class DatasetEntry(Named):
             raise ValueError(f"{self.converter} makes no preferences; allowed: {', '.join(PREFERENCE_CONVERTERS)}")
         if (self.format == "preference") != (self.label_kind is not None):
             raise ValueError("label_kind is written for preference sets, and only for those")
+        if self.label is not None and (self.format != "preference" or self.label.aspects is None):
+            raise ValueError("a set's label is one or more aspects, for preference sets alone")
         return self
 
     def converter_revisions(self) -> dict[str, int]:
-        """Return the revision of every converter that reads rows of this entry, wrapped ones included."""
+        """Return the revision of all code of its own that reads rows of this entry: converters, filters, labels."""
         if self.converter is None:
             return {}
-        return {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+        used = {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+        return used | {name: REFINEMENT_REVISIONS[name] for name in self._refinement()}
+
+    def _refinement(self) -> dict[str, Any]:
+        written = {"where": self.where and self.where.identity(), "label": self.label and self.label.aspects}
+        return {name: _plain(value) for name, value in written.items() if value is not None}
 
     def facts(self) -> dict[str, Any]:
         """Return what is known about the set as JSON values, in the order a reader wants."""
@@ -200,6 +211,7 @@ class DatasetEntry(Named):
             "columns": dict(self.columns),
             "converter": self.converter,
             "options": _plain(self.converter_options),
+            **self._refinement(),
             "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
             "part": self.split.model_dump(mode="json") if self.split else None,
             "heldout": self.heldout,
@@ -221,25 +233,27 @@ class DatasetEntry(Named):
         *,
         max_examples: int | None = None,
         seed: int = 42,
-        cap: Literal["after-filter", "before-filter"] = "after-filter",
+        cap: str = "after-filter",
+        records: bool = False,
     ) -> dict[str, Any]:
         """Return the configuration (identity) of the dataset stage for this entry.
 
         ``files`` are relative names with their sha256 (:func:`file_digests`), empty for pocket sets, whose rows
-        come from an input. Settings that cannot matter are left out: no sampling seed without a sample, no
-        pairing where nothing is paired.
+        come from an input. ``records`` asks for rows with all their responses instead of pairs. Settings that cannot
+        matter are left out: no sampling seed without a sample, no pairing where nothing is paired.
         """
         config: dict[str, Any] = {
-            "format": self.format,
+            "format": "records" if records else self.format,
             "converter": self.converter,
             "converter_options": _plain(self.converter_options),
             "files": dict(sorted((files or {}).items())),
             "split": self.split.model_dump(mode="json") if self.split else None,
             "max_examples": max_examples,
+            **self._refinement(),
         }
         if max_examples is not None:
             config |= {"seed": seed, "cap": cap}
-        if self.format == "preference":
+        if self.format == "preference" and not records:
             config["pairing"] = self.pairing.model_dump(mode="json")
         return config
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ablate.catalogs.datasets import Pairing, Split
-from ablate.data.pairing import Pair, pairs
+from ablate.data.converters.native import as_row
+from ablate.data.pairing import ONE_PAIR, Pair, pairs
 from ablate.data.records import (
     Conversation,
     Dropped,
@@ -73,11 +74,13 @@ def maker(format: str, pairing: Pairing | None) -> Maker:
             raise DataError("a preference set needs a pairing policy")
         policy = pairing
         return lambda converted: _pair_examples(converted, policy)
+    if format == "records":
+        return _record_examples
     if format == "instruction":
         return _conversation_examples
     if format == "prompts":
         return _prompt_examples
-    raise DataError(f"unknown format {format!r}", hint="allowed: preference, instruction, prompts")
+    raise DataError(f"unknown format {format!r}", hint="allowed: preference, records, instruction, prompts")
 
 
 def prompt_value(prompt: Messages, source: str) -> dict[str, Any]:
@@ -91,10 +94,18 @@ def _pair_examples(converted: Kept, pairing: Pairing) -> tuple[Example, ...] | D
     made = pairs(converted, pairing)
     if isinstance(made, Dropped):
         return made
-    return tuple(_pair_example(converted, pair) for pair in made)
+    return tuple(_pair_example(converted, pair, pairing) for pair in made)
 
 
-def _pair_example(record: PreferenceRecord, pair: Pair) -> Example:
+def _record_examples(converted: Kept) -> tuple[Example, ...] | Dropped:
+    if not isinstance(converted, PreferenceRecord):
+        raise DataError("this converter makes no preferences", hint="use it with format: instruction or prompts")
+    value = as_row(converted)
+    value["id"] = digest("record", {key: item for key, item in value.items() if key != "id"})
+    return (Example(value, converted.prompt, converted.source, converted.key),)
+
+
+def _pair_example(record: PreferenceRecord, pair: Pair, pairing: Pairing) -> Example:
     value = {
         "prompt": list(record.prompt),
         "chosen": list(pair.chosen.messages),
@@ -106,6 +117,9 @@ def _pair_example(record: PreferenceRecord, pair: Pair) -> Example:
     }
 
     def key() -> str:
+        # Where a record gives one pair, the record is sampled: whichever two its labels pick, the rows are the same.
+        if pairing.policy in ONE_PAIR:
+            return record.key()
         return digest(record.key(), sorted(digest(side.messages) for side in (pair.chosen, pair.rejected)))
 
     return Example(_identified("pair", value), record.prompt, record.source, key)

@@ -40,7 +40,7 @@ def pairs(record: PreferenceRecord, pairing: Pairing) -> tuple[Pair, ...] | Drop
         problem = _problem(chosen, rejected, pairing)
         if problem is None:
             made.append(Pair(chosen, rejected, _score_gap(chosen, rejected)))
-            if pairing.policy in _ONE_PAIR:
+            if pairing.policy in ONE_PAIR:
                 break
         else:
             refused.add(problem)
@@ -135,4 +135,5 @@ _POLICIES: dict[str, Callable[[PreferenceRecord, list[Response], Pairing], Propo
     "adjacent": _adjacent,
     "random": _random,
 }
-_ONE_PAIR = ("best-vs-random", "best-vs-worst", "random")
+ONE_PAIR = ("best-vs-random", "best-vs-worst", "random")
+"""Policies that make at most one pair of a record."""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.datasets import DatasetEntry, data_files
-from ablate.data.converters import bind, grouping
+from ablate.data.converters import grouping
 from ablate.data.examples import maker
 from ablate.data.grouping import numbered, together
 from ablate.data.records import Dropped
+from ablate.data.refine import reader
 from ablate.data.sources import DataFile
 
 
@@ -21,13 +22,14 @@ def preview(entry: DatasetEntry, root: Path | None, count: int) -> list[dict[str
     if entry.converter is None:
         return []
     files = [DataFile(name, path) for name, path in sorted(data_files(entry, root).items())]
-    convert = bind(entry.converter, entry.converter_options)
+    config = entry.stage_config()
+    read = reader(entry.converter, entry.converter_options, where=config.get("where"), label=config.get("label"))
     make = maker(entry.format, entry.pairing)
     found: list[dict[str, Any]] = []
     for unit in together(numbered(files), grouping(entry.converter, entry.converter_options)):
         if len(found) == count:
             break
-        converted = convert(unit.file.name, unit.row)
+        converted = read.convert(unit.file.name, unit.row)
         made = converted if isinstance(converted, Dropped) else make(converted)
         place = {"file": unit.file.name, "row": unit.number, "rows": unit.size}
         if isinstance(made, Dropped):

@@ -12,14 +12,20 @@ from typing import Any
 
 from ablate.catalogs.datasets import Pairing, Split
 from ablate.context import EventLog, StageContext, write_json
-from ablate.data.converters import BoundConverter, GroupKey, bind, grouping
+from ablate.data.converters import GroupKey, grouping
 from ablate.data.examples import Example, all_turns, in_part, maker, prompt_of, prompt_value
 from ablate.data.grouping import Unit, numbered, together
 from ablate.data.records import Dropped, PreferenceRecord, draw, is_unicode
+from ablate.data.refine import Reader, reader
 from ablate.data.sources import DataFile, folder_files, root_files
 from ablate.errors import DataError, StageError
 
-OUTPUTS = {"preference": "pairs.jsonl", "instruction": "conversations.jsonl", "prompts": "prompts.jsonl"}
+OUTPUTS = {
+    "preference": "pairs.jsonl",
+    "records": "records.jsonl",
+    "instruction": "conversations.jsonl",
+    "prompts": "prompts.jsonl",
+}
 OTHER_PART, NOT_SAMPLED = "other-part-of-split", "not-sampled"
 PROGRESS_EVERY = 5000  # rows
 
@@ -63,7 +69,7 @@ class Report:
 @dataclass(frozen=True)
 class _Settings:
     format: str
-    converter: BoundConverter
+    reader: Reader
     key_of: GroupKey | None
     split: Split | None
     pairing: Pairing | None
@@ -76,10 +82,11 @@ class _Settings:
         if config["format"] not in OUTPUTS:
             raise StageError(f"a dataset stage makes {', '.join(OUTPUTS)}; {config['format']!r} is none of them")
         split, pairing = config.get("split"), config.get("pairing")
+        options = config.get("converter_options") or {}
         return cls(
             format=config["format"],
-            converter=bind(config["converter"], config.get("converter_options") or {}),
-            key_of=grouping(config["converter"], config.get("converter_options") or {}),
+            reader=reader(config["converter"], options, where=config.get("where"), label=config.get("label")),
+            key_of=grouping(config["converter"], options),
             split=Split.model_validate(split) if split else None,
             pairing=Pairing.model_validate(pairing) if pairing else None,
             max_examples=config.get("max_examples"),
@@ -89,9 +96,9 @@ class _Settings:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Make ``pairs.jsonl`` or ``conversations.jsonl`` (by format), ``prompts.jsonl`` and ``report.json``.
+    """Make the file of the format (:data:`OUTPUTS`), ``prompts.jsonl`` and ``report.json``.
 
-    Rows come from the input ``source`` (a folder of data files) or from ``config.files`` under the location
+    Rows come from the input ``source`` (a data file or a folder of them) or from ``config.files`` under the location
     ``root``. The result does not depend on the order of rows, except for the order of its lines, which is theirs.
     """
     settings = _Settings.of(context.config)
@@ -101,6 +108,7 @@ def run(context: StageContext) -> dict[str, Any]:
     spool = context.work / "examples.jsonl"
     keys = _convert(files, settings, selected_rows, report, spool, context.events)
     if not keys:
+        settings.reader.finish()
         raise StageError(_nothing_left(report))
     _write(context.output, settings, spool, keys, report)
     spool.unlink()
@@ -110,8 +118,9 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _files(context: StageContext) -> list[DataFile]:
-    if "source" in context.inputs:
-        return folder_files(context.inputs["source"])
+    source = context.inputs.get("source")
+    if source is not None:
+        return [DataFile(source.name, source)] if source.is_file() else folder_files(source)
     root = context.locations.get("root")
     digests = context.config.get("files") or {}
     if not digests:
@@ -181,7 +190,7 @@ def _example_maker(settings: _Settings, report: Report) -> Callable[[Unit], tupl
     prompts: set[str] = set()
 
     def examples_of(unit: Unit) -> tuple[Example, ...] | Dropped:
-        converted = settings.converter(unit.file.name, unit.row)
+        converted = settings.reader.convert(unit.file.name, unit.row)
         if isinstance(converted, Dropped):
             return converted
         left_out = converted.left_out if isinstance(converted, PreferenceRecord) else ()

@@ -13,7 +13,7 @@ from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys
 from ablate.experiment.spec import Scalar
 
 Values = Mapping[str, Scalar]
@@ -35,6 +35,14 @@ class Cell:
 
     values: Values
     block: int
+
+    def __hash__(self) -> int:
+        """Hash what equality compares, but for the block."""
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash(frozenset(self.values.items()))
 
     @property
     def method(self) -> Method:
@@ -88,6 +96,29 @@ def expand(loaded: LoadedExperiment) -> Grid:
     if not seen:
         raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
     return Grid(tuple(seen.values()), varied, fixed)
+
+
+def related_cell(loaded: LoadedExperiment, grid: Grid, cell: Cell, written: Mapping[str, Any], place: Location) -> Cell:
+    """Return the cell that is like ``cell`` but for the keys ``written`` at ``place``, whether the grid has it or not.
+
+    What ``cell`` derives from other keys is derived anew; conditionals apply, and never to a written key.
+    """
+    assignment: dict[str, Scalar] = {}
+    for key, value in _dotted(written):
+        assignment.update(_flatten(key, value, place))
+    derived = {key for key, source in DERIVED.items() if cell.values.get(key) == cell.values.get(source)}
+    inherited = {key: value for key, value in cell.values.items() if key not in derived}
+    projection = _Projection(loaded, _defaults(grid.axes))
+    values = {**grid.fixed, **inherited, **assignment}
+    for rule in _Rule.read_all(loaded):
+        if _matches(projection.keep_read(cell.block, values), rule.condition):
+            values.update({key: value for key, value in rule.set.items() if key not in assignment})
+    found = Cell(projection.keep_read(cell.block, values), cell.block)
+    unread = next((key for key in assignment if key not in found.values), None)
+    if unread is not None:
+        raise SpecError(f"{found.method.title} does not read {unread!r}", location=place)
+    validate_sections(loaded, Grid((found,), grid.axes, grid.fixed))
+    return found
 
 
 def _refuse_idle_overrides(loaded: LoadedExperiment, blocks: Sequence[_Axes]) -> None:
@@ -246,8 +277,7 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
         value = getattr(experiment, key)
         if value is not None:
             fixed[key] = value
-    fixed["data.max_examples"] = experiment.data.max_examples
-    fixed["data.seed"] = experiment.data.seed
+    fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
         if section != "data" and value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +19,12 @@ class DataSection(Strict):
 
     max_examples: int | None = Field(None, ge=1, description="Rows kept of each preference set; null: all.")
     seed: int = Field(42, ge=0, description="Seed of the sampling; fixed unless swept.")
+    cap: Literal["after-filter", "before-filter"] = Field(
+        "after-filter", description="Whether max_examples counts what filters leave, or rows before them."
+    )
+    match: Literal["smallest"] | None = Field(
+        None, description="smallest: every preference set of the grid gets as many pairs as the smallest one has."
+    )
 
 
 class SFTSection(SFTParameters):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, create_model, field_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed
 from ablate.catalogs.datasets import Pairing, Split
+from ablate.catalogs.pipelines import Label, Mix, Responses, Where
 from ablate.experiment.sections import DataSection
 
 Scalar = str | int | float | bool | None
@@ -17,18 +18,57 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class DatasetVariant(Closed):
-    """A catalog entry under a name of its own, with something changed."""
+    """A set under a name of its own: a catalog entry with something changed, a policy's responses, or a mixture."""
 
-    use: str = Field(description="Name of the catalog's entry.")
+    use: str | None = Field(None, description="Set whose rows are used: the catalog's or one of this section's.")
+    prompts: str | None = Field(None, description="Set whose prompts are used, its responses left aside.")
+    mix: Mapping[str, int | float] | tuple[str, ...] | None = Field(
+        None, description="Sets put together: examples of each, fractions that add up to 1, or a list by temperature."
+    )
     title: str | None = Field(None, description="How tables call it; default: its name.")
+    where: Where | None = Field(None, description="Which rows, and which of their responses.")
+    label: Label | None = Field(None, description="Aspects that rank responses, or {by: …} for another labeller.")
+    responses: Responses | None = Field(None, description="Responses of a policy to the prompts.")
     pairing: Pairing | None = Field(None, description="How pairs are drawn from k responses.")
     converter_options: Mapping[str, Any] | None = Field(None, description="Options of the entry's converter.")
     split: Split | None = Field(None, description="Which part of the rows.")
+    temperature: float | None = Field(None, ge=1, description="Of a mixture of a list; 1 takes everything.")
+    caps: Mapping[str, int] = Field({}, description="Most examples of a set that a mixture may use.")
 
     @field_validator("pairing", mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
         return {"policy": value} if isinstance(value, str) else value
+
+    @field_validator("mix", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one_start(self) -> DatasetVariant:
+        given = [name for name in _READS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(_READS)} is needed (found {', '.join(given) or 'none'})")
+        allowed = _READS[given[0]]
+        for name in type(self).model_fields:
+            if name not in (given[0], "title", *allowed) and getattr(self, name) not in (None, {}):
+                raise ValueError(f"{name!r} says nothing about {given[0]!r}; beside it: title, {', '.join(allowed)}")
+        if (self.responses is not None) != (self.label is not None and self.label.by is not None and self.use is None):
+            raise ValueError("responses of a policy and the label they get, {by: …}, are written together")
+        if self.prompts is not None and self.responses is None and self.pairing is not None:
+            raise ValueError("prompts alone have nothing to pair: add responses and label")
+        if self.mix is not None:
+            Mix.read(self.mix, self.temperature, self.caps)
+        return self
+
+
+_READS = {
+    "use": ("where", "label", "pairing", "converter_options", "split"),
+    "prompts": ("where", "responses", "label", "pairing"),
+    "mix": ("temperature", "caps"),
+}
+"""What a variant can start from, with the keys that say something about each."""
 
 
 class Rule(Closed):
@@ -70,7 +110,7 @@ class Experiment(Closed):
         None, description="Set whose prompts on-policy methods use; default: the cell's dataset."
     )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
-    datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants of catalog entries.")
+    datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")
     sft: Mapping[str, Any] | None = Field(
         None, description="Supervised fine-tuning; null: the policy is used as it is."

@@ -6,31 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.catalogs.closed import validated
-from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate
+from ablate.catalogs.datasets import DatasetEntry, file_digests, locate
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
-from ablate.errors import Location, UnknownNameError, UsageError
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.spec import DatasetVariant
+from ablate.plan.sets import NamedSet, Pipeline, sets_of
 
 
 @dataclass(frozen=True)
 class Facts:
     """Everything outside the specification that a plan depends on."""
 
-    datasets: Mapping[str, DatasetEntry]
+    datasets: Mapping[str, NamedSet]
     models: Mapping[str, ModelEntry]
     suites: Mapping[str, Suite]
     root: Path | None
     digest_cache: DigestCache
 
-    def dataset(self, name: str, location: Location | None = None) -> DatasetEntry:
-        """Return a dataset or a variant of one."""
+    def dataset(self, name: str, location: Location | None = None) -> NamedSet:
+        """Return a set of the catalog or of the experiment."""
         if name not in self.datasets:
             raise UnknownNameError("dataset", name, self.datasets, location=location)
         return self.datasets[name]
+
+    def entry(self, name: str, location: Location | None = None) -> DatasetEntry:
+        """Return a set that one stage makes of its files."""
+        found = self.dataset(name, location)
+        if isinstance(found, Pipeline):
+            raise SpecError(f"{name!r} is made by several stages; a set of the catalog is needed", location=location)
+        return found
 
     def digests(self, entry: DatasetEntry, location: Location | None = None) -> dict[str, str]:
         """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
@@ -51,27 +57,11 @@ def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: P
 
     ``data_root`` is used when the specification names none (``data.root``, relative to its file).
     """
-    catalog = dict(datasets())
-    for name, variant in loaded.experiment.datasets.items():
-        catalog[name] = _variant(loaded, name, variant, catalog)
+    sets = sets_of(loaded)
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)
-    return Facts(catalog, models(), load_suites(evals), root.absolute() if root else None, DigestCache(digest_cache))
-
-
-def _variant(
-    loaded: LoadedExperiment, name: str, variant: DatasetVariant, catalog: Mapping[str, DatasetEntry]
-) -> DatasetEntry:
-    place = loaded.origins.locate("datasets", name)
-    if name in datasets():
-        raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
-    if variant.use not in catalog:
-        raise UnknownNameError("dataset", variant.use, catalog, location=loaded.origins.locate("datasets", name, "use"))
-    base = catalog[variant.use].model_dump(mode="python")
-    changes = variant.model_dump(mode="python", exclude_none=True, exclude={"use"})
-    written = {**base, "title": name, **changes, "name": name}
-    return validated(DatasetEntry, written, loaded.origins.inside("datasets", name).locate)
+    return Facts(sets, models(), load_suites(evals), root.absolute() if root else None, DigestCache(digest_cache))
 
 
 def local_path(written: str, folder: Path, place: Location) -> Path:

@@ -22,6 +22,10 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "pocket": Kind("ablate.pocket.stage:run", heavy=False, gpu=False),
     "dataset": Kind("ablate.data.stage:run", heavy=False, gpu=False),
+    "respond": Kind("ablate.evaluation.respond:run"),
+    "label": Kind("ablate.rewards.label:run"),
+    "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
+    "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
     "tokenizer": Kind("ablate.models.tokenizers:run", gpu=False),
     "tokenise": Kind("ablate.data.tokenise:run", gpu=False),
     "pretrain": Kind("ablate.training.pretrain:run"),

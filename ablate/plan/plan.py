@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.algorithms.registry import find_method
-from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
@@ -19,6 +18,7 @@ from ablate.plan.checks import check_cell
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.sets import NamedSet, entries_of
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -129,7 +129,7 @@ class _Builder:
     def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid) -> None:
         self.loaded, self.facts, self.grid = loaded, facts, grid
         self.graph = Graph()
-        self.training = TrainingPlanner(loaded, facts, self.graph, grid.axes)
+        self.training = TrainingPlanner(loaded, facts, self.graph, grid)
         self.evaluation = EvaluationPlanner(facts, self.graph)
         self.policy_suites = self._suites("policy", loaded.experiment.evaluate.policy)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
@@ -198,18 +198,19 @@ class _Builder:
             else:
                 self._check_corpus(str(name), place)
 
-    def _check_dataset(self, entry: DatasetEntry, key: str, place: Location) -> None:
+    def _check_dataset(self, named: NamedSet, key: str, place: Location) -> None:
         allowed = DATASET_KEYS[key]
-        if entry.format not in allowed:
+        if named.format not in allowed:
             wanted = f"{key} needs a set of {' or '.join(allowed)} data"
-            raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
-        self.facts.digests(entry, place)
+            raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
+        for entry in entries_of(named):
+            self.facts.digests(entry, place)
 
     def _check_corpus(self, model: str, place: Location) -> None:
         """Ask for the files of the corpus that a model made here is trained on."""
         entry = self.facts.models.get(model)
         if entry is not None and entry.scratch is not None:
-            self.facts.digests(self.facts.dataset(entry.scratch.corpus), place)
+            self.facts.digests(self.facts.entry(entry.scratch.corpus), place)
 
     def _check_conditions(self) -> None:
         """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""
@@ -250,7 +251,7 @@ class _Builder:
         }
         self._describe_dataset(
             str(axes["reward_model.dataset"]),
-            self.training.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"]).id,
+            self.training.data.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"], cell).id,
         )
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}

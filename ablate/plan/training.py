@@ -10,18 +10,25 @@ from typing import Any
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
+from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
 from ablate.catalogs.parameters import PretrainParameters
+from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
-from ablate.experiment.grid import Cell, Section
+from ablate.experiment.grid import Cell, Grid, Section, related_cell
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
+from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
 
 # The parameters that tokenisation applies, by what a method needs of it.
 APPLIED = {"pairs": ("max_length", "truncation"), "prompts": ("max_prompt_length",)}
+
+UNMATCHED = {"data.match": None}
+"""Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,14 @@ class Trained:
 class TrainingPlanner:
     """Turns cells into stages. Every request is answered once; what cells share is one stage."""
 
-    def __init__(self, loaded: LoadedExperiment, facts: Facts, graph: Graph, axes: tuple[str, ...]) -> None:
+    def __init__(self, loaded: LoadedExperiment, facts: Facts, graph: Graph, grid: Grid) -> None:
         self._loaded = loaded
         self._facts = facts
         self._graph = graph
-        self._axes = axes
+        self._grid = grid
+        self.data = DataPlanner(facts, graph, self, matched_sets(grid))
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
-        self.dataset = functools.cache(self._dataset)
         self._pairs = functools.cache(self._pair_tokens)
         self._prompts = functools.cache(self._prompt_tokens)
         self._logprobs = functools.cache(self._reference_logprobs)
@@ -66,7 +73,7 @@ class TrainingPlanner:
         start = self.start_of(cell)
         parameters = self._parameters(method.name, sections.get(method.name, ()))
         data = sections["data"]
-        dataset = self.dataset(str(values["dataset"]), data)
+        dataset = self.data.dataset(str(values["dataset"]), data, cell)
         inputs: dict[str, Ref] = {"policy": start.model.ref("model")}
         made_from = {"dataset": dataset.id, "sft": start.model.id}
         reward_model = None
@@ -77,14 +84,15 @@ class TrainingPlanner:
             logprobs = self._logprobs(start.model, inputs["data"], parameters["dtype"])
             inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
         if "reward_model" in method.needs:
+            name = str(values["reward_model.dataset"])
             reward_model = self.reward_model(
-                sections["reward_model"], sections.get("pretrain", ()), sections.get("sft", ()), data, _seed(cell)
+                sections["reward_model"], _starts(cell), self.data.dataset(name, data, cell), _seed(cell)
             )
             inputs["reference"] = start.model.ref("model")
             inputs["reward_model"] = reward_model.ref("model")
             made_from["reward_model"] = reward_model.id
         if "prompts" in method.needs:
-            source = self.dataset(str(values["prompts"]), data)
+            source = self.data.dataset(str(values["prompts"]), data, cell)
             tokens = self._prompts(source, start.tokenizer, parameters["max_prompt_length"])
             inputs["prompts"] = tokens.ref("tokens.parquet")
             made_from["prompts"] = source.id
@@ -103,14 +111,13 @@ class TrainingPlanner:
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""
-        others = (axis for axis in self._axes if axis not in ("algorithm", "dataset"))
+        others = (axis for axis in self._grid.axes if axis not in ("algorithm", "dataset"))
         words = [f"{axis}={cell.values[axis]}" for axis in others if cell.values.get(axis) is not None]
         return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
 
     def start_of(self, cell: Cell) -> Start:
         """Return the model a cell's training starts from."""
-        sections = cell.sections()
-        return self.start(str(cell.values["policy"]), sections.get("pretrain", ()), sections.get("sft", ()))
+        return self.start(str(cell.values["policy"]), *_starts(cell))
 
     def base_of(self, cell: Cell) -> Start:
         """Return the model under a cell's SFT."""
@@ -177,15 +184,10 @@ class TrainingPlanner:
         return Start(entry.name, model, tokenizer.ref("tokenizer"), chat=False)
 
     def _corpus(self, name: str) -> Ref:
-        entry = self._facts.dataset(name)
+        entry = self._facts.entry(name)
         if entry.format == "documents":
-            return self._source(entry.name).ref("data")
-        return self.dataset(name, ()).ref("conversations.jsonl")
-
-    def _source(self, name: str) -> Stage:
-        config = self._facts.dataset(name).pocket_config()
-        assert config is not None
-        return self._graph.add("pocket", config, label=f"rows of {name}")
+            return self.data.source(entry).ref("data")
+        return self.data.dataset(name, ()).ref("conversations.jsonl")
 
     def _start(self, name: str, pretrain: Section, sft: Section) -> Start:
         base = self.base(name, pretrain)
@@ -198,40 +200,20 @@ class TrainingPlanner:
             values.pop("max_examples", None),
         )
         parameters = SFTParameters.model_validate(values)
-        entry = self._facts.dataset(str(dataset_name))
-        data = self.dataset(entry.name, (("max_examples", max_examples), ("seed", seed)))
+        data = self.data.dataset(str(dataset_name), (("max_examples", max_examples), ("seed", seed)))
         tokens = self._graph.add(
             "tokenise",
             {"format": "conversations", "max_length": parameters.max_length, "truncation": "keep-start"},
             {"data": data.ref("conversations.jsonl"), "tokenizer": base.tokenizer},
-            label=f"tokens of {entry.name}",
+            label=f"tokens of {dataset_name}",
         )
         model = self._graph.add(
             "sft",
             {"parameters": _without(parameters.identity(), "max_length"), "seed": seed},
             {"model": base.model.ref("model"), "data": tokens.ref("tokens.parquet")},
-            label=f"SFT of {name} on {entry.name}",
+            label=f"SFT of {name} on {dataset_name}",
         )
         return Start(name, model, base.tokenizer, chat=True)
-
-    def _dataset(self, name: str, data: Section) -> Stage:
-        entry = self._facts.dataset(name)
-        sampling = dict(data)
-        files = self._facts.digests(entry)
-        config = entry.stage_config(
-            files,
-            max_examples=_optional_int(sampling.get("max_examples")),
-            seed=_optional_int(sampling.get("seed")) or 0,
-        )
-        inputs = {"source": self._source(entry.name).ref("data")} if entry.source.pocket is not None else {}
-        return self._graph.add(
-            "dataset",
-            config,
-            inputs,
-            label=name,
-            parts=entry.converter_revisions(),
-            locations=self._facts.locations(files),
-        )
 
     def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
@@ -257,12 +239,11 @@ class TrainingPlanner:
             label="reference log-probabilities",
         )
 
-    def _reward_model(self, section: Section, pretrain: Section, sft: Section, data: Section, seed: int) -> Stage:
+    def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:
         values = dict(section)
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
-        start = self.start(init, pretrain, sft)
-        dataset = self.dataset(dataset_name, data)
+        start = self.start(init, *starts)
         tokens = self._pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
@@ -270,6 +251,47 @@ class TrainingPlanner:
             {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"reward model {init} on {dataset_name} (seed {seed})",
         )
+
+    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, place: Location) -> tuple[Stage, bool]:
+        """Return the policy that writes responses for a pipeline, and whether it knows a chat template."""
+        if isinstance(source, Mapping):
+            return self.cell(related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, place)).policy, True
+        if source == "base":
+            start = self.base_of(cell)
+        elif source == "policy":
+            start = self.start_of(cell)
+        else:
+            self.check_model(source, place)
+            start = self.start(source, *_starts(cell))
+        return start.model, start.chat
+
+    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
+        """Return the reward model that labels responses; what it does not say is the experiment's section."""
+        self.check_model(labels.init, place)
+        named = self._facts.dataset(labels.dataset, place)
+        if named.format != "preference":
+            raise SpecError(f"{named.name!r} holds {named.format} data; a reward model needs pairs", location=place)
+        fixed = {
+            key.removeprefix("reward_model."): value
+            for key, value in self._grid.fixed.items()
+            if key.startswith("reward_model.")
+        }
+        values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
+        validated(RewardModelSection, values, lambda *_: place, strict=True)
+        sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
+        data = self.data.dataset(labels.dataset, sampling, cell)
+        return self.reward_model(tuple(sorted(values.items())), _starts(cell), data, labels.seed)
+
+
+def matched_sets(grid: Grid) -> tuple[str, ...]:
+    """Return the preference sets that cells of the grid learn from, each once."""
+    return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells))
+
+
+def _starts(cell: Cell) -> tuple[Section, Section]:
+    """Return how the models that a cell starts from are made: base training and SFT."""
+    sections = cell.sections()
+    return sections.get("pretrain", ()), sections.get("sft", ())
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
@@ -285,8 +307,3 @@ def _seed(cell: Cell) -> int:
     seed = cell.values["seed"]
     assert isinstance(seed, int)
     return seed
-
-
-def _optional_int(value: Scalar) -> int | None:
-    assert value is None or isinstance(value, int)
-    return value

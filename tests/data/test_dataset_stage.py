@@ -111,7 +111,7 @@ def test_ids_are_pinned(tmp_path: Path) -> None:
     assert digest([row["id"] for row in lines(output / "prompts.jsonl")]) == PINNED_PROMPTS
 
 
-PINNED_FIRST, PINNED_PAIRS, PINNED_PROMPTS = "b3e055723cfe1611", "73a0b634c15d5ca1", "7d73f924a8c5b0a9"
+PINNED_FIRST, PINNED_PAIRS, PINNED_PROMPTS = "154a59d7bfb10c4e", "dd36badfb75efbe9", "d7eb3ddbd7a59fce"
 
 
 @pytest.mark.parametrize("cap", ["after-filter", "before-filter"])

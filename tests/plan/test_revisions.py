@@ -22,7 +22,16 @@ SPEC: dict[str, Any] = {
     "name": "study",
     "policy": "pocket-small",
     "sft": {"dataset": "pocket-instructions"},
-    "grid": [{"dataset": ["pocket-hh", "pocket-shp"], "algorithm": ["dpo", "ppo"]}],
+    "data": {"match": "smallest"},
+    "datasets": {
+        "both": {"mix": ["pocket-hh", "pocket-shp"]},
+        "own": {
+            "prompts": "pocket-nectar",
+            "responses": {"max_new_tokens": 64},
+            "label": {"by": {"reward_model": {"init": "pocket-small", "dataset": "pocket-hh"}}},
+        },
+    },
+    "grid": [{"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": ["dpo", "ppo"]}],
     "ppo": {"max_prompt_length": 128, "max_response_length": 64},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},

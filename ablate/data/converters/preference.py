@@ -14,6 +14,7 @@ from ablate.data.converters import (
     hh_rlhf,
     hhh_alignment,
     llama_factory,
+    native,
     nectar,
     orca_dpo_pairs,
     pair_columns,
@@ -51,6 +52,7 @@ PREFERENCE: dict[str, Callable[[Row, Any], Converted]] = {
     "hhh_alignment": hhh_alignment.convert,
     "fine_grained_rlhf": fine_grained_rlhf.convert,
     "llama_factory": llama_factory.convert,
+    "records": native.convert,
 }
 
 GROUP_KEYS: dict[str, Callable[[Row, Any], str | None]] = {

@@ -1,0 +1,146 @@
+"""The filters of ``where``: which rows of a set are used, and which of their responses."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from ablate.catalogs.pipelines import Where
+from ablate.data.records import Conversation, Converted, Dropped, PreferenceRecord, Prompt, Response
+from ablate.models.chat import Message, Messages
+
+Kept: TypeAlias = PreferenceRecord | tuple[Conversation, ...] | Prompt
+Filter: TypeAlias = Callable[[Kept], Converted]
+
+REFUSALS = (
+    "as an ai language model",
+    "as a language model",
+    "as an ai assistant",
+    "as an artificial intelligence",
+    "i'm just an ai",
+    "i am just an ai",
+    "i'm an ai",
+    "i cannot fulfill",
+    "i can't fulfill",
+    "i cannot assist",
+    "i can't assist",
+    "i cannot help with",
+    "i can't help with",
+    "i cannot provide",
+    "i can't provide",
+    "i cannot engage",
+    "i'm not able to",
+    "i am not able to",
+    "i'm unable to",
+    "i am unable to",
+    "i will not provide",
+    "i won't provide",
+    "i apologize, but",
+    "i'm sorry, but",
+    "i am sorry, but",
+    "sorry, i can't",
+    "sorry, i cannot",
+    "it is not appropriate",
+    "it's not appropriate",
+    "not programmed to",
+    "against my programming",
+    "my programming prohibits",
+    "ethical guidelines",
+    "legal and ethical",
+    "illegal or unethical",
+    "promote safety",
+    "harmful to individuals",
+    "it is important to remember that",
+    "it's important to remember that",
+    "it is important to note that",
+    "it's important to note that",
+)
+"""Phrases of refusals and lectures, in lower case: of the kind that the data of “uncensored” models was cleaned of."""
+
+
+def refuses(text: str) -> bool:
+    """Whether a response holds a phrase of :data:`REFUSALS`; typographic apostrophes count as plain ones."""
+    lowered = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return any(phrase in lowered for phrase in REFUSALS)
+
+
+def words(turns: Iterable[Message]) -> int:
+    """Return the number of words of all turns, separated by white space."""
+    return sum(len(turn["content"].split()) for turn in turns)
+
+
+def filter_of(where: Where) -> Filter:
+    """Return the function that applies ``where`` to a converted row; what goes is dropped as ``where-<filter>``."""
+
+    def keep(converted: Kept) -> Converted:
+        if isinstance(converted, PreferenceRecord):
+            reason = _of_row(where, converted) or _of_prompt(where, converted.prompt)
+            return Dropped(f"where-{reason}") if reason else _of_responses(where, converted)
+        if isinstance(converted, Prompt):
+            reason = _of_row(where, converted) or _of_prompt(where, converted.messages)
+            return Dropped(f"where-{reason}") if reason else converted
+        reasons = [_of_conversation(where, item) for item in converted]
+        kept = tuple(item for item, reason in zip(converted, reasons, strict=True) if reason is None)
+        return kept or Dropped(f"where-{next(reason for reason in reasons if reason)}")
+
+    return keep
+
+
+def _of_row(where: Where, row: PreferenceRecord | Conversation | Prompt) -> str | None:
+    if not _named(row.source, where.source):
+        return "source"
+    return None if _named(row.language, where.language) else "language"
+
+
+def _of_prompt(where: Where, prompt: Messages) -> str | None:
+    asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
+    if where.prompt_turns and not where.prompt_turns.holds(len(asked)):
+        return "prompt_turns"
+    if where.prompt_words and not where.prompt_words.holds(words(prompt)):
+        return "prompt_words"
+    if where.matches is not None and not _found(where.matches, asked):
+        return "matches"
+    return "lacks" if where.lacks is not None and _found(where.lacks, asked) else None
+
+
+def _of_responses(where: Where, record: PreferenceRecord) -> PreferenceRecord | Dropped:
+    reasons = [_of_response(where, response) for response in record.responses]
+    left_out = tuple(f"where-{reason}" for reason in reasons if reason)
+    responses = tuple(response for response, reason in zip(record.responses, reasons, strict=True) if reason is None)
+    if left_out and len(responses) < 2:
+        return Dropped(left_out[-1])
+    if where.score_gap is not None:
+        scores = [response.score for response in responses if response.score is not None]
+        if len(scores) < len(responses) or not where.score_gap.holds(max(scores) - min(scores)):
+            return Dropped("where-score_gap")
+    if not left_out:
+        return record
+    return replace(record, responses=responses, left_out=(*record.left_out, *left_out))
+
+
+def _of_response(where: Where, response: Response) -> str | None:
+    if not _named(response.model, where.model):
+        return "model"
+    return _of_answers(where, response.messages)
+
+
+def _of_answers(where: Where, turns: Sequence[Message]) -> str | None:
+    answers = [turn for turn in turns if turn["role"] == "assistant"]
+    if where.response_words and not where.response_words.holds(words(answers)):
+        return "response_words"
+    return "refusals" if where.refusals == "drop" and any(refuses(turn["content"]) for turn in answers) else None
+
+
+def _of_conversation(where: Where, item: Conversation) -> str | None:
+    return _of_row(where, item) or _of_prompt(where, item.messages[:-1]) or _of_answers(where, item.messages)
+
+
+def _named(name: str | None, patterns: Sequence[str] | None) -> bool:
+    return patterns is None or (name is not None and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _found(pattern: str, texts: Iterable[str]) -> bool:
+    return any(re.search(pattern, text) for text in texts)

@@ -1,0 +1,47 @@
+"""A converter with what a set adds to it: another label, then filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.catalogs.pipelines import Where
+from ablate.data.converters import BoundConverter, bind
+from ablate.data.filters import filter_of
+from ablate.data.labels import AspectLabel
+from ablate.data.records import Converted, Dropped, PreferenceRecord, Row
+
+
+@dataclass(frozen=True)
+class Reader:
+    """``convert`` turns (relative file name, row) into what is used of the row, or says why nothing is.
+
+    ``finish`` is called where nothing is left; it raises DataError for a label that no response had.
+    """
+
+    convert: BoundConverter
+    finish: Callable[[], None]
+
+
+def reader(
+    converter: str, options: Mapping[str, Any], *, where: Mapping[str, Any] | None, label: list[str] | None
+) -> Reader:
+    """Return the reader of a dataset stage's config; ``where`` sees the scores of the new ``label``."""
+    own = bind(converter, options)
+    relabel = AspectLabel(label) if label else None
+    keep = filter_of(Where.model_validate(dict(where), strict=False)) if where else None
+
+    def convert(file: str, row: Row) -> Converted:
+        converted = own(file, row)
+        if relabel and isinstance(converted, PreferenceRecord):
+            converted = relabel(converted)
+        if keep is None or isinstance(converted, Dropped):
+            return converted
+        return keep(converted)
+
+    return Reader(convert, relabel.require_found if relabel else _nothing)
+
+
+def _nothing() -> None:
+    """Finish a reader that has nothing to check."""

@@ -1,0 +1,188 @@
+"""From the name of a set to the stages that make it: rows, responses of a policy, labels, mixtures, matched sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from ablate.catalogs.datasets import DatasetEntry, Pairing
+from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.errors import Location, SpecError
+from ablate.experiment.grid import Cell, Section
+from ablate.experiment.spec import Scalar
+from ablate.plan.facts import Facts
+from ablate.plan.graph import Graph
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
+from ablate.plan.stage import Ref, Stage
+
+FILES = {"preference": "pairs.jsonl", "instruction": "conversations.jsonl", "prompts": "prompts.jsonl"}
+"""Format to the artifact that holds its examples."""
+SAMPLING = {"sampling": 2}
+"""Revision of how ``max_examples`` are drawn."""
+
+
+class Models(Protocol):
+    """Where pipelines get the models that write and label responses."""
+
+    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, place: Location) -> tuple[Stage, bool]:
+        """Return the stage of a policy and whether it knows a chat template."""
+
+    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
+        """Return the stage of a reward model that labels responses."""
+
+
+class DataPlanner:
+    """Turns sets into stages. Every request is answered once; what sets share is one stage.
+
+    ``matched`` are the preference sets that ``match: smallest`` makes equal in size.
+    """
+
+    def __init__(self, facts: Facts, graph: Graph, models: Models, matched: Sequence[str]) -> None:
+        self._facts = facts
+        self._graph = graph
+        self._models = models
+        self._matched = tuple(matched)
+        self._made: dict[tuple[str, Section, Cell | None], Stage] = {}
+        self._open: list[str] = []
+
+    def dataset(self, name: str, data: Section, cell: Cell | None = None) -> Stage:
+        """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
+
+        A set that a model takes part in depends on the ``cell`` that uses it.
+        """
+        settings = dict(data)
+        if settings.pop("match", None) is None or name not in self._matched:
+            return self._set(self._facts.dataset(name), _section(settings), cell)
+        own = self._set(self._facts.dataset(name), _section(settings), cell)
+        others = {self._set(self._facts.dataset(other), _section(settings), cell).id for other in self._matched}
+        sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
+        return self._graph.add(
+            "match",
+            {"format": "preference", "seed": settings.get("seed") or 0},
+            {"data": own.ref(), **sizes},
+            label=f"{name}, as many as the smallest",
+        )
+
+    def source(self, entry: DatasetEntry) -> Stage:
+        """Return the stage that makes the rows of a pocket set."""
+        config = entry.pocket_config()
+        assert config is not None
+        return self._graph.add("pocket", config, label=f"rows of {entry.name}")
+
+    def _set(self, named: NamedSet, data: Section, cell: Cell | None) -> Stage:
+        key = (named.name, data, cell if asks_for_a_cell(named) else None)
+        if key not in self._made:
+            with self._opened(named):
+                settings = dict(data)
+                self._made[key] = (
+                    self._entry(named, settings)
+                    if isinstance(named, DatasetEntry)
+                    else self._pipeline(named, settings, cell)
+                )
+        return self._made[key]
+
+    @contextmanager
+    def _opened(self, named: NamedSet) -> Iterator[None]:
+        if named.name in self._open:
+            circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
+            place = named.place if isinstance(named, Pipeline) else None
+            raise SpecError(f"making this set takes the set itself: {circle}", location=place)
+        self._open.append(named.name)
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+    def _entry(self, entry: DatasetEntry, settings: Mapping[str, Scalar], *, records: bool = False) -> Stage:
+        files = self._facts.digests(entry)
+        max_examples = _whole(settings.get("max_examples"))
+        config = entry.stage_config(
+            files,
+            max_examples=max_examples,
+            seed=_whole(settings.get("seed")) or 0,
+            cap=str(settings.get("cap") or "after-filter"),
+            records=records,
+        )
+        return self._graph.add(
+            "dataset",
+            config,
+            {"source": self.source(entry).ref("data")} if entry.source.pocket is not None else {},
+            label=f"rows of {entry.name} with all responses" if records else entry.name,
+            parts=entry.converter_revisions() | (SAMPLING if max_examples is not None else {}),
+            locations=self._facts.locations(files),
+        )
+
+    def _pipeline(self, made: Pipeline, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+        variant = made.variant
+        if variant.mix is not None:
+            mix = Mix.read(variant.mix, variant.temperature, variant.caps)
+            return self._mixture(made, mix, settings, cell)
+        if cell is None:
+            message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
+            raise SpecError(message + "reward_model.dataset", location=made.place)
+        assert variant.label is not None
+        (part,) = made.parts
+        if variant.responses is None:
+            assert isinstance(part, DatasetEntry)
+            records = self._entry(part, settings, records=True).ref("records.jsonl")
+        else:
+            prompts = self._set(part, _section(settings), cell)
+            records = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
+        labelled = self._label(made, variant.label, records, cell)
+        return self._paired(made, labelled)
+
+    def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
+        policy, chat = self._models.writer(responses.source, cell, made.place)
+        return self._graph.add(
+            "respond",
+            {**responses.decoding(), "chat": chat},
+            {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")},
+            label=f"responses of {policy.execution.label} for {made.name}",
+        )
+
+    def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
+        assert label.by is not None
+        inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
+        if label.by.reward_model is not None:
+            reward_model = self._models.labeller(label.by.reward_model, cell, made.place)
+            inputs["reward_model"] = reward_model.ref("model")
+        return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
+
+    def _paired(self, made: Pipeline, labelled: Stage) -> Stage:
+        variant = made.variant
+        gap = variant.where.identity().get("score_gap") if variant.where else None
+        pairing = variant.pairing or _pairing_of(made.parts[0], own_labels=variant.responses is None)
+        source: dict[str, Any] = {"files": {}, "split": None, "max_examples": None}
+        entry = {"format": "preference", "converter": "records", "converter_options": {}, **source}
+        return self._graph.add(
+            "dataset",
+            {**entry, "pairing": pairing.model_dump(mode="json"), **({"where": {"score_gap": gap}} if gap else {})},
+            {"source": labelled.ref("records.jsonl")},
+            label=made.name,
+            parts={"records": 1, **({"where": 1} if gap else {})},
+        )
+
+    def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+        parts = [self._set(part, (), cell) for part in made.parts]
+        sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
+        return self._graph.add(
+            "mixture",
+            {"format": made.format, **mix.identity(), **sampling},
+            {f"part-{index}": part.ref() for index, part in enumerate(parts)},
+            label=made.name,
+        )
+
+
+def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:
+    """Return the pairing of a relabelled set, which is its source's; responses of a policy have the default one."""
+    return part.pairing if own_labels and isinstance(part, DatasetEntry) else Pairing()
+
+
+def _section(settings: Mapping[str, Scalar]) -> Section:
+    return tuple(sorted(settings.items()))
+
+
+def _whole(value: Scalar) -> int | None:
+    assert value is None or isinstance(value, int)
+    return value

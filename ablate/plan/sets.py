@@ -1,0 +1,153 @@
+"""The sets an experiment can name: catalog entries, its own variants of them, pipelines and mixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ablate.catalogs.closed import validated
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.spec import DatasetVariant
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A set that several stages make: responses of a policy, labels given anew, or a mixture.
+
+    ``parts`` are the sets whose rows or prompts it uses, and ``place`` is where it is written.
+    """
+
+    name: str
+    title: str
+    format: Format
+    label_kind: LabelKind | None
+    variant: DatasetVariant
+    parts: tuple[NamedSet, ...]
+    place: Location
+
+    def entries(self) -> Iterator[DatasetEntry]:
+        """Yield the catalog entries whose rows it uses, each once."""
+        found: dict[str, DatasetEntry] = {}
+        for part in self.parts:
+            found |= {entry.name: entry for entry in entries_of(part)}
+        yield from found.values()
+
+    @property
+    def licence(self) -> str:
+        """The licences of all its parts."""
+        return "; ".join(dict.fromkeys(entry.licence for entry in self.entries()))
+
+
+NamedSet: TypeAlias = DatasetEntry | Pipeline
+
+
+def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
+    """Yield the catalog entries whose rows a set uses."""
+    if isinstance(named, Pipeline):
+        yield from named.entries()
+    else:
+        yield named
+
+
+def asks_for_a_cell(named: NamedSet) -> bool:
+    """Whether making the set takes a model, so that it depends on the cell that uses it."""
+    if isinstance(named, DatasetEntry):
+        return False
+    return named.variant.mix is None or any(map(asks_for_a_cell, named.parts))
+
+
+def sets_of(loaded: LoadedExperiment) -> dict[str, NamedSet]:
+    """Return the catalog with the experiment's variants laid over it; a variant uses sets written above it."""
+    known: dict[str, NamedSet] = dict(datasets())
+    for name, variant in loaded.experiment.datasets.items():
+        if name in datasets():
+            place = loaded.origins.locate("datasets", name)
+            raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
+        known[name] = _Variant(loaded, name, variant, known).read()
+    return known
+
+
+@dataclass(frozen=True)
+class _Variant:
+    loaded: LoadedExperiment
+    name: str
+    variant: DatasetVariant
+    known: Mapping[str, NamedSet]
+
+    def read(self) -> NamedSet:
+        variant = self.variant
+        if variant.mix is not None:
+            return self._mixture(tuple(self._found(part, "mix", part) for part in variant.mix))
+        if variant.use is not None:
+            entry = self._entry(variant.use, "use")
+            by = variant.label is not None and variant.label.by is not None
+            return self._relabelled(entry) if by else self._overlaid(entry, {"title": variant.title or self.name})
+        assert variant.prompts is not None
+        entry = self._entry(variant.prompts, "prompts")
+        if variant.responses is None:
+            changes = {"title": variant.title or self.name, "format": "prompts", "label_kind": None, "label": None}
+            return self._overlaid(entry, changes)
+        where = self._first_filters()
+        part = self._overlaid(entry, {"where": where}, f"prompts of {self.name}", without=_LABELS) if where else entry
+        return self._pipeline("preference", self._label_kind(), (part,))
+
+    def _relabelled(self, entry: DatasetEntry) -> Pipeline:
+        if entry.format != "preference":
+            raise SpecError(f"{entry.name!r} holds {entry.format} data: nothing to label", location=self._place("use"))
+        part = self._overlaid(entry, {"where": self._first_filters()}, f"responses of {self.name}", without=_LABELS)
+        return self._pipeline("preference", self._label_kind(), (part,))
+
+    def _first_filters(self) -> dict[str, Any] | None:
+        """Return the filters of a pipeline's first step: all but the gap, which is that of the new scores."""
+        written = self.variant.where.model_dump(mode="python", exclude_none=True) if self.variant.where else {}
+        filters = {name: value for name, value in written.items() if name != "score_gap"}
+        return filters if filters.keys() - {"refusals"} or filters.get("refusals") == "drop" else None
+
+    def _mixture(self, parts: tuple[NamedSet, ...]) -> Pipeline:
+        formats = {part.format for part in parts}
+        if len(formats) > 1 or "documents" in formats:
+            found = ", ".join(f"{part.name}: {part.format}" for part in parts)
+            raise SpecError(f"the sets of a mixture hold one kind of data ({found})", location=self._place("mix"))
+        kinds = {part.label_kind for part in parts}
+        return self._pipeline(parts[0].format, kinds.pop() if len(kinds) == 1 else "mixed", parts)
+
+    def _pipeline(self, format: Format, label_kind: LabelKind | None, parts: tuple[NamedSet, ...]) -> Pipeline:
+        title = self.variant.title or self.name
+        return Pipeline(self.name, title, format, label_kind, self.variant, parts, self._place())
+
+    def _label_kind(self) -> LabelKind:
+        assert self.variant.label is not None and self.variant.label.by is not None
+        return "ai" if self.variant.label.by.reward_model else "construction"
+
+    def _overlaid(
+        self, entry: DatasetEntry, changes: Mapping[str, Any], name: str | None = None, without: tuple[str, ...] = ()
+    ) -> DatasetEntry:
+        """Return an entry with the variant's keys over its own, then ``changes``."""
+        left = {*_PIPELINE_KEYS, *without}
+        own = self.variant.model_dump(mode="python", exclude_none=True, exclude=left)
+        written = {**entry.model_dump(mode="python"), **own, **changes, "name": name or self.name}
+        return validated(DatasetEntry, written, self.loaded.origins.inside("datasets", self.name).locate)
+
+    def _entry(self, name: str, key: str) -> DatasetEntry:
+        found = self._found(name, key)
+        if isinstance(found, Pipeline):
+            message = f"{name!r} is made by several stages: {key} takes a set of the catalog, or a variant with use"
+            raise SpecError(message, location=self._place(key))
+        return found
+
+    def _found(self, name: str, *path: str) -> NamedSet:
+        if name not in self.known:
+            raise UnknownNameError("dataset", name, self.known, location=self._place(*path))
+        return self.known[name]
+
+    def _place(self, *path: str) -> Location:
+        return self.loaded.origins.locate("datasets", self.name, *path)
+
+
+_PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")
+"""Keys of a variant that an entry does not have."""
+_LABELS = ("label", "pairing")
+"""Keys of a pipeline that say something about the labels it gives, not about those of its source."""

@@ -1,0 +1,102 @@
+"""The label stage: the responses of records scored anew, by a reward model or a formula."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ablate.context import StageContext, write_json
+from ablate.data.converters import bind
+from ablate.data.converters.native import as_row
+from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.data.records import PreferenceRecord, Response
+from ablate.errors import StageError
+from ablate.rewards.closed_form import closed_form
+from ablate.rewards.interface import Reward
+from ablate.rewards.stage import open_reward
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Write ``records.jsonl``, with new scores and no ranks, and ``report.json``.
+
+    A response the labeller can't read whole is left out, and a record that keeps fewer than two dropped. The report
+    says how often old and new labels order two responses of a prompt alike, of the pairs that both order.
+    """
+    records = _read(context)
+    scores = _scores(context, records)
+    labelled = [_labelled(record, own) for record, own in zip(records, _split(records, scores), strict=True)]
+    kept = [record for record in labelled if record is not None]
+    if not kept:
+        raise StageError(f"no record of {len(records)} has two responses that the labeller could read")
+    write_json_lines(context.output / "records.jsonl", map(as_row, kept))
+    alike, ordered = agreement(records, list(_split(records, scores)))
+    report = {
+        "in": len(records),
+        "kept": len(kept),
+        "dropped": {"fewer-than-two-responses": len(records) - len(kept)},
+        "responses": {"in": len(scores), "unscored": sum(score is None for score in scores)},
+        "agreement": {"pairs": ordered, "alike": alike, "share": alike / ordered if ordered else None},
+    }
+    write_json(context.output / "report.json", report)
+    return report
+
+
+def agreement(records: Sequence[PreferenceRecord], scores: Sequence[Sequence[float | None]]) -> tuple[int, int]:
+    """Return (pairs of responses both labels order alike, pairs both order), over all pairs of a record."""
+    alike = ordered = 0
+    for record, own in zip(records, scores, strict=True):
+        for (one, new_one), (other, new_other) in itertools.combinations(zip(record.responses, own, strict=True), 2):
+            old = _preference(one, other)
+            if not old or new_one is None or new_other is None or new_one == new_other:
+                continue
+            ordered += 1
+            alike += (old > 0) == (new_one > new_other)
+    return alike, ordered
+
+
+def _preference(one: Response, other: Response) -> float:
+    """Return a number above 0 where the source prefers ``one``, 0 where it does not say."""
+    if one.rank is not None and other.rank is not None:
+        return other.rank - one.rank
+    if one.score is not None and other.score is not None:
+        return one.score - other.score
+    return 0.0
+
+
+def _read(context: StageContext) -> list[PreferenceRecord]:
+    convert = bind("records", {})
+    records = [convert("records.jsonl", row) for row in read_json_lines(context.inputs["records"])]
+    if not all(isinstance(record, PreferenceRecord) for record in records):
+        raise StageError("the records to label are not of this package's own form")
+    return [record for record in records if isinstance(record, PreferenceRecord)]
+
+
+def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[float | None]:
+    name = context.config["closed_form"]
+    if name is not None:
+        formula = closed_form(name)
+        return [formula(response.messages[-1]["content"]) for record in records for response in record.responses]
+    reward: Reward = open_reward(context)
+    asked = [
+        ((*record.prompt, *response.messages[:-1]), response.messages[-1]["content"])
+        for record in records
+        for response in record.responses
+    ]
+    return reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+
+
+def _split(records: Sequence[PreferenceRecord], scores: Sequence[float | None]) -> Iterator[list[float | None]]:
+    rest = iter(scores)
+    for record in records:
+        yield list(itertools.islice(rest, len(record.responses)))
+
+
+def _labelled(record: PreferenceRecord, scores: Sequence[float | None]) -> PreferenceRecord | None:
+    responses = tuple(
+        replace(response, score=score, rank=None)
+        for response, score in zip(record.responses, scores, strict=True)
+        if score is not None
+    )
+    return replace(record, responses=responses) if len(responses) >= 2 else None
