@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ class Report:
 
     def account(self) -> dict[str, Any]:
         """Return all counts as JSON values."""
-        return asdict(self)
+        counters = {name: dict(getattr(self, name)) for name in ("files", "dropped", "left_out")}
+        return {"responses": self.responses, **counters}
 
     def summary(self, written: Written) -> dict[str, Any]:
         """Return the report as JSON values; an account that does not balance is an error of this program."""
