@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ablate.data.converters import GroupKey
 from ablate.data.records import Row
-from ablate.data.sources import DataFile, read_rows
+from ablate.data.sources import DataFile, Meter, read_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +32,42 @@ class _Group:
     rows: list[Row] = field(default_factory=list)
 
 
-def numbered(files: Iterable[DataFile]) -> Iterator[Unit]:
+def numbered(file: DataFile, before: int = 0, meter: Meter | None = None) -> Iterator[Unit]:
+    """Yield every row of a file; ``before`` rows are in the files before it."""
+    for number, row in read_rows(file, meter):
+        yield Unit(file, before + number - 1, number, row)
+
+
+def all_rows(files: Iterable[DataFile], meter: Meter | None = None) -> Iterator[Unit]:
     """Yield every row of the files, in their order."""
-    position = 0
+    count = 0
     for file in files:
-        for number, row in read_rows(file):
-            yield Unit(file, position, number, row)
-            position += 1
+        before = count
+        for unit in numbered(file, before, meter):
+            count = unit.position + 1
+            yield unit
+        if meter:
+            meter.finish(file)
 
 
 def together(units: Iterable[Unit], key_of: GroupKey | None) -> Iterator[Unit]:
     """Yield the units of one row with those of a group made one, in the order of the groups' first rows.
 
-    A group never spans files. The groups of a file are held in memory until the file ends; without ``key_of``, and
-    for rows without a key, nothing is held.
+    ``units`` are the rows of one file: a group never spans files. Its groups are held in memory until it ends;
+    without ``key_of``, and for rows without a key, nothing is held.
     """
     if key_of is None:
         yield from units
         return
     groups: dict[str, _Group] = {}
-    current: DataFile | None = None
+    file: DataFile | None = None
     for unit in units:
-        if current is not None and unit.file != current:
-            yield from _made(current, groups)
-            groups = {}
-        current = unit.file
-        key = key_of(unit.file.name, unit.row)
+        file = unit.file
+        key = key_of(file.name, unit.row)
         if key is None:
             yield unit
         else:
             groups.setdefault(key, _Group(unit.position, unit.number)).rows.append(unit.row)
-    if current is not None:
-        yield from _made(current, groups)
-
-
-def _made(file: DataFile, groups: dict[str, _Group]) -> Iterator[Unit]:
     for group in groups.values():
+        assert file is not None
         yield Unit(file, group.position, group.number, {"rows": group.rows}, len(group.rows), grouped=True)

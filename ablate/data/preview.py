@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def preview(entry: DatasetEntry, root: Path | None, count: int) -> list[dict[str
     read = reader(entry.converter, entry.converter_options, where=config.get("where"), label=config.get("label"))
     make = maker(entry.format, entry.pairing)
     found: list[dict[str, Any]] = []
-    for unit in together(numbered(files), grouping(entry.converter, entry.converter_options)):
+    key_of = grouping(entry.converter, entry.converter_options)
+    for unit in itertools.chain.from_iterable(together(numbered(file), key_of) for file in files):
         if len(found) == count:
             break
         converted = read.convert(unit.file.name, unit.row)

@@ -7,7 +7,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -54,11 +55,36 @@ def root_files(digests: Mapping[str, str], root: Path | None) -> list[DataFile]:
     return files
 
 
-def read_rows(file: DataFile) -> Iterator[tuple[int, Row]]:
-    """Yield (row number from 1, row) of a data file.
+class Meter:
+    """How many bytes of the files, as they lie on the disk, have been read, of how many (``total``)."""
+
+    def __init__(self, files: Iterable[DataFile]) -> None:
+        self._sizes = {file.path: file.path.stat().st_size for file in files}
+        self.total = sum(self._sizes.values())
+        self._before = 0
+        self._tell: Callable[[], int] = int
+
+    @property
+    def done(self) -> int:
+        """Bytes read so far."""
+        return self._before + self._tell()
+
+    def follow(self, tell: Callable[[], int]) -> None:
+        """Count what ``tell`` returns, the place in the file that is being read."""
+        self._tell = tell
+
+    def finish(self, file: DataFile) -> None:
+        """Count a whole file as read."""
+        self._before += self._sizes.get(file.path, 0)
+        self._tell = int
+
+
+def read_rows(file: DataFile, meter: Meter | None = None) -> Iterator[tuple[int, Row]]:
+    """Yield (row number from 1, row) of a data file; ``meter`` follows how far it is read.
 
     A row that can't be read, and a file that ends early, are a :class:`DataError` naming file and row.
     """
+    meter = meter or Meter([])
     stem = Path(file.path.name)
     compression = stem.suffix if stem.suffix in COMPRESSIONS else ""
     kind = Path(stem.stem).suffix if compression else stem.suffix
@@ -69,7 +95,7 @@ def read_rows(file: DataFile) -> Iterator[tuple[int, Row]]:
         )
     number = 0
     try:
-        for number, row in enumerate(_READERS[kind](file.path, compression), start=1):
+        for number, row in enumerate(_READERS[kind](file.path, compression, meter), start=1):
             yield number, row
     except _Unreadable as error:
         raise DataError(f"{file.path}, row {number + 1}: {error}", hint=_HINT) from error
@@ -86,36 +112,43 @@ class _Unreadable(Exception):
     """What is wrong with the row after the last one yielded."""
 
 
-def _open_binary(path: Path, compression: str) -> IO[bytes]:
-    if compression == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if compression == ".zst":
-        import pyarrow  # heavy, and only this format needs it
+@contextmanager
+def _opened(path: Path, compression: str, meter: Meter) -> Iterator[IO[bytes]]:
+    with path.open("rb") as raw:
+        meter.follow(raw.tell)
+        if compression == ".gz":
+            with gzip.open(raw) as stream:
+                yield stream  # type: ignore[misc]
+        elif compression == ".zst":
+            import pyarrow  # heavy, and only this format needs it
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
-    return path.open("rb")
+            with io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, "r"), "zstd")) as stream:
+                yield stream
+        else:
+            yield raw
+        meter.follow(int)
 
 
-def _jsonl(path: Path, compression: str) -> Iterator[Row]:
-    with _open_binary(path, compression) as stream:
+def _jsonl(path: Path, compression: str, meter: Meter) -> Iterator[Row]:
+    with _opened(path, compression, meter) as stream:
         for line in stream:
             if line.strip():
                 yield _object(line)
 
 
-def _json(path: Path, compression: str) -> Iterator[Row]:
+def _json(path: Path, compression: str, meter: Meter) -> Iterator[Row]:
     """A list of rows; or one row a line, as some sets of the hub name their JSON lines."""
-    with _open_binary(path, compression) as stream:
+    with _opened(path, compression, meter) as stream:
         if not stream.read(64).lstrip().startswith(b"["):
-            yield from _jsonl(path, compression)
+            yield from _jsonl(path, compression, meter)
             return
-    with _open_binary(path, compression) as stream:
+    with _opened(path, compression, meter) as stream:
         for value in json.loads(stream.read()):
             yield _mapping(value)
 
 
-def _csv(path: Path, compression: str) -> Iterator[Row]:
-    with _open_binary(path, compression) as stream:
+def _csv(path: Path, compression: str, meter: Meter) -> Iterator[Row]:
+    with _opened(path, compression, meter) as stream:
         reader = csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
         for row in reader:
             if None in row or None in row.values():
@@ -123,15 +156,19 @@ def _csv(path: Path, compression: str) -> Iterator[Row]:
             yield row
 
 
-def _parquet(path: Path, _: str) -> Iterator[Row]:
+def _parquet(path: Path, _: str, meter: Meter) -> Iterator[Row]:
     import pyarrow.parquet  # heavy, and only this format needs it
 
+    size, read = path.stat().st_size, 0
     with pyarrow.parquet.ParquetFile(path) as file:
+        rows = max(file.metadata.num_rows, 1)
+        meter.follow(lambda: size * read // rows)
         for batch in file.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
+            read += batch.num_rows
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, str, Meter], Iterator[Row]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ablate
 from ablate.catalogs.datasets import Pairing, Split
+from ablate.catalogs.digests import sha256_file
 from ablate.context import EventLog, StageContext, write_json
 from ablate.data.converters import GroupKey, grouping
 from ablate.data.examples import Example, all_turns, in_part, maker, prompt_of, prompt_value
-from ablate.data.grouping import Unit, numbered, together
-from ablate.data.records import Dropped, PreferenceRecord, draw, is_unicode
+from ablate.data.grouping import Unit, all_rows, numbered, together
+from ablate.data.output import Written, smallest, write_examples
+from ablate.data.records import Converted, Dropped, PreferenceRecord, digest, draw, is_unicode
 from ablate.data.refine import Reader, reader
-from ablate.data.sources import DataFile, folder_files, root_files
+from ablate.data.sources import DataFile, Meter, folder_files, root_files
+from ablate.data.spool import Spool, Spooled
 from ablate.errors import DataError, StageError
 
 OUTPUTS = {
@@ -41,28 +46,37 @@ class Report:
     dropped: Counter[str] = field(default_factory=Counter)
     responses: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
-    made: int = 0
-    kept_rows: int = 0
-    sizes: dict[int, int] = field(default_factory=dict)
-    """Position of a group's first row to the rows it keeps; a row that is in no group keeps itself."""
-    written: int = 0
-    duplicates: int = 0
-    prompts: int = 0
 
-    def summary(self) -> dict[str, Any]:
+    @classmethod
+    def of_account(cls, account: Mapping[str, Any]) -> Report:
+        """Return the report as it was when :meth:`account` was called."""
+        counters = {name: Counter(account[name]) for name in ("files", "dropped", "left_out")}
+        return cls(responses=account["responses"], **counters)
+
+    def account(self) -> dict[str, Any]:
+        """Return all counts as JSON values."""
+        counters = {name: dict(getattr(self, name)) for name in ("files", "dropped", "left_out")}
+        return {"responses": self.responses, **counters}
+
+    def summary(self, written: Written) -> dict[str, Any]:
         """Return the report as JSON values; an account that does not balance is an error of this program."""
         rows = self.files.total()
-        assert rows == self.kept_rows + self.dropped.total(), (rows, self.kept_rows, dict(self.dropped))
-        assert self.written <= self.made
+        dropped = self.dropped + Counter({NOT_SAMPLED: written.rows_not_sampled})
+        assert rows == written.rows + dropped.total(), (rows, written.rows, dict(dropped))
+        assert written.written <= written.made
         return {
             "in": rows,
-            "kept": self.kept_rows,
-            "dropped": dict(sorted(self.dropped.items())),
+            "kept": written.rows,
+            "dropped": dict(sorted(dropped.items())),
             "files": dict(self.files),
             "responses": {"in": self.responses, "left_out": dict(sorted(self.left_out.items()))},
-            "examples": {"made": self.made, "not_sampled": self.made - self.written, "written": self.written},
-            "exact_duplicates": self.duplicates,
-            "prompts": self.prompts,
+            "examples": {
+                "made": written.made,
+                "not_sampled": written.made - written.written,
+                "written": written.written,
+            },
+            "exact_duplicates": written.duplicates,
+            "prompts": written.prompts,
         }
 
 
@@ -94,6 +108,11 @@ class _Settings:
             cap=config.get("cap", "after-filter"),
         )
 
+    @property
+    def sample(self) -> int | None:
+        """How many examples are drawn after all filters; None: all are kept."""
+        return self.max_examples if self.cap == "after-filter" else None
+
 
 def run(context: StageContext) -> dict[str, Any]:
     """Make the file of the format (:data:`OUTPUTS`), ``prompts.jsonl`` and ``report.json``.
@@ -103,18 +122,18 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     settings = _Settings.of(context.config)
     files = _files(context)
-    report = Report()
-    selected_rows = _cap_before(files, settings)
-    spool = context.work / "examples.jsonl"
-    keys = _convert(files, settings, selected_rows, report, spool, context.events)
-    if not keys:
-        settings.reader.finish()
-        raise StageError(_nothing_left(report))
-    _write(context.output, settings, spool, keys, report)
-    spool.unlink()
-    summary = report.summary()
+    work, seconds = context.work, context.resources.checkpoint_seconds
+    with closing(Spool(_origin(context, files), work, context.previous_work, seconds)) as spool:
+        report = _Conversion(settings, files, spool, context.events).run()
+        if not spool.keys:
+            settings.reader.finish()
+            raise StageError(_nothing_left(report))
+        examples, prompts = (context.output / OUTPUTS[name] for name in (settings.format, "prompts"))
+        written = write_examples(spool, settings.sample, examples, prompts)
+        spool.remove()
+    summary = report.summary(written)
     write_json(context.output / "report.json", summary)
-    return {key: summary[key] for key in ("in", "kept", "dropped", "prompts")} | {"examples": report.written}
+    return {key: summary[key] for key in ("in", "kept", "dropped", "prompts")} | {"examples": written.written}
 
 
 def _files(context: StageContext) -> list[DataFile]:
@@ -128,125 +147,133 @@ def _files(context: StageContext) -> list[DataFile]:
     return root_files(digests, Path(root) if root else None)
 
 
-def _cap_before(files: list[DataFile], settings: _Settings) -> set[int] | None:
-    """Return the positions of the rows drawn before anything is filtered, as the study did; None for all."""
-    if settings.cap != "before-filter" or settings.max_examples is None:
-        return None
-    keys = (draw(settings.seed, "cap", unit.row) for unit in numbered(files))
-    return set(_smallest(keys, settings.max_examples))
+def _origin(context: StageContext, files: list[DataFile]) -> str:
+    """Digest what examples are made of: an earlier attempt's examples count while this is the same."""
+    contents = {file.name: sha256_file(file.path) for file in files} if "source" in context.inputs else {}
+    return digest(ablate.__version__, dict(context.config), contents)
 
 
-def _smallest(keys: Iterable[int], count: int) -> list[int]:
-    """Return the positions of the ``count`` smallest keys; the memory used grows with ``count`` only."""
-    return [position for _, position in heapq.nsmallest(count, ((key, i) for i, key in enumerate(keys)))]
+class _Conversion:
+    """Makes the examples of all files and accounts for every row, from where an earlier attempt was interrupted.
 
+    It goes on after the rows of the spool's mark. There is one after any row where rows are converted one by one, and
+    between two files where a converter gathers rows: such a file is read from its beginning again.
+    """
 
-def _convert(
-    files: list[DataFile],
-    settings: _Settings,
-    selected_rows: set[int] | None,
-    report: Report,
-    spool: Path,
-    events: EventLog,
-) -> list[tuple[int, int]]:
-    """Write all examples to ``spool``; returns for each its sampling key and the position of its row."""
-    examples_of = _example_maker(settings, report)
-    sampling = settings.max_examples is not None and settings.cap == "after-filter"
-    keys: list[tuple[int, int]] = []
-    with spool.open("w", encoding="utf-8") as handle:
-        rows = _counted(numbered(files), selected_rows, report, lambda done: events.log(rows=done, examples=len(keys)))
-        for unit in together(rows, settings.key_of):
-            try:
-                examples = examples_of(unit)
-            except DataError as error:
-                place = f"{unit.file.path}, row {unit.number}"
-                raise DataError(f"{place}: {error.message}", hint=error.hint) from error
-            if isinstance(examples, Dropped):
-                report.dropped[examples.reason] += report.sizes.pop(unit.position, unit.size)
-                continue
-            for example in examples:
-                line = {"source": example.source, "prompt": example.prompt, "value": example.value}
-                handle.write(json.dumps(line) + "\n")
-                keys.append((draw(settings.seed, "sample", example.key()) if sampling else 0, unit.position))
-    return keys
+    def __init__(self, settings: _Settings, files: list[DataFile], spool: Spool, events: EventLog) -> None:
+        self.settings, self.files, self.spool, self.events = settings, files, spool, events
+        self.report = Report.of_account(spool.account) if spool.account else Report()
+        self.make = maker(settings.format, settings.pairing)
+        self.unique = settings.format == "prompts"
+        self.prompts = {example.prompt_id for example in spool.examples()} if self.unique else set()
 
+    def run(self) -> Report:
+        """Spool the examples of all rows that no mark covers; returns the account of all rows."""
+        drawn = self._drawn_before()
+        read, before, meter = dict(self.report.files), 0, Meter(self.files)
+        begun = [file.name for file in self.files if read.get(file.name)]
+        for file in self.files:
+            if file.name not in begun[:-1]:
+                rows = itertools.islice(numbered(file, before, meter), read.get(file.name, 0), None)
+                counted = self._counted(self._shown(rows, meter, "MB"), drawn)
+                for unit in together(counted, self.settings.key_of):
+                    self._spool(unit)
+                    if self.settings.key_of is None:
+                        self._mark_if_due()
+                self._mark_if_due()
+            before += self.report.files[file.name]
+            meter.finish(file)
+        return self.report
 
-def _counted(
-    rows: Iterable[Unit], selected: set[int] | None, report: Report, progress: Callable[[int], None]
-) -> Iterator[Unit]:
-    """Count the rows as they are read and yield those that were drawn (None: all)."""
-    for unit in rows:
-        report.files[unit.file.name] += 1
-        if unit.position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
-            progress(unit.position + 1)
-        if selected is None or unit.position in selected:
+    def _drawn_before(self) -> set[int] | None:
+        """Return the positions of the rows drawn before anything is filtered, as the study did; None for all."""
+        settings = self.settings
+        if settings.cap != "before-filter" or settings.max_examples is None:
+            return None
+        if (kept := self.spool.drawn()) is not None:
+            return set(kept)
+        meter = Meter(self.files)
+        units = self._shown(all_rows(self.files, meter), meter, "MB to draw from")
+        drawn = smallest((draw(settings.seed, "cap", unit.row) for unit in units), settings.max_examples)
+        self.spool.keep_drawn(drawn)
+        return set(drawn)
+
+    def _shown(self, units: Iterable[Unit], meter: Meter, unit_name: str) -> Iterator[Unit]:
+        """Show the progress of reading, in bytes: how many rows a file has is not known before it is read."""
+        for unit in units:
+            if unit.position % PROGRESS_EVERY == PROGRESS_EVERY - 1:
+                done, total = round(meter.done / 1e6), round(meter.total / 1e6)
+                self.events.progress(done, total, f"{unit_name}, {unit.position + 1:,} rows")
             yield unit
-        else:
-            report.dropped[NOT_SAMPLED] += 1
 
+    def _counted(self, rows: Iterable[Unit], drawn: set[int] | None) -> Iterator[Unit]:
+        """Count the rows as they are read and yield those that were drawn (None: all)."""
+        for unit in rows:
+            self.report.files[unit.file.name] += 1
+            if drawn is None or unit.position in drawn:
+                yield unit
+            else:
+                self.report.dropped[NOT_SAMPLED] += 1
 
-def _example_maker(settings: _Settings, report: Report) -> Callable[[Unit], tuple[Example, ...] | Dropped]:
-    make = maker(settings.format, settings.pairing)
-    prompts: set[str] = set()
+    def _mark_if_due(self) -> None:
+        if self.spool.due():
+            self.spool.mark(self.report.files.total(), self.report.account())
 
-    def examples_of(unit: Unit) -> tuple[Example, ...] | Dropped:
-        converted = settings.reader.convert(unit.file.name, unit.row)
+    def _spool(self, unit: Unit) -> None:
+        """Convert a row or a group: its examples go to the spool, what is dropped to the account."""
+        try:
+            converted = self.settings.reader.convert(unit.file.name, unit.row)
+            left_out = self._count_responses(converted)
+            if unit.grouped:
+                self.report.dropped.update(left_out)
+            kept_rows = unit.size - len(left_out) if unit.grouped else unit.size
+            examples = self._examples(converted)
+        except DataError as error:
+            raise DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint) from error
+        if isinstance(examples, Dropped):
+            self.report.dropped[examples.reason] += kept_rows
+            return
+        for example in examples:
+            self.spool.add(self._spooled(example, unit.position, kept_rows))
+
+    def _count_responses(self, converted: Converted) -> tuple[str, ...]:
+        """Count the responses of a record and of its row; returns why some are not in the record."""
+        if not isinstance(converted, PreferenceRecord):
+            return ()
+        self.report.responses += len(converted.responses) + len(converted.left_out)
+        self.report.left_out.update(converted.left_out)
+        return converted.left_out
+
+    def _examples(self, converted: Converted) -> tuple[Example, ...] | Dropped:
         if isinstance(converted, Dropped):
             return converted
-        left_out = converted.left_out if isinstance(converted, PreferenceRecord) else ()
-        if isinstance(converted, PreferenceRecord):
-            report.responses += len(converted.responses) + len(left_out)
-            report.left_out.update(left_out)
-        if unit.grouped:
-            report.dropped.update(left_out)
-            report.sizes[unit.position] = unit.size - len(left_out)
         if not is_unicode(all_turns(converted)):
             return Dropped("not-unicode")
-        if not in_part(prompt_of(converted), settings.split):
+        if not in_part(prompt_of(converted), self.settings.split):
             return Dropped(OTHER_PART)
-        examples = make(converted)
-        if settings.format == "prompts" and isinstance(examples, tuple):
-            if examples[0].value["id"] in prompts:
+        examples = self.make(converted)
+        if self.unique and isinstance(examples, tuple):
+            prompt = int(examples[0].value["id"], 16)
+            if prompt in self.prompts:
                 return Dropped("prompt-seen-before")
-            prompts.add(examples[0].value["id"])
+            self.prompts.add(prompt)
         return examples
 
-    return examples_of
+    def _spooled(self, example: Example, position: int, rows: int) -> Spooled:
+        prompt = prompt_value(example.prompt, example.source)
+        return Spooled(
+            key=0 if self.settings.sample is None else draw(self.settings.seed, "sample", example.key()),
+            position=position,
+            rows=rows,
+            id=int(example.value["id"], 16),
+            prompt_id=int(prompt["id"], 16),
+            prompt=_text(prompt),
+            text=_text(example.value),
+        )
 
 
-def _write(output: Path, settings: _Settings, spool: Path, keys: list[tuple[int, int]], report: Report) -> None:
-    """Copy the sampled examples from ``spool`` to the output, in the order of their rows."""
-    sampled: set[int] | None = None
-    if settings.max_examples is not None and settings.cap == "after-filter":
-        sampled = set(_smallest((key for key, _ in keys), settings.max_examples))
-    kept: set[int] = set()
-    seen: Counter[str] = Counter()
-    prompts: dict[str, dict[str, Any]] = {}
-    with spool.open(encoding="utf-8") as lines, (output / OUTPUTS[settings.format]).open("w", encoding="utf-8") as out:
-        for index, line in enumerate(lines):
-            if sampled is not None and index not in sampled:
-                continue
-            example = json.loads(line)
-            prompt, value = prompt_value(example["prompt"], example["source"]), example["value"]
-            kept.add(keys[index][1])
-            prompts.setdefault(prompt["id"], prompt)
-            seen[value["id"]] += 1
-            if seen[value["id"]] > 1:
-                # Equal examples are all kept (their number is a property of the set) under different ids.
-                value["id"] = f"{value['id']}-{seen[value['id']]}"
-            out.write(json.dumps(value, ensure_ascii=False) + "\n")
-    if settings.format != "prompts":
-        with (output / OUTPUTS["prompts"]).open("w", encoding="utf-8") as out:
-            out.writelines(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts.values())
-    report.made, report.written, report.duplicates = len(keys), seen.total(), seen.total() - len(seen)
-    report.kept_rows, report.prompts = _row_count(kept, report), len(prompts)
-    not_sampled = _row_count({position for _, position in keys}, report) - report.kept_rows
-    if not_sampled:
-        report.dropped[NOT_SAMPLED] += not_sampled
-
-
-def _row_count(positions: set[int], report: Report) -> int:
-    return sum(report.sizes.get(position, 1) for position in positions)
+def _text(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _nothing_left(report: Report) -> str:
