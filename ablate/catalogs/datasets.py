@@ -18,6 +18,7 @@ from ablate.catalogs.converters import (
     known_converter,
 )
 from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.licences import as_names, checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
 from ablate.errors import DataError, Location, UnknownNameError
 
@@ -133,7 +134,10 @@ class DatasetEntry(Named):
     heldout: str | None = None
     """The catalog's name of the held-out rows of this set, where there are any."""
     label_kind: LabelKind | None = None
-    licence: str
+    licence: tuple[str, ...]
+    """SPDX identifiers, all of which apply; ``LicenseRef-…`` for other terms, ``unrecorded`` where none is known."""
+    licence_note: str | None = None
+    """What the identifiers do not say, in words."""
     size: Mapping[str, int] = {}
     """Rows of each split as released; empty where no number is recorded."""
     columns: Mapping[str, str] = {}
@@ -143,6 +147,16 @@ class DatasetEntry(Named):
     study_rows: int | None = Field(default=None, gt=0)
     """Pairs the study trained on."""
     traps: tuple[str, ...] = ()
+
+    @field_validator("licence", mode="before")
+    @classmethod
+    def _licences(cls, value: Any) -> Any:
+        return as_names(value)
+
+    @field_validator("licence")
+    @classmethod
+    def _identifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_identifiers(value)
 
     @field_validator("traps", mode="before")
     @classmethod
@@ -191,7 +205,8 @@ class DatasetEntry(Named):
             "title": self.title,
             "format": self.format,
             "label_kind": self.label_kind,
-            "licence": self.licence,
+            "licence": list(self.licence),
+            "licence_note": self.licence_note,
             "from": hub.url() if hub else ("this package" if self.source.pocket else None),
             "revision": hub.revision if hub else None,
             "split": hub.split if hub else None,

@@ -15,7 +15,7 @@ from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell
+from ablate.plan.checks import check_cell, check_licence
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
@@ -203,13 +203,16 @@ class _Builder:
         if entry.format not in allowed:
             wanted = f"{key} needs a set of {' or '.join(allowed)} data"
             raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
+        check_licence(self.loaded, entry, place)
         self.facts.digests(entry, place)
 
     def _check_corpus(self, model: str, place: Location) -> None:
         """Ask for the files of the corpus that a model made here is trained on."""
         entry = self.facts.models.get(model)
         if entry is not None and entry.scratch is not None:
-            self.facts.digests(self.facts.dataset(entry.scratch.corpus), place)
+            corpus = self.facts.dataset(entry.scratch.corpus)
+            check_licence(self.loaded, corpus, place)
+            self.facts.digests(corpus, place)
 
     def _check_conditions(self) -> None:
         """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""
@@ -231,7 +234,7 @@ class _Builder:
             self.datasets[name] = {
                 "title": entry.title,
                 "label_kind": entry.label_kind,
-                "licence": entry.licence,
+                "licence": ", ".join(entry.licence),
                 "stage": stage,
             }
 
