@@ -20,7 +20,7 @@ from ablate.catalogs.converters import (
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.licences import as_names, checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
-from ablate.errors import DataError, Location, UnknownNameError
+from ablate.errors import DataError, Location
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
 LabelKind = Literal["human", "ai", "construction", "mixed"]
@@ -133,6 +133,8 @@ class DatasetEntry(Named):
     pairing: Pairing = Pairing()
     heldout: str | None = None
     """The catalog's name of the held-out rows of this set, where there are any."""
+    only_prompts_of: str | None = None
+    """Another set of the catalog: rows whose prompt is in none of its examples are dropped."""
     label_kind: LabelKind | None = None
     licence: tuple[str, ...]
     """SPDX identifiers, all of which apply; ``LicenseRef-…`` for other terms, ``unrecorded`` where none is known."""
@@ -218,6 +220,7 @@ class DatasetEntry(Named):
             "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
             "part": self.split.model_dump(mode="json") if self.split else None,
             "heldout": self.heldout,
+            "only_prompts_of": self.only_prompts_of,
             "study": self.study,
             "study_rows": self.study_rows,
             "traps": list(self.traps),
@@ -332,11 +335,13 @@ def locate(name: str, root: Path | None, needed_by: str, place: Location | None 
 
 @functools.cache
 def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
-    entries = load_folder(folders, DatasetEntry)
-    for entry in entries.values():
-        if entry.heldout is not None and entry.heldout not in entries:
-            raise UnknownNameError(f"dataset (heldout of {entry.name!r})", entry.heldout, entries)
-    return entries
+    catalog = load_folder(folders, DatasetEntry)
+    for name in catalog.entries:
+        catalog.require(name, "heldout", catalog.entries)
+        # Of sets that are not cut themselves: no circle, and one look says what is read.
+        uncut = [other for other, entry in catalog.entries.items() if entry.only_prompts_of is None and entry.converter]
+        catalog.require(name, "only_prompts_of", uncut)
+    return catalog.entries
 
 
 def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:

@@ -6,21 +6,23 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.datasets import Pairing, Split
 from ablate.context import EventLog, StageContext, write_json
 from ablate.data.converters import BoundConverter, GroupKey, bind, grouping
-from ablate.data.examples import Example, all_turns, in_part, maker, prompt_of, prompt_value
+from ablate.data.examples import Example, all_turns, in_part, maker, prompt_id, prompt_of, prompt_value
 from ablate.data.grouping import Unit, numbered, together
+from ablate.data.json_lines import read_json_lines
 from ablate.data.records import Dropped, PreferenceRecord, draw, is_unicode
 from ablate.data.sources import DataFile, folder_files, root_files
+from ablate.data.words import MeanWords
 from ablate.errors import DataError, StageError
 
 OUTPUTS = {"preference": "pairs.jsonl", "instruction": "conversations.jsonl", "prompts": "prompts.jsonl"}
-OTHER_PART, NOT_SAMPLED = "other-part-of-split", "not-sampled"
+OTHER_PART, NOT_SAMPLED, OTHER_PROMPT = "other-part-of-split", "not-sampled", "prompt-not-in-other-set"
 PROGRESS_EVERY = 5000  # rows
 
 
@@ -42,6 +44,7 @@ class Report:
     written: int = 0
     duplicates: int = 0
     prompts: int = 0
+    words: MeanWords = field(default_factory=MeanWords)
 
     def summary(self) -> dict[str, Any]:
         """Return the report as JSON values; an account that does not balance is an error of this program."""
@@ -57,6 +60,7 @@ class Report:
             "examples": {"made": self.made, "not_sampled": self.made - self.written, "written": self.written},
             "exact_duplicates": self.duplicates,
             "prompts": self.prompts,
+            "mean_words": self.words.means(),
         }
 
 
@@ -70,6 +74,8 @@ class _Settings:
     max_examples: int | None
     seed: int
     cap: str
+    prompts: frozenset[str] | None = None
+    """Ids of the prompts that rows may have; None: any."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Settings:
@@ -92,9 +98,10 @@ def run(context: StageContext) -> dict[str, Any]:
     """Make ``pairs.jsonl`` or ``conversations.jsonl`` (by format), ``prompts.jsonl`` and ``report.json``.
 
     Rows come from the input ``source`` (a folder of data files) or from ``config.files`` under the location
-    ``root``. The result does not depend on the order of rows, except for the order of its lines, which is theirs.
+    ``root``; with the input ``only_prompts`` (the prompts of another set) rows with other prompts are dropped. The
+    result does not depend on the order of rows, except for the order of its lines, which is theirs.
     """
-    settings = _Settings.of(context.config)
+    settings = replace(_Settings.of(context.config), prompts=_only_prompts(context))
     files = _files(context)
     report = Report()
     selected_rows = _cap_before(files, settings)
@@ -117,6 +124,11 @@ def _files(context: StageContext) -> list[DataFile]:
     if not digests:
         raise StageError("the stage has neither an input 'source' nor files to read")
     return root_files(digests, Path(root) if root else None)
+
+
+def _only_prompts(context: StageContext) -> frozenset[str] | None:
+    path = context.inputs.get("only_prompts")
+    return frozenset(row["id"] for row in read_json_lines(path)) if path is not None else None
 
 
 def _cap_before(files: list[DataFile], settings: _Settings) -> set[int] | None:
@@ -195,6 +207,8 @@ def _example_maker(settings: _Settings, report: Report) -> Callable[[Unit], tupl
             return Dropped("not-unicode")
         if not in_part(prompt_of(converted), settings.split):
             return Dropped(OTHER_PART)
+        if settings.prompts is not None and prompt_id(prompt_of(converted)) not in settings.prompts:
+            return Dropped(OTHER_PROMPT)
         examples = make(converted)
         if settings.format == "prompts" and isinstance(examples, tuple):
             if examples[0].value["id"] in prompts:
@@ -220,7 +234,10 @@ def _write(output: Path, settings: _Settings, spool: Path, keys: list[tuple[int,
             example = json.loads(line)
             prompt, value = prompt_value(example["prompt"], example["source"]), example["value"]
             kept.add(keys[index][1])
-            prompts.setdefault(prompt["id"], prompt)
+            if prompt["id"] not in prompts:
+                prompts[prompt["id"]] = prompt
+                report.words.add("distinct_prompts", prompt["prompt"])
+            report.words.add_example(value)
             seen[value["id"]] += 1
             if seen[value["id"]] > 1:
                 # Equal examples are all kept (their number is a property of the set) under different ids.

@@ -203,16 +203,20 @@ class _Builder:
         if entry.format not in allowed:
             wanted = f"{key} needs a set of {' or '.join(allowed)} data"
             raise SpecError(f"{entry.name!r} holds {entry.format} data; {wanted}", location=place)
+        self._check_files(entry, place)
+
+    def _check_files(self, entry: DatasetEntry, place: Location) -> None:
+        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files."""
         check_licence(self.loaded, entry, place)
         self.facts.digests(entry, place)
+        if entry.only_prompts_of is not None:
+            self._check_files(self.facts.dataset(entry.only_prompts_of), place)
 
     def _check_corpus(self, model: str, place: Location) -> None:
         """Ask for the files of the corpus that a model made here is trained on."""
         entry = self.facts.models.get(model)
         if entry is not None and entry.scratch is not None:
-            corpus = self.facts.dataset(entry.scratch.corpus)
-            check_licence(self.loaded, corpus, place)
-            self.facts.digests(corpus, place)
+            self._check_files(self.facts.dataset(entry.scratch.corpus), place)
 
     def _check_conditions(self) -> None:
         """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""

@@ -224,6 +224,8 @@ class TrainingPlanner:
             seed=_optional_int(sampling.get("seed")) or 0,
         )
         inputs = {"source": self._source(entry.name).ref("data")} if entry.source.pocket is not None else {}
+        if entry.only_prompts_of is not None:
+            inputs["only_prompts"] = self.dataset(entry.only_prompts_of, ()).ref("prompts.jsonl")
         return self._graph.add(
             "dataset",
             config,

@@ -136,7 +136,9 @@ def test_wrong_entries_name_file_line_and_key(
 
 def test_an_entry_defined_twice_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "catalog", GOOD.replace("mine:", "pocket-hh:"))
-    with pytest.raises(SpecError, match=r"'pocket-hh' is already defined in .*pocket\.yaml"):
+    with pytest.raises(
+        SpecError, match=r"mine\.yaml:1: pocket-hh: 'pocket-hh' is already defined at .*pocket\.yaml:\d+;"
+    ):
         datasets(folder)
 
 
