@@ -236,7 +236,7 @@ def data_list(
         for entry in datasets().values()
         if form in (None, entry.format)
         and label in (None, entry.label_kind)
-        and (licence is None or licence.lower() in entry.licence.lower())
+        and (licence is None or any(licence.lower() in name.lower() for name in entry.licence))
     ]
     if as_json:
         typer.echo(json.dumps([entry.facts() for entry in found], indent=1))
@@ -244,7 +244,7 @@ def data_list(
     table = Table("name", "format", "label kind", "rows", "licence", box=None, pad_edge=False)
     for entry in found:
         rows = next((f"{count:,} {split}" for split, count in entry.size.items()), "")
-        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, entry.licence)
+        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, ", ".join(entry.licence))
     _print_wide(table)
     out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
 

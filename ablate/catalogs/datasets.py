@@ -18,9 +18,10 @@ from ablate.catalogs.converters import (
     known_converter,
 )
 from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.licences import as_names, checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Where
-from ablate.errors import DataError, Location, UnknownNameError
+from ablate.errors import DataError, Location
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
 LabelKind = Literal["human", "ai", "construction", "mixed"]
@@ -136,8 +137,13 @@ class DatasetEntry(Named):
     pairing: Pairing = Pairing()
     heldout: str | None = None
     """The catalog's name of the held-out rows of this set, where there are any."""
+    only_prompts_of: str | None = None
+    """Another set of the catalog: rows whose prompt is in none of its examples are dropped."""
     label_kind: LabelKind | None = None
-    licence: str
+    licence: tuple[str, ...]
+    """SPDX identifiers, all of which apply; ``LicenseRef-…`` for other terms, ``unrecorded`` where none is known."""
+    licence_note: str | None = None
+    """What the identifiers do not say, in words."""
     size: Mapping[str, int] = {}
     """Rows of each split as released; empty where no number is recorded."""
     columns: Mapping[str, str] = {}
@@ -147,6 +153,16 @@ class DatasetEntry(Named):
     study_rows: int | None = Field(default=None, gt=0)
     """Pairs the study trained on."""
     traps: tuple[str, ...] = ()
+
+    @field_validator("licence", mode="before")
+    @classmethod
+    def _licences(cls, value: Any) -> Any:
+        return as_names(value)
+
+    @field_validator("licence")
+    @classmethod
+    def _identifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_identifiers(value)
 
     @field_validator("traps", mode="before")
     @classmethod
@@ -202,7 +218,8 @@ class DatasetEntry(Named):
             "title": self.title,
             "format": self.format,
             "label_kind": self.label_kind,
-            "licence": self.licence,
+            "licence": list(self.licence),
+            "licence_note": self.licence_note,
             "from": hub.url() if hub else ("this package" if self.source.pocket else None),
             "revision": hub.revision if hub else None,
             "split": hub.split if hub else None,
@@ -215,6 +232,7 @@ class DatasetEntry(Named):
             "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
             "part": self.split.model_dump(mode="json") if self.split else None,
             "heldout": self.heldout,
+            "only_prompts_of": self.only_prompts_of,
             "study": self.study,
             "study_rows": self.study_rows,
             "traps": list(self.traps),
@@ -331,11 +349,13 @@ def locate(name: str, root: Path | None, needed_by: str, place: Location | None 
 
 @functools.cache
 def _load(folders: tuple[Path, ...]) -> dict[str, DatasetEntry]:
-    entries = load_folder(folders, DatasetEntry)
-    for entry in entries.values():
-        if entry.heldout is not None and entry.heldout not in entries:
-            raise UnknownNameError(f"dataset (heldout of {entry.name!r})", entry.heldout, entries)
-    return entries
+    catalog = load_folder(folders, DatasetEntry)
+    for name in catalog.entries:
+        catalog.require(name, "heldout", catalog.entries)
+        # Of sets that are not cut themselves: no circle, and one look says what is read.
+        uncut = [other for other, entry in catalog.entries.items() if entry.only_prompts_of is None and entry.converter]
+        catalog.require(name, "only_prompts_of", uncut)
+    return catalog.entries
 
 
 def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:

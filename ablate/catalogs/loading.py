@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import yaml
 
 from ablate.catalogs.closed import Strict, validated
 from ablate.catalogs.origins import KeyPath, Origins
-from ablate.errors import Location, SpecError
+from ablate.errors import Location, SpecError, UnknownNameError
 
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -39,37 +40,52 @@ class Named(Strict):
 Entry = TypeVar("Entry", bound=Named)
 
 
-def load_folder(folders: Iterable[Path], model: type[Entry]) -> dict[str, Entry]:
+@dataclass(frozen=True)
+class Catalog(Generic[Entry]):
+    """Entries by name, and where the keys of each are written."""
+
+    entries: dict[str, Entry]
+    places: dict[str, Origins]
+
+    def require(self, name: str, key: str, known: Iterable[str], kind: str = "dataset") -> None:
+        """Raise UnknownNameError unless what an entry's ``key`` names, where it names something, is known."""
+        wanted = getattr(self.entries[name], key)
+        if wanted is not None and wanted not in known:
+            raise UnknownNameError(kind, wanted, known, location=self.places[name].locate(key))
+
+
+def load_folder(folders: Iterable[Path], model: type[Entry]) -> Catalog[Entry]:
     """Read every ``*.yaml`` of ``folders`` as a mapping from entry name to entry.
 
     Files are read in sorted order; a name defined twice, in one folder or two, is a :class:`SpecError`.
     """
-    entries: dict[str, Entry] = {}
-    origin: dict[str, Path] = {}
+    catalog = Catalog[Entry]({}, {})
     for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
-        for name, entry in load_file(path, model).items():
-            if name in entries:
-                raise SpecError(
-                    f"{name!r} is already defined in {origin[name]}", location=Location(file=str(path), key=name)
-                )
-            entries[name], origin[name] = entry, path
-    return entries
+        for name, entry, own in _read_entries(path, model):
+            if name in catalog.entries:
+                first = catalog.places[name].locate()
+                message = f"{name!r} is already defined at {first.file}:{first.line}; give one of the two another name"
+                raise SpecError(message, location=own.locate())
+            catalog.entries[name], catalog.places[name] = entry, own
+    return catalog
 
 
-def load_file(path: Path, model: type[Entry]) -> dict[str, Entry]:
-    """Read one catalog file: a mapping from entry name to the entry's keys (``name`` is filled in)."""
+def _read_entries(path: Path, model: type[Entry]) -> Iterator[tuple[str, Entry, Origins]]:
+    """Yield the entries of one file: a mapping from entry name to keys (``name`` is filled in); it may be empty."""
     values, origins = read_yaml(path)
+    if values is None:
+        return
     if not isinstance(values, dict):
         raise SpecError("a catalog file is a mapping from entry name to entry", location=origins.locate())
-    entries = {}
     for name, value in values.items():
         own = origins.inside(name)
+        if not isinstance(name, str):
+            raise SpecError(f"the name of an entry is text (found {name!r})", location=own.locate())
         if not isinstance(value, dict):
             raise SpecError(f"the entry is {value!r}, not a mapping of keys", location=own.locate())
         if "name" in value:
             raise SpecError("'name' is not written: it is the entry's key", location=own.locate("name"))
-        entries[name] = validated(model, {"name": name, **value}, own.locate)
-    return entries
+        yield name, validated(model, {"name": name, **value}, own.locate), own
 
 
 def read_yaml(path: Path) -> tuple[Any, Origins]:

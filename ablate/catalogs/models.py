@@ -127,7 +127,7 @@ def models(*folders: Path) -> Mapping[str, ModelEntry]:
 
 @functools.cache
 def _load(folders: tuple[Path, ...]) -> dict[str, ModelEntry]:
-    entries = load_folder(folders, ModelEntry)
+    entries = load_folder(folders, ModelEntry).entries
     known = datasets()
     for entry in entries.values():
         if entry.scratch is None:

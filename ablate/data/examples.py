@@ -83,9 +83,14 @@ def maker(format: str, pairing: Pairing | None) -> Maker:
     raise DataError(f"unknown format {format!r}", hint="allowed: preference, records, instruction, prompts")
 
 
+def prompt_id(prompt: Messages) -> str:
+    """Return the id of a prompt's content."""
+    return digest("prompt", prompt)
+
+
 def prompt_value(prompt: Messages, source: str) -> dict[str, Any]:
     """Return a prompt as written; its id is that of its content."""
-    return {"id": digest("prompt", prompt), "prompt": list(prompt), "source": source}
+    return {"id": prompt_id(prompt), "prompt": list(prompt), "source": source}
 
 
 def _pair_examples(converted: Kept, pairing: Pairing) -> tuple[Example, ...] | Dropped:

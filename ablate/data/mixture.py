@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from ablate.context import StageContext, write_json
 from ablate.data.examples import prompt_value
 from ablate.data.records import digest, draw
 from ablate.data.stage import NOT_SAMPLED, OUTPUTS
+from ablate.data.words import MeanWords, word_counts
 from ablate.errors import DataError, StageError
 
 ROUNDING = 1e-9  # shares of a whole number of examples, in binary fractions
@@ -99,22 +101,29 @@ class _Account:
     taken: list[int]
 
     def written(self, output: Path, format: str, lines: Iterator[str]) -> dict[str, Any]:
-        """Write the examples and the prompts they have; return the report, of a dataset stage's form."""
+        """Write the examples, and the prompts they have; return the report, of a dataset stage's form."""
         seen: Counter[str] = Counter()
-        with _new(output / OUTPUTS[format]) as out:
+        prompts, words = set[str](), MeanWords(format)
+        with ExitStack() as stack:
+            out = _opened(stack, output / OUTPUTS[format])
+            prompts_out = _opened(stack, output / OUTPUTS["prompts"]) if format != "prompts" else None
             for line in lines:
                 example = json.loads(line)
+                prompt = prompt_value(_prompt(example), example["source"])
+                words.add(word_counts(format, example), new_prompt=prompt["id"] not in prompts)
+                if prompts_out and prompt["id"] not in prompts:
+                    prompts_out.write(json.dumps(prompt, ensure_ascii=False) + "\n")
+                prompts.add(prompt["id"])
                 base = example["id"]
                 seen[base] += 1
                 if seen[base] > 1:
                     example["id"] = f"{base}-{seen[base]}"
                 out.write(json.dumps(example, ensure_ascii=False) + "\n")
-        prompts = len(seen) if format == "prompts" else _write_prompts(output, format)
-        report = self._report(seen, prompts)
+        report = self._report(seen, len(prompts), words)
         write_json(output / "report.json", report)
         return {key: report[key] for key in ("in", "kept", "dropped", "prompts")} | {"examples": seen.total()}
 
-    def _report(self, seen: Counter[str], prompts: int) -> dict[str, Any]:
+    def _report(self, seen: Counter[str], prompts: int, words: MeanWords) -> dict[str, Any]:
         total = sum(self.sizes)
         assert seen.total() == sum(self.taken), (seen.total(), self.taken)
         left = total - seen.total()
@@ -126,24 +135,12 @@ class _Account:
             "examples": {"made": total, "not_sampled": left, "written": seen.total()},
             "exact_duplicates": seen.total() - len(seen),
             "prompts": prompts,
+            "mean_words": words.means(),
         }
 
 
-def _write_prompts(output: Path, format: str) -> int:
-    """Write the prompts of the examples, each once; return their number."""
-    written: set[str] = set()
-    with (output / OUTPUTS[format]).open(encoding="utf-8") as lines, _new(output / OUTPUTS["prompts"]) as out:
-        for line in lines:
-            example = json.loads(line)
-            prompt = prompt_value(_prompt(example), example["source"])
-            if prompt["id"] not in written:
-                written.add(prompt["id"])
-                out.write(json.dumps(prompt, ensure_ascii=False) + "\n")
-    return len(written)
-
-
-def _new(path: Path) -> IO[str]:
-    return path.open("w", encoding="utf-8")
+def _opened(stack: ExitStack, path: Path) -> IO[str]:
+    return stack.enter_context(path.open("w", encoding="utf-8"))
 
 
 def _drawn(folder: Path, format: str, count: int, seed: int) -> Iterator[str]:

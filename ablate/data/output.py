@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.data.spool import Spool, Spooled
+from ablate.data.words import MeanWords
 
 
 @dataclass(slots=True)
 class Written:
     """Counts of what was written; ``rows`` gave an example that was written, ``rows_not_sampled`` only others."""
 
+    words: MeanWords
     made: int = 0
     written: int = 0
     duplicates: int = 0
@@ -29,13 +31,14 @@ def smallest(keys: Iterable[int], count: int) -> list[int]:
     return [position for _, position in heapq.nsmallest(count, ((key, i) for i, key in enumerate(keys)))]
 
 
-def write_examples(spool: Spool, sample: int | None, examples: Path, prompts: Path) -> Written:
+def write_examples(spool: Spool, sample: int | None, examples: Path, prompts: Path, words: MeanWords) -> Written:
     """Write ``sample`` examples (None: all) in their order to ``examples``, and each of their prompts once.
 
-    Where both paths are one, the examples are prompts. Memory holds a key and two ids an example, no text.
+    ``words`` counts what is written. Where both paths are one, the examples are prompts. Memory holds a key and two ids
+    an example, no text.
     """
     selected = _mask(spool, sample)
-    counts, row = Written(made=len(spool.keys)), _Row()
+    counts, row = Written(words, made=len(spool.keys)), _Row()
     seen: Counter[int] = Counter()
     seen_prompts: set[int] = set()
     with ExitStack() as stack:
@@ -50,7 +53,9 @@ def write_examples(spool: Spool, sample: int | None, examples: Path, prompts: Pa
             row.written = True
             seen[example.id] += 1
             out.write(_with_own_id(example, seen[example.id]) + b"\n")
-            if example.prompt_id not in seen_prompts:
+            is_new = example.prompt_id not in seen_prompts
+            words.add(example.words, new_prompt=is_new)
+            if is_new:
                 seen_prompts.add(example.prompt_id)
                 if prompts_out:
                     prompts_out.write(example.prompt + b"\n")

@@ -21,7 +21,8 @@ class Spooled:
     """One example: JSON text (UTF-8) of its output line and of its prompt's, and what the choice of examples needs.
 
     ``key`` is its draw (the smallest are sampled), ``position`` that of its row (or its group's first row), ``rows``
-    how many rows that stands for. The ids, which the two texts begin with, are numbers of 64 bits.
+    how many rows that stands for, ``words`` the lengths of its parts. The ids, which the two texts begin with, are
+    numbers of 64 bits.
     """
 
     key: int
@@ -29,19 +30,24 @@ class Spooled:
     rows: int
     id: int
     prompt_id: int
+    words: tuple[int, ...]
     prompt: bytes
     text: bytes
 
     def line(self) -> bytes:
         """Return the fields between tabs, which JSON text does not hold."""
         numbers = (self.key, self.position, self.rows, self.id, self.prompt_id)
-        return b"%x\t%x\t%x\t%x\t%x\t%b\t%b\n" % (*numbers, self.prompt, self.text)
+        words = b",".join(b"%x" % count for count in self.words)
+        return b"%x\t%x\t%x\t%x\t%x\t%b\t%b\t%b\n" % (*numbers, words, self.prompt, self.text)
 
     @classmethod
     def of_line(cls, line: bytes) -> Spooled:
         """Return the example of a line."""
-        key, position, rows, own, prompt_id, prompt, text = line[:-1].split(b"\t")
-        return cls(int(key, 16), int(position, 16), int(rows, 16), int(own, 16), int(prompt_id, 16), prompt, text)
+        key, position, rows, own, prompt_id, words, prompt, text = line[:-1].split(b"\t")
+        counts = tuple(int(count, 16) for count in words.split(b","))
+        return cls(
+            int(key, 16), int(position, 16), int(rows, 16), int(own, 16), int(prompt_id, 16), counts, prompt, text
+        )
 
 
 class Spool:

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from ablate.catalogs.datasets import Pairing, Split
 from ablate.catalogs.digests import sha256_file
 from ablate.context import EventLog, StageContext, write_json
 from ablate.data.converters import GroupKey, grouping
-from ablate.data.examples import Example, all_turns, in_part, maker, prompt_of, prompt_value
+from ablate.data.examples import Example, all_turns, in_part, maker, prompt_id, prompt_of, prompt_value
 from ablate.data.grouping import Unit, all_rows, numbered, together
+from ablate.data.json_lines import read_json_lines
 from ablate.data.output import Written, smallest, write_examples
 from ablate.data.records import Converted, Dropped, PreferenceRecord, digest, draw, is_unicode
 from ablate.data.refine import Reader, reader
 from ablate.data.sources import DataFile, Meter, folder_files, root_files
 from ablate.data.spool import Spool, Spooled
+from ablate.data.words import MeanWords, word_counts
 from ablate.errors import DataError, StageError
 
 OUTPUTS = {
@@ -31,7 +33,7 @@ OUTPUTS = {
     "instruction": "conversations.jsonl",
     "prompts": "prompts.jsonl",
 }
-OTHER_PART, NOT_SAMPLED = "other-part-of-split", "not-sampled"
+OTHER_PART, NOT_SAMPLED, OTHER_PROMPT = "other-part-of-split", "not-sampled", "prompt-not-in-other-set"
 PROGRESS_EVERY = 5000  # rows
 
 
@@ -77,6 +79,7 @@ class Report:
             },
             "exact_duplicates": written.duplicates,
             "prompts": written.prompts,
+            "mean_words": written.words.means(),
         }
 
 
@@ -90,6 +93,8 @@ class _Settings:
     max_examples: int | None
     seed: int
     cap: str
+    prompts: frozenset[str] | None = None
+    """Ids of the prompts that rows may have; None: any."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> _Settings:
@@ -118,9 +123,10 @@ def run(context: StageContext) -> dict[str, Any]:
     """Make the file of the format (:data:`OUTPUTS`), ``prompts.jsonl`` and ``report.json``.
 
     Rows come from the input ``source`` (a data file or a folder of them) or from ``config.files`` under the location
-    ``root``. The result does not depend on the order of rows, except for the order of its lines, which is theirs.
+    ``root``; with the input ``only_prompts`` (the prompts of another set) rows with other prompts are dropped. The
+    result does not depend on the order of rows, except for the order of its lines, which is theirs.
     """
-    settings = _Settings.of(context.config)
+    settings = replace(_Settings.of(context.config), prompts=_only_prompts(context))
     files = _files(context)
     work, seconds = context.work, context.resources.checkpoint_seconds
     with closing(Spool(_origin(context, files), work, context.previous_work, seconds)) as spool:
@@ -129,7 +135,7 @@ def run(context: StageContext) -> dict[str, Any]:
             settings.reader.finish()
             raise StageError(_nothing_left(report))
         examples, prompts = (context.output / OUTPUTS[name] for name in (settings.format, "prompts"))
-        written = write_examples(spool, settings.sample, examples, prompts)
+        written = write_examples(spool, settings.sample, examples, prompts, MeanWords(settings.format))
         spool.remove()
     summary = report.summary(written)
     write_json(context.output / "report.json", summary)
@@ -145,6 +151,11 @@ def _files(context: StageContext) -> list[DataFile]:
     if not digests:
         raise StageError("the stage has neither an input 'source' nor files to read")
     return root_files(digests, Path(root) if root else None)
+
+
+def _only_prompts(context: StageContext) -> frozenset[str] | None:
+    path = context.inputs.get("only_prompts")
+    return frozenset(row["id"] for row in read_json_lines(path)) if path is not None else None
 
 
 def _origin(context: StageContext, files: list[DataFile]) -> str:
@@ -251,6 +262,8 @@ class _Conversion:
             return Dropped("not-unicode")
         if not in_part(prompt_of(converted), self.settings.split):
             return Dropped(OTHER_PART)
+        if self.settings.prompts is not None and prompt_id(prompt_of(converted)) not in self.settings.prompts:
+            return Dropped(OTHER_PROMPT)
         examples = self.make(converted)
         if self.unique and isinstance(examples, tuple):
             prompt = int(examples[0].value["id"], 16)
@@ -267,6 +280,7 @@ class _Conversion:
             rows=rows,
             id=int(example.value["id"], 16),
             prompt_id=int(prompt["id"], 16),
+            words=word_counts(self.settings.format, example.value),
             prompt=_text(prompt),
             text=_text(example.value),
         )

@@ -10,6 +10,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed
 from ablate.catalogs.datasets import Pairing, Split
+from ablate.catalogs.licences import as_names
 from ablate.catalogs.pipelines import Label, Mix, Responses, Where
 from ablate.experiment.sections import DataSection
 
@@ -89,6 +90,14 @@ class DataSettings(DataSection):
     """How preference sets are sampled, and where files are."""
 
     root: str | None = Field(None, description="Folder of data files; default: the environment's ABLATE_DATA.")
+    allow_licences: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Licences, or patterns of them, that a set may have; null: any."
+    )
+
+    @field_validator("allow_licences", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return as_names(value)
 
 
 class Experiment(Closed):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.errors import SpecError
+from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import Facts
@@ -22,6 +24,24 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
         _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
     if "reward_model" in cell.method.needs:
         _check_tokenizers(loaded, facts, cell)
+
+
+def check_licence(loaded: LoadedExperiment, entry: DatasetEntry, place: Location) -> None:
+    """Raise SpecError at ``place``, where a set is named, when ``data.allow_licences`` does not allow its licences."""
+    allowed = loaded.experiment.data.allow_licences
+    refused = [] if allowed is None else not_allowed(entry.licence, allowed)
+    if allowed is None or not refused:
+        return
+    note = f" ({entry.licence_note})" if entry.licence_note else ""
+    hint = f"allowed: {', '.join(allowed)}"
+    if UNRECORDED in refused:
+        hint += f"; find out what its licence is, or allow {UNRECORDED} by that name"
+    raise SpecError(
+        f"the licence of {entry.name!r} is {', '.join(entry.licence)}{note}; data.allow_licences "
+        f"({loaded.origins.locate('data', 'allow_licences')}) does not allow {', '.join(refused)}",
+        location=place,
+        hint=hint,
+    )
 
 
 def _scratch(facts: Facts, cell: Cell, key: str) -> Scratch | None:

@@ -104,10 +104,14 @@ class DataPlanner:
             cap=str(settings.get("cap") or "after-filter"),
             records=records,
         )
+        inputs = {"source": self.source(entry).ref("data")} if entry.source.pocket is not None else {}
+        if entry.only_prompts_of is not None:
+            whole = self._set(self._facts.entry(entry.only_prompts_of), (), None)
+            inputs["only_prompts"] = whole.ref("prompts.jsonl")
         return self._graph.add(
             "dataset",
             config,
-            {"source": self.source(entry).ref("data")} if entry.source.pocket is not None else {},
+            inputs,
             label=f"rows of {entry.name} with all responses" if records else entry.name,
             parts=entry.converter_revisions() | (SAMPLING if max_examples is not None else {}),
             locations=self._facts.locations(files),

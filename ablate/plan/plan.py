@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.algorithms.registry import find_method
+from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell
+from ablate.plan.checks import check_cell, check_licence
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, entries_of
+from ablate.plan.sets import NamedSet, entries_of, licences_of
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -204,13 +205,20 @@ class _Builder:
             wanted = f"{key} needs a set of {' or '.join(allowed)} data"
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
-            self.facts.digests(entry, place)
+            self._check_files(entry, place)
+
+    def _check_files(self, entry: DatasetEntry, place: Location) -> None:
+        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files."""
+        check_licence(self.loaded, entry, place)
+        self.facts.digests(entry, place)
+        if entry.only_prompts_of is not None:
+            self._check_files(self.facts.entry(entry.only_prompts_of), place)
 
     def _check_corpus(self, model: str, place: Location) -> None:
         """Ask for the files of the corpus that a model made here is trained on."""
         entry = self.facts.models.get(model)
         if entry is not None and entry.scratch is not None:
-            self.facts.digests(self.facts.entry(entry.scratch.corpus), place)
+            self._check_files(self.facts.entry(entry.scratch.corpus), place)
 
     def _check_conditions(self) -> None:
         """Look every name in ``when`` and ``exclude`` up: a misspelt one would silently match nothing."""
@@ -232,7 +240,7 @@ class _Builder:
             self.datasets[name] = {
                 "title": entry.title,
                 "label_kind": entry.label_kind,
-                "licence": entry.licence,
+                "licence": ", ".join(licences_of(entry)),
                 "stage": stage,
             }
 

@@ -35,11 +35,6 @@ class Pipeline:
             found |= {entry.name: entry for entry in entries_of(part)}
         yield from found.values()
 
-    @property
-    def licence(self) -> str:
-        """The licences of all its parts."""
-        return "; ".join(dict.fromkeys(entry.licence for entry in self.entries()))
-
 
 NamedSet: TypeAlias = DatasetEntry | Pipeline
 
@@ -50,6 +45,11 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield from named.entries()
     else:
         yield named
+
+
+def licences_of(named: NamedSet) -> tuple[str, ...]:
+    """Return the licences that apply to a set, each once: those of all sets whose rows it uses."""
+    return tuple(dict.fromkeys(licence for entry in entries_of(named) for licence in entry.licence))
 
 
 def asks_for_a_cell(named: NamedSet) -> bool:

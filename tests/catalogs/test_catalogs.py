@@ -114,6 +114,9 @@ def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tm
         (("  licence: MIT", "  converter_options: {minimum_score_ratio: 0}\n  licence: MIT"), 7, ["found 0"]),
         (("  licence: MIT", "  pairing: best-vs-wurst\n  licence: MIT"), 7, ["best-vs-worst"]),
         (("licence: MIT", "licence: [MIT"), None, ["not valid YAML"]),
+        (("licence: MIT", "licence: MIT (code)"), 7, ["'MIT (code)' is no licence identifier", "licence_note"]),
+        (("licence: MIT", "licence: []"), 7, ["mine.licence", "at least one licence"]),
+        (("licence: MIT", "licence: [MIT, unrecorded]"), 7, ["unrecorded stands alone"]),
         (("label_kind: human", "heldout: nowhere\n  label_kind: human"), None, ["nowhere"]),
         (("converter: shp", "converter: messages"), 1, ["makes no preferences"]),
     ],
@@ -133,7 +136,9 @@ def test_wrong_entries_name_file_line_and_key(
 
 def test_an_entry_defined_twice_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "catalog", GOOD.replace("mine:", "pocket-hh:"))
-    with pytest.raises(SpecError, match=r"'pocket-hh' is already defined in .*pocket\.yaml"):
+    with pytest.raises(
+        SpecError, match=r"mine\.yaml:1: pocket-hh: 'pocket-hh' is already defined at .*pocket\.yaml:\d+;"
+    ):
         datasets(folder)
 
 
