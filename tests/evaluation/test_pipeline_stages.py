@@ -1,0 +1,107 @@
+"""Responses of a policy and labels given anew, as stages on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.context import read_json
+from ablate.data import stage as dataset
+from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.errors import StageError
+from ablate.evaluation import respond
+from ablate.models.loading import load_reward_model, load_tokenizer
+from ablate.pocket.language import count_nouns
+from ablate.rewards import label
+from ablate.rewards.reward_model import RewardModel
+
+Run = Callable[..., Path]
+RESPONSES = {"n": 60, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 40, "seed": 0, "chat": True}
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    questions = ("what is 3 + 4 then - 2 ?", "describe the cat to a friend : its color and size .", "name a metal")
+    rows = [
+        {"id": str(index), "prompt": [{"role": "user", "content": text}], "source": "pocket"}
+        for index, text in enumerate(questions)
+    ]
+    write_json_lines(path, rows)
+    return path
+
+
+def records(scores: list[list[float | None]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(index),
+            "prompt": [{"role": "user", "content": f"what is {index} ?"}],
+            "responses": [
+                {"messages": [{"role": "assistant", "content": f"{'the cat ' * place} is {place}"}], "score": score}
+                for place, score in enumerate(own)
+            ],
+            "source": "hand",
+        }
+        for index, own in enumerate(scores)
+    ]
+
+
+def test_finished_responses_become_records_and_the_rest_is_counted(
+    run_stage: Run, pocket_policy: Path, prompts: Path
+) -> None:
+    inputs = {"policy": pocket_policy, "prompts": prompts}
+    made = run_stage("respond", respond.run, RESPONSES, inputs)
+    report, rows = read_json(made / "report.json"), read_json_lines(made / "records.jsonl")
+    assert report["responses"]["in"] == sum(report["responses"]["ended"].values()) == 180
+    assert sum(len(row["responses"]) for row in rows) <= report["responses"]["ended"]["eos"]
+    assert report["in"] == report["kept"] + sum(report["dropped"].values()) == 3
+    assert {row["id"] for row in rows} <= {"0", "1", "2"} and all(len(row["responses"]) >= 2 for row in rows)
+    again = run_stage("again", respond.run, RESPONSES, inputs)
+    assert (again / "records.jsonl").read_bytes() == (made / "records.jsonl").read_bytes()
+    other = run_stage("other", respond.run, {**RESPONSES, "seed": 1}, inputs)
+    assert (other / "records.jsonl").read_bytes() != (made / "records.jsonl").read_bytes()
+
+
+def test_a_policy_that_never_ends_its_turns_is_said_to(run_stage: Run, pocket_policy: Path, prompts: Path) -> None:
+    with pytest.raises(StageError, match="no prompt of 3 has two finished responses"):
+        run_stage(
+            "respond", respond.run, {**RESPONSES, "max_new_tokens": 1}, {"policy": pocket_policy, "prompts": prompts}
+        )
+
+
+def test_labels_are_the_reward_models_scores(run_stage: Run, reward_folder: Path, tmp_path: Path) -> None:
+    rows = records([[1.0, 2.0, 3.0], [None, None]])
+    write_json_lines(tmp_path / "records.jsonl", rows)
+    inputs = {"records": tmp_path / "records.jsonl", "reward_model": reward_folder}
+    made = run_stage("label", label.run, {"closed_form": None}, inputs)
+    reward = RewardModel(load_reward_model(reward_folder), load_tokenizer(reward_folder))
+    labelled = read_json_lines(made / "records.jsonl")
+    for row, new in zip(rows, labelled, strict=True):
+        texts = [response["messages"][0]["content"] for response in row["responses"]]
+        expected = [reward.score([row["prompt"]], [text])[0] for text in texts]
+        assert [response["score"] for response in new["responses"]] == pytest.approx(expected, abs=1e-5)
+        assert all(response["rank"] is None for response in new["responses"])
+    # Only the first record had labels, and they rose: a pair is ordered alike where the new score rises too.
+    one, two, three = (response["score"] for response in labelled[0]["responses"])
+    alike = (one < two) + (two < three) + (one < three)
+    assert read_json(made / "report.json")["agreement"] == {"pairs": 3, "alike": alike, "share": alike / 3}
+
+
+def test_a_formula_labels_without_a_model_and_pairs_follow_it(run_stage: Run, tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "records.jsonl", records([[9.0, 5.0, 1.0], [0.0, 0.0]]))
+    made = run_stage("label", label.run, {"closed_form": "nouns"}, {"records": tmp_path / "records.jsonl"})
+    first = read_json_lines(made / "records.jsonl")[0]
+    scores = [count_nouns(response["messages"][0]["content"]) for response in first["responses"]]
+    assert [response["score"] for response in first["responses"]] == scores == sorted(scores)
+    assert read_json(made / "report.json")["agreement"] == {"pairs": 3, "alike": 0, "share": 0.0}
+    config = {
+        "format": "preference", "converter": "records", "converter_options": {}, "files": {}, "split": None,
+        "max_examples": None, "pairing": {"policy": "best-vs-worst"},
+    }  # fmt: skip
+    paired = run_stage("pairs", dataset.run, config, {"source": made / "records.jsonl"})
+    pairs = [json.loads(line) for line in (paired / "pairs.jsonl").read_text().splitlines()]
+    assert (pairs[0]["chosen_score"], pairs[0]["rejected_score"]) == (scores[-1], scores[0])
