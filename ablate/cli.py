@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 import ablate
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets, fetched_revisions
 from ablate.errors import AblateError, DataError, UnknownNameError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
@@ -269,9 +269,27 @@ def data_show(
         except DataError as error:
             missing = str(error)
     if as_json:
-        typer.echo(json.dumps({**entry.facts(), "rows": converted, "rows_missing": missing}, indent=1))
+        facts = {**entry.facts(), "fetched": fetched_revisions(entry, root)}
+        typer.echo(json.dumps({**facts, "rows": converted, "rows_missing": missing}, indent=1))
     else:
-        _print_dataset(entry, converted, missing)
+        _print_dataset(entry, fetched_revisions(entry, root), converted, missing)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    names: Annotated[list[str], typer.Argument(help="Names of datasets, see `ablate data list`.", show_default=False)],
+    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag, for one dataset whose entry names no revision.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which files would be fetched, and fetch none.")
+    ] = False,
+) -> None:
+    """Download the files of datasets, at their pinned revisions, into the data root; files that are there are kept."""
+    module = importlib.import_module("ablate.data.fetch")
+    for item in module.fetch_all(names, datasets(), root, revision=revision, dry_run=dry_run):
+        out.print(f"{item.status:<18}{item.name}  {module.megabytes(item.size)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -374,7 +392,9 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_dataset(entry: DatasetEntry, rows: list[dict[str, Any]], missing: str | None) -> None:
+def _print_dataset(
+    entry: DatasetEntry, fetched: dict[str, str], rows: list[dict[str, Any]], missing: str | None
+) -> None:
     out.print(f"{entry.name}: {entry.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
     for key, value in entry.facts().items():
         if key not in ("name", "title") and value not in (None, {}, []):
@@ -382,6 +402,8 @@ def _print_dataset(entry: DatasetEntry, rows: list[dict[str, Any]], missing: str
             for position, line in enumerate(lines):
                 text = ", ".join(f"{k}: {v}" for k, v in line.items()) if isinstance(line, dict) else str(line)
                 typer.echo(f"  {key if position == 0 else '':<14}{text}")
+    for position, (name, revision) in enumerate(fetched.items()):
+        typer.echo(f"  {'fetched' if position == 0 else '':<14}{name} at {revision}")
     for row in rows:
         typer.echo(f"\n{row['file']}, row {row['row']}" + (f" and {row['rows'] - 1} more" if row["rows"] > 1 else ""))
         if "dropped" in row:

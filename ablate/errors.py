@@ -63,6 +63,10 @@ class DataError(UsageError):
     """A data file is missing, corrupt or of another shape than declared."""
 
 
+class FetchError(AblateError):
+    """A download failed; no file is under its name but whole ones, and the same command goes on."""
+
+
 class StoreError(AblateError):
     """The store is in a state that must not be written to (newer version, foreign file)."""
 

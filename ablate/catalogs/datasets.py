@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from ablate.catalogs.converters import (
     known_converter,
 )
 from ablate.catalogs.digests import DigestCache
+from ablate.catalogs.fetched import read_record
 from ablate.catalogs.licences import as_names, checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Where
@@ -87,6 +89,11 @@ class HubSource(Strict):
     def _relative(self) -> HubSource:
         _check_relative(self.files)
         return self
+
+    def wanted(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Return which of a repository's names each of ``files`` stands for."""
+        known = list(names)
+        return {file: [name for name in known if _stands_for(file, name)] for file in self.files}
 
     def url(self) -> str:
         """Return the page that lists the files at the revision."""
@@ -311,19 +318,62 @@ def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = 
             raise DataError(
                 f"{needed_by} needs the file {name}, {where}",
                 location=place,
-                hint=f"put it there under this name; it is among the files of {hub.url()}",
+                hint=f"ablate data fetch {entry.name}, or put it there under this name; "
+                f"it is among the files of {hub.url()}",
             )
         files |= found
+    if hub is not None and root is not None:
+        _check_fetched(entry, hub, root, files, place)
     return files
+
+
+def fetched_revisions(entry: DatasetEntry, root: Path | None) -> dict[str, str]:
+    """Return the revision at which each file of the entry under the data root was fetched, where that is recorded."""
+    hub = entry.source.hub
+    if hub is None or root is None:
+        return {}
+    record = read_record(root / hub.id)
+    there = {name for wanted in entry.source.names() for name in _mirrored(wanted, root)}
+    recorded = {f"{hub.id}/{name}": file.revision for name, file in record.items()}
+    return {name: recorded[name] for name in sorted(there & recorded.keys())}
+
+
+def _check_fetched(
+    entry: DatasetEntry, hub: HubSource, root: Path, files: Mapping[str, Path], place: Location | None
+) -> None:
+    """Refuse files that were fetched at another revision than the entry's, and a set of which some have gone."""
+    record = read_record(root / hub.id)
+    for wanted in hub.wanted(record).values():
+        for name in wanted:
+            found = [path for path in (f"{hub.id}/{name}{suffix}" for suffix in ("", ".gz", ".zst")) if path in files]
+            if not found:
+                raise DataError(
+                    f"dataset {entry.name!r}: {root / hub.id / name} was fetched and is no longer there",
+                    location=place,
+                    hint=f"ablate data fetch {entry.name}",
+                )
+            revision = record[name].revision
+            if hub.revision is not None and not revision.startswith(hub.revision):
+                raise DataError(
+                    f"dataset {entry.name!r} is pinned to revision {hub.revision}, "
+                    f"and {files[found[0]]} was fetched at {revision}",
+                    location=place,
+                    hint=f"move it away and run `ablate data fetch {entry.name}`, or change the entry's revision",
+                )
 
 
 def _mirrored(name: str, root: Path) -> dict[str, Path]:
     """Return the files of a mirror that a name or pattern stands for, as they are or compressed, by name."""
     for suffix in ("", ".gz", ".zst"):
-        found = sorted(path for path in root.glob(name + suffix) if path.is_file())
+        found = sorted(path for path in root.glob(name + suffix) if path.is_file() and not _hidden(path, root))
         if found:
             return {path.relative_to(root).as_posix(): path for path in found}
     return {}
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    """Whether a file is a record or an unfinished download."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def locate(name: str, root: Path | None, needed_by: str, place: Location | None = None) -> Path:
@@ -366,6 +416,12 @@ def _converters(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     elif name == "by_file":
         for part in options["files"].values():
             yield from _converters(part["converter"], part["options"])
+
+
+def _stands_for(pattern: str, name: str) -> bool:
+    """Whether ``*`` can be read as a part of one folder's or file's name so that the two are equal."""
+    parts, patterns = name.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _check_relative(names: tuple[str, ...]) -> None:
