@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ablate.data.audit.findings import (
@@ -127,13 +127,10 @@ class Margins:
             f"median {gap['median']:.3g}, {gap['min']:.3g} to {gap['max']:.3g}; equal scores in {ties}"
         )
         look = (f"equal scores in {ties} scored pairs",) if ties.above(MOST_TIES) else ()
-        drawn = histogram("Score gap, chosen minus rejected", "score", {"pairs": self._margins})
-        drawings: list[Drawing] = [drawn] if drawn else []
-        levels = sorted({*self._scores["chosen"], *self._scores["rejected"]})
-        if len(levels) <= MOST_LEVELS:
-            counts = {side: Counter(scores) for side, scores in self._scores.items()}
-            values = {side: tuple(float(count[level]) for level in levels) for side, count in counts.items()}
-            drawings.append(Bars("Scores", "responses", tuple(f"{level:g}" for level in levels), values))
+        drawn = (
+            _distribution("Score gap, chosen minus rejected", "pairs", {"pairs": self._margins}),
+            _distribution("Scores", "responses", self._scores),
+        )
         return Finding(
             check,
             title,
@@ -142,8 +139,18 @@ class Margins:
             look,
             numbers={"pairs": self._pairs, "scored": ties.total, "ties": ties.as_json(), **numbers},
             tables=(table,),
-            drawings=tuple(drawings),
+            drawings=tuple(drawing for drawing in drawn if drawing),
         )
+
+
+def _distribution(title: str, unit: str, series: Mapping[str, Sequence[float]]) -> Drawing | None:
+    """Return a bar for each value where there are few, else a histogram."""
+    levels = sorted({value for values in series.values() for value in values})
+    if len(levels) > MOST_LEVELS:
+        return histogram(title, "score", series)
+    counts = {name: Counter(values) for name, values in series.items()}
+    heights = {name: tuple(float(count[level]) for level in levels) for name, count in counts.items()}
+    return Bars(title, unit, tuple(f"{level:g}" for level in levels), heights)
 
 
 @dataclass
