@@ -7,16 +7,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 import ablate
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets, fetched_revisions
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, data_files, datasets, fetched_revisions
+from ablate.catalogs.suites import find_suite, load_suites
 from ablate.errors import AblateError, DataError, UnknownNameError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
@@ -25,7 +30,7 @@ from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
 from ablate.results.layout import load_layout
-from ablate.shipped import init_project
+from ablate.shipped import init_project, search_folders
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
 
@@ -45,6 +50,7 @@ out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width
 err = Console(stderr=True)
 
 DEFAULT_STORE = Path("store")
+AUDITS = Path("out") / "audits"
 
 
 def _complete_spec(incomplete: str) -> list[str]:
@@ -257,10 +263,7 @@ def data_show(
     as_json: Json = False,
 ) -> None:
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
-    known = datasets()
-    if name not in known:
-        raise UnknownNameError("dataset", name, known)
-    entry, missing, converted = known[name], None, []
+    entry, missing, converted = _dataset(name), None, []
     if entry.source.pocket is not None:
         missing = "rows are made when an experiment runs"
     elif rows:
@@ -290,6 +293,37 @@ def data_fetch(
     module = importlib.import_module("ablate.data.fetch")
     for item in module.fetch_all(names, datasets(), root, revision=revision, dry_run=dry_run):
         out.print(f"{item.status:<18}{item.name}  {module.megabytes(item.size)}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("audit")
+def data_audit(
+    names: Annotated[list[str], typer.Argument(help="Names of datasets, see `ablate data list`.", show_default=False)],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Suites of evals/ whose questions are looked for in the prompts (commas or again), or all."),
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", help="Folder of the pages, one folder a dataset in it.")] = AUDITS,
+    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Records audited, drawn by seed; default: all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check what is in datasets: labels, duplicates, overlap with evaluation sets, lengths, refusals, languages."""
+    entries = [_dataset(name) for name in dict.fromkeys(names)]
+    for entry in entries:
+        data_files(entry, root)  # a missing file is said before a long audit of another set
+    asked = _questions(against, root)
+    audits = importlib.import_module("ablate.data.audit.audit")
+    pages = importlib.import_module("ablate.data.audit.report")
+    found = []
+    for entry in entries:
+        with _counting_rows(entry) as progress:
+            audit = audits.audit(entry, root, against=asked, sampled=sample, progress=progress)
+        pages.write(audit, to / entry.name)
+        found.append(audit)
+        if not as_json:
+            _print_audit(audit, to / entry.name)
+    if as_json:
+        typer.echo(json.dumps([audit.as_json() for audit in found], indent=1))
 
 
 @app.command()
@@ -412,6 +446,48 @@ def _print_dataset(
             typer.echo(json.dumps(example, indent=1, ensure_ascii=False))
     if missing:
         typer.echo(f"\nno rows: {missing}")
+
+
+def _dataset(name: str) -> DatasetEntry:
+    known = datasets()
+    if name not in known:
+        raise UnknownNameError("dataset", name, known)
+    return known[name]
+
+
+def _questions(against: list[str] | None, root: Path | None) -> Any:
+    """Return the questions of the named suites; of all suites, those whose files are there. None without a name."""
+    if not against:
+        return None
+    suites = load_suites(search_folders("evals", Path.cwd()))
+    names = [name for part in against for name in part.split(",") if name]
+    chosen = suites.values() if "all" in names else [find_suite(suites, name) for name in dict.fromkeys(names)]
+    module = importlib.import_module("ablate.evaluation.questions")
+    return module.collect(chosen, root, skip_missing="all" in names)
+
+
+@contextmanager
+def _counting_rows(entry: DatasetEntry) -> Iterator[Callable[[int], None]]:
+    """Show how many rows of a set are read; in a pipe nothing is shown."""
+    hub, pocket = entry.source.hub, entry.source.pocket
+    total = pocket.n if pocket else entry.size.get((hub and hub.split) or "")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(f"{entry.name}: rows", total=total)
+        yield lambda rows: bar.update(task, completed=rows)
+
+
+def _print_audit(audit: Any, folder: Path) -> None:
+    out.print(f"{audit.name}: {audit.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    table = Table("verdict", "check", "finding", box=None, pad_edge=False)
+    for finding in audit.findings:
+        style = "yellow" if finding.verdict == "look" else None
+        table.add_row(Text(finding.verdict, style or ""), finding.title, Text(finding.summary))
+    _print_wide(table)
+    for finding in audit.findings:
+        for why in finding.look:
+            out.print(f"look: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"written to {folder}/: audit.html, audit.md, audit.json", highlight=False)
 
 
 def _print_plan(explanation: Explanation, verbose: bool) -> None:

@@ -1,0 +1,186 @@
+"""The records of a set as its converter makes them, in its part of the split, with every row accounted for."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ablate.catalogs.datasets import DatasetEntry, data_files
+from ablate.data.converters import bind, grouping
+from ablate.data.examples import Kept, all_turns, in_part, prompt_of
+from ablate.data.grouping import Unit, numbered, together
+from ablate.data.pairing import Pair, pairs
+from ablate.data.records import Dropped, PreferenceRecord, Response, draw, is_unicode
+from ablate.data.sources import DataFile
+from ablate.data.stage import OTHER_PART
+from ablate.errors import DataError, UsageError
+from ablate.models.chat import Messages
+from ablate.pocket.stage import read_config, rows
+
+PROGRESS_EVERY = 1000  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A record of any format.
+
+    ``responses`` are all that the record has (one of a conversation, none of a prompt), ``pairs`` those that the
+    entry's pairing draws from them. ``row`` is the place of its first row among all rows, from 1.
+    """
+
+    row: int
+    source: str
+    prompt: Messages
+    responses: tuple[Response, ...]
+    pairs: tuple[Pair, ...]
+    language: str | None
+
+    def sides(self) -> Iterator[tuple[str, str]]:
+        """Yield (side, text) of every response that is trained on: chosen and rejected of each pair, or response."""
+        if not self.pairs:
+            yield from (("response", text_of(response)) for response in self.responses)
+        for pair in self.pairs:
+            yield "chosen", text_of(pair.chosen)
+            yield "rejected", text_of(pair.rejected)
+
+
+@dataclass
+class Account:
+    """What became of every row: ``rows == kept + sum(dropped)``."""
+
+    files: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Responses of the rows that are in no record, by reason."""
+    responses: int = 0
+    kept: int = 0
+    records: int = 0
+    pairs: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows read."""
+        return self.files.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the account; one that does not balance is an error of this program."""
+        assert self.rows == self.kept + self.dropped.total(), (self.rows, self.kept, dict(self.dropped))
+        return {
+            "rows": self.rows,
+            "files": dict(self.files),
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "responses": {"in": self.responses, "left_out": dict(sorted(self.left_out.items()))},
+            "records": self.records,
+            "pairs": self.pairs,
+        }
+
+
+def text_of(response: Response) -> str:
+    """Return a response as one text."""
+    return "\n\n".join(turn["content"] for turn in response.messages)
+
+
+def read(
+    entry: DatasetEntry, root: Path | None, account: Account, progress: Callable[[int], None]
+) -> Iterator[Audited]:
+    """Yield the records of a set and count its rows; ``progress`` is called with the rows read so far.
+
+    A set of documents is a ``UsageError``, a missing file a ``DataError`` that says what to put where, and so is a
+    set of which nothing is left.
+    """
+    if entry.converter is None:
+        raise UsageError(f"dataset {entry.name!r} has documents, not prompts and responses: there is nothing to audit")
+    convert = bind(entry.converter, entry.converter_options)
+    units = together(
+        _counted(_units(entry, root), account, progress), grouping(entry.converter, entry.converter_options)
+    )
+    for unit in units:
+        try:
+            converted = convert(unit.file.name, unit.row)
+            yield from _records(entry, unit, converted, account)
+        except DataError as error:
+            raise DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint) from error
+    if not account.records:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in account.dropped.most_common())
+        raise DataError(
+            f"dataset {entry.name!r}: nothing is left of {account.rows} rows",
+            hint=f"dropped by reason: {reasons or 'there were no rows'}",
+        )
+
+
+def sample(items: Iterable[Audited], count: int | None, seed: int) -> Iterable[Audited]:
+    """Return ``count`` records drawn by seed and content, in their old order; None returns all as they come."""
+    if count is None:
+        return items
+
+    def key(item: Audited) -> int:
+        return draw(seed, "audit", item.prompt, [response.messages for response in item.responses])
+
+    return sorted(heapq.nsmallest(count, items, key=key), key=lambda item: item.row)
+
+
+def _units(entry: DatasetEntry, root: Path | None) -> Iterator[Unit]:
+    config = entry.pocket_config()
+    if config is None:
+        yield from numbered(DataFile(name, path) for name, path in sorted(data_files(entry, root).items()))
+        return
+    name = f"{config['split']}.jsonl"  # as the pocket stage calls it
+    for position, row in enumerate(rows(read_config(config))):
+        yield Unit(DataFile(name, Path(name)), position, position + 1, row)
+
+
+def _counted(units: Iterable[Unit], account: Account, progress: Callable[[int], None]) -> Iterator[Unit]:
+    for unit in units:
+        account.files[unit.file.name] += 1
+        if unit.position % PROGRESS_EVERY == 0:
+            progress(unit.position)
+        yield unit
+    progress(account.rows)
+
+
+def _records(entry: DatasetEntry, unit: Unit, converted: Kept | Dropped, account: Account) -> list[Audited]:
+    """Return the records of one row or group, or none, counted under the reason; rows are counted as by the stage."""
+    if isinstance(converted, Dropped):
+        account.dropped[converted.reason] += unit.size
+        return []
+    left_out = converted.left_out if isinstance(converted, PreferenceRecord) else ()
+    if isinstance(converted, PreferenceRecord):
+        account.responses += len(converted.responses) + len(left_out)
+        account.left_out.update(left_out)
+    rows_left = unit.size
+    if unit.grouped:
+        account.dropped.update(left_out)
+        rows_left -= len(left_out)
+    found = _audited(entry, unit, converted)
+    if isinstance(found, Dropped):
+        account.dropped[found.reason] += rows_left
+        return []
+    account.kept += rows_left
+    account.records += len(found)
+    account.pairs += sum(len(item.pairs) for item in found)
+    return found
+
+
+def _audited(entry: DatasetEntry, unit: Unit, converted: Kept) -> list[Audited] | Dropped:
+    if not is_unicode(all_turns(converted)):
+        return Dropped("not-unicode")
+    if not in_part(prompt_of(converted), entry.split):
+        return Dropped(OTHER_PART)
+    row = unit.position + 1
+    if isinstance(converted, PreferenceRecord) and entry.format == "preference":
+        made = pairs(converted, entry.pairing)
+        if isinstance(made, Dropped):
+            return made
+        return [Audited(row, converted.source, converted.prompt, converted.responses, made, converted.language)]
+    if isinstance(converted, tuple) and entry.format == "instruction":
+        return [
+            Audited(row, item.source, item.messages[:-1], (Response(item.messages[-1:]),), (), item.language)
+            for item in converted
+        ]
+    first = converted[0] if isinstance(converted, tuple) else converted
+    return [Audited(row, first.source, prompt_of(converted), (), (), first.language)]
