@@ -25,7 +25,7 @@ from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
 from ablate.results.layout import load_layout
-from ablate.shipped import init_project
+from ablate.shipped import init_project, project_datasets
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
 
@@ -233,7 +233,7 @@ def data_list(
             raise UnknownNameError(kind, value, known)
     found = [
         entry
-        for entry in datasets().values()
+        for entry in datasets(*project_datasets(Path.cwd())).values()
         if form in (None, entry.format)
         and label in (None, entry.label_kind)
         and (licence is None or any(licence.lower() in name.lower() for name in entry.licence))
@@ -257,7 +257,7 @@ def data_show(
     as_json: Json = False,
 ) -> None:
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
-    known = datasets()
+    known = datasets(*project_datasets(Path.cwd()))
     if name not in known:
         raise UnknownNameError("dataset", name, known)
     entry, missing, converted = known[name], None, []
@@ -282,7 +282,7 @@ def schema() -> None:
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="New folder of your project.")]) -> None:
-    """Start a project of your own: experiments, suites, table layouts and cluster profiles to edit."""
+    """Start a project of your own: experiments, suites, datasets, table layouts and cluster profiles to edit."""
     written = init_project(folder)
     out.print(
         f"{len(written)} files in {folder}/; next: cd {folder} && ablate plan experiments/pocket_quick.yaml",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ablate.data.converters import GroupKey
 from ablate.data.records import Row
 from ablate.data.sources import DataFile, read_rows
+from ablate.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,11 @@ class Unit:
     row: Row
     size: int = 1
     grouped: bool = False
+
+
+def at_unit(unit: Unit, error: DataError) -> DataError:
+    """Return the error with the file and the row that it is about."""
+    return DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint)
 
 
 @dataclass(slots=True)

@@ -8,9 +8,10 @@ from typing import Any
 from ablate.catalogs.datasets import DatasetEntry, data_files
 from ablate.data.converters import bind, grouping
 from ablate.data.examples import maker
-from ablate.data.grouping import numbered, together
+from ablate.data.grouping import at_unit, numbered, together
 from ablate.data.records import Dropped
 from ablate.data.sources import DataFile
+from ablate.errors import DataError
 
 
 def preview(entry: DatasetEntry, root: Path | None, count: int) -> list[dict[str, Any]]:
@@ -27,8 +28,11 @@ def preview(entry: DatasetEntry, root: Path | None, count: int) -> list[dict[str
     for unit in together(numbered(files), grouping(entry.converter, entry.converter_options)):
         if len(found) == count:
             break
-        converted = convert(unit.file.name, unit.row)
-        made = converted if isinstance(converted, Dropped) else make(converted)
+        try:
+            converted = convert(unit.file.name, unit.row)
+            made = converted if isinstance(converted, Dropped) else make(converted)
+        except DataError as error:
+            raise at_unit(unit, error) from error
         place = {"file": unit.file.name, "row": unit.number, "rows": unit.size}
         if isinstance(made, Dropped):
             found.append({**place, "dropped": made.reason})

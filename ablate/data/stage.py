@@ -14,7 +14,7 @@ from ablate.catalogs.datasets import Pairing, Split
 from ablate.context import EventLog, StageContext, write_json
 from ablate.data.converters import BoundConverter, GroupKey, bind, grouping
 from ablate.data.examples import Example, all_turns, in_part, maker, prompt_id, prompt_of, prompt_value
-from ablate.data.grouping import Unit, numbered, together
+from ablate.data.grouping import Unit, at_unit, numbered, together
 from ablate.data.json_lines import read_json_lines
 from ablate.data.records import Dropped, PreferenceRecord, draw, is_unicode
 from ablate.data.sources import DataFile, folder_files, root_files
@@ -84,7 +84,7 @@ class _Settings:
         split, pairing = config.get("split"), config.get("pairing")
         return cls(
             format=config["format"],
-            converter=bind(config["converter"], config.get("converter_options") or {}),
+            converter=bind(config["converter"], config.get("converter_options") or {}, config.get("converter_code")),
             key_of=grouping(config["converter"], config.get("converter_options") or {}),
             split=Split.model_validate(split) if split else None,
             pairing=Pairing.model_validate(pairing) if pairing else None,
@@ -162,8 +162,7 @@ def _convert(
             try:
                 examples = examples_of(unit)
             except DataError as error:
-                place = f"{unit.file.path}, row {unit.number}"
-                raise DataError(f"{place}: {error.message}", hint=error.hint) from error
+                raise at_unit(unit, error) from error
             if isinstance(examples, Dropped):
                 report.dropped[examples.reason] += report.sizes.pop(unit.position, unit.size)
                 continue

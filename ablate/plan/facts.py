@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.catalogs.closed import validated
-from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate
+from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -36,6 +36,10 @@ class Facts:
         """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
         return file_digests(entry, self.root, self.digest_cache, location)
 
+    def converter_code(self, entry: DatasetEntry, location: Location | None = None) -> str | None:
+        """Return the sha256 of the file of a converter of one's own, for a dataset that is named at ``location``."""
+        return converter_digest(entry, self.digest_cache, location)
+
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
         for name in suite.files:
@@ -46,13 +50,24 @@ class Facts:
         return {"root": str(self.root)} if files and self.root is not None else {}
 
 
-def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: Path, data_root: str | None) -> Facts:
-    """Read the catalogs and lay the experiment's variants over them.
+def gather_facts(
+    loaded: LoadedExperiment,
+    *,
+    evals: list[Path],
+    digest_cache: Path,
+    data_root: str | None,
+    catalogs: Sequence[Path] = (),
+) -> Facts:
+    """Read the catalogs, the project's own folders of ``catalogs`` too, and lay the experiment's variants over them.
 
     ``data_root`` is used when the specification names none (``data.root``, relative to its file).
     """
-    catalog = dict(datasets())
+    known = datasets(*catalogs)
+    catalog = dict(known)
     for name, variant in loaded.experiment.datasets.items():
+        if name in known:
+            place = loaded.origins.locate("datasets", name)
+            raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
         catalog[name] = _variant(loaded, name, variant, catalog)
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
@@ -63,9 +78,6 @@ def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: P
 def _variant(
     loaded: LoadedExperiment, name: str, variant: DatasetVariant, catalog: Mapping[str, DatasetEntry]
 ) -> DatasetEntry:
-    place = loaded.origins.locate("datasets", name)
-    if name in datasets():
-        raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
     if variant.use not in catalog:
         raise UnknownNameError("dataset", variant.use, catalog, location=loaded.origins.locate("datasets", name, "use"))
     base = catalog[variant.use].model_dump(mode="python")

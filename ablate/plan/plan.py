@@ -206,8 +206,9 @@ class _Builder:
         self._check_files(entry, place)
 
     def _check_files(self, entry: DatasetEntry, place: Location) -> None:
-        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files."""
+        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files and code."""
         check_licence(self.loaded, entry, place)
+        self.facts.converter_code(entry, place)
         self.facts.digests(entry, place)
         if entry.only_prompts_of is not None:
             self._check_files(self.facts.dataset(entry.only_prompts_of), place)

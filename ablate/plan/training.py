@@ -222,6 +222,7 @@ class TrainingPlanner:
             files,
             max_examples=_optional_int(sampling.get("max_examples")),
             seed=_optional_int(sampling.get("seed")) or 0,
+            converter_code=self._facts.converter_code(entry),
         )
         inputs = {"source": self._source(entry.name).ref("data")} if entry.source.pocket is not None else {}
         if entry.only_prompts_of is not None:
