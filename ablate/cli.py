@@ -183,11 +183,12 @@ def report(
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
+    data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
     target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target)
+    rendered = module.render_report(Store(store), name, layout, target, data=data)
     _print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)
 

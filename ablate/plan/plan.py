@@ -16,6 +16,7 @@ from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, val
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell, check_licence
+from ablate.plan.data import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
@@ -65,6 +66,7 @@ class Plan:
     stages: Mapping[str, Stage]
     suites: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
+    data: tuple[Mapping[str, Any], ...]
 
     @property
     def name(self) -> str:
@@ -93,6 +95,7 @@ class Plan:
             ],
             "suites": {name: dict(facts) for name, facts in self.suites.items()},
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
+            "data": [dict(facts) for facts in self.data],
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
@@ -145,7 +148,8 @@ class _Builder:
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self.reward_models.values())
-        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets)
+        data = tuple(describe_data(self.graph.stages, self.training.sets))
+        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []

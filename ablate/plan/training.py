@@ -10,6 +10,7 @@ from typing import Any
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
+from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.models import ModelEntry
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
@@ -59,6 +60,8 @@ class TrainingPlanner:
         self._logprobs = functools.cache(self._reference_logprobs)
         self.reward_model = functools.cache(self._reward_model)
         self._parameters = functools.cache(_method_parameters)
+        self.sets: dict[str, dict[str, DatasetEntry]] = {}
+        """Id of a dataset stage to the sets that it makes, by the names that the experiment calls them."""
 
     def cell(self, cell: Cell) -> Trained:
         """Return the stages of one cell."""
@@ -227,7 +230,7 @@ class TrainingPlanner:
         inputs = {"source": self._source(entry.name).ref("data")} if entry.source.pocket is not None else {}
         if entry.only_prompts_of is not None:
             inputs["only_prompts"] = self.dataset(entry.only_prompts_of, ()).ref("prompts.jsonl")
-        return self._graph.add(
+        stage = self._graph.add(
             "dataset",
             config,
             inputs,
@@ -235,6 +238,8 @@ class TrainingPlanner:
             parts=entry.converter_revisions(),
             locations=self._facts.locations(files),
         )
+        self.sets.setdefault(stage.id, {})[name] = entry
+        return stage
 
     def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
