@@ -17,7 +17,7 @@ from rich.table import Table
 
 import ablate
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
-from ablate.errors import AblateError, DataError, UnknownNameError
+from ablate.errors import AblateError, DataError, UnknownNameError, UsageError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
@@ -255,15 +255,26 @@ def data_show(
     name: Annotated[str, typer.Argument(help="Name of a dataset, see `ablate data list`.", show_default=False)],
     rows: Annotated[int, typer.Option(min=0, help="Converted rows shown where the files are there.")] = 2,
     root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Show the rows as a model gets them, see --model.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="With --tokens: a catalog model, ./folder (a stage's too) or hub/id@commit.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
+    if tokens != (model is not None):
+        raise UsageError("--tokens and --model go together", hint="for example --tokens --model pocket-small")
     known = datasets(*project_datasets(Path.cwd()))
     if name not in known:
         raise UnknownNameError("dataset", name, known)
     entry, missing, converted = known[name], None, []
-    if entry.source.pocket is not None:
-        missing = "rows are made when an experiment runs"
+    if model is not None:
+        module = importlib.import_module("ablate.data.shown_tokens")
+        converted = module.show_tokens(entry, root, rows, model)
+        if not as_json:
+            colour = out.is_terminal and not out.no_color
+            out.print(module.view(converted, out.width, colour=colour), highlight=False, soft_wrap=True, end="")
+            return
     elif rows:
         try:
             converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)

@@ -129,7 +129,8 @@ def test_data_show(here: Here, tmp_path: Path) -> None:
     code, out, _ = here("data", "show", "orca-dpo-pairs", "--root", "root", "--rows", "1", "--json")
     (shown,) = json.loads(out)["rows"]
     assert [turn["role"] for turn in shown["examples"][0]["prompt"]] == ["system", "user"]
-    assert "made when an experiment runs" in here("data", "show", "pocket-hh")[1]
+    out = here("data", "show", "pocket-hh")[1]
+    assert "train.jsonl, row 2" in out and "no rows" not in out
     code, _, err = here("data", "show", "orca-dpo")
     assert code == 2 and "unknown dataset 'orca-dpo'" in err and "did you mean" in err
 
