@@ -7,22 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 import ablate
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, data_files, datasets, fetched_revisions
-from ablate.catalogs.suites import find_suite, load_suites
-from ablate.errors import AblateError, DataError, UnknownNameError
+from ablate.cli_data import data_app
+from ablate.console import Json, err, out, print_wide
+from ablate.errors import AblateError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
@@ -30,7 +24,7 @@ from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
 from ablate.results.layout import load_layout
-from ablate.shipped import init_project, search_folders
+from ablate.shipped import init_project
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
 
@@ -44,13 +38,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="See what datasets the catalog has and what is in them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-out = Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: tables get room
-err = Console(stderr=True)
 
 DEFAULT_STORE = Path("store")
-AUDITS = Path("out") / "audits"
 
 
 def _complete_spec(incomplete: str) -> list[str]:
@@ -89,7 +79,6 @@ AnyName = Annotated[
     typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=_complete_name),
 ]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
@@ -189,12 +178,13 @@ def report(
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
+    data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
     target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target)
-    _print_wide(module.terminal(rendered))
+    rendered = module.render_report(Store(store), name, layout, target, data=data)
+    print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)
 
 
@@ -226,106 +216,6 @@ def ui(
     subprocess.run(ui_command(place, port=port), check=False)
 
 
-@data_app.command("list")
-def data_list(
-    form: Annotated[str | None, typer.Option("--format", help=f"One of {', '.join(get_args(Format))}.")] = None,
-    label: Annotated[str | None, typer.Option("--label", help=f"One of {', '.join(get_args(LabelKind))}.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Part of the licence, e.g. MIT.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the datasets of the catalog: name, format, who labelled them, rows as released, licence."""
-    for kind, value, known in (("format", form, get_args(Format)), ("label kind", label, get_args(LabelKind))):
-        if value is not None and value not in known:
-            raise UnknownNameError(kind, value, known)
-    found = [
-        entry
-        for entry in datasets().values()
-        if form in (None, entry.format)
-        and label in (None, entry.label_kind)
-        and (licence is None or any(licence.lower() in name.lower() for name in entry.licence))
-    ]
-    if as_json:
-        typer.echo(json.dumps([entry.facts() for entry in found], indent=1))
-        return
-    table = Table("name", "format", "label kind", "rows", "licence", box=None, pad_edge=False)
-    for entry in found:
-        rows = next((f"{count:,} {split}" for split, count in entry.size.items()), "")
-        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, ", ".join(entry.licence))
-    _print_wide(table)
-    out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
-
-
-@data_app.command("show")
-def data_show(
-    name: Annotated[str, typer.Argument(help="Name of a dataset, see `ablate data list`.", show_default=False)],
-    rows: Annotated[int, typer.Option(min=0, help="Converted rows shown where the files are there.")] = 2,
-    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
-    entry, missing, converted = _dataset(name), None, []
-    if entry.source.pocket is not None:
-        missing = "rows are made when an experiment runs"
-    elif rows:
-        try:
-            converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)
-        except DataError as error:
-            missing = str(error)
-    if as_json:
-        facts = {**entry.facts(), "fetched": fetched_revisions(entry, root)}
-        typer.echo(json.dumps({**facts, "rows": converted, "rows_missing": missing}, indent=1))
-    else:
-        _print_dataset(entry, fetched_revisions(entry, root), converted, missing)
-
-
-@data_app.command("fetch")
-def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="Names of datasets, see `ablate data list`.", show_default=False)],
-    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or tag, for one dataset whose entry names no revision.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which files would be fetched, and fetch none.")
-    ] = False,
-) -> None:
-    """Download the files of datasets, at their pinned revisions, into the data root; files that are there are kept."""
-    module = importlib.import_module("ablate.data.fetch")
-    for item in module.fetch_all(names, datasets(), root, revision=revision, dry_run=dry_run):
-        out.print(f"{item.status:<18}{item.name}  {module.megabytes(item.size)}", highlight=False, soft_wrap=True)
-
-
-@data_app.command("audit")
-def data_audit(
-    names: Annotated[list[str], typer.Argument(help="Names of datasets, see `ablate data list`.", show_default=False)],
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="Suites of evals/ whose questions are looked for in the prompts (commas or again), or all."),
-    ] = None,
-    to: Annotated[Path, typer.Option("--out", help="Folder of the pages, one folder a dataset in it.")] = AUDITS,
-    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
-    sample: Annotated[int | None, typer.Option(min=1, help="Records audited, drawn by seed; default: all.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Check what is in datasets: labels, duplicates, overlap with evaluation sets, lengths, refusals, languages."""
-    entries = [_dataset(name) for name in dict.fromkeys(names)]
-    for entry in entries:
-        data_files(entry, root)  # a missing file is said before a long audit of another set
-    asked = _questions(against, root)
-    audits = importlib.import_module("ablate.data.audit.audit")
-    pages = importlib.import_module("ablate.data.audit.report")
-    found = []
-    for entry in entries:
-        with _counting_rows(entry) as progress:
-            audit = audits.audit(entry, root, against=asked, sampled=sample, progress=progress)
-        pages.write(audit, to / entry.name)
-        found.append(audit)
-        if not as_json:
-            _print_audit(audit, to / entry.name)
-    if as_json:
-        typer.echo(json.dumps([audit.as_json() for audit in found], indent=1))
-
-
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a specification, for editors."""
@@ -334,7 +224,7 @@ def schema() -> None:
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(help="New folder of your project.")]) -> None:
-    """Start a project of your own: experiments, suites, table layouts and cluster profiles to edit."""
+    """Start a project of your own: experiments, suites, datasets, table layouts and cluster profiles to edit."""
     written = init_project(folder)
     out.print(
         f"{len(written)} files in {folder}/; next: cd {folder} && ablate plan experiments/pocket_quick.yaml",
@@ -415,79 +305,9 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
         out.print(f"next: ablate report {what.name}", highlight=False)
 
 
-def _print_wide(what: RenderableType) -> None:
-    """Print tables at their own width: a terminal wraps a long line, it does not drop columns."""
-    needed = Measurement.get(out, out.options.update(width=400), what).maximum
-    Console(width=max(out.width, min(needed, 180))).print(what)
-
-
 def _counted(count: int, noun: str) -> str:
     """Return ``1 cell``, ``2 cells``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _print_dataset(
-    entry: DatasetEntry, fetched: dict[str, str], rows: list[dict[str, Any]], missing: str | None
-) -> None:
-    out.print(f"{entry.name}: {entry.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
-    for key, value in entry.facts().items():
-        if key not in ("name", "title") and value not in (None, {}, []):
-            lines = value if isinstance(value, list) else [value]
-            for position, line in enumerate(lines):
-                text = ", ".join(f"{k}: {v}" for k, v in line.items()) if isinstance(line, dict) else str(line)
-                typer.echo(f"  {key if position == 0 else '':<14}{text}")
-    for position, (name, revision) in enumerate(fetched.items()):
-        typer.echo(f"  {'fetched' if position == 0 else '':<14}{name} at {revision}")
-    for row in rows:
-        typer.echo(f"\n{row['file']}, row {row['row']}" + (f" and {row['rows'] - 1} more" if row["rows"] > 1 else ""))
-        if "dropped" in row:
-            typer.echo(f"  dropped: {row['dropped']}")
-        for example in row.get("examples", ()):
-            typer.echo(json.dumps(example, indent=1, ensure_ascii=False))
-    if missing:
-        typer.echo(f"\nno rows: {missing}")
-
-
-def _dataset(name: str) -> DatasetEntry:
-    known = datasets()
-    if name not in known:
-        raise UnknownNameError("dataset", name, known)
-    return known[name]
-
-
-def _questions(against: list[str] | None, root: Path | None) -> Any:
-    """Return the questions of the named suites; of all suites, those whose files are there. None without a name."""
-    if not against:
-        return None
-    suites = load_suites(search_folders("evals", Path.cwd()))
-    names = [name for part in against for name in part.split(",") if name]
-    chosen = suites.values() if "all" in names else [find_suite(suites, name) for name in dict.fromkeys(names)]
-    module = importlib.import_module("ablate.evaluation.questions")
-    return module.collect(chosen, root, skip_missing="all" in names)
-
-
-@contextmanager
-def _counting_rows(entry: DatasetEntry) -> Iterator[Callable[[int], None]]:
-    """Show how many rows of a set are read; in a pipe nothing is shown."""
-    hub, pocket = entry.source.hub, entry.source.pocket
-    total = pocket.n if pocket else entry.size.get((hub and hub.split) or "")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(f"{entry.name}: rows", total=total)
-        yield lambda rows: bar.update(task, completed=rows)
-
-
-def _print_audit(audit: Any, folder: Path) -> None:
-    out.print(f"{audit.name}: {audit.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
-    table = Table("verdict", "check", "finding", box=None, pad_edge=False)
-    for finding in audit.findings:
-        style = "yellow" if finding.verdict == "look" else None
-        table.add_row(Text(finding.verdict, style or ""), finding.title, Text(finding.summary))
-    _print_wide(table)
-    for finding in audit.findings:
-        for why in finding.look:
-            out.print(f"look: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"written to {folder}/: audit.html, audit.md, audit.json", highlight=False)
 
 
 def _print_plan(explanation: Explanation, verbose: bool) -> None:

@@ -11,6 +11,9 @@ from ablate.errors import UsageError
 Kind = Literal["experiments", "evals", "reports", "slurm"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+DATASETS = "datasets"
+"""Name of a project's folder of datasets; those of ablate are in the package's catalog, not in a folder beside it."""
+
 _PACKAGE = Path(__file__).resolve().parent
 
 _PROJECT_README = """\
@@ -22,7 +25,22 @@ _PROJECT_README = """\
 
 `experiments/` holds the questions (one YAML file each), `evals/` the suites, `reports/` the table layouts and `slurm/`
 the cluster profiles. A file here is found before the one of the same name that ablate ships; delete what you do not
-need. Results go to `store/`.
+need. `datasets/` holds sets of your own, beside those of ablate's catalog (`ablate data list`). Results go to `store/`.
+"""
+
+_PROJECT_DATASETS = """\
+# Datasets of your own: every *.yaml here adds entries to the catalog. Take the marks away and change what is written;
+# `ablate data show house-votes` then prints the first rows as they are converted, or says what is wrong.
+
+# house-votes:
+#   title: House votes
+#   format: preference                         # or instruction (for SFT), prompts
+#   source: {files: [house/votes.jsonl]}       # relative to the data root: ABLATE_DATA, data.root or --root
+#   converter: columns                         # a prompt and two responses in columns; or house:convert, your function
+#   converter_options:
+#     {prompt: question, first: answer_a, second: answer_b, label: better, first_preferred: a, second_preferred: b}
+#   label_kind: human                          # human, ai, construction or mixed
+#   licence: unrecorded                        # SPDX identifiers, several as a list
 """
 
 
@@ -43,6 +61,12 @@ def search_folders(kind: Kind, start: Path) -> list[Path]:
     return folders
 
 
+def project_datasets(start: Path) -> list[Path]:
+    """Return the project's own folder of datasets below ``start``, where there is one."""
+    folder = start / DATASETS
+    return [folder] if folder.is_dir() else []
+
+
 def find_by_name(kind: Kind, name: str, start: Path) -> Path | None:
     """Return the first file called ``name`` in the folders of :func:`search_folders`, or None."""
     places = (folder / name for folder in search_folders(kind, start))
@@ -50,7 +74,7 @@ def find_by_name(kind: Kind, name: str, start: Path) -> Path | None:
 
 
 def init_project(target: Path) -> list[Path]:
-    """Start a researcher's own project in ``target``: copies of the shipped folders and a README.
+    """Start a researcher's own project in ``target``: copies of the shipped folders, one for datasets, a README.
 
     Returns the files written. Raises ``UsageError``, with nothing written, when one of them exists already.
     """
@@ -60,13 +84,15 @@ def init_project(target: Path) -> list[Path]:
         for folder in [shipped_folder(kind)]
         for path in _files(folder)
     }
-    readme = target / "README.md"
-    _refuse_existing(target, [readme, *sources])
+    texts = {target / "README.md": _PROJECT_README, target / DATASETS / "own.yaml": _PROJECT_DATASETS}
+    _refuse_existing(target, [*texts, *sources])
     for destination, source in sources.items():
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, destination)
-    readme.write_text(_PROJECT_README, encoding="utf-8")
-    return [readme, *sources]
+    for destination, text in texts.items():
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.write_text(text, encoding="utf-8")
+    return [*texts, *sources]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -83,7 +109,8 @@ def _files(folder: Path) -> list[Path]:
 def _refuse_existing(target: Path, destinations: list[Path]) -> None:
     """Raise ``UsageError`` when a file would be overwritten or a folder cannot be made."""
     blocking = [path for path in (target, *target.parents) if path.exists() and not path.is_dir()]
-    blocking += [target / kind for kind in KINDS if (target / kind).exists() and not (target / kind).is_dir()]
+    folders = [target / name for name in (*KINDS, DATASETS)]
+    blocking += [folder for folder in folders if folder.exists() and not folder.is_dir()]
     existing = blocking + [path for path in destinations if path.exists()]
     if existing:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""

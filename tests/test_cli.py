@@ -129,9 +129,32 @@ def test_data_show(here: Here, tmp_path: Path) -> None:
     code, out, _ = here("data", "show", "orca-dpo-pairs", "--root", "root", "--rows", "1", "--json")
     (shown,) = json.loads(out)["rows"]
     assert [turn["role"] for turn in shown["examples"][0]["prompt"]] == ["system", "user"]
-    assert "made when an experiment runs" in here("data", "show", "pocket-hh")[1]
+    out = here("data", "show", "pocket-hh")[1]
+    assert "train.jsonl, row 2" in out and "no rows" not in out
     code, _, err = here("data", "show", "orca-dpo")
     assert code == 2 and "unknown dataset 'orca-dpo'" in err and "did you mean" in err
+
+
+def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: Path) -> None:
+    assert ablate("init", ".").returncode == 0
+    rows = {"q": "why?", "good": "because", "bad": "no"}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.jsonl").write_text(json.dumps(rows) + "\n")
+    (tmp_path / "mine.py").write_text(
+        "from ablate.data.converters.sides import two_responses, user_prompt\n\n\ndef convert(row, options):\n"
+        "    return two_responses(row, user_prompt(row['q']), [row['good'], row['bad']], source='mine')\n"
+    )
+    keys = "title: Mine\n  format: preference\n  source: {files: [a.jsonl]}\n  label_kind: human\n  licence: MIT"
+    (tmp_path / "datasets/mine.yaml").write_text(f"mine:\n  {keys}\n  converter: mine:convert\n")
+    assert re.search(r"^mine +preference +human +MIT *$", ablate("data", "list").stdout, re.M)
+    answer = ablate("data", "show", "mine", "--root", "data")
+    assert '"content": "because"' in answer.stdout and "converter     mine:convert" in answer.stdout, answer
+    (tmp_path / "mine.py").write_text("def convert(row, options):\n    return row['lost']\n")
+    answer = ablate("data", "show", "mine", "--root", "data")
+    assert "no rows: data/a.jsonl, row 1: the converter mine:convert raised KeyError: 'lost'" in answer.stdout, answer
+    (tmp_path / "datasets/mine.yaml").write_text("pocket-hh: {}\n")
+    answer = ablate("data", "list")
+    assert answer.returncode == 2 and "datasets/mine.yaml:1: pocket-hh" in answer.stderr, answer
 
 
 def test_data_show_imports_nothing_heavy(tmp_path: Path) -> None:

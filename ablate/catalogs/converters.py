@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ablate.catalogs.closed import Strict, unknown_name
+from ablate.catalogs.functions import checked_options, is_function
 
 Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
 Diverging = Literal["first-turn", "same-history", "drop"]
@@ -341,7 +342,12 @@ def known_converter(name: str, known: Iterable[str]) -> str:
 
 
 def complete_options(converter: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a converter's options with defaults written out; as they are where there is no converter."""
+    """Return a converter's options with defaults written out; a researcher's own function checks its own.
+
+    They are as written, too, where there is no converter.
+    """
     if converter is None:
         return options
+    if is_function(converter):
+        return checked_options(options)
     return CONVERTER_OPTIONS[converter].model_validate(dict(options)).model_dump(mode="json")

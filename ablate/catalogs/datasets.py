@@ -20,6 +20,7 @@ from ablate.catalogs.converters import (
 )
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.fetched import read_record
+from ablate.catalogs.functions import is_function, source_file
 from ablate.catalogs.licences import as_names, checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Where
@@ -136,6 +137,9 @@ class DatasetEntry(Named):
     format: Format
     source: Source
     converter: str | None = None
+    """A name of ``CONVERTER_OPTIONS``, or the researcher's own ``module:function`` of a row and the options."""
+    converter_revision: int = Field(default=1, ge=1)
+    """Of a function of one's own: raised when its rows change although its file does not."""
     converter_options: Mapping[str, Any] = Field({}, validate_default=True)
     where: Where | None = None
     label: Label | None = None
@@ -184,7 +188,7 @@ class DatasetEntry(Named):
     @field_validator("converter")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        return value and known_converter(value, CONVERTER_OPTIONS)
+        return value if value is None or is_function(value) else known_converter(value, CONVERTER_OPTIONS)
 
     @field_validator("converter_options")
     @classmethod
@@ -198,19 +202,30 @@ class DatasetEntry(Named):
                 raise ValueError("documents are read as they are: no converter")
         elif self.converter is None:
             raise ValueError(f"a converter is needed; allowed: {', '.join(CONVERTER_OPTIONS)}")
-        if self.format == "preference" and self.converter not in (*PREFERENCE_CONVERTERS, "by_file"):
+        known = self.own_converter or self.converter in (*PREFERENCE_CONVERTERS, "by_file")
+        if self.format == "preference" and not known:
             raise ValueError(f"{self.converter} makes no preferences; allowed: {', '.join(PREFERENCE_CONVERTERS)}")
+        if self.converter_revision != 1 and self.own_converter is None:
+            raise ValueError("converter_revision belongs to a converter of one's own, module:function")
         if (self.format == "preference") != (self.label_kind is not None):
             raise ValueError("label_kind is written for preference sets, and only for those")
         if self.label is not None and (self.format != "preference" or self.label.aspects is None):
             raise ValueError("a set's label is one or more aspects, for preference sets alone")
         return self
 
+    @property
+    def own_converter(self) -> str | None:
+        """The ``module:function`` that reads the rows; None where a converter of ablate's does."""
+        return self.converter if self.converter is not None and is_function(self.converter) else None
+
     def converter_revisions(self) -> dict[str, int]:
         """Return the revision of all code of its own that reads rows of this entry: converters, filters, labels."""
         if self.converter is None:
             return {}
-        used = {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
+        if self.own_converter is not None:
+            used = {self.own_converter: self.converter_revision}
+        else:
+            used = {name: CONVERTER_REVISIONS[name] for name in _converters(self.converter, self.converter_options)}
         return used | {name: REFINEMENT_REVISIONS[name] for name in self._refinement()}
 
     def _refinement(self) -> dict[str, Any]:
@@ -234,6 +249,7 @@ class DatasetEntry(Named):
             "size": dict(self.size),
             "columns": dict(self.columns),
             "converter": self.converter,
+            "converter_revision": self.converter_revision if self.own_converter else None,
             "options": _plain(self.converter_options),
             **self._refinement(),
             "pairing": self.pairing.model_dump(mode="json") if self.format == "preference" else None,
@@ -260,12 +276,14 @@ class DatasetEntry(Named):
         seed: int = 42,
         cap: str = "after-filter",
         records: bool = False,
+        converter_code: str | None = None,
     ) -> dict[str, Any]:
         """Return the configuration (identity) of the dataset stage for this entry.
 
         ``files`` are relative names with their sha256 (:func:`file_digests`), empty for pocket sets, whose rows
-        come from an input. ``records`` asks for rows with all their responses instead of pairs. Settings that cannot
-        matter are left out: no sampling seed without a sample, no pairing where nothing is paired.
+        come from an input. ``records`` asks for rows with all their responses instead of pairs; ``converter_code`` is
+        the sha256 of the file of a converter of one's own. Settings that cannot matter are left out: no sampling seed
+        without a sample, no pairing where nothing is paired.
         """
         config: dict[str, Any] = {
             "format": "records" if records else self.format,
@@ -278,6 +296,8 @@ class DatasetEntry(Named):
         }
         if max_examples is not None:
             config |= {"seed": seed, "cap": cap}
+        if converter_code is not None:
+            config["converter_code"] = converter_code
         if self.format == "preference" and not records:
             config["pairing"] = self.pairing.model_dump(mode="json")
         return config
@@ -296,6 +316,14 @@ def file_digests(
     A pocket set has no files. A missing file is a :class:`DataError` at ``place``, where the set is named.
     """
     return {name: cache.of_file(path) for name, path in data_files(entry, root, place).items()}
+
+
+def converter_digest(entry: DatasetEntry, cache: DigestCache, place: Location | None = None) -> str | None:
+    """Return the sha256 of the file in which the entry's own converter is written; None for ablate's converters.
+
+    A function that is not there is a :class:`DataError` at ``place``, where the set is named.
+    """
+    return None if entry.own_converter is None else cache.of_file(source_file(entry.own_converter, place))
 
 
 def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = None) -> dict[str, Path]:

@@ -46,6 +46,11 @@ class TokenizerRecipe(Strict):
     """Needed by ``bpe``; ``words`` takes the closed vocabulary of its corpus, ``bytes`` has 256 and the specials."""
     template: str = "tulu"
 
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether the tokenizer depends on the model's corpus; ``words`` of the pocket template are a fixed list."""
+        return self.type == "bpe" or (self.type == "words" and self.template != "pocket")
+
     @model_validator(mode="after")
     def _size(self) -> TokenizerRecipe:
         if (self.type == "bpe") != (self.vocab_size is not None):

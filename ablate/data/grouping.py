@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ablate.data.converters import GroupKey
 from ablate.data.records import Row
 from ablate.data.sources import DataFile, Meter, read_rows
+from ablate.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Unit:
     row: Row
     size: int = 1
     grouped: bool = False
+
+
+def at_unit(unit: Unit, error: DataError) -> DataError:
+    """Return the error with the file and the row that it is about."""
+    return DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint)
 
 
 @dataclass(slots=True)
@@ -71,3 +78,9 @@ def together(units: Iterable[Unit], key_of: GroupKey | None) -> Iterator[Unit]:
     for group in groups.values():
         assert file is not None
         yield Unit(file, group.position, group.number, {"rows": group.rows}, len(group.rows), grouped=True)
+
+
+def together_by_file(units: Iterable[Unit], key_of: GroupKey | None) -> Iterator[Unit]:
+    """Yield the rows of several files, one after another, with those of a group of a file made one."""
+    for _, own in itertools.groupby(units, key=lambda unit: unit.file):
+        yield from together(own, key_of)

@@ -25,10 +25,18 @@ class Reader:
 
 
 def reader(
-    converter: str, options: Mapping[str, Any], *, where: Mapping[str, Any] | None, label: list[str] | None
+    converter: str,
+    options: Mapping[str, Any],
+    *,
+    where: Mapping[str, Any] | None,
+    label: list[str] | None,
+    code: str | None = None,
 ) -> Reader:
-    """Return the reader of a dataset stage's config; ``where`` sees the scores of the new ``label``."""
-    own = bind(converter, options)
+    """Return the reader of a dataset stage's config; ``where`` sees the scores of the new ``label``.
+
+    ``code`` is the sha256 that the file of a converter of one's own must have; None: any.
+    """
+    own = bind(converter, options, code)
     relabel = AspectLabel(label) if label else None
     keep = filter_of(Where.model_validate(dict(where), strict=False)) if where else None
 

@@ -17,7 +17,7 @@ from ablate.catalogs.digests import sha256_file
 from ablate.context import EventLog, StageContext, write_json
 from ablate.data.converters import GroupKey, grouping
 from ablate.data.examples import Example, all_turns, in_part, maker, prompt_id, prompt_of, prompt_value
-from ablate.data.grouping import Unit, all_rows, numbered, together
+from ablate.data.grouping import Unit, all_rows, at_unit, numbered, together
 from ablate.data.json_lines import read_json_lines
 from ablate.data.output import Written, smallest, write_examples
 from ablate.data.records import Converted, Dropped, PreferenceRecord, digest, draw, is_unicode
@@ -104,7 +104,13 @@ class _Settings:
         options = config.get("converter_options") or {}
         return cls(
             format=config["format"],
-            reader=reader(config["converter"], options, where=config.get("where"), label=config.get("label")),
+            reader=reader(
+                config["converter"],
+                options,
+                where=config.get("where"),
+                label=config.get("label"),
+                code=config.get("converter_code"),
+            ),
             key_of=grouping(config["converter"], options),
             split=Split.model_validate(split) if split else None,
             pairing=Pairing.model_validate(pairing) if pairing else None,
@@ -240,7 +246,7 @@ class _Conversion:
             kept_rows = unit.size - len(left_out) if unit.grouped else unit.size
             examples = self._examples(converted)
         except DataError as error:
-            raise DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint) from error
+            raise at_unit(unit, error) from error
         if isinstance(examples, Dropped):
             self.report.dropped[examples.reason] += kept_rows
             return

@@ -96,17 +96,24 @@ def read_limits(config: Mapping[str, Any]) -> Limits:
 def tokenise_file(path: Path, target: Path, tokenizer: PreTrainedTokenizerBase, kind: str, limits: Limits) -> Tally:
     """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows."""
     tally = Tally()
-    encode = {"pairs": encode_pairs, "conversations": encode_conversations, "prompts": encode_prompts}[kind]
     rows = _rows(path, kind)
     with pq.ParquetWriter(target, SCHEMAS[kind], compression="zstd") as writer:
         while chunk := list(islice(rows, CHUNK)):
-            tally.rows += len(chunk)
-            clean = _without_control_tokens(chunk, tokenizer, tally)
-            kept = encode(clean, tokenizer, limits, tally) if clean else []
-            tally.kept += len(kept)
-            if kept:
+            if kept := encode_rows(chunk, kind, tokenizer, limits, tally):
                 writer.write_table(pa.Table.from_pylist(kept, schema=SCHEMAS[kind]))
     return tally
+
+
+def encode_rows(
+    rows: Sequence[dict[str, Any]], kind: str, tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return what is stored of rows of one kind; ``tally`` is told what became of each."""
+    encode = {"pairs": encode_pairs, "conversations": encode_conversations, "prompts": encode_prompts}[kind]
+    tally.rows += len(rows)
+    clean = _without_control_tokens(rows, tokenizer, tally)
+    kept = encode(clean, tokenizer, limits, tally) if clean else []
+    tally.kept += len(kept)
+    return kept
 
 
 def encode_prompts(

@@ -21,7 +21,7 @@ from ablate.experiment.loading import load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
 from ablate.plan.plan import Plan, build_plan
-from ablate.shipped import search_folders
+from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
 
 CANDIDATES = 10
@@ -67,6 +67,7 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
         evals=search_folders("evals", Path.cwd()),
         digest_cache=store.cache / "digests.json",
         data_root=os.environ.get("ABLATE_DATA"),
+        catalogs=project_datasets(Path.cwd()),
     )
     if report is None or read_report is None:
         return build_plan(loaded, facts)

@@ -43,6 +43,8 @@ class DataPlanner:
         self._graph = graph
         self._models = models
         self._matched = tuple(matched)
+        self.named: dict[str, dict[str, NamedSet]] = {}
+        """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
         self._made: dict[tuple[str, Section, Cell | None], Stage] = {}
         self._open: list[str] = []
 
@@ -51,10 +53,16 @@ class DataPlanner:
 
         A set that a model takes part in depends on the ``cell`` that uses it.
         """
-        settings = dict(data)
-        if settings.pop("match", None) is None or name not in self._matched:
-            return self._set(self._facts.dataset(name), _section(settings), cell)
-        own = self._set(self._facts.dataset(name), _section(settings), cell)
+        settings, named = dict(data), self._facts.dataset(name)
+        matched = settings.pop("match", None) is not None and name in self._matched
+        own = self._set(named, _section(settings), cell)
+        return self._note(named, self._cut(name, own, settings, cell) if matched else own)
+
+    def _note(self, named: NamedSet, stage: Stage) -> Stage:
+        self.named.setdefault(stage.id, {})[named.name] = named
+        return stage
+
+    def _cut(self, name: str, own: Stage, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
         others = {self._set(self._facts.dataset(other), _section(settings), cell).id for other in self._matched}
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
@@ -103,10 +111,11 @@ class DataPlanner:
             seed=_whole(settings.get("seed")) or 0,
             cap=str(settings.get("cap") or "after-filter"),
             records=records,
+            converter_code=self._facts.converter_code(entry),
         )
         inputs = {"source": self.source(entry).ref("data")} if entry.source.pocket is not None else {}
         if entry.only_prompts_of is not None:
-            whole = self._set(self._facts.entry(entry.only_prompts_of), (), None)
+            whole = self.dataset(entry.only_prompts_of, ())
             inputs["only_prompts"] = whole.ref("prompts.jsonl")
         return self._graph.add(
             "dataset",
@@ -168,7 +177,7 @@ class DataPlanner:
         )
 
     def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
-        parts = [self._set(part, (), cell) for part in made.parts]
+        parts = [self._note(part, self._set(part, (), cell)) for part in made.parts]
         sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
         return self._graph.add(
             "mixture",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.catalogs.datasets import DatasetEntry, file_digests, locate
+from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -42,6 +42,10 @@ class Facts:
         """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
         return file_digests(entry, self.root, self.digest_cache, location)
 
+    def converter_code(self, entry: DatasetEntry, location: Location | None = None) -> str | None:
+        """Return the sha256 of the file of a converter of one's own, for a dataset that is named at ``location``."""
+        return converter_digest(entry, self.digest_cache, location)
+
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
         for name in suite.files:
@@ -52,12 +56,19 @@ class Facts:
         return {"root": str(self.root)} if files and self.root is not None else {}
 
 
-def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: Path, data_root: str | None) -> Facts:
-    """Read the catalogs and lay the experiment's variants over them.
+def gather_facts(
+    loaded: LoadedExperiment,
+    *,
+    evals: list[Path],
+    digest_cache: Path,
+    data_root: str | None,
+    catalogs: Sequence[Path] = (),
+) -> Facts:
+    """Read the catalogs, the project's own folders of ``catalogs`` too, and lay the experiment's variants over them.
 
     ``data_root`` is used when the specification names none (``data.root``, relative to its file).
     """
-    sets = sets_of(loaded)
+    sets = sets_of(loaded, datasets(*catalogs))
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)

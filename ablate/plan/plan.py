@@ -16,10 +16,11 @@ from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, val
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell, check_licence
+from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, entries_of, licences_of
+from ablate.plan.sets import NamedSet, entries_of
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -66,6 +67,7 @@ class Plan:
     stages: Mapping[str, Stage]
     suites: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
+    data: tuple[Mapping[str, Any], ...]
 
     @property
     def name(self) -> str:
@@ -94,6 +96,7 @@ class Plan:
             ],
             "suites": {name: dict(facts) for name, facts in self.suites.items()},
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
+            "data": [dict(facts) for facts in self.data],
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
@@ -146,7 +149,8 @@ class _Builder:
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self.reward_models.values())
-        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets)
+        data = tuple(describe_data(self.graph.stages, self.training.data.named))
+        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
@@ -208,8 +212,9 @@ class _Builder:
             self._check_files(entry, place)
 
     def _check_files(self, entry: DatasetEntry, place: Location) -> None:
-        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files."""
+        """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files and code."""
         check_licence(self.loaded, entry, place)
+        self.facts.converter_code(entry, place)
         self.facts.digests(entry, place)
         if entry.only_prompts_of is not None:
             self._check_files(self.facts.entry(entry.only_prompts_of), place)
@@ -240,7 +245,7 @@ class _Builder:
             self.datasets[name] = {
                 "title": entry.title,
                 "label_kind": entry.label_kind,
-                "licence": ", ".join(licences_of(entry)),
+                "licence": ", ".join(entry.licence),
                 "stage": stage,
             }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ablate.catalogs.closed import validated
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import DatasetVariant
@@ -28,6 +28,16 @@ class Pipeline:
     parts: tuple[NamedSet, ...]
     place: Location
 
+    @property
+    def licence(self) -> tuple[str, ...]:
+        """The licences that apply, each once: those of all sets whose rows it uses."""
+        return tuple(dict.fromkeys(name for entry in self.entries() for name in entry.licence))
+
+    @property
+    def licence_note(self) -> str | None:
+        """Nothing beyond what its sets say."""
+        return None
+
     def entries(self) -> Iterator[DatasetEntry]:
         """Yield the catalog entries whose rows it uses, each once."""
         found: dict[str, DatasetEntry] = {}
@@ -47,11 +57,6 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield named
 
 
-def licences_of(named: NamedSet) -> tuple[str, ...]:
-    """Return the licences that apply to a set, each once: those of all sets whose rows it uses."""
-    return tuple(dict.fromkeys(licence for entry in entries_of(named) for licence in entry.licence))
-
-
 def asks_for_a_cell(named: NamedSet) -> bool:
     """Whether making the set takes a model, so that it depends on the cell that uses it."""
     if isinstance(named, DatasetEntry):
@@ -59,11 +64,11 @@ def asks_for_a_cell(named: NamedSet) -> bool:
     return named.variant.mix is None or any(map(asks_for_a_cell, named.parts))
 
 
-def sets_of(loaded: LoadedExperiment) -> dict[str, NamedSet]:
+def sets_of(loaded: LoadedExperiment, catalog: Mapping[str, DatasetEntry]) -> dict[str, NamedSet]:
     """Return the catalog with the experiment's variants laid over it; a variant uses sets written above it."""
-    known: dict[str, NamedSet] = dict(datasets())
+    known: dict[str, NamedSet] = dict(catalog)
     for name, variant in loaded.experiment.datasets.items():
-        if name in datasets():
+        if name in catalog:
             place = loaded.origins.locate("datasets", name)
             raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
         known[name] = _Variant(loaded, name, variant, known).read()

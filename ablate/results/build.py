@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ablate.results.columns import Measured, column_value, expand_columns
 from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
 from ablate.results.marks import TableTests, detectable_row, mark_rows
+from ablate.results.notes import Notes
 from ablate.results.remarks import seeds_remark, starts_remark, tests_remarks
 from ablate.results.rows import (
     DeltaRow,
@@ -30,26 +31,11 @@ from ablate.results.tables import Cell, Column, Row, Table
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 
 
-@dataclass
-class _Notes:
-    """Footnotes in order of first use."""
-
-    texts: list[str] = field(default_factory=list)
-
-    def key(self, text: str) -> str:
-        if text not in self.texts:
-            self.texts.append(text)
-        return _letter(self.texts.index(text))
-
-    def all(self) -> tuple[tuple[str, str], ...]:
-        return tuple((_letter(index), text) for index, text in enumerate(self.texts))
-
-
 def build_table(results: Results, layout: TableLayout) -> Table:
     """Return the finished table; what is missing is marked in its cells and explained in its footnotes."""
     measured = expand_columns(layout, results)
     baselines, cells = baseline_groups(results, layout), cell_groups(results, layout)
-    notes = _Notes()
+    notes = Notes()
     entries = _entries(layout, baselines, cells)
     is_compared = layout.compare.to in {item.baseline for group in baselines for item in group.members.values()}
     tests = TableTests(results, layout, measured)
@@ -126,11 +112,7 @@ def _title(key: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _letter(index: int) -> str:
-    return chr(ord("a") + index) if index < 26 else _letter(index // 26 - 1) + _letter(index % 26)
-
-
-def _group_row(results: Results, layout: TableLayout, group: Group, measured: Sequence[Measured], notes: _Notes) -> Row:
+def _group_row(results: Results, layout: TableLayout, group: Group, measured: Sequence[Measured], notes: Notes) -> Row:
     cells = [Cell(text=label) for label in group.labels]
     cells += [_attribute_cell(results, group, attribute) for attribute in layout.attributes]
     cells += [_number_cell(results, layout, group, item, notes) for item in measured]
@@ -138,7 +120,7 @@ def _group_row(results: Results, layout: TableLayout, group: Group, measured: Se
     return Row("baseline" if group.is_baseline else "cell", tuple(cells))
 
 
-def _number_cell(results: Results, layout: TableLayout, group: Group, measured: Measured, notes: _Notes) -> Cell:
+def _number_cell(results: Results, layout: TableLayout, group: Group, measured: Measured, notes: Notes) -> Cell:
     values, absent = [], []
     for key, subject in group.members.items():
         value, gaps = column_value(results, subject, measured)
@@ -170,7 +152,7 @@ def _over_text(layout: TableLayout, key: tuple[object, ...]) -> str:
 
 
 def _delta_row(
-    results: Results, layout: TableLayout, delta: DeltaRow, measured: Sequence[Measured], notes: _Notes
+    results: Results, layout: TableLayout, delta: DeltaRow, measured: Sequence[Measured], notes: Notes
 ) -> Row:
     cells = [Cell(text=label) for label in delta.labels]
     cells += [Cell(text="") for _ in layout.attributes]
@@ -179,7 +161,7 @@ def _delta_row(
     return Row("delta", tuple(cells))
 
 
-def _difference_cell(results: Results, delta: DeltaRow, measured: Measured, notes: _Notes) -> Cell:
+def _difference_cell(results: Results, delta: DeltaRow, measured: Measured, notes: Notes) -> Cell:
     pairs = paired_members(delta.first, delta.second)
     differences = []
     for first, second in pairs:
@@ -257,7 +239,7 @@ def _protocol_notes(
     rows: Sequence[Row],
     entries: Sequence[Entry],
     measured: Sequence[Measured],
-    notes: _Notes,
+    notes: Notes,
     offset: int,
 ) -> list[Row]:
     """Footnote every number whose protocol is not its column's most common one."""

@@ -198,8 +198,15 @@ class Layout(Closed):
     """A report: its tables and figures."""
 
     title: str = ""
-    tables: tuple[TableLayout, ...] = Field(min_length=1)
+    tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
+    data: bool = Field(default=False, description="whether the table of the sets that are read follows")
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> Layout:
+        if not self.tables and not self.data:
+            raise PydanticCustomError("tables", "a report needs tables, or data: true")
+        return self
 
 
 def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
@@ -348,8 +355,11 @@ def varying_axes(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if len({repr(axes.get(name)) for axes in cells}) > 1]
 
 
-def default_layout(plan: Mapping[str, Any]) -> Layout:
-    """Lay out an experiment that declares no report: rows from what varies, all categories, the average, baselines."""
+def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
+    """Lay out an experiment that declares no report: rows from what varies, all categories, the average, baselines.
+
+    ``data`` adds the table of the sets that are read, which one that evaluates nothing has as well.
+    """
     tables = []
     for subject, name, title in (
         ("policy", "main", plan.get("question") or plan["name"]),
@@ -358,7 +368,7 @@ def default_layout(plan: Mapping[str, Any]) -> Layout:
         table = _default_table(plan, subject, name, title)
         if table is not None:
             tables.append(table)
-    if not tables:
+    if not tables and not data:
         raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
     keys = {table.name: _column_keys(table, plan) for table in tables if table.subject == "policy"}
     figures = tuple(
@@ -366,7 +376,7 @@ def default_layout(plan: Mapping[str, Any]) -> Layout:
         else FigureLayout(name=f"{name}-{own[0]}", table=name, columns=own[:1])
         for name, own in keys.items()
     )  # fmt: skip
-    return Layout(title=plan["name"], tables=tuple(tables), figures=figures)
+    return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)
 
 
 def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str) -> TableLayout | None:

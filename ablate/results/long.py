@@ -169,6 +169,11 @@ def _missing(store: Store, subjects: Iterable[Subject], evaluations: Mapping[str
             yield Missing(subject.subject, subject.label, suite, stage, reason)
 
 
+def reason_not_done(store: Store, stage: str) -> str:
+    """Return why a stage has no result yet: ``failed: …``, ``running``, ``interrupted`` or ``not run``."""
+    return _first_cause(store, (stage,), {})
+
+
 def _first_cause(store: Store, roots: Iterable[str], causes: dict[str, str]) -> str:
     """Why the first of ``roots`` has no result: a failure anywhere upstream outranks ``running``, then ``not run``."""
     found = [_cause(store, stage, causes) for stage in roots]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
+from ablate.results import data_table
 from ablate.results.build import build_table
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
@@ -37,17 +38,22 @@ class Report:
     files: tuple[Path, ...] = ()
 
 
-def build_report(store: Store, experiment_name: str, layout: Layout | Path | None = None) -> Report:
+def build_report(
+    store: Store, experiment_name: str, layout: Layout | Path | None = None, *, data: bool = False
+) -> Report:
     """Build an experiment's tables from what is done so far; nothing is written.
 
     ``layout`` is a layout, or the path or name of one; null takes the plan's report, or a default layout when it names
-    none. Raises :class:`ablate.errors.SpecError` when the layout names what the experiment does not have.
+    none. ``data`` adds the table of the sets that are read. Raises :class:`ablate.errors.SpecError` when the layout
+    names what the experiment does not have.
     """
     results = collect(store, experiment_name)
-    return _build(results, resolve_layout(results, layout))
+    return _build(results, resolve_layout(results, layout, data=data))
 
 
-def render_report(store: Store, experiment_name: str, layout: Layout | Path | None, out: Path) -> Report:
+def render_report(
+    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+) -> Report:
     """Write report.md, report.html, tables/*.{tex,csv}, tables/*.standalone.tex, figures/* and results.csv to ``out``.
 
     Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked. Files of an
@@ -55,7 +61,7 @@ def render_report(store: Store, experiment_name: str, layout: Layout | Path | No
     """
     results = collect(store, experiment_name)
     before = written_before(out, experiment_name)
-    chosen = resolve_layout(results, layout)
+    chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
     files = [file for table in report.tables for file in _write_table(table, out / "tables")]
@@ -86,8 +92,16 @@ def terminal(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def resolve_layout(results: Results, layout: Layout | Path | None) -> Layout:
-    """Return the layout to use: the one given, the one the experiment's plan names, or the default."""
+def resolve_layout(results: Results, layout: Layout | Path | None, *, data: bool = False) -> Layout:
+    """Return the layout to use: the one given, the one the experiment's plan names, or the default.
+
+    ``data`` adds the table of the sets that are read to it.
+    """
+    chosen = _chosen_layout(results, layout, data)
+    return chosen.model_copy(update={"data": True}) if data else chosen
+
+
+def _chosen_layout(results: Results, layout: Layout | Path | None, data: bool) -> Layout:
     if isinstance(layout, Layout):
         check_layout(layout, results.plan)
         return layout
@@ -98,7 +112,7 @@ def resolve_layout(results: Results, layout: Layout | Path | None) -> Layout:
         return load_layout(_find_layout(Path(named)), results.plan)
     if not results.subjects:
         raise SpecError(f"experiment {results.experiment!r} has no cells: there is no table to make")
-    return default_layout(results.plan)
+    return default_layout(results.plan, data=data)
 
 
 def _find_layout(named: Path) -> Path:
@@ -115,6 +129,10 @@ def _find_layout(named: Path) -> Path:
 
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
+    if layout.data:
+        if any(table.name == data_table.NAME for table in tables):
+            raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
+        tables += (data_table.build_data_table(results),)
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)

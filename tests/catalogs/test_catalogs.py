@@ -136,9 +136,7 @@ def test_wrong_entries_name_file_line_and_key(
 
 def test_an_entry_defined_twice_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "catalog", GOOD.replace("mine:", "pocket-hh:"))
-    with pytest.raises(
-        SpecError, match=r"mine\.yaml:1: pocket-hh: 'pocket-hh' is already defined at .*pocket\.yaml:\d+;"
-    ):
+    with pytest.raises(SpecError, match=r"mine\.yaml:1: .*is already defined at .*pocket\.yaml:\d+;"):
         datasets(folder)
 
 

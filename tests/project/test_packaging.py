@@ -17,8 +17,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import ablate
+from ablate.catalogs.datasets import datasets
 from ablate.errors import UsageError
-from ablate.shipped import KINDS, init_project, search_folders, shipped_folder
+from ablate.shipped import KINDS, init_project, project_datasets, search_folders, shipped_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -78,7 +79,19 @@ def test_init_copies_the_folders_into_an_empty_project(tmp_path: Path) -> None:
             assert copy.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("obstacle", ["README.md", "evals", "slurm/README.md"])
+def test_a_new_project_has_an_example_of_a_dataset_that_holds(tmp_path: Path) -> None:
+    init_project(tmp_path)
+    (folder,) = project_datasets(tmp_path)
+    text = (folder / "own.yaml").read_text(encoding="utf-8")
+    assert "house-votes" not in datasets(folder)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    entry = text.partition("\n\n")[2]
+    (bare / "own.yaml").write_text("".join(line.removeprefix("# ") + "\n" for line in entry.splitlines()))
+    assert datasets(bare)["house-votes"].converter_options["first"] == "answer_a"
+
+
+@pytest.mark.parametrize("obstacle", ["README.md", "evals", "datasets", "datasets/own.yaml", "slurm/README.md"])
 def test_init_refuses_existing_files_and_writes_nothing(tmp_path: Path, obstacle: str) -> None:
     (tmp_path / obstacle).parent.mkdir(exist_ok=True)
     (tmp_path / obstacle).write_text("mine", encoding="utf-8")

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ablate.catalogs.datasets import DatasetEntry, data_files
-from ablate.data.converters import bind, grouping
+from ablate.catalogs.datasets import DatasetEntry
+from ablate.data.converters import grouping
+from ablate.data.entry_rows import entry_rows
 from ablate.data.examples import Kept, all_turns, in_part, prompt_of
-from ablate.data.grouping import Unit, numbered, together
+from ablate.data.grouping import Unit, at_unit, together_by_file
 from ablate.data.pairing import Pair, pairs
 from ablate.data.records import Dropped, PreferenceRecord, Response, draw, is_unicode
-from ablate.data.sources import DataFile
+from ablate.data.refine import reader
 from ablate.data.stage import OTHER_PART
 from ablate.errors import DataError, UsageError
 from ablate.models.chat import Messages
-from ablate.pocket.stage import read_config, rows
 
 PROGRESS_EVERY = 1000  # rows
 
@@ -95,16 +95,15 @@ def read(
     """
     if entry.converter is None:
         raise UsageError(f"dataset {entry.name!r} has documents, not prompts and responses: there is nothing to audit")
-    convert = bind(entry.converter, entry.converter_options)
-    units = together(
-        _counted(_units(entry, root), account, progress), grouping(entry.converter, entry.converter_options)
-    )
-    for unit in units:
+    config = entry.stage_config()
+    reads = reader(entry.converter, entry.converter_options, where=config.get("where"), label=config.get("label"))
+    key_of = grouping(entry.converter, entry.converter_options)
+    for unit in together_by_file(_counted(entry_rows(entry, root), account, progress), key_of):
         try:
-            converted = convert(unit.file.name, unit.row)
+            converted = reads.convert(unit.file.name, unit.row)
             yield from _records(entry, unit, converted, account)
         except DataError as error:
-            raise DataError(f"{unit.file.path}, row {unit.number}: {error.message}", hint=error.hint) from error
+            raise at_unit(unit, error) from error
     if not account.records:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in account.dropped.most_common())
         raise DataError(
@@ -122,16 +121,6 @@ def sample(items: Iterable[Audited], count: int | None, seed: int) -> Iterable[A
         return draw(seed, "audit", item.prompt, [response.messages for response in item.responses])
 
     return sorted(heapq.nsmallest(count, items, key=key), key=lambda item: item.row)
-
-
-def _units(entry: DatasetEntry, root: Path | None) -> Iterator[Unit]:
-    config = entry.pocket_config()
-    if config is None:
-        yield from numbered(DataFile(name, path) for name, path in sorted(data_files(entry, root).items()))
-        return
-    name = f"{config['split']}.jsonl"  # as the pocket stage calls it
-    for position, row in enumerate(rows(read_config(config))):
-        yield Unit(DataFile(name, Path(name)), position, position + 1, row)
 
 
 def _counted(units: Iterable[Unit], account: Account, progress: Callable[[int], None]) -> Iterator[Unit]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from ablate.catalogs.converters import CONVERTER_OPTIONS, ByFileOptions, ChosenAsInstructionOptions
-from ablate.data.converters import chosen_as_instruction, conversations, instructions
+from ablate.catalogs.functions import is_function
+from ablate.data.converters import chosen_as_instruction, conversations, instructions, own
 from ablate.data.converters.preference import GROUP_KEYS, PREFERENCE
 from ablate.data.records import Converted, Row
 from ablate.errors import DataError, UnknownNameError
@@ -31,8 +32,14 @@ GroupKey: TypeAlias = Callable[[str, Row], str | None]
 """Which rows a converter reads as one: (relative file name, row) to the key of its group, None for no group."""
 
 
-def bind(name: str, options: Mapping[str, Any]) -> BoundConverter:
-    """Return the converter ``name`` with ``options``, which are validated here."""
+def bind(name: str, options: Mapping[str, Any], code: str | None = None) -> BoundConverter:
+    """Return the converter ``name`` with ``options``, which are validated here.
+
+    ``code`` is the sha256 that the file of a researcher's own converter must have; None: any.
+    """
+    if is_function(name):
+        function = own.load(name, options, code)
+        return lambda _file, row: function(row)
     if name not in CONVERTER_OPTIONS:
         raise UnknownNameError("converter", name, CONVERTER_OPTIONS)
     resolved = CONVERTER_OPTIONS[name].model_validate(dict(options))
@@ -44,6 +51,8 @@ def bind(name: str, options: Mapping[str, Any]) -> BoundConverter:
 
 def grouping(name: str, options: Mapping[str, Any]) -> GroupKey | None:
     """Return the keys of the groups that ``name`` reads, wrapped converters included; None if it reads single rows."""
+    if is_function(name):
+        return None
     resolved = CONVERTER_OPTIONS[name].model_validate(dict(options))
     if isinstance(resolved, ChosenAsInstructionOptions):
         return grouping(resolved.of, resolved.options)

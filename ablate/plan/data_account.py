@@ -1,0 +1,82 @@
+"""What a plan reads: every dataset, what it is used for, where it comes from and under which licence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ablate.plan.graph import children_of
+from ablate.plan.sets import NamedSet, Pipeline
+from ablate.plan.stage import Stage
+
+ROLES = {
+    "train": "preferences",
+    "reference_logprobs": "preferences",
+    "reward_model": "reward model",
+    "sft": "SFT",
+    "tokenizer": "pretraining",
+    "pretrain": "pretraining",
+}
+"""What a set is used for, by the kind of the stage that trains on it."""
+OF_PROMPTS = ("prompts", "selection")
+"""Roles in which only the prompts of a set count: for rollouts, or to cut another set to them."""
+
+
+def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, NamedSet]]) -> Iterator[dict[str, Any]]:
+    """Yield, for every stage that makes sets and each of them, what tables say of it; uses of prompts alone are apart.
+
+    ``sets``: id of a stage to the sets by the names that the experiment calls them.
+    """
+    children = children_of(stages.values())
+    for stage_id, entries in sets.items():
+        roles = list(dict.fromkeys(_roles(stages, children, stage_id)))
+        whole = [role for role in roles if role not in OF_PROMPTS]
+        for own in filter(None, (whole, *([role] for role in roles if role in OF_PROMPTS))):
+            for name, entry in entries.items():
+                yield {
+                    "name": name,
+                    "title": entry.title,
+                    "roles": own,
+                    "stage": stage_id,
+                    "label_kind": entry.label_kind,
+                    "licence": list(entry.licence),
+                    "licence_note": entry.licence_note,
+                    "revision": _revision(entry, stages[stage_id].identity.config.value.get("files") or {}),
+                }
+
+
+def _roles(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage_id: str) -> Iterator[str]:
+    """Yield the roles of a stage's rows, followed through the stages that hand them on."""
+    for child in (stages[other] for other in children.get(stage_id, ())):
+        if any(role == "only_prompts" and ref.stage == stage_id for role, ref in child.identity.inputs):
+            yield "selection"
+        elif child.kind in ROLES:
+            yield ROLES[child.kind]
+        elif _takes_prompts(child):
+            yield "prompts"
+        else:
+            yield from _roles(stages, children, child.id)
+
+
+def _takes_prompts(stage: Stage) -> bool:
+    return stage.kind == "respond" or (stage.kind == "tokenise" and stage.identity.config.value["format"] == "prompts")
+
+
+def _revision(named: NamedSet, files: Mapping[str, str]) -> str:
+    """Return the commit of a hub's set, ``embedded``, or the first digits of a sha256 of files or of their digests.
+
+    What several stages make is ``made here``.
+    """
+    if isinstance(named, Pipeline):
+        return "made here"
+    hub = named.source.hub
+    if hub is not None and hub.revision is not None:
+        return hub.revision
+    if not files:
+        return "embedded"
+    digests = list(files.values())
+    if len(digests) > 1:
+        lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+        digests = [hashlib.sha256(lines.encode()).hexdigest()]
+    return f"sha256 {digests[0][:12]}"
