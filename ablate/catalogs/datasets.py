@@ -6,11 +6,11 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ablate.catalogs.closed import Strict
+from ablate.catalogs.closed import Names, Strict
 from ablate.catalogs.converters import (
     CONVERTER_OPTIONS,
     CONVERTER_REVISIONS,
@@ -21,9 +21,9 @@ from ablate.catalogs.converters import (
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.fetched import read_record
 from ablate.catalogs.functions import is_function, source_file
-from ablate.catalogs.licences import as_names, checked_identifiers
+from ablate.catalogs.licences import checked_identifiers
 from ablate.catalogs.loading import Named, load_folder
-from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Where
+from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Where, WrittenLabel
 from ablate.errors import DataError, Location
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
@@ -32,7 +32,7 @@ PairingPolicy = Literal["best-vs-random", "best-vs-worst", "all-pairs", "adjacen
 
 
 class Pairing(Strict):
-    """How pairs are drawn from k responses; in YAML a bare policy name is shorthand."""
+    """How pairs are drawn from k responses."""
 
     policy: PairingPolicy = "best-vs-random"
     minimum_gap: float = Field(default=0.0, ge=0.0)
@@ -40,6 +40,14 @@ class Pairing(Strict):
     ties: Literal["drop", "keep"] = "drop"
     """Whether two responses with equal labels may form a pair (the study kept them where its code did)."""
     seed: int = 42
+
+
+def _of_policy(value: Any) -> Any:
+    return {"policy": value} if isinstance(value, str) else value
+
+
+WrittenPairing = Annotated[Pairing, BeforeValidator(_of_policy, json_schema_input_type=PairingPolicy | Pairing)]
+"""A pairing as YAML may write it."""
 
 
 class Split(Strict):
@@ -78,13 +86,8 @@ class HubSource(Strict):
     """Commit the facts of the entry are about, its first digits where no more is recorded; None: not recorded."""
     config: str | None = None
     split: str | None = None
-    files: tuple[str, ...] = Field(min_length=1)
+    files: Names = Field(min_length=1)
     """Names in the repository; ``*`` stands for what a name has of digits that differ between revisions."""
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _files(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _relative(self) -> HubSource:
@@ -106,13 +109,8 @@ class Source(Strict):
     """Where the rows are: exactly one of ``pocket``, ``files`` (under the data root), ``hub``."""
 
     pocket: PocketSource | None = None
-    files: tuple[str, ...] | None = None
+    files: Names | None = None
     hub: HubSource | None = None
-
-    @field_validator("files", mode="before")
-    @classmethod
-    def _files(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
@@ -142,16 +140,16 @@ class DatasetEntry(Named):
     """Of a function of one's own: raised when its rows change although its file does not."""
     converter_options: Mapping[str, Any] = Field({}, validate_default=True)
     where: Where | None = None
-    label: Label | None = None
+    label: WrittenLabel | None = None
     """What ranks responses instead of the source's own label: aspects, never another labeller."""
     split: Split | None = None
-    pairing: Pairing = Pairing()
+    pairing: WrittenPairing = Pairing()
     heldout: str | None = None
     """The catalog's name of the held-out rows of this set, where there are any."""
     only_prompts_of: str | None = None
     """Another set of the catalog: rows whose prompt is in none of its examples are dropped."""
     label_kind: LabelKind | None = None
-    licence: tuple[str, ...]
+    licence: Names
     """SPDX identifiers, all of which apply; ``LicenseRef-…`` for other terms, ``unrecorded`` where none is known."""
     licence_note: str | None = None
     """What the identifiers do not say, in words."""
@@ -163,27 +161,12 @@ class DatasetEntry(Named):
     """What Ivison et al. (2024) did with this set."""
     study_rows: int | None = Field(default=None, gt=0)
     """Pairs the study trained on."""
-    traps: tuple[str, ...] = ()
-
-    @field_validator("licence", mode="before")
-    @classmethod
-    def _licences(cls, value: Any) -> Any:
-        return as_names(value)
+    traps: Names = ()
 
     @field_validator("licence")
     @classmethod
     def _identifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return checked_identifiers(value)
-
-    @field_validator("traps", mode="before")
-    @classmethod
-    def _traps(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("pairing", mode="before")
-    @classmethod
-    def _pairing_shorthand(cls, value: Any) -> Any:
-        return {"policy": value} if isinstance(value, str) else value
 
     @field_validator("converter")
     @classmethod

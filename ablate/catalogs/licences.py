@@ -5,19 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from typing import Any
 
 UNRECORDED = "unrecorded"
 """Stands where a set's licence is not known: no pattern matches it, it is allowed by this name alone."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-
-
-def as_names(value: Any) -> Any:
-    """Return one name or a list of them as a tuple; anything else as it is, for a model to refuse."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def checked_identifiers(names: tuple[str, ...]) -> tuple[str, ...]:

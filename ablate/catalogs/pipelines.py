@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ablate.catalogs.closed import Strict
+from ablate.catalogs.closed import Names, Strict
 
 REFINEMENT_REVISIONS = {"where": 1, "label": 1}
 """Raised when what filters keep, or how aspects become a label, changes."""
@@ -44,23 +44,18 @@ class Where(Strict):
     responses out; a row that keeps fewer than two is dropped. A conversation is dropped if a turn of its assistant is.
     """
 
-    source: tuple[str, ...] | None = Field(None, description="Sources of the rows.")
-    language: tuple[str, ...] | None = Field(None, description="Languages, as the source calls them.")
+    source: Names | None = Field(None, description="Sources of the rows.")
+    language: Names | None = Field(None, description="Languages, as the source calls them.")
     prompt_turns: Range | None = Field(None, description="User turns of the prompt.")
     prompt_words: Range | None = Field(None, description="Words of all turns of the prompt.")
     matches: str | None = Field(None, description="Regular expression found in a user turn of the prompt.")
     lacks: str | None = Field(None, description="Regular expression found in no user turn of the prompt.")
     score_gap: Range | None = Field(None, description="Best score minus worst, in the scores' own unit.")
-    model: tuple[str, ...] | None = Field(None, description="Models whose responses are used.")
+    model: Names | None = Field(None, description="Models whose responses are used.")
     response_words: Range | None = Field(None, description="Words of a response.")
     refusals: Literal["keep", "drop"] = Field(
         "keep", description="drop: leave refusals and lectures out, as the data of “uncensored” models do."
     )
-
-    @field_validator("source", "language", "model", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
     @field_validator("matches", "lacks")
     @classmethod
@@ -116,20 +111,8 @@ class Label(Strict):
     own score where it also gives a rank. A response that lacks one of them is left out.
     """
 
-    aspects: tuple[str, ...] | None = Field(None, description="Aspects whose mean is the score.")
+    aspects: Names | None = Field(None, description="Aspects whose mean is the score.")
     by: Labeller | None = Field(None, description="What scores the responses anew.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"aspects": (value,)}
-        return {"aspects": tuple(value)} if isinstance(value, list | tuple) else value
-
-    @field_validator("aspects", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _one(self) -> Label:
@@ -138,6 +121,14 @@ class Label(Strict):
         if self.aspects is not None and (not self.aspects or len(set(self.aspects)) < len(self.aspects)):
             raise ValueError("aspects are one or more different names")
         return self
+
+
+def _of_aspects(value: Any) -> Any:
+    return {"aspects": value} if isinstance(value, str | list | tuple) else value
+
+
+WrittenLabel = Annotated[Label, BeforeValidator(_of_aspects, json_schema_input_type=str | list[str] | Label)]
+"""A label as YAML may write it."""
 
 
 class Responses(Strict):

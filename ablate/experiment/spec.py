@@ -8,10 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, create_model, field_validator, model_validator
 
 from ablate.algorithms.registry import METHODS
-from ablate.catalogs.closed import Closed
-from ablate.catalogs.datasets import Pairing, Split
-from ablate.catalogs.licences import as_names
-from ablate.catalogs.pipelines import Label, Mix, Responses, Where
+from ablate.catalogs.closed import Closed, Names
+from ablate.catalogs.datasets import Split, WrittenPairing
+from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
 from ablate.experiment.sections import DataSection
 
 Scalar = str | int | float | bool | None
@@ -23,28 +22,20 @@ class DatasetVariant(Closed):
 
     use: str | None = Field(None, description="Set whose rows are used: the catalog's or one of this section's.")
     prompts: str | None = Field(None, description="Set whose prompts are used, its responses left aside.")
-    mix: Mapping[str, int | float] | tuple[str, ...] | None = Field(
+    mix: Mapping[str, int | float] | Names | None = Field(
         None, description="Sets put together: examples of each, fractions that add up to 1, or a list by temperature."
     )
     title: str | None = Field(None, description="How tables call it; default: its name.")
     where: Where | None = Field(None, description="Which rows, and which of their responses.")
-    label: Label | None = Field(None, description="Aspects that rank responses, or {by: …} for another labeller.")
+    label: WrittenLabel | None = Field(
+        None, description="Aspects that rank responses, or {by: …}: another labeller."
+    )
     responses: Responses | None = Field(None, description="Responses of a policy to the prompts.")
-    pairing: Pairing | None = Field(None, description="How pairs are drawn from k responses.")
+    pairing: WrittenPairing | None = Field(None, description="How pairs are drawn from k responses.")
     converter_options: Mapping[str, Any] | None = Field(None, description="Options of the entry's converter.")
     split: Split | None = Field(None, description="Which part of the rows.")
     temperature: float | None = Field(None, ge=1, description="Of a mixture of a list; 1 takes everything.")
     caps: Mapping[str, int] = Field({}, description="Most examples of a set that a mixture may use.")
-
-    @field_validator("pairing", mode="before")
-    @classmethod
-    def _shorthand(cls, value: Any) -> Any:
-        return {"policy": value} if isinstance(value, str) else value
-
-    @field_validator("mix", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _one_start(self) -> DatasetVariant:
@@ -90,14 +81,9 @@ class DataSettings(DataSection):
     """How preference sets are sampled, and where files are."""
 
     root: str | None = Field(None, description="Folder of data files; default: the environment's ABLATE_DATA.")
-    allow_licences: tuple[str, ...] | None = Field(
+    allow_licences: Names | None = Field(
         None, min_length=1, description="Licences, or patterns of them, that a set may have; null: any."
     )
-
-    @field_validator("allow_licences", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return as_names(value)
 
 
 class Experiment(Closed):

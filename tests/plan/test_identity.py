@@ -252,7 +252,7 @@ ROW = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAs
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> None:
     """A catalog with one set that is read from a file."""
-    from ablate.plan import sets
+    from ablate.plan import facts
 
     entry = DatasetEntry.model_validate(
         {
@@ -265,8 +265,8 @@ def real(monkeypatch: pytest.MonkeyPatch) -> None:
             "licence": "none",
         }
     )
-    known = sets.datasets()
-    monkeypatch.setattr(sets, "datasets", lambda: {**known, "real": entry})
+    known = facts.datasets()
+    monkeypatch.setattr(facts, "datasets", lambda: {**known, "real": entry})
 
 
 @pytest.mark.usefixtures("real")
