@@ -66,7 +66,7 @@ def test_a_set_that_is_not_allowed_is_named_with_its_place(
         plan(SPEC.replace(written, written.replace(f"pocket-{old}", name)))
     message = str(caught.value)
     assert f"study.yaml:{line}: " in message and f"the licence of {name!r} is {licence}" in message, message
-    assert "data.allow_licences (study.yaml:5) does not allow" in message and "\n  allowed: apache-2.0" in message
+    assert "study.yaml:5) does not allow" in message and "\n  allowed: apache-2.0" in message
     assert caught.value.exit_code == 2
 
 
