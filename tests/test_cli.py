@@ -157,6 +157,22 @@ def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: 
     assert answer.returncode == 2 and "datasets/mine.yaml:1: pocket-hh" in answer.stderr, answer
 
 
+def test_tokens_of_a_dataset(here: Here) -> None:
+    words = ("data", "show", "pocket-shp", "--rows", "1")
+    code, out, _ = here(*words, "--tokens", "--model", "pocket-small")
+    assert code == 0 and "Tokens in [brackets] are trained" in out and "[<|end|>]" in out
+    _, out, _ = here(*words, "--tokens", "--model", "pocket-small", "--json")
+    shown = json.loads(out)
+    sequences = shown["rows"][0]["tokens"][0]["sequences"]
+    assert shown["name"] == "pocket-shp" and [item["name"] for item in sequences] == ["prompt", "chosen", "rejected"]
+    assert all(len(item["ids"]) == len(item["pieces"]) == len(item["trained"]) for item in sequences)
+    for extra in (["--tokens"], ["--model", "pocket-small"]):
+        code, _, err = here(*words, *extra)
+        assert code == 2 and "--tokens and --model go together" in err
+    code, out, err = here("data", "show", "orca-dpo-pairs", "--tokens", "--model", "pocket-small")
+    assert code == 2 and "no data root is set" in err and out == ""
+
+
 def test_data_show_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k/train.jsonl.gz").write_bytes(gzip.compress(b'{"question": "q", "answer": "a"}\n'))

@@ -83,19 +83,19 @@ def view(rows: Sequence[Mapping[str, Any]], width: int, *, colour: bool) -> Text
     Trained tokens are coloured, or where there is no ``colour`` put in [brackets].
     """
     marked = "in colour" if colour else "in [brackets]"
-    text = Text(f"Tokens {marked} are trained; no limit of length is applied.\n", style="dim")
+    text = Text().append(f"Tokens {marked} are trained; no limit of length is applied.\n", style="dim")
     for row in rows:
         more = f" and {row['rows'] - 1} more" if row["rows"] > 1 else ""
-        text.append(f"\n{row['file']}, row {row['row']}{more}\n", style="bold not dim")
+        text.append(f"\n{row['file']}, row {row['row']}{more}\n", style="bold")
         if "dropped" in row:
-            text.append(f"  dropped: {row['dropped']}\n", style="not dim")
+            text.append(f"  dropped: {row['dropped']}\n")
         for example in row["tokens"]:
             text.append_text(_view_example(example, width, colour))
     return text
 
 
 def _view_example(example: Mapping[str, Any], width: int, colour: bool) -> Text:
-    text = Text(f"  {example['id']}", style="not dim")
+    text = Text(f"  {example['id']}")
     if "dropped" in example:
         return text.append(f": dropped: {example['dropped']}\n")
     text.append("\n")

@@ -27,9 +27,7 @@ class DatasetVariant(Closed):
     )
     title: str | None = Field(None, description="How tables call it; default: its name.")
     where: Where | None = Field(None, description="Which rows, and which of their responses.")
-    label: WrittenLabel | None = Field(
-        None, description="Aspects that rank responses, or {by: …}: another labeller."
-    )
+    label: WrittenLabel | None = Field(None, description="Aspects that rank responses, or {by: …}: another labeller.")
     responses: Responses | None = Field(None, description="Responses of a policy to the prompts.")
     pairing: WrittenPairing | None = Field(None, description="How pairs are drawn from k responses.")
     converter_options: Mapping[str, Any] | None = Field(None, description="Options of the entry's converter.")

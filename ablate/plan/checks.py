@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
@@ -38,7 +40,7 @@ def check_licence(loaded: LoadedExperiment, entry: DatasetEntry, place: Location
         hint += f"; find out what its licence is, or allow {UNRECORDED} by that name"
     raise SpecError(
         f"the licence of {entry.name!r} is {', '.join(entry.licence)}{note}; data.allow_licences "
-        f"({loaded.origins.locate('data', 'allow_licences')}) does not allow {', '.join(refused)}",
+        f"({replace(loaded.origins.locate('data', 'allow_licences'), key=None)}) does not allow {', '.join(refused)}",
         location=place,
         hint=hint,
     )

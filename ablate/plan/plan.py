@@ -20,7 +20,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, entries_of
+from ablate.plan.sets import NamedSet, entries_of, learned_from
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -210,6 +210,10 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
+        for other in learned_from(named):
+            if ("reward_model.dataset", other) not in self.known:  # once: a set may name itself, which planning refuses
+                self.known.add(("reward_model.dataset", other))
+                self._check_dataset(self.facts.dataset(other, place), "reward_model.dataset", place)
 
     def _check_files(self, entry: DatasetEntry, place: Location) -> None:
         """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files and code."""

@@ -57,6 +57,19 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield named
 
 
+def learned_from(named: NamedSet) -> Iterator[str]:
+    """Yield the names of the sets that models learn from which take part in making a set."""
+    if isinstance(named, DatasetEntry):
+        return
+    for part in named.parts:
+        yield from learned_from(part)
+    label, responses = named.variant.label, named.variant.responses
+    if label is not None and label.by is not None and label.by.reward_model is not None:
+        yield label.by.reward_model.dataset
+    if responses is not None and isinstance(responses.source, Mapping) and "dataset" in responses.source:
+        yield str(responses.source["dataset"])
+
+
 def asks_for_a_cell(named: NamedSet) -> bool:
     """Whether making the set takes a model, so that it depends on the cell that uses it."""
     if isinstance(named, DatasetEntry):

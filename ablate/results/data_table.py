@@ -56,12 +56,15 @@ def _position(about: Mapping[str, Any]) -> int:
 
 
 def _row(results: Results, about: Mapping[str, Any], notes: Notes) -> Row:
-    note = about.get("licence_note")
-    licence = ", ".join(about["licence"]) + (f" ({note})" if note else "")
-    revision = about["revision"]
-    short = revision[:8] if len(revision) == 40 else revision
-    texts = (about["title"], ", ".join(about["roles"]), about["label_kind"] or "", licence, short)
-    return Row("cell", (*(Cell(text=text) for text in texts), *_numbers(results, about, notes)))
+    note, revision = about["licence_note"], about["revision"]
+    facts = (
+        Cell(text=about["title"]),
+        Cell(text=", ".join(about["roles"])),
+        Cell(text=about["label_kind"] or ""),
+        Cell(text=", ".join(about["licence"]), notes=(notes.key(f"licence: {note}"),) if note else ()),
+        Cell(text=revision[:8] if len(revision) == 40 else revision),
+    )
+    return Row("cell", (*facts, *_numbers(results, about, notes)))
 
 
 def _numbers(results: Results, about: Mapping[str, Any], notes: Notes) -> list[Cell]:

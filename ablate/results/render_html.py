@@ -87,8 +87,9 @@ def _row(table: Table, row: Row) -> str:
 
 def _cell(table: Table, row: Row, index: int) -> str:
     text, cell = cell_text(table, row, index), row.cells[index]
+    notes = f"<sup class='spread'>{escape(','.join(text.notes))}</sup>" if text.notes else ""
     if table.columns[index].kind == "label":
-        return f"<th scope='row' class='label'>{escape(text.value)}</th>"
+        return f"<th scope='row' class='label'>{escape(text.value)}{notes}</th>"
     value = escape(text.value)
     if text.mark is not None:
         sign = {"better": "▲", "worse": "▼"}[text.mark]
@@ -96,7 +97,6 @@ def _cell(table: Table, row: Row, index: int) -> str:
     if cell.missing is not None:
         value = f"<span class='gap'>{value}</span>"
     spread = f" <span class='spread'>±{escape(text.spread)}</span>" if text.spread else ""
-    notes = f"<sup class='spread'>{escape(','.join(text.notes))}</sup>" if text.notes else ""
     hint = _hint(table, row, index)
     return f"<td{hint}>{value}{spread}{notes}</td>"
 

@@ -66,7 +66,7 @@ def test_a_set_that_is_not_allowed_is_named_with_its_place(
         plan(SPEC.replace(written, written.replace(f"pocket-{old}", name)))
     message = str(caught.value)
     assert f"study.yaml:{line}: " in message and f"the licence of {name!r} is {licence}" in message, message
-    assert "study.yaml:5: data.allow_licences) does not allow" in message and "\n  allowed: apache-2.0" in message
+    assert "study.yaml:5) does not allow" in message and "\n  allowed: apache-2.0" in message
     assert caught.value.exit_code == 2
 
 
@@ -90,3 +90,17 @@ def test_variants_have_the_licence_of_their_set(plan: MakePlan) -> None:
 def test_what_is_no_list_of_names_is_refused(plan: MakePlan, value: str) -> None:
     with pytest.raises(SpecError, match=r"override .data\.allow_licences="):
         plan(SPEC, f"data.allow_licences={value}")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "{mix: [pocket-hh, hh-rlhf]}",
+        "{use: pocket-hh, label: {by: {reward_model: {init: pocket-small, dataset: hh-rlhf}}}}",
+        "{prompts: pocket-hh, responses: {from: {dataset: hh-rlhf}}, label: {by: {closed_form: nouns}}}",
+    ],
+)
+def test_what_a_set_is_made_of_counts(plan: MakePlan, made: str) -> None:
+    """Its parts, what a labeller learns from, what the policy of its responses learns from."""
+    with pytest.raises(SpecError, match="the licence of 'hh-rlhf' is MIT"):
+        plan(SPEC.replace("{dataset: pocket-hh, ", "{dataset: mine, ") + f"datasets:\n  mine: {made}\n")

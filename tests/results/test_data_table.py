@@ -72,14 +72,15 @@ def test_every_set_has_a_row_by_hand(reading: Any) -> None:
          "12 345", "2 000 [a]", "10.0", "20.0", "15.6"],
         ["Broken", "preferences", "human", "CC-BY-4.0, CC-BY-NC-4.0", "embedded", *["– [b]"] * 5],
         ["Later", "preferences", "human", "MIT", "sha256 0123456789ab", *["– [c]"] * 5],
-        ["Sft", "SFT", "", "unrecorded (see the card)", "embedded", "100", "240 [d]", "3.0", "7.3", ""],
+        ["Sft", "SFT", "", "unrecorded [d]", "embedded", "100", "240 [e]", "3.0", "7.3", ""],
         ["Pairs_1%", "prompts", "human", "MIT", "embedded", "12 345", "1 900 [a]", "9.0", "", ""],
     ]  # fmt: skip
     assert dict(table.notes) == {
         "a": "rows dropped: not-sampled 10 300, tied 45",
         "b": "failed: dataset: rows.jsonl, row 7: not valid JSON",
         "c": "not run",
-        "d": "250 examples of 100 rows; 10 of them not sampled",
+        "d": "licence: see the card",
+        "e": "250 examples of 100 rows; 10 of them not sampled",
     }
 
 
@@ -103,6 +104,7 @@ def test_it_is_written_in_every_format(reading: Any, tmp_path: Path) -> None:
     assert (rows[0]["rows"], rows[0]["used"], rows[0]["rejected"]) == ("12345", "2000", "15.55")
     assert rows[1]["missing"].startswith("rows: failed: dataset: rows.jsonl, row 7")
     assert "| Pairs\\_1% | preferences, reward model | human | MIT | 6e87e7ba | 12 345 |" in markdown(table)
+    assert "unrecorded<sup class='spread'>d</sup></th>" in table_html(table)
     assert "<sup class='spread'>a</sup>" in table_html(table) and "title='not run'" in table_html(table)
     for name in ("data.tex", "data.csv", "data.standalone.tex"):
         assert (tmp_path / "out/tables" / name).is_file()
