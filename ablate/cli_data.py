@@ -17,7 +17,7 @@ from rich.text import Text
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, data_files, datasets, fetched_revisions
 from ablate.catalogs.suites import find_suite, load_suites
 from ablate.console import Json, err, out, print_wide
-from ablate.errors import DataError, UnknownNameError, UsageError
+from ablate.errors import DataError, UnknownNameError, UsageError, suggestion
 from ablate.shipped import project_datasets, search_folders
 
 AUDITS = Path("out") / "audits"
@@ -46,10 +46,17 @@ def data_list(
     if as_json:
         typer.echo(json.dumps([entry.facts() for entry in found], indent=1))
         return
-    table = Table("name", "format", "label kind", "rows", "licence", box=None, pad_edge=False)
+    table = Table("name", "format", "label kind", "rows", "sample", "licence", box=None, pad_edge=False)
     for entry in found:
         rows = next((f"{count:,} {split}" for split, count in entry.size.items()), "")
-        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, ", ".join(entry.licence))
+        table.add_row(
+            entry.name,
+            entry.format,
+            entry.label_kind or "",
+            rows,
+            "yes" if entry.sample else "",
+            ", ".join(entry.licence),
+        )
     print_wide(table)
     out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
 
@@ -63,12 +70,15 @@ def data_show(
     model: Annotated[
         str | None, typer.Option(help="With --tokens: a catalog model, ./folder (a stage's too) or hub/id@commit.")
     ] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Show rows of its embedded sample instead of its files'.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
     if tokens != (model is not None):
         raise UsageError("--tokens and --model go together", hint="for example --tokens --model pocket-small")
-    entry, missing, converted = _dataset(name), None, []
+    entry, missing, converted = _embedded(_dataset(name)) if embedded else _dataset(name), None, []
     if model is not None:
         module = importlib.import_module("ablate.data.shown_tokens")
         converted = module.show_tokens(entry, root, rows, model)
@@ -167,6 +177,13 @@ def _dataset(name: str) -> DatasetEntry:
     if name not in known:
         raise UnknownNameError("dataset", name, known)
     return known[name]
+
+
+def _embedded(entry: DatasetEntry) -> DatasetEntry:
+    if entry.sample is None:
+        known = [name for name, other in _catalog().items() if other.sample]
+        raise UsageError(f"{entry.name!r} has no embedded sample", hint=suggestion(entry.name, known, limit=40))
+    return entry.embedded()
 
 
 def _questions(against: list[str] | None, root: Path | None) -> Any:

@@ -79,6 +79,11 @@ class DataSettings(DataSection):
     """How preference sets are sampled, and where files are."""
 
     root: str | None = Field(None, description="Folder of data files; default: the environment's ABLATE_DATA.")
+    embedded: bool = Field(
+        False,
+        strict=True,
+        description="Whether sets with an embedded sample are read from it: rows of the pocket world in their schema.",
+    )
     allow_licences: Names | None = Field(
         None, min_length=1, description="Licences, or patterns of them, that a set may have; null: any."
     )

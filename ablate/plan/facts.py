@@ -68,7 +68,10 @@ def gather_facts(
 
     ``data_root`` is used when the specification names none (``data.root``, relative to its file).
     """
-    sets = sets_of(loaded, datasets(*catalogs))
+    catalog = datasets(*catalogs)
+    if loaded.experiment.data.embedded:
+        catalog = {name: entry.embedded() if entry.sample else entry for name, entry in catalog.items()}
+    sets = sets_of(loaded, catalog)
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)

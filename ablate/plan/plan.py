@@ -15,7 +15,7 @@ from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell, check_licence
+from ablate.plan.checks import check_cell, check_embedded, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
@@ -217,6 +217,7 @@ class _Builder:
 
     def _check_files(self, entry: DatasetEntry, place: Location) -> None:
         """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files and code."""
+        check_embedded(self.loaded, self.facts, entry, place)
         check_licence(self.loaded, entry, place)
         self.facts.converter_code(entry, place)
         self.facts.digests(entry, place)
