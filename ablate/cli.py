@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 import ablate
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets
+from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, datasets, with_sample
 from ablate.errors import AblateError, DataError, UnknownNameError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
@@ -227,7 +227,7 @@ def data_list(
     licence: Annotated[str | None, typer.Option(help="Part of the licence, e.g. MIT.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the datasets of the catalog: name, format, who labelled them, rows as released, licence."""
+    """List the datasets of the catalog: name, format, who labelled them, rows as released, sample, licence."""
     for kind, value, known in (("format", form, get_args(Format)), ("label kind", label, get_args(LabelKind))):
         if value is not None and value not in known:
             raise UnknownNameError(kind, value, known)
@@ -241,12 +241,15 @@ def data_list(
     if as_json:
         typer.echo(json.dumps([entry.facts() for entry in found], indent=1))
         return
-    table = Table("name", "format", "label kind", "rows", "licence", box=None, pad_edge=False)
+    table = Table("name", "format", "label kind", "rows", "sample", "licence", box=None, pad_edge=False)
     for entry in found:
         rows = next((f"{count:,} {split}" for split, count in entry.size.items()), "")
-        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, entry.licence)
+        sample = entry.sample.name if entry.sample else ""
+        table.add_row(entry.name, entry.format, entry.label_kind or "", rows, sample, entry.licence)
     _print_wide(table)
-    out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
+    out.print(
+        f"{len(found)} datasets; ablate data show NAME (--embedded: the rows of its embedded sample)", highlight=False
+    )
 
 
 @data_app.command("show")
@@ -254,6 +257,9 @@ def data_show(
     name: Annotated[str, typer.Argument(help="Name of a dataset, see `ablate data list`.", show_default=False)],
     rows: Annotated[int, typer.Option(min=0, help="Converted rows shown where the files are there.")] = 2,
     root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Show its embedded sample instead of its files.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
@@ -261,9 +267,9 @@ def data_show(
     if name not in known:
         raise UnknownNameError("dataset", name, known)
     entry, missing, converted = known[name], None, []
-    if entry.source.pocket is not None:
-        missing = "rows are made when an experiment runs"
-    elif rows:
+    if embedded:
+        entry = with_sample(entry)
+    if rows:
         try:
             converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)
         except DataError as error:
@@ -375,7 +381,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _print_dataset(entry: DatasetEntry, rows: list[dict[str, Any]], missing: str | None) -> None:
-    out.print(f"{entry.name}: {entry.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{entry.name}: {entry.shown_title}", style="bold", markup=False, highlight=False, soft_wrap=True)
     for key, value in entry.facts().items():
         if key not in ("name", "title") and value not in (None, {}, []):
             lines = value if isinstance(value, list) else [value]
@@ -414,6 +420,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
             "" if item.seconds is None else f"{item.seconds:.1f}",
         )
     out.print(table)
+    if what.embedded:
+        typer.echo(f"embedded samples, not the released rows: {', '.join(what.embedded)}")
     out.print(
         f"{_counted(len(what.stages), 'stage')}; without sharing between cells {explanation.unshared}", highlight=False
     )

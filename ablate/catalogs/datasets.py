@@ -210,17 +210,6 @@ class DatasetEntry(Named):
         """The title, marked where the rows are those of the sample."""
         return f"{self.title} (embedded sample)" if self.reads_sample else self.title
 
-    def embedded(self) -> DatasetEntry:
-        """Return the entry with its sample as its rows; unchanged where it has none.
-
-        Converter, options and pairing are the entry's own; licence and size are those of the sample.
-        """
-        if self.sample is None:
-            return self
-        rows = PocketSource(what="preferences", name=self.sample.name, n=self.sample.n)
-        changed = {"source": Source(pocket=rows), "licence": SAMPLE_LICENCE, "size": {"train": self.sample.n}}
-        return self.model_copy(update=changed)
-
     def converter_revisions(self) -> dict[str, int]:
         """Return the revision of every converter that reads rows of this entry, wrapped ones included."""
         if self.converter is None:
@@ -292,6 +281,29 @@ class DatasetEntry(Named):
 def datasets(*folders: Path) -> dict[str, DatasetEntry]:
     """Return the catalog, name to entry: the package's own and the YAML files of ``folders``."""
     return _load((Path(__file__).with_suffix(""), *folders))
+
+
+def with_sample(
+    entry: DatasetEntry, catalog: Mapping[str, DatasetEntry] | None = None, place: Location | None = None
+) -> DatasetEntry:
+    """Return an entry with its embedded sample as its rows; what is made here anyway is returned as it is.
+
+    Converter, options and pairing are the entry's own; licence and size are those of the sample. An entry without one
+    is a :class:`DataError` that lists those of ``catalog`` that have one; ``place`` is where the set is named.
+    """
+    if entry.source.pocket is not None:
+        return entry
+    if entry.sample is None:
+        having = [other.name for other in (datasets() if catalog is None else catalog).values() if other.sample]
+        raise DataError(
+            f"dataset {entry.name!r} has no embedded sample",
+            location=place,
+            hint=f"these have one: {', '.join(having)}",
+        )
+    rows = PocketSource(what="preferences", name=entry.sample.name, n=entry.sample.n)
+    return entry.model_copy(
+        update={"source": Source(pocket=rows), "licence": SAMPLE_LICENCE, "size": {"train": entry.sample.n}}
+    )
 
 
 def file_digests(

@@ -49,6 +49,7 @@ class DataSettings(DataSection):
     """How preference sets are sampled, and where files are."""
 
     root: str | None = Field(None, description="Folder of data files; default: the environment's ABLATE_DATA.")
+    embedded: bool = Field(False, description="Read the embedded samples of preference sets instead of their files.")
 
 
 class Experiment(Closed):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.catalogs.closed import validated
-from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate
+from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, locate, with_sample
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -25,12 +25,16 @@ class Facts:
     suites: Mapping[str, Suite]
     root: Path | None
     digest_cache: DigestCache
+    embedded: bool = False
 
     def dataset(self, name: str, location: Location | None = None) -> DatasetEntry:
-        """Return a dataset or a variant of one."""
+        """Return a dataset or a variant of one; with embedded data a preference set needs a sample."""
         if name not in self.datasets:
             raise UnknownNameError("dataset", name, self.datasets, location=location)
-        return self.datasets[name]
+        entry = self.datasets[name]
+        if self.embedded and entry.format == "preference":
+            return with_sample(entry, self.datasets, location)
+        return entry
 
     def digests(self, entry: DatasetEntry, location: Location | None = None) -> dict[str, str]:
         """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
@@ -57,7 +61,9 @@ def gather_facts(loaded: LoadedExperiment, *, evals: list[Path], digest_cache: P
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)
-    return Facts(catalog, models(), load_suites(evals), root.absolute() if root else None, DigestCache(digest_cache))
+    root = root.absolute() if root else None
+    embedded = loaded.experiment.data.embedded
+    return Facts(catalog, models(), load_suites(evals), root, DigestCache(digest_cache), embedded)
 
 
 def _variant(

@@ -71,6 +71,11 @@ class Plan:
         """The experiment's name."""
         return self.loaded.experiment.name
 
+    @property
+    def embedded(self) -> list[str]:
+        """The datasets whose rows are those of their embedded samples."""
+        return [name for name, facts in self.datasets.items() if facts["embedded"]]
+
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
         return {
@@ -229,9 +234,10 @@ class _Builder:
         if name not in self.datasets:
             entry = self.facts.dataset(name)
             self.datasets[name] = {
-                "title": entry.title,
+                "title": entry.shown_title,
                 "label_kind": entry.label_kind,
                 "licence": entry.licence,
+                "embedded": entry.reads_sample,
                 "stage": stage,
             }
 
