@@ -322,8 +322,6 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     counts = {axis: {cell.values[axis] for cell in what.grid.cells if axis in cell.values} for axis in what.grid.axes}
     varied = ", ".join(f"{axis} ({len(values)})" for axis, values in counts.items())
     out.print(f"{_counted(len(what.grid.cells), 'cell')} over {varied or 'no axis'}", highlight=False)
-    if what.loaded.experiment.data.embedded:
-        out.print("preference sets are embedded samples: rows of the pocket world in their schemas", highlight=False)
     table = Table("stage", "in all", "done", "to run", "seconds each", box=None, pad_edge=False)
     for item in explanation.kinds:
         table.add_row(
@@ -334,6 +332,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
             "" if item.seconds is None else f"{item.seconds:.1f}",
         )
     out.print(table)
+    if what.embedded:
+        typer.echo(f"embedded samples, not the released rows: {', '.join(what.embedded)}")
     out.print(
         f"{_counted(len(what.stages), 'stage')}; without sharing between cells {explanation.unshared}", highlight=False
     )

@@ -14,10 +14,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind, data_files, datasets, fetched_revisions
+from ablate.catalogs.datasets import (
+    DatasetEntry,
+    Format,
+    LabelKind,
+    data_files,
+    datasets,
+    fetched_revisions,
+    with_sample,
+)
 from ablate.catalogs.suites import find_suite, load_suites
 from ablate.console import Json, err, out, print_wide
-from ablate.errors import DataError, UnknownNameError, UsageError, suggestion
+from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.shipped import project_datasets, search_folders
 
 AUDITS = Path("out") / "audits"
@@ -32,7 +40,7 @@ def data_list(
     licence: Annotated[str | None, typer.Option(help="Part of the licence, e.g. MIT.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the datasets of the catalog: name, format, who labelled them, rows as released, licence."""
+    """List the datasets of the catalog: name, format, who labelled them, rows as released, sample, licence."""
     for kind, value, known in (("format", form, get_args(Format)), ("label kind", label, get_args(LabelKind))):
         if value is not None and value not in known:
             raise UnknownNameError(kind, value, known)
@@ -54,11 +62,12 @@ def data_list(
             entry.format,
             entry.label_kind or "",
             rows,
-            "yes" if entry.sample else "",
+            entry.sample.name if entry.sample else "",
             ", ".join(entry.licence),
         )
     print_wide(table)
-    out.print(f"{len(found)} datasets; ablate data show NAME", highlight=False)
+    hint = "ablate data show NAME (--embedded: the rows of its embedded sample)"
+    out.print(f"{len(found)} datasets; {hint}", highlight=False)
 
 
 @data_app.command("show")
@@ -78,7 +87,9 @@ def data_show(
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
     if tokens != (model is not None):
         raise UsageError("--tokens and --model go together", hint="for example --tokens --model pocket-small")
-    entry, missing, converted = _embedded(_dataset(name)) if embedded else _dataset(name), None, []
+    entry, missing, converted = _dataset(name), None, []
+    if embedded:
+        entry = with_sample(entry, _catalog())
     if model is not None:
         module = importlib.import_module("ablate.data.shown_tokens")
         converted = module.show_tokens(entry, root, rows, model)
@@ -149,7 +160,7 @@ def data_audit(
 def _print_dataset(
     entry: DatasetEntry, fetched: dict[str, str], rows: list[dict[str, Any]], missing: str | None
 ) -> None:
-    out.print(f"{entry.name}: {entry.title}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"{entry.name}: {entry.shown_title}", style="bold", markup=False, highlight=False, soft_wrap=True)
     for key, value in entry.facts().items():
         if key not in ("name", "title") and value not in (None, {}, []):
             lines = value if isinstance(value, list) else [value]
@@ -177,13 +188,6 @@ def _dataset(name: str) -> DatasetEntry:
     if name not in known:
         raise UnknownNameError("dataset", name, known)
     return known[name]
-
-
-def _embedded(entry: DatasetEntry) -> DatasetEntry:
-    if entry.sample is None:
-        known = [name for name, other in _catalog().items() if other.sample]
-        raise UsageError(f"{entry.name!r} has no embedded sample", hint=suggestion(entry.name, known, limit=40))
-    return entry.embedded()
 
 
 def _questions(against: list[str] | None, root: Path | None) -> Any:

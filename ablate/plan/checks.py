@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.errors import Location, SpecError, suggestion
+from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import Facts
@@ -29,14 +29,10 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:
-    """Raise SpecError at ``place``, where a set is named, when ``data.embedded`` asks for a sample that it has not."""
-    if loaded.experiment.data.embedded and entry.source.pocket is None:
-        known = [name for name, named in facts.datasets.items() if isinstance(named, DatasetEntry) and named.sample]
-        raise SpecError(
-            f"{entry.name!r} has no embedded sample ({loaded.origins.locate('data', 'embedded')})",
-            location=place,
-            hint=suggestion(entry.name, known, limit=40),
-        )
+    """Raise DataError at ``place``, where a set is named, when ``data.embedded`` asks for a sample that it has not."""
+    if loaded.experiment.data.embedded and entry.format == "preference":
+        known = {name: named for name, named in facts.datasets.items() if isinstance(named, DatasetEntry)}
+        with_sample(entry, known, place)
 
 
 def check_licence(loaded: LoadedExperiment, entry: DatasetEntry, place: Location) -> None:

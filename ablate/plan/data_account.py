@@ -36,7 +36,7 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
             for name, entry in entries.items():
                 yield {
                     "name": name,
-                    "title": entry.title,
+                    "title": entry.shown_title,
                     "roles": own,
                     "stage": stage_id,
                     "label_kind": entry.label_kind,

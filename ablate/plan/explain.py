@@ -70,6 +70,7 @@ class Explanation:
                 }
                 for item in self.kinds
             ],
+            "embedded": self.plan.embedded,
             "estimated_worker_seconds": self.seconds,
             "to_run": [
                 {"id": stage.id, "kind": stage.kind, "label": stage.execution.label, "why": why}

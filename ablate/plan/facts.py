@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate
+from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate, with_sample
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -70,7 +70,7 @@ def gather_facts(
     """
     catalog = datasets(*catalogs)
     if loaded.experiment.data.embedded:
-        catalog = {name: entry.embedded() if entry.sample else entry for name, entry in catalog.items()}
+        catalog = {name: with_sample(entry) if entry.sample else entry for name, entry in catalog.items()}
     sets = sets_of(loaded, catalog)
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")

@@ -74,6 +74,11 @@ class Plan:
         """The experiment's name."""
         return self.loaded.experiment.name
 
+    @property
+    def embedded(self) -> list[str]:
+        """The datasets whose rows are those of their embedded samples."""
+        return [name for name, facts in self.datasets.items() if facts["embedded"]]
+
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
         return {
@@ -246,11 +251,12 @@ class _Builder:
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
-            entry = self.facts.dataset(name)
+            named = self.facts.dataset(name)
             self.datasets[name] = {
-                "title": entry.title,
-                "label_kind": entry.label_kind,
-                "licence": ", ".join(entry.licence),
+                "title": named.shown_title,
+                "label_kind": named.label_kind,
+                "licence": ", ".join(named.licence),
+                "embedded": any(entry.reads_sample for entry in entries_of(named)),
                 "stage": stage,
             }
 

@@ -29,6 +29,11 @@ class Pipeline:
     place: Location
 
     @property
+    def shown_title(self) -> str:
+        """The title: that its sets are embedded samples is theirs to say."""
+        return self.title
+
+    @property
     def licence(self) -> tuple[str, ...]:
         """The licences that apply, each once: those of all sets whose rows it uses."""
         return tuple(dict.fromkeys(name for entry in self.entries() for name in entry.licence))

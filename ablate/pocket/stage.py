@@ -18,7 +18,8 @@ from ablate.errors import UnknownNameError, UsageError
 from ablate.pocket.corpus import corpus_row, instruction_row
 from ablate.pocket.draws import Draw, digest
 from ablate.pocket.language import SKILLS, SPLITS, Item, distinct_items, skill_named
-from ablate.pocket.preferences import FAMILIES, NOISE_LEVELS, SCHEMAS, clean_pair, preference_names, preference_row
+from ablate.pocket.preferences import FAMILIES, find_family, preference_names, preference_rows
+from ablate.pocket.preferences.noise import NOISE_LEVELS, clean_pair
 
 Row = dict[str, Any]
 WHATS = ("corpus", "instructions", "preferences", "items", "pairs")
@@ -114,9 +115,7 @@ def rows(config: PocketConfig) -> Iterator[Row]:
     elif config.what == "pairs":
         yield from pair_rows(config)
     else:
-        name = str(config.name)
-        for index in range(config.n):
-            yield preference_row(name, config.seed, config.split, index, config.noise)
+        yield from islice(preference_rows(str(config.name), config.seed, config.split, config.noise), config.n)
 
 
 def manifest(config: PocketConfig, file: str, count: int, sha256: str) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def manifest(config: PocketConfig, file: str, count: int, sha256: str) -> dict[s
     schema = config.what
     if config.what == "preferences":
         name = str(config.name)
-        schema = SCHEMAS[name if name in FAMILIES else "noise"]
+        schema = find_family(name).schema
         if name not in FAMILIES:
             noise = config.noise if config.noise is not None else NOISE_LEVELS.get(name, 0.0)
     return {**config.model_dump(), "rows": count, "schema": schema, "noise": noise, "file": file, "sha256": sha256}

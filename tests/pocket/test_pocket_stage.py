@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from ablate.context import EventLog, StageContext
 from ablate.errors import UnknownNameError, UsageError
 from ablate.pocket.draws import Draw
 from ablate.pocket.language import SKILLS, draw_item, gold_reward
-from ablate.pocket.preferences import NOISE_LEVELS, clean_pair, preference_names, preference_row
+from ablate.pocket.preferences import preference_names, preference_rows
+from ablate.pocket.preferences.noise import NOISE_LEVELS, clean_pair
 from ablate.pocket.stage import read_config, rows, run
 from ablate.pocket.vocabulary import vocabulary
 
 LANGUAGE_DIGEST = "b7ff23df80293a780f42d47e2449e53532e68520871e3268dbff72b0338364af"
+SAMPLES_DIGEST = "9c7986dda545b8cc37d0486ffec8a37255a3e4182429a44bb35cd689aeab1287"
+FIRST_SETS = ("hh", "uf", "nectar", "shp", *NOISE_LEVELS)
 CONFIGS: list[dict[str, Any]] = [
     {"what": "corpus", "n": 4000},
     {"what": "instructions", "n": 1500},
@@ -28,12 +32,18 @@ CONFIGS: list[dict[str, Any]] = [
     {"what": "items", "name": "all", "n": 300, "split": "test"},
     {"what": "items", "name": "code", "n": 50, "split": "validation"},
     {"what": "pairs", "name": "all", "n": 60, "split": "validation"},
-    *({"what": "preferences", "name": name, "n": 300} for name in preference_names()),
+    *({"what": "preferences", "name": name, "n": 300} for name in FIRST_SETS),
+]
+SAMPLES: list[dict[str, Any]] = [
+    {"what": "preferences", "name": name, "n": 300} for name in preference_names() if name not in FIRST_SETS
 ]
 TEXT_KEYS = (
     "text", "content", "chosen", "rejected", "instruction", "response", "answer", "history", "human_ref_A",
-    "human_ref_B",
+    "human_ref_B", "input", "output", "output_1", "output_2", "question", "problem", "response_1", "response_2",
+    "response_j", "response_k", "system", "pre_generated_steps", "post", "extract", "full_text", "answer_0",
+    "answer_1",
 )  # fmt: skip
+NOT_ALWAYS = ("input", "system")
 
 
 def made(**config: Any) -> list[dict[str, Any]]:
@@ -42,7 +52,8 @@ def made(**config: Any) -> list[dict[str, Any]]:
 
 def texts(value: Any, key: str = "") -> Iterator[str]:
     if isinstance(value, str) and key in TEXT_KEYS:
-        yield value
+        if value or key not in NOT_ALWAYS:
+            yield value
     elif isinstance(value, list):
         for element in value:
             yield from texts(element, key)
@@ -58,7 +69,7 @@ def context(folder: Path, config: dict[str, Any]) -> StageContext:
     return StageContext("pocket", config, {}, output, work, EventLog(folder / "events.jsonl"))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config['what']}-{config.get('name')}")
+@pytest.mark.parametrize("config", [*CONFIGS, *SAMPLES], ids=lambda config: f"{config['what']}-{config.get('name')}")
 def test_every_word_is_in_the_vocabulary(config: dict[str, Any]) -> None:
     known = set(vocabulary())
     seen: Counter[str] = Counter()
@@ -70,7 +81,7 @@ def test_every_word_is_in_the_vocabulary(config: dict[str, Any]) -> None:
     assert not set(seen) - known
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config['what']}-{config.get('name')}")
+@pytest.mark.parametrize("config", [*CONFIGS, *SAMPLES], ids=lambda config: f"{config['what']}-{config.get('name')}")
 def test_texts_are_words_between_single_spaces(config: dict[str, Any]) -> None:
     for row in made(**{**config, "n": 20}):
         for text in texts(row):
@@ -78,11 +89,14 @@ def test_texts_are_words_between_single_spaces(config: dict[str, Any]) -> None:
             assert plain == " ".join(plain.split())
 
 
-def test_rows_are_pinned_and_independent_of_the_hash_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("configs", "pinned"), [(CONFIGS, LANGUAGE_DIGEST), (SAMPLES, SAMPLES_DIGEST)])
+def test_rows_are_pinned_and_independent_of_the_hash_seed(
+    tmp_path: Path, configs: list[dict[str, Any]], pinned: str
+) -> None:
     script = (
         "import hashlib, json\n"
         "from ablate.pocket.stage import read_config, rows\n"
-        f"configs = {CONFIGS!r}\n"
+        f"configs = {configs!r}\n"
         "hasher = hashlib.sha256()\n"
         "for config in configs:\n"
         "    for row in rows(read_config({**config, 'n': 20, 'seed': 3})):\n"
@@ -98,11 +112,11 @@ def test_rows_are_pinned_and_independent_of_the_hash_seed(tmp_path: Path) -> Non
             check=True,
             cwd=tmp_path,
         )
-        assert done.stdout.strip() == LANGUAGE_DIGEST
+        assert done.stdout.strip() == pinned
 
 
 def test_rows_depend_on_their_index_and_seed_alone() -> None:
-    for config in CONFIGS:
+    for config in [*CONFIGS, *SAMPLES]:
         if config["what"] not in ("items", "pairs"):
             assert made(**{**config, "n": 5}) == made(**{**config, "n": 9})[:5]
         assert made(**{**config, "n": 5}) != made(**{**config, "n": 5, "seed": 1})
@@ -179,7 +193,7 @@ def test_the_noise_family_differs_in_its_labels_alone(name: str) -> None:
     assert all(left != right for flip, left, right in zip(flipped, clean, worst, strict=True) if flip), (
         "flips are nested"
     )
-    assert noisy == [preference_row("noise", 0, "train", index, NOISE_LEVELS[name]) for index in range(count)]
+    assert noisy == list(islice(preference_rows("noise", 0, "train", NOISE_LEVELS[name]), count))
 
 
 def test_clean_pairs_are_clean() -> None:
