@@ -13,6 +13,7 @@ from ablate.data.records import (
     Dropped,
     PreferenceRecord,
     Prompt,
+    canonical_object,
     digest,
     draw,
     opening,
@@ -105,10 +106,13 @@ def _pair_example(record: PreferenceRecord, pair: Pair) -> Example:
         "source": record.source,
     }
 
-    def key() -> str:
-        return digest(record.key(), sorted(digest(side.messages) for side in (pair.chosen, pair.rejected)))
+    spelt = {"prompt": record.canonical_prompt, "chosen": pair.chosen.canonical, "rejected": pair.rejected.canonical}
 
-    return Example(_identified("pair", value), record.prompt, record.source, key)
+    def key() -> str:
+        return digest(record.key(), sorted(side.digest for side in (pair.chosen, pair.rejected)))
+
+    named = {"id": digest("pair", canonical_object({**value, **spelt})), **value}
+    return Example(named, record.prompt, record.source, key)
 
 
 def _conversation_examples(converted: Kept) -> tuple[Example, ...] | Dropped:

@@ -130,7 +130,7 @@ class Attempts:
 
     def marked(self) -> int:
         """Return the rows of the last attempt's mark."""
-        (mark,) = (self.folder / str(self.count) / "work").glob("spool-*/mark.json")
+        (mark,) = (self.folder / str(self.count) / "work").rglob("mark.json")
         return int(read_json(mark)["rows"])
 
 
@@ -183,7 +183,7 @@ def test_groups_begin_again_with_their_file(tmp_path: Path, often: int) -> None:
     expected = Attempts(tmp_path / "whole", config, root).run()
     attempts = Attempts(tmp_path / "parts", config, root)
     attempts.interrupted(4)  # within the first file: nothing is marked
-    assert not list(attempts.folder.glob("*/work/spool-*/mark.json"))
+    assert not list(attempts.folder.rglob("mark.json"))
     attempts.interrupted(8)  # within the second
     assert attempts.marked() == 30
     assert attempts.interrupted(5)[0]["unit"] == "MB, 35 rows"
@@ -260,7 +260,7 @@ def worker(stage: StageFolder) -> subprocess.Popen[bytes]:
 
 def spooled_bytes(stage: StageFolder) -> int:
     """Return the length of the longest spool of all attempts."""
-    return max((path.stat().st_size for path in stage.attempts_folder.glob("*/work/spool-*/examples.tsv")), default=0)
+    return max((path.stat().st_size for path in stage.attempts_folder.rglob("examples.tsv")), default=0)
 
 
 def digests(stage: StageFolder) -> dict[str, str]:
@@ -292,7 +292,7 @@ def test_killed_attempts_end_in_the_same_bytes(tmp_path: Path) -> None:
             time.sleep(0.002)
         victim.send_signal(number)
         assert victim.wait(timeout=60) in (-signal.SIGKILL, 130)
-    marks = [read_json(path)["rows"] for path in sorted(killed.attempts_folder.glob("*/work/spool-*/mark.json"))]
+    marks = [read_json(path)["rows"] for path in sorted(killed.attempts_folder.rglob("mark.json"))]
     assert len(marks) == 5
     assert marks == sorted(set(marks))  # each attempt went further than the one before
     assert worker(killed).wait(timeout=300) == 0
