@@ -22,6 +22,7 @@ from ablate.context import EventLog, Resources, StageContext, read_json, write_j
 from ablate.data.spool import Spool, Spooled
 from ablate.data.stage import run
 from ablate.errors import DataError
+from ablate.execution.display import describe_event
 from ablate.plan.graph import Graph
 from ablate.store import StageFolder, Store
 
@@ -173,6 +174,7 @@ def test_interrupted_rows_end_in_the_same_bytes(tmp_path: Path, case: str, often
         assert events[-1]["unit"] == f"MB, {begun:,} rows"  # 20, 50, 75: each goes on after the one before
         assert begun - often < attempts.marked() < begun
         begun = attempts.marked() // often * often
+        assert describe_event(events[-1]).startswith("0/0 MB, ")  # what the terminal shows
     assert attempts.run() == expected
     assert len(attempts.events()) == 21 - begun // often
 
