@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,11 @@ def worker(stage: StageFolder) -> subprocess.Popen[bytes]:
 
 def spooled_bytes(stage: StageFolder) -> int:
     """Return the length of the longest spool of all attempts."""
-    return max((path.stat().st_size for path in stage.attempts_folder.rglob("examples.tsv")), default=0)
+    longest = 0
+    for attempt in stage.attempts():
+        with suppress(FileNotFoundError):  # an attempt that is about to begin, or whose temporary files come and go
+            longest = max([longest, *(path.stat().st_size for path in attempt.work.glob("*/examples.tsv"))])
+    return longest
 
 
 def digests(stage: StageFolder) -> dict[str, str]:
