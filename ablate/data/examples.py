@@ -14,6 +14,7 @@ from ablate.data.records import (
     Dropped,
     PreferenceRecord,
     Prompt,
+    canonical_object,
     digest,
     draw,
     opening,
@@ -121,13 +122,16 @@ def _pair_example(record: PreferenceRecord, pair: Pair, pairing: Pairing) -> Exa
         "source": record.source,
     }
 
+    spelt = {"prompt": record.canonical_prompt, "chosen": pair.chosen.canonical, "rejected": pair.rejected.canonical}
+
     def key() -> str:
         # Where a record gives one pair, the record is sampled: whichever two its labels pick, the rows are the same.
         if pairing.policy in ONE_PAIR:
             return record.key()
-        return digest(record.key(), sorted(digest(side.messages) for side in (pair.chosen, pair.rejected)))
+        return digest(record.key(), sorted(side.digest for side in (pair.chosen, pair.rejected)))
 
-    return Example(_identified("pair", value), record.prompt, record.source, key)
+    named = {"id": digest("pair", canonical_object({**value, **spelt})), **value}
+    return Example(named, record.prompt, record.source, key)
 
 
 def _conversation_examples(converted: Kept) -> tuple[Example, ...] | Dropped:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from huggingface_hub import HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is the network library's, by version
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
 import ablate
 from ablate.errors import DataError, FetchError
@@ -97,7 +97,8 @@ class HuggingFace:
 
     def headers(self) -> dict[str, str]:
         """Return the library's headers, with the token that it finds."""
-        return build_hf_headers(**_CLIENT)
+        headers: dict[str, str] = build_hf_headers(**_CLIENT)
+        return headers
 
 
 @dataclass(frozen=True)

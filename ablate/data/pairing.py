@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ablate.catalogs.datasets import Pairing
-from ablate.data.records import Dropped, PreferenceRecord, Response, digest, draw
+from ablate.data.records import Dropped, PreferenceRecord, Response, draw
 from ablate.errors import DataError
 
 TOLERANCE = 1e-9  # scores are means of a few ratings: closer than this is equal
@@ -70,7 +70,7 @@ def _position(record: PreferenceRecord, response: Response, by_rank: bool) -> fl
 
 def _draws(record: PreferenceRecord, seed: int) -> list[int]:
     key = record.key()
-    return [draw(seed, "pairing", key, response.messages) for response in record.responses]
+    return [draw(seed, "pairing", key, response.canonical) for response in record.responses]
 
 
 def _score_gap(chosen: Response, rejected: Response) -> float | None:
@@ -101,7 +101,7 @@ def _best_vs_random(record: PreferenceRecord, ordered: list[Response], pairing: 
     best, *others = ordered
     if len(others) > 1:
         key = record.key()
-        others.sort(key=lambda response: draw(pairing.seed, "pairing", key, response.messages))
+        others.sort(key=lambda response: draw(pairing.seed, "pairing", key, response.canonical))
     for other in others:
         yield best, other
 
@@ -123,7 +123,7 @@ def _random(record: PreferenceRecord, ordered: list[Response], pairing: Pairing)
 
     def position(pair: tuple[Response, Response]) -> int:
         # Drawn for the two as a set, so that another label gives the same two where it can.
-        return draw(pairing.seed, "pairing", key, sorted(digest(response.messages) for response in pair))
+        return draw(pairing.seed, "pairing", key, sorted(response.digest for response in pair))
 
     yield from sorted(itertools.combinations(ordered, 2), key=position)
 

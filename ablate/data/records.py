@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from json.encoder import encode_basestring_ascii
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ablate.models.chat import Message, Messages
 
@@ -20,7 +22,31 @@ ROLES = ("system", "user", "assistant")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-@dataclass(frozen=True, slots=True)
+T = TypeVar("T")
+
+
+class once(Generic[T]):
+    """A property that is computed once; functools.cached_property takes a lock in Python 3.11, for every row."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
+
+
+class Canonical(str):
+    """A value as JSON with one spelling, which stands for the value where digests are made: it is spelt out once."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
 class Response:
     """One response to a prompt and what its source says about it.
 
@@ -34,8 +60,18 @@ class Response:
     aspects: Mapping[str, float] | None = None
     model: str | None = None
 
+    @once
+    def canonical(self) -> Canonical:
+        """The messages in their one spelling."""
+        return canonical(self.messages)
 
-@dataclass(frozen=True, slots=True)
+    @once
+    def digest(self) -> str:
+        """What identifies the messages, whatever is said about them."""
+        return digest(self.canonical)
+
+
+@dataclass(frozen=True)
 class PreferenceRecord:
     """A prompt and its k ≥ 2 responses, each with a score or a rank.
 
@@ -50,12 +86,21 @@ class PreferenceRecord:
     left_out: tuple[str, ...] = ()
     language: str | None = None
 
+    @once
+    def canonical_prompt(self) -> Canonical:
+        """The prompt in its one spelling."""
+        return canonical(self.prompt)
+
     def key(self) -> str:
         """Digest the prompt and the set of responses: what the record is, whatever its labels say.
 
         Seeded choices use this key, so that sets which differ in labels alone get the same choices.
         """
-        return digest(self.prompt, sorted(digest(response.messages) for response in self.responses))
+        return self._key
+
+    @once
+    def _key(self) -> str:
+        return digest(self.canonical_prompt, sorted(response.digest for response in self.responses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +161,8 @@ def is_unicode(turns: Iterable[Message]) -> bool:
     """Whether all contents can be written as UTF-8 (JSON's escapes can hold half a surrogate pair)."""
     try:
         for turn in turns:
-            turn["content"].encode("utf-8")
+            if not turn["content"].isascii():
+                turn["content"].encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
@@ -130,14 +176,34 @@ def opening(prompt: Messages) -> Messages:
     return prompt
 
 
-def canonical(value: Any) -> str:
+def canonical(value: Any) -> Canonical:
     """Return ``value`` as JSON with one spelling: sorted keys, no spaces, ASCII."""
-    return _CANONICAL.encode(value)
+    return Canonical(_spelt(value))
+
+
+def canonical_object(values: Mapping[str, Any]) -> Canonical:
+    """Return an object as :func:`canonical` does, some of whose values may be canonical already."""
+    return Canonical("{" + ",".join([f"{_spelt(key)}:{_spelt(values[key])}" for key in sorted(values)]) + "}")
 
 
 def digest(*parts: Any) -> str:
     """Return 16 hexadecimal digits (64 bits) that identify ``parts`` by content."""
-    return hashlib.sha256(canonical(parts).encode("ascii")).hexdigest()[:16]
+    text = "[" + ",".join([_spelt(part) for part in parts]) + "]"
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+
+
+def _spelt(value: Any) -> str:
+    """Return the one spelling of a value; the encoder takes as long to start as these short ways to end."""
+    kind = type(value)
+    if kind is Canonical:
+        return value  # type: ignore[no-any-return]
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if value is None:
+        return "null"
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
+    return _CANONICAL.encode(value)
 
 
 def draw(seed: int, purpose: str, *parts: Any) -> int:

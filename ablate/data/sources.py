@@ -163,9 +163,10 @@ def _parquet(path: Path, _: str, meter: Meter) -> Iterator[Row]:
     with pyarrow.parquet.ParquetFile(path) as file:
         rows = max(file.metadata.num_rows, 1)
         meter.follow(lambda: size * read // rows)
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-            read += batch.num_rows
+        for group in range(file.num_row_groups):  # asked for all at once, it reads ahead
+            for batch in file.iter_batches(batch_size=1024, row_groups=[group], use_threads=False):
+                yield from batch.to_pylist()
+                read += batch.num_rows
 
 
 _READERS: dict[str, Callable[[Path, str, Meter], Iterator[Row]]] = {

@@ -181,6 +181,8 @@ class _Conversion:
         self.settings, self.files, self.spool, self.events = settings, files, spool, events
         self.report = Report.of_account(spool.account) if spool.account else Report()
         self.make = maker(settings.format, settings.pairing)
+        self.last_prompt = prompt_value([], "")
+        self.last_prompt_text = b""
         self.unique = settings.format == "prompts"
         self.prompts = {example.prompt_id for example in spool.examples()} if self.unique else set()
 
@@ -279,7 +281,7 @@ class _Conversion:
         return examples
 
     def _spooled(self, example: Example, position: int, rows: int) -> Spooled:
-        prompt = prompt_value(example.prompt, example.source)
+        prompt, prompt_text = self._prompt(example)
         return Spooled(
             key=0 if self.settings.sample is None else draw(self.settings.seed, "sample", example.key()),
             position=position,
@@ -287,13 +289,23 @@ class _Conversion:
             id=int(example.value["id"], 16),
             prompt_id=int(prompt["id"], 16),
             words=word_counts(self.settings.format, example.value),
-            prompt=_text(prompt),
+            prompt=prompt_text,
             text=_text(example.value),
         )
 
+    def _prompt(self, example: Example) -> tuple[Mapping[str, Any], bytes]:
+        """Return the prompt's value and text; rows about one prompt often come one after another."""
+        if self.last_prompt["prompt"] != list(example.prompt) or self.last_prompt["source"] != example.source:
+            self.last_prompt = prompt_value(example.prompt, example.source)
+            self.last_prompt_text = _text(self.last_prompt)
+        return self.last_prompt, self.last_prompt_text
+
+
+_WRITTEN = json.JSONEncoder(ensure_ascii=False)
+
 
 def _text(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return _WRITTEN.encode(value).encode()
 
 
 def _nothing_left(report: Report) -> str:

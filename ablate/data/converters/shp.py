@@ -27,4 +27,10 @@ def convert(row: Row, options: SHPOptions) -> Converted:
         Response((message("assistant", text),), score=score if None not in votes else None, rank=rank)
         for text, score, rank in zip((text_a, text_b), votes, ranks, strict=True)
     )
-    return PreferenceRecord((message("user", history),), responses, source="shp", row_id=digest(row))
+    return PreferenceRecord((message("user", history),), responses, source="shp", row_id=_identity(row))
+
+
+def _identity(row: Row) -> str:
+    """Name a row by its post and its two comments, where it has their ids."""
+    ids = [row.get(name) for name in ("post_id", "c_root_id_A", "c_root_id_B")]
+    return "/".join(map(str, ids)) if None not in ids else digest(row)
