@@ -49,6 +49,7 @@ def test_prompts_that_repeat_and_prompts_that_are_near() -> None:
         "bands": 16,
         "shingle_words": 3,
         "seed": 1,
+        "hash": "crc32",
     }
     assert found.look == (
         "2 of 7 (28.6 %) records repeat an earlier prompt",

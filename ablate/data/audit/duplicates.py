@@ -8,6 +8,7 @@ text is compared with the first one, so that the work stays linear however large
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections import Counter
 from typing import Any
@@ -22,7 +23,6 @@ from ablate.data.audit.findings import Finding, Share, Table, not_checked
 from ablate.data.audit.items import Audited
 from ablate.data.audit.texts import dialogue, excerpt, ngrams, words
 from ablate.data.records import digest
-from ablate.models.chat import Messages
 
 THRESHOLD = 0.8
 PERMUTATIONS, BANDS = 128, 16
@@ -34,6 +34,7 @@ METHOD = {
     "bands": BANDS,
     "shingle_words": SHINGLE,
     "seed": SEED,
+    "hash": "crc32",
 }
 MOST_PROMPTS = 0.05
 MOST_PAIRS = 0.01
@@ -45,7 +46,7 @@ class Similar:
     """Near-duplicates among texts; the memory used is 512 bytes a text and its excerpt."""
 
     def __init__(self) -> None:
-        self._sketch = MinHash(num_perm=PERMUTATIONS, seed=SEED)
+        self._sketch = MinHash(num_perm=PERMUTATIONS, seed=SEED, hashfunc=zlib.crc32)
         self._signatures = array("I")
         self._shown: list[str] = []
 
@@ -54,7 +55,7 @@ class Similar:
         tokens = words(text)
         runs = set(ngrams(tokens, min(SHINGLE, len(tokens)))) if tokens else {text}
         self._sketch.clear()
-        self._sketch.update_batch([run.encode() for run in sorted(runs)])
+        self._sketch.update_batch([run.encode() for run in runs])
         self._signatures.frombytes(self._sketch.hashvalues.astype(np.uint32).tobytes())
         self._shown.append(shown)
 
@@ -107,9 +108,9 @@ class PromptDuplicates:
         key = digest(item.prompt)
         self._seen[key] += 1
         if self._seen[key] == 1:
-            self._similar.add(dialogue(item.prompt), _shown(item, item.prompt))
+            self._similar.add(dialogue(item.prompt), _shown(item))
         elif self._seen[key] == 2:
-            self._most[key] = _shown(item, item.prompt)
+            self._most[key] = _shown(item)
 
     def finding(self) -> Finding:
         """Return exact and near duplicates with their denominators."""
@@ -151,9 +152,9 @@ class PairDuplicates:
             directions = self._directions.setdefault(key, Counter())
             if not directions:
                 texts = (dialogue(turns) for turns in (item.prompt, pair.chosen.messages, pair.rejected.messages))
-                self._similar.add("\n\n".join(texts), _shown(item, item.prompt))
+                self._similar.add("\n\n".join(texts), _shown(item))
             elif sides[0] not in directions:
-                self._contradicted.append(_shown(item, item.prompt))
+                self._contradicted.append(_shown(item))
             directions[sides[0]] += 1
 
     def finding(self) -> Finding:
@@ -185,5 +186,5 @@ def _numbers(repeats: Share, near: Share, groups: int) -> dict[str, Any]:
     return {"exact": repeats.as_json(), "near": near.as_json(), "near_groups": groups, "method": METHOD}
 
 
-def _shown(item: Audited, prompt: Messages) -> str:
-    return f"row {item.row} “{excerpt(prompt[-1]['content'], 100)}”"
+def _shown(item: Audited) -> str:
+    return f"row {item.row} “{excerpt(dialogue(item.prompt), 100)}”"
