@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from ablate.data.audit.duplicates import THRESHOLD, PairDuplicates, PromptDuplicates, Similar
+from ablate.data.audit.duplicates import PairDuplicates, PromptDuplicates
 from ablate.data.audit.items import Audited
+from ablate.data.audit.similar import THRESHOLD, Similar
 from ablate.data.pairing import Pair
 from ablate.data.records import Response, message
 
@@ -63,9 +64,9 @@ def test_case_punctuation_and_spacing_make_no_difference_to_near_duplicates() ->
     similar = Similar()
     for text in ("What is the capital of France?", "what is  the capital\nof FRANCE", "what is the capital of Spain?"):
         similar.add(text, text)
-    near, groups, examples = similar.groups()
-    assert (near.count, near.total, groups) == (2, 3, 1)
-    assert examples == ("1.00: What is the capital of France? | what is  the capital\nof FRANCE",)
+    near = similar.near()
+    assert (near.texts.count, near.texts.total, near.groups) == (2, 3, 1)
+    assert near.examples == ("1.00: What is the capital of France? | what is  the capital\nof FRANCE",)
 
 
 def test_near_duplicates_are_those_of_a_pairwise_search_in_any_order() -> None:
@@ -85,8 +86,8 @@ def test_near_duplicates_are_those_of_a_pairwise_search_in_any_order() -> None:
         similar = Similar()
         for text in order:
             similar.add(text, text)
-        near, groups, _ = similar.groups()
-        assert (near.count, near.total, groups) == (20, 50, 10)
+        near = similar.near()
+        assert (near.texts.count, near.texts.total, near.groups) == (20, 50, 10)
 
 
 def test_pairs_that_repeat_and_pairs_that_contradict() -> None:
