@@ -114,3 +114,31 @@ def test_no_duplicates_is_ok_with_its_denominator() -> None:
         check.add(item(text))
     found = check.finding()
     assert (found.verdict, found.numbers["near"]["of"], found.numbers["exact"]["of"]) == ("ok", 2, 2)
+
+
+def test_records_are_near_where_prompt_and_responses_both_are() -> None:
+    other = numbered(60, **{f"w{index}": f"v{index}" for index in range(60)})
+    check = PairDuplicates()
+    rows = [
+        (BASE, "an answer of several words", "another answer of several words"),
+        (BASE, "what nobody else said here", "nothing like the other two"),  # the prompt alone
+        (other, "an answer of several words", "another answer of several words"),  # the responses alone
+        (LAST, "what nobody else said here", "Nothing like the other two!"),  # both, of row 2
+    ]
+    for row, texts in enumerate(rows, start=1):
+        check.add(item(*texts, row=row))
+    found = check.finding()
+    assert found.numbers["near"] == {"count": 2, "of": 4, "share": 0.5}
+    assert len(found.examples) == 1 and "row 2 " in found.examples[0] and "row 4 " in found.examples[0]
+
+
+def test_several_pairs_of_one_record_are_no_duplicates_of_each_other() -> None:
+    sides = tuple(Response((message("assistant", text),)) for text in ("a b c d", "e f g h", "i j k l"))
+    three = tuple(Pair(sides[one], sides[other], None) for one, other in ((0, 1), (0, 2), (1, 2)))
+    check = PairDuplicates()
+    check.add(Audited(1, "s", (message("user", BASE),), sides, three, None))
+    numbers = check.finding().numbers
+    assert (numbers["exact"], numbers["near"]) == (
+        {"count": 0, "of": 3, "share": 0.0},
+        {"count": 0, "of": 1, "share": 0.0},
+    )

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import Any
 
 from ablate.data.audit.findings import Finding, Share, Table, not_checked
-from ablate.data.audit.items import Audited
+from ablate.data.audit.items import Audited, text_of
 from ablate.data.audit.similar import METHOD, Near, Similar
 from ablate.data.audit.texts import dialogue, excerpt
+from ablate.data.pairing import Pair
 from ablate.data.records import digest
 
 MOST_PROMPTS = 0.05
@@ -29,7 +30,7 @@ class PromptDuplicates:
         key = digest(item.prompt)
         self._seen[key] += 1
         if self._seen[key] == 1:
-            self._similar.add(dialogue(item.prompt), _shown(item))
+            self._similar.add(_shown(item), dialogue(item.prompt))
         elif self._seen[key] == 2:
             self._most[key] = _shown(item)
 
@@ -58,7 +59,7 @@ class PromptDuplicates:
 
 
 class PairDuplicates:
-    """Pairs that occur several times, and pairs whose preference is contradicted by another."""
+    """Pairs that occur several times, pairs whose preference is contradicted by another, and records nearly alike."""
 
     def __init__(self) -> None:
         self._directions: dict[str, Counter[str]] = {}
@@ -67,23 +68,25 @@ class PairDuplicates:
 
     def add(self, item: Audited) -> None:
         """Take the record's pairs."""
-        for pair in item.pairs:
-            sides = [digest(side.messages) for side in (pair.chosen, pair.rejected)]
-            key = digest(item.prompt, sorted(sides))
-            directions = self._directions.setdefault(key, Counter())
-            if not directions:
-                texts = (dialogue(turns) for turns in (item.prompt, pair.chosen.messages, pair.rejected.messages))
-                self._similar.add("\n\n".join(texts), _shown(item))
-            elif sides[0] not in directions:
-                self._contradicted.append(_shown(item))
-            directions[sides[0]] += 1
+        if item.pairs and sum([self._count(item, pair) for pair in item.pairs]):
+            self._similar.add(_shown(item), dialogue(item.prompt), "\n\n".join(map(text_of, item.responses)))
+
+    def _count(self, item: Audited, pair: Pair) -> bool:
+        """Count one pair; returns whether its two responses to this prompt are new."""
+        sides = [digest(side.messages) for side in (pair.chosen, pair.rejected)]
+        directions = self._directions.setdefault(digest(item.prompt, sorted(sides)), Counter())
+        new = not directions
+        if not new and sides[0] not in directions:
+            self._contradicted.append(_shown(item))
+        directions[sides[0]] += 1
+        return new
 
     def finding(self) -> Finding:
         """Return exact, contradicting and near duplicates with their denominators."""
         check, title = "pair-duplicates", "Duplicate pairs"
         rule = (
             f"look: more than {100 * MOST_PAIRS:g} % of the pairs repeat an earlier one, more than "
-            f"{100 * MOST_PROMPTS:g} % have a near-duplicate, or one pair is there in both directions"
+            f"{100 * MOST_PROMPTS:g} % of the distinct records have a near-duplicate, or a pair is there in both directions"
         )
         total = sum(count.total() for count in self._directions.values())
         if not total:
@@ -93,10 +96,10 @@ class PairDuplicates:
         near = self._similar.near()
         look = [f"{repeats} pairs repeat an earlier one"] if repeats.above(MOST_PAIRS) else []
         look += [f"{both} pairs of responses are there in both directions"] if both.count else []
-        look += [f"{near.texts} distinct pairs have a near-duplicate"] if near.texts.above(MOST_PROMPTS) else []
+        look += [f"{near.texts} distinct records have a near-duplicate"] if near.texts.above(MOST_PROMPTS) else []
         summary = (
             f"{repeats} pairs repeat an earlier one exactly; both directions of {both} distinct pairs; {near.texts} "
-            f"distinct pairs have a near-duplicate ({near.groups:,} groups)"
+            f"distinct records have a near-duplicate, prompt and responses ({near.groups:,} groups)"
         )
         numbers = {**_numbers(repeats, near), "both_directions": both.as_json()}
         examples = (*(f"both directions: {shown}" for shown in self._contradicted[:_MANY]), *near.examples)

@@ -1,9 +1,10 @@
 """Texts that are nearly the same: MinHash (Broder 1997) proposes them, their Jaccard similarity decides.
 
 A text is the set of its runs of three words (normalised, see :func:`ablate.data.audit.texts.words`), each known by its
-CRC-32. 128 permutations make a signature. Candidates share one of 16 bands of 8 permutations: two texts of similarity
-0.8 do with probability 0.947, of 0.9 with 0.9999. Within a band's bucket every text is compared with the first one, so
-that the work stays linear however large a bucket is.
+CRC-32. What consists of two texts (prompt and responses) is similar where both are. 128 permutations make a signature.
+Candidates share one of 16 bands of 8 permutations: two texts of similarity 0.8 do with probability 0.947, of 0.9 with
+0.9999. Within a band's bucket a text is compared with the first and with the one before it, so that the work stays
+linear however large a bucket is.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _CHUNK = 4096
 _MANY = 5  # examples
 
 Hashes = npt.NDArray[np.uint32]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,10 @@ class Similar:
         self._ends = array("Q", [0])
         self._shown: list[str] = []
 
-    def add(self, text: str, shown: str) -> None:
-        """Take one text; ``shown`` stands for it in examples."""
-        tokens = words(text)
-        runs = ngrams(tokens, min(SHINGLE, len(tokens))) if tokens else (text,)
-        hashes = np.unique(np.array([zlib.crc32(run.encode()) for run in runs], dtype=np.uint32))
+    def add(self, shown: str, first: str, second: str | None = None) -> None:
+        """Take one text, or two that belong together; ``shown`` stands for them in examples."""
+        parts = [_shingles(first, 0)] + ([] if second is None else [_shingles(second, 1)])
+        hashes = np.unique(np.concatenate(parts))
         self._sketch.clear()
         self._sketch.update_batch(hashes.tolist())
         self._signatures.frombytes(self._sketch.hashvalues.astype(np.uint32).tobytes())
@@ -82,7 +83,7 @@ class Similar:
 
     def near(self) -> Near:
         """Return what is nearly the same; groups are what hangs together by similar pairs."""
-        links = {link: alike for link in self._candidates() if (alike := self._jaccard(*link)) >= THRESHOLD}
+        links = {link: alike for link in self._candidates() if (alike := self._similarity(*link)) >= THRESHOLD}
         if not links:
             return Near(Share(0, len(self)), 0, ())
         one, other = np.array(list(links)).T
@@ -103,22 +104,36 @@ class Similar:
                 found.update(zip(first[agree].tolist(), later[agree].tolist(), strict=True))
         return found
 
-    def _jaccard(self, one: int, other: int) -> float:
+    def _similarity(self, one: int, other: int) -> float:
+        """Return the Jaccard similarity of two texts; of what consists of two, that of the less similar ones."""
         first, second = self._read(one), self._read(other)
-        shared = np.intersect1d(first, second, assume_unique=True).size
-        return float(shared / (first.size + second.size - shared))
+        return min(_jaccard(first[first % 2 == part], second[second % 2 == part]) for part in np.unique(first % 2))
 
     def _read(self, text: int) -> Hashes:
         self._shingles.seek(self._ends[text])
         return np.frombuffer(self._shingles.read(self._ends[text + 1] - self._ends[text]), dtype=np.uint32)
 
 
-def _bucket_mates(band: Hashes) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Yield, some at a time, (first text of a bucket, later text of it) for all that are not the first of theirs."""
+def _shingles(text: str, part: int) -> Hashes:
+    """Return the hashes of a text's runs of words; the lowest bit says which part of a whole the text is."""
+    tokens = words(text)
+    runs = ngrams(tokens, min(SHINGLE, len(tokens))) if tokens else (text,)
+    return np.array([zlib.crc32(run.encode()) & 0xFFFFFFFE | part for run in runs], dtype=np.uint32)
+
+
+def _jaccard(one: Hashes, other: Hashes) -> float:
+    shared = np.intersect1d(one, other, assume_unique=True).size
+    return float(shared / (one.size + other.size - shared))
+
+
+def _bucket_mates(band: Hashes) -> Iterator[tuple[Places, Places]]:
+    """Yield, some at a time, (earlier text, later text) of one bucket: the first with each, and each with the next."""
     keys = np.ascontiguousarray(band).view(np.dtype((np.void, band.shape[1] * band.itemsize))).ravel()
-    _, index, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    first = index[inverse]
-    later = np.flatnonzero(first != np.arange(len(first)))
+    _, index, bucket = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(bucket, kind="stable")
+    follows = np.flatnonzero(bucket[order][1:] == bucket[order][:-1])
+    later = order[follows + 1]
     for start in range(0, len(later), _CHUNK):
-        some = later[start : start + _CHUNK]
-        yield first[some], some
+        some = slice(start, start + _CHUNK)
+        yield index[bucket[later[some]]], later[some]
+        yield order[follows[some]], later[some]
