@@ -86,7 +86,7 @@ class PairDuplicates:
         check, title = "pair-duplicates", "Duplicate pairs"
         rule = (
             f"look: more than {100 * MOST_PAIRS:g} % of the pairs repeat an earlier one, more than "
-            f"{100 * MOST_PROMPTS:g} % of the distinct records have a near-duplicate, or a pair is there in both directions"
+            f"{100 * MOST_PROMPTS:g} % of the distinct records have a near-duplicate, or a pair is there both ways"
         )
         total = sum(count.total() for count in self._directions.values())
         if not total:
