@@ -218,7 +218,7 @@ def _print_audit(audit: Any, folder: Path) -> None:
     for finding in audit.findings:
         style = "yellow" if finding.verdict == "look" else None
         table.add_row(Text(finding.verdict, style or ""), finding.title, Text(finding.summary))
-    print_wide(table)
+    out.print(table, width=min(out.width, 120))  # sentences: a longer line is harder to read
     for finding in audit.findings:
         for why in finding.look:
             out.print(f"look: {why}", style="yellow", markup=False, highlight=False, soft_wrap=True)

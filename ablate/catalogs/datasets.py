@@ -21,9 +21,9 @@ from ablate.catalogs.converters import (
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.fetched import read_record
 from ablate.catalogs.functions import is_function, source_file
-from ablate.catalogs.licences import checked_identifiers
-from ablate.catalogs.loading import Named, load_folder
+from ablate.catalogs.loading import load_folder
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Where, WrittenLabel
+from ablate.catalogs.set_facts import SetFacts
 from ablate.errors import DataError, Location
 
 Format = Literal["preference", "instruction", "prompts", "documents"]
@@ -145,10 +145,9 @@ class Source(Strict):
         return self.files or ()
 
 
-class DatasetEntry(Named):
+class DatasetEntry(SetFacts):
     """One dataset of the catalog; the ``converter_options`` are complete, defaults included."""
 
-    title: str
     format: Format
     source: Source
     converter: str | None = None
@@ -168,24 +167,6 @@ class DatasetEntry(Named):
     only_prompts_of: str | None = None
     """Another set of the catalog: rows whose prompt is in none of its examples are dropped."""
     label_kind: LabelKind | None = None
-    licence: Names
-    """SPDX identifiers, all of which apply; ``LicenseRef-…`` for other terms, ``unrecorded`` where none is known."""
-    licence_note: str | None = None
-    """What the identifiers do not say, in words."""
-    size: Mapping[str, int] = {}
-    """Rows of each split as released; empty where no number is recorded."""
-    columns: Mapping[str, str] = {}
-    """Columns of a row and their types."""
-    study: str | None = None
-    """What Ivison et al. (2024) did with this set."""
-    study_rows: int | None = Field(default=None, gt=0)
-    """Pairs the study trained on."""
-    traps: Names = ()
-
-    @field_validator("licence")
-    @classmethod
-    def _identifiers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return checked_identifiers(value)
 
     @field_validator("converter")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def _lm_eval(item: Item) -> tuple[str, ...]:
     return tuple(texts)
 
 
-_BARE: dict[str, Callable[[Any], Sequence[str] | tuple[str, ...]]] = {
+_BARE: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "gsm8k": _gsm8k,
     "mmlu": _mmlu,
     "lm-eval": _lm_eval,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from ablate.data.audit.duplicates import THRESHOLD, PairDuplicates, PromptDuplicates, Similar
+from ablate.data.audit.duplicates import PairDuplicates, PromptDuplicates
 from ablate.data.audit.items import Audited
+from ablate.data.audit.similar import THRESHOLD, Similar
 from ablate.data.pairing import Pair
 from ablate.data.records import Response, message
 
@@ -49,6 +50,7 @@ def test_prompts_that_repeat_and_prompts_that_are_near() -> None:
         "bands": 16,
         "shingle_words": 3,
         "seed": 1,
+        "hash": "crc32",
     }
     assert found.look == (
         "2 of 7 (28.6 %) records repeat an earlier prompt",
@@ -62,9 +64,9 @@ def test_case_punctuation_and_spacing_make_no_difference_to_near_duplicates() ->
     similar = Similar()
     for text in ("What is the capital of France?", "what is  the capital\nof FRANCE", "what is the capital of Spain?"):
         similar.add(text, text)
-    near, groups, examples = similar.groups()
-    assert (near.count, near.total, groups) == (2, 3, 1)
-    assert examples == ("1.00: What is the capital of France? | what is  the capital\nof FRANCE",)
+    near = similar.near()
+    assert (near.texts.count, near.texts.total, near.groups) == (2, 3, 1)
+    assert near.examples == ("1.00: What is the capital of France? | what is  the capital\nof FRANCE",)
 
 
 def test_near_duplicates_are_those_of_a_pairwise_search_in_any_order() -> None:
@@ -84,8 +86,8 @@ def test_near_duplicates_are_those_of_a_pairwise_search_in_any_order() -> None:
         similar = Similar()
         for text in order:
             similar.add(text, text)
-        near, groups, _ = similar.groups()
-        assert (near.count, near.total, groups) == (20, 50, 10)
+        near = similar.near()
+        assert (near.texts.count, near.texts.total, near.groups) == (20, 50, 10)
 
 
 def test_pairs_that_repeat_and_pairs_that_contradict() -> None:
@@ -112,3 +114,31 @@ def test_no_duplicates_is_ok_with_its_denominator() -> None:
         check.add(item(text))
     found = check.finding()
     assert (found.verdict, found.numbers["near"]["of"], found.numbers["exact"]["of"]) == ("ok", 2, 2)
+
+
+def test_records_are_near_where_prompt_and_responses_both_are() -> None:
+    other = numbered(60, **{f"w{index}": f"v{index}" for index in range(60)})
+    check = PairDuplicates()
+    rows = [
+        (BASE, "an answer of several words", "another answer of several words"),
+        (BASE, "what nobody else said here", "nothing like the other two"),  # the prompt alone
+        (other, "an answer of several words", "another answer of several words"),  # the responses alone
+        (LAST, "what nobody else said here", "Nothing like the other two!"),  # both, of row 2
+    ]
+    for row, texts in enumerate(rows, start=1):
+        check.add(item(*texts, row=row))
+    found = check.finding()
+    assert found.numbers["near"] == {"count": 2, "of": 4, "share": 0.5}
+    assert len(found.examples) == 1 and "row 2 " in found.examples[0] and "row 4 " in found.examples[0]
+
+
+def test_several_pairs_of_one_record_are_no_duplicates_of_each_other() -> None:
+    sides = tuple(Response((message("assistant", text),)) for text in ("a b c d", "e f g h", "i j k l"))
+    three = tuple(Pair(sides[one], sides[other], None) for one, other in ((0, 1), (0, 2), (1, 2)))
+    check = PairDuplicates()
+    check.add(Audited(1, "s", (message("user", BASE),), sides, three, None))
+    numbers = check.finding().numbers
+    assert (numbers["exact"], numbers["near"]) == (
+        {"count": 0, "of": 3, "share": 0.0},
+        {"count": 0, "of": 1, "share": 0.0},
+    )

@@ -44,6 +44,8 @@ def counts(*prompts: Any) -> tuple[int, int, int]:
 
 
 def test_words_drop_case_punctuation_and_apostrophes() -> None:
+    assert " ".join(words("20 + 8 - (3*4) = 16 - or 2020-10")) == "20 + 8 - 3 * 4 = 16 or 2020 - 10"
+    assert words("- one\n* **two**, a-b > c") == ["one", "two", "a", "b", "c"]
     assert words("“Don’t   STOP—now,” said_he (№ 3).") == ["dont", "stop", "now", "said", "he", "no", "3"]
 
 

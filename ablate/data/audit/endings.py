@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 
-from ablate.data.audit.findings import Finding, Share, Table, not_checked
+from ablate.data.audit.findings import Cell, Finding, Share, Table, not_checked
 from ablate.data.audit.items import Audited
 from ablate.data.audit.texts import excerpt, words
 
@@ -45,7 +45,7 @@ def cut_off(text: str) -> str | None:
 
 
 def refuses(text: str) -> bool:
-    """Whether a response has the words of a refusal among its first 200 characters."""
+    """Whether a response has the words of a refusal, or speaks as an AI, among its first 200 characters."""
     return _REFUSAL.search(text[:REFUSAL_WITHIN].lower().replace("’", "'")) is not None
 
 
@@ -100,7 +100,7 @@ class Endings:
                 f"{at_longest} responses have exactly {longest:,} characters, the most there are: cut at a limit?"
             )
         reasons = sorted(self._cut)
-        rows = tuple(
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 side,
                 count,
@@ -151,18 +151,23 @@ class Refusals:
 
     def finding(self) -> Finding:
         """Return the share of each side, and in how many pairs one side alone refuses."""
-        check, title = "refusals", "Refusals"
+        check, title = "refusals", "Refusals and disclaimers"
         rule = (
-            f"look: more than {100 * MOST_REFUSALS:g} % of a side's responses have a refusal's words at their beginning"
+            f"look: more than {100 * MOST_REFUSALS:g} % of a side's responses begin with the words of a refusal or "
+            "disclaimer"
         )
         if not self._responses:
             return not_checked(check, title, rule, "the set has no responses")
         shares = {side: Share(self._refusing[side], count) for side, count in self._responses.items()}
-        summary = "refusals (by string match): " + ", ".join(f"{side} {share}" for side, share in shares.items())
+        summary = "by their first words: " + ", ".join(f"{side} {share}" for side, share in shares.items())
         numbers = {"by_side": {side: share.as_json() for side, share in shares.items()}}
         if self._pairs:
             only = {side: Share(self._only[side], self._pairs) for side in ("chosen", "rejected")}
             summary += f"; one side alone: chosen in {only['chosen']} pairs, rejected in {only['rejected']}"
             numbers["one_side_alone"] = {side: share.as_json() for side, share in only.items()}
-        look = tuple(f"{share} {side} responses refuse" for side, share in shares.items() if share.above(MOST_REFUSALS))
+        look = tuple(
+            f"{share} {side} responses refuse or disclaim"
+            for side, share in shares.items()
+            if share.above(MOST_REFUSALS)
+        )
         return Finding(check, title, summary, rule, look, numbers=numbers)

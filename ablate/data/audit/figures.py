@@ -15,7 +15,7 @@ from ablate.data.audit.findings import Bars, Drawing, Histogram
 
 # Okabe and Ito's palette: told apart in the common kinds of colour blindness.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-_MOST_UPRIGHT = 30  # characters of all labels together
+_MOST_UPRIGHT = 60  # characters of all labels together
 
 
 def svg(drawing: Drawing, salt: str) -> str:
@@ -27,8 +27,9 @@ def svg(drawing: Drawing, salt: str) -> str:
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
     }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(6.4, 2.8), layout="constrained")
+    with matplotlib.rc_context(style):  # type: ignore[arg-type]
+        height = 0.9 + 0.24 * len(drawing.labels) if isinstance(drawing, Bars) and _lies(drawing) else 2.8
+        figure = Figure(figsize=(6.4, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.subplots()
         if isinstance(drawing, Histogram):
@@ -51,16 +52,28 @@ def _histogram(axes: Axes, drawing: Histogram) -> None:
 
 
 def _bars(axes: Axes, drawing: Bars) -> None:
+    """Draw upright bars, or lying ones where the labels are long."""
     places = np.arange(len(drawing.labels))
     width = 0.8 / len(drawing.values)
+    lying = _lies(drawing)
     for number, (name, values) in enumerate(drawing.values.items()):
         offset = (number - (len(drawing.values) - 1) / 2) * width
-        axes.bar(places + offset, values, width * 0.92, color=_COLORS[number % len(_COLORS)], label=name)
-    axes.set_xticks(places, [label.replace("$", r"\$") for label in drawing.labels])
-    if sum(len(label) for label in drawing.labels) > _MOST_UPRIGHT:
-        axes.tick_params(axis="x", rotation=20)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-    axes.set_ylabel(drawing.unit)
+        style: dict[str, Any] = {"color": _COLORS[number % len(_COLORS)], "label": name}
+        if lying:
+            axes.barh(places + offset, values, width * 0.92, **style)
+        else:
+            axes.bar(places + offset, values, width * 0.92, **style)
+    labels = [label.replace("$", r"\$") for label in drawing.labels]
+    if lying:
+        axes.set_yticks(places, labels)
+        axes.invert_yaxis()
+        axes.set_xlabel(drawing.unit)
+    else:
+        axes.set_xticks(places, labels)
+        axes.set_ylabel(drawing.unit)
     if len(drawing.values) > 1:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _lies(drawing: Drawing) -> bool:
+    return isinstance(drawing, Bars) and sum(len(label) for label in drawing.labels) > _MOST_UPRIGHT

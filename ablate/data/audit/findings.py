@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
+import numpy as np
+
 from ablate.data.audit.items import Audited
 
 Verdict = Literal["ok", "look", "not checked"]
@@ -34,8 +36,15 @@ class Share:
         return {"count": self.count, "of": self.total, "share": self.value}
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" ({100 * self.value:.1f} %)"
-        return f"{self.count:,} of {self.total:,}{value}"
+        text = f"{self.count:,} of {self.total:,}"
+        if self.value is None:
+            return text
+        percent = f"{100 * self.value:.1f} %"
+        if self.count and percent == "0.0 %":
+            percent = "under 0.1 %"
+        elif self.count < self.total and percent == "100.0 %":
+            percent = "over 99.9 %"
+        return f"{text} ({percent})"
 
 
 Cell: TypeAlias = str | int | float | Share | None
@@ -157,8 +166,6 @@ def wilson(count: int, total: int, z: float = Z_95) -> tuple[float, float] | Non
 
 def histogram(title: str, unit: str, series: Mapping[str, Sequence[float]], bins: int = 40) -> Histogram | None:
     """Bin several series alike, from the smallest value to the 99th percentile of all; None without a value."""
-    import numpy as np  # only audits need it here: the other modules of this room load without it
-
     filled = {name: np.asarray(values, dtype=np.float64) for name, values in series.items() if len(values)}
     if not filled:
         return None
@@ -171,8 +178,6 @@ def histogram(title: str, unit: str, series: Mapping[str, Sequence[float]], bins
 
 def quantiles(values: Sequence[float]) -> dict[str, float | int | None]:
     """Return n, mean and the usual quantiles (linear interpolation), null without values."""
-    import numpy as np
-
     names = ("min", "p5", "p25", "median", "p75", "p95", "max")
     if not len(values):
         return {"n": 0, "mean": None, **dict.fromkeys(names)}

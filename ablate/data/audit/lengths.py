@@ -38,7 +38,7 @@ class LongerWins:
             )
         ties = Share(self._signs[0], self._signs.total())
         text = f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
-        look = ()
+        look: tuple[str, ...] = ()
         if interval[0] > high or interval[1] < low:
             look = (
                 f"the {'longer' if interval[0] > high else 'shorter'} response wins in most pairs: longer in {longer}",

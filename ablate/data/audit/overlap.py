@@ -215,6 +215,7 @@ def _table(results: Sequence[_Result]) -> Table:
 
 
 def _bars(results: Sequence[_Result]) -> Bars:
-    labels = tuple(result.exam.name for result in results)
+    names = (result.exam.suites for result in results)
+    labels = tuple(suites[0] if len(suites) == 1 else f"{suites[0]} and {len(suites) - 1} more" for suites in names)
     shares = tuple(100 * (result.found.value or 0.0) for result in results)
     return Bars("Questions that are in a prompt", "% of the questions", labels, {"found": shares})

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 
 from ablate.models.chat import Messages
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]+|(?<=[\s\d)])[-−+*/×÷^=<>](?=\s*[\d(])")
+"""Letters and digits; and the signs of arithmetic before a number, so that 20 + 8 is not 20 - 8."""
 _APOSTROPHES = str.maketrans("", "", "'’ʼ")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text for comparison: letters and digits, in one case, punctuation and spacing dropped."""
+    """Return the words of a text for comparison: in one case, without punctuation and spacing."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES))
 
 
