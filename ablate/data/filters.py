@@ -10,61 +10,11 @@ from typing import TypeAlias
 
 from ablate.catalogs.pipelines import Where
 from ablate.data.records import Conversation, Converted, Dropped, PreferenceRecord, Prompt, Response
+from ablate.data.refusals import lectures, refuses
 from ablate.models.chat import Message, Messages
 
 Kept: TypeAlias = PreferenceRecord | tuple[Conversation, ...] | Prompt
 Filter: TypeAlias = Callable[[Kept], Converted]
-
-REFUSALS = (
-    "as an ai language model",
-    "as a language model",
-    "as an ai assistant",
-    "as an artificial intelligence",
-    "i'm just an ai",
-    "i am just an ai",
-    "i'm an ai",
-    "i cannot fulfill",
-    "i can't fulfill",
-    "i cannot assist",
-    "i can't assist",
-    "i cannot help with",
-    "i can't help with",
-    "i cannot provide",
-    "i can't provide",
-    "i cannot engage",
-    "i'm not able to",
-    "i am not able to",
-    "i'm unable to",
-    "i am unable to",
-    "i will not provide",
-    "i won't provide",
-    "i apologize, but",
-    "i'm sorry, but",
-    "i am sorry, but",
-    "sorry, i can't",
-    "sorry, i cannot",
-    "it is not appropriate",
-    "it's not appropriate",
-    "not programmed to",
-    "against my programming",
-    "my programming prohibits",
-    "ethical guidelines",
-    "legal and ethical",
-    "illegal or unethical",
-    "promote safety",
-    "harmful to individuals",
-    "it is important to remember that",
-    "it's important to remember that",
-    "it is important to note that",
-    "it's important to note that",
-)
-"""Phrases of refusals and lectures, in lower case: of the kind that the data of “uncensored” models was cleaned of."""
-
-
-def refuses(text: str) -> bool:
-    """Whether a response holds a phrase of :data:`REFUSALS`; typographic apostrophes count as plain ones."""
-    lowered = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return any(phrase in lowered for phrase in REFUSALS)
 
 
 def words(turns: Iterable[Message]) -> int:
@@ -131,7 +81,10 @@ def _of_answers(where: Where, turns: Sequence[Message]) -> str | None:
     answers = [turn for turn in turns if turn["role"] == "assistant"]
     if where.response_words and not where.response_words.holds(words(answers)):
         return "response_words"
-    return "refusals" if where.refusals == "drop" and any(refuses(turn["content"]) for turn in answers) else None
+    texts = [turn["content"] for turn in answers]
+    if where.refusals == "drop" and any(refuses(text) or lectures(text) for text in texts):
+        return "refusals"
+    return None
 
 
 def _of_conversation(where: Where, item: Conversation) -> str | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.data.audit.endings import Endings, Refusals, cut_off, refuses
+from ablate.data.audit.endings import Endings, Refusals, cut_off
 from ablate.data.audit.findings import histogram, quantiles, wilson
 from ablate.data.audit.items import Audited
 from ablate.data.audit.languages import Languages
 from ablate.data.audit.lengths import Lengths, LongerWins, Turns
 from ablate.data.pairing import Pair
 from ablate.data.records import Response, message
+from ablate.data.refusals import refuses
 
 
 def pair(chosen: str, rejected: str, prompt: str = "q", row: int = 1) -> Audited:

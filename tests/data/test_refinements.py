@@ -10,7 +10,7 @@ import pytest
 from ablate.catalogs.pipelines import Where
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
-from ablate.data.filters import filter_of, refuses
+from ablate.data.filters import filter_of
 from ablate.data.labels import AspectLabel
 from ablate.data.records import (
     Conversation,
@@ -21,6 +21,7 @@ from ablate.data.records import (
     Response,
     message,
 )
+from ablate.data.refusals import lectures, refuses
 from ablate.errors import DataError
 
 
@@ -95,9 +96,13 @@ def test_filters_of_conversations_and_prompts() -> None:
     assert kept(prompt, prompt_words={"min": 2}) == Dropped("where-prompt_words")
 
 
-def test_refusals_are_found_whatever_the_case_and_the_apostrophe() -> None:
-    assert refuses("I’m Sorry, but no") and refuses("It is IMPORTANT to note that …")
-    assert not refuses("I'm sorry to hear that. Try tea.")
+def test_refusals_and_lectures_are_found_whatever_the_case_and_the_apostrophe() -> None:
+    assert refuses("I’m Sorry, but no") and not lectures("I’m Sorry, but no")
+    assert lectures("Tea helps. It’s IMPORTANT to note that …") and not refuses(
+        "Tea helps. It’s IMPORTANT to note that …"
+    )
+    for harmless in ("I'm sorry to hear that. Try tea.", "Note that it is late."):
+        assert not refuses(harmless) and not lectures(harmless)
 
 
 def test_a_label_is_the_mean_of_its_aspects() -> None:

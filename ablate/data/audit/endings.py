@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from ablate.data.audit.findings import Cell, Finding, Share, Table, not_checked
 from ablate.data.audit.items import Audited
 from ablate.data.audit.texts import excerpt, words
+from ablate.data.refusals import refuses
 
 MOST_CUT = 0.02
 MOST_AT_LONGEST = 0.01
@@ -18,17 +19,6 @@ _MANY = 5  # examples
 
 _FENCE = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _GOES_ON = re.compile(r"[^\W_]$|[,;(\[{—–-]$")
-_REFUSAL = re.compile(
-    r"\bas an ai\b|\bi('m| am) (an? )?(ai|language model)\b"
-    r"|\bi('m| am)( really| very| so)? sorry,? but\b|\bi apologi[sz]e,? but\b"
-    r"|\bsorry,? (but )?i (can't|cannot|can not|won't)\b"
-    r"|\bi (can't|cannot|can not|won't|will not|would not|wouldn't) (help|assist|provide|do that|answer|tell you"
-    r"|give you|recommend|support|condone|engage|fulfill|comply|participate|discuss|create|write|generate)\b"
-    r"|\bi('m| am) (not able|unable|not going) to\b|\bi('m| am) not comfortable\b"
-    r"|\bagainst my (programming|guidelines|principles)\b"
-    r"|\bit (is|would be) (not|in)appropriate\b|\bit('s| is) not (ethical|appropriate)\b"
-)
-REFUSAL_WITHIN = 200  # characters
 
 
 def cut_off(text: str) -> str | None:
@@ -42,11 +32,6 @@ def cut_off(text: str) -> str | None:
         return "open-code-block"
     last = text.rstrip().rsplit("\n", 1)[-1].rstrip()
     return "mid-sentence" if len(last.split()) >= LAST_LINE and _GOES_ON.search(last) else None
-
-
-def refuses(text: str) -> bool:
-    """Whether a response has the words of a refusal, or speaks as an AI, among its first 200 characters."""
-    return _REFUSAL.search(text[:REFUSAL_WITHIN].lower().replace("’", "'")) is not None
 
 
 class Endings:
