@@ -59,7 +59,7 @@ def amounts(available: Sequence[int], config: Mapping[str, Any], total: int | No
         counts = list(config["counts"])
         for index, (count, there) in enumerate(zip(counts, available, strict=True)):
             if count > there:
-                raise DataError(f"set {index + 1} of the mixture has {there} examples; the mixture asks for {count}")
+                raise DataError(f"{_called(index)} has {there} examples; the mixture asks for {count}")
         if total is not None and sum(counts) > total:
             raise DataError(
                 f"the mixture's counts add up to {sum(counts)}, more than max_examples {total}",
@@ -72,11 +72,15 @@ def amounts(available: Sequence[int], config: Mapping[str, Any], total: int | No
         needed = [share * total for share in fractions]
         short = next(i for i, (n, want) in enumerate(zip(available, needed, strict=True)) if want > n * (1 + ROUNDING))
         raise DataError(
-            f"set {short + 1} of the mixture has {available[short]} examples; {fractions[short]:g} of {total} are "
-            f"{needed[short]:.0f}",
+            f"{_called(short)} has {available[short]} examples; {fractions[short]:g} of {total} are {needed[short]:.0f}",
             hint=f"lower max_examples to at most {largest}, or change the fractions",
         )
     return _apportioned(fractions, min(total or largest, largest), available)
+
+
+def _called(index: int) -> str:
+    # The stage does not know what the experiment calls its sets: another name is no other mixture.
+    return f"set {index + 1} of the mixture, in the order written,"
 
 
 def _tempered(sizes: Sequence[int], temperature: float) -> list[float]:

@@ -80,9 +80,11 @@ def test_amounts_by_hand(available: list[int], config: dict[str, Any], total: in
 
 
 def test_amounts_that_are_not_there_are_refused() -> None:
-    with pytest.raises(DataError, match="set 2 of the mixture has 5 examples; the mixture asks for 6"):
+    with pytest.raises(
+        DataError, match="set 2 of the mixture, in the order written, has 5 examples; the mixture asks for 6"
+    ):
         amounts([10, 5], {"counts": [10, 6]}, None)
-    with pytest.raises(DataError, match="set 2 of the mixture has 5 examples") as caught:
+    with pytest.raises(DataError, match="set 2 of the mixture, in the order written, has 5 examples") as caught:
         amounts([100, 5], {"fractions": [0.5, 0.5]}, 12)
     assert "at most 10" in str(caught.value)
     with pytest.raises(DataError, match="add up to 20, more than max_examples 10"):
