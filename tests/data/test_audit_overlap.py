@@ -9,7 +9,7 @@ from typing import Any
 from ablate.catalogs.datasets import DatasetEntry, datasets
 from ablate.catalogs.suites import load_suites
 from ablate.data.audit.audit import Audit, audit
-from ablate.data.audit.items import Audited
+from ablate.data.audit.items import Account, Audited, read
 from ablate.data.audit.overlap import Against, Exam, Overlap, Question
 from ablate.data.audit.texts import words
 from ablate.data.records import message
@@ -178,19 +178,16 @@ def test_planted_truthfulqa_questions_are_found_and_nothing_else(data_root: Path
 
 def test_questions_in_the_real_rows_are_those_of_a_slow_search(data_root: Path) -> None:
     against, asked = truthfulqa(data_root)
-    entry = datasets()["ultrafeedback-small"]
-    (row,) = overlap_of(audit(entry, data_root, against=against)).numbers["sets"]
-    file = DataFile("rows", data_root / entry.source.names()[0])
-    prompts = [words(found["prompt"]) for _, found in read_rows(file) if found["chosen"] != found["rejected"]]
-    short = {tuple(prompt) for prompt in prompts}
+    check = Overlap(against)
+    prompts = []
+    for item in read(datasets()["ultrafeedback-small"], data_root, Account(), lambda rows: None):
+        check.add(item)
+        prompts.append(words(item.prompt[0]["content"]))
+    joined = [f" {' '.join(prompt)} " for prompt in prompts]
     slow = 0
     for question in map(words, asked):
-        if len(question) < 8:
-            slow += tuple(question) in short
-        else:
-            joined = " ".join(question[:8])
-            slow += any(
-                is_in(question, prompt) for prompt in prompts if joined in " ".join(prompt) or len(question) > 12
-            )
-    assert row["questions"]["count"] == slow
-    assert row["prompts"]["of"] == 994
+        start = f" {' '.join(question[:8])} "
+        near = [place for place, text in enumerate(joined) if start in text or len(question) > 12]
+        slow += any(is_in(question, prompts[place]) for place in near)
+    (row,) = check.finding().numbers["sets"]
+    assert (row["questions"]["count"], row["prompts"]["of"]) == (slow, 994)
