@@ -72,7 +72,8 @@ def amounts(available: Sequence[int], config: Mapping[str, Any], total: int | No
         needed = [share * total for share in fractions]
         short = next(i for i, (n, want) in enumerate(zip(available, needed, strict=True)) if want > n * (1 + ROUNDING))
         raise DataError(
-            f"{_called(short)} has {available[short]} examples; {fractions[short]:g} of {total} are {needed[short]:.0f}",
+            f"{_called(short)} has {available[short]} examples; "
+            f"{fractions[short]:g} of {total} are {needed[short]:.0f}",
             hint=f"lower max_examples to at most {largest}, or change the fractions",
         )
     return _apportioned(fractions, min(total or largest, largest), available)
