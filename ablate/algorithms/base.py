@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -20,6 +21,19 @@ class TrainingParameters(OptimiserParameters):
     epochs: int = Field(1, ge=1, description="Passes over the data.")
     batch_size: int = Field(
         ge=1, description="Effective batch (examples an optimiser step), over all devices and micro-batches."
+    )
+
+
+class PairParameters(TrainingParameters):
+    """What every method that learns from pairs of completions is given; defaults: the study's for DPO."""
+
+    learning_rate: float = Field(5e-7, gt=0, description=f"Peak learning rate; {UNPACKING}.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description=f"Share of steps of linear warm-up; {UNPACKING}.")
+    epochs: int = Field(3, ge=1, description=f"Passes over the pairs; {UNPACKING}.")
+    batch_size: int = Field(32, ge=1, description=f"Pairs an optimiser step; {UNPACKING}.")
+    max_length: int = Field(4096, ge=8, description=f"Tokens of prompt and completion; {UNPACKING}.")
+    truncation: Literal["drop", "keep-start"] = Field(
+        "keep-start", description=f"What happens to pairs over max_length; the study keeps them, cut ({UNPACKING})."
     )
 
 

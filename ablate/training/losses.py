@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, relu
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,36 @@ def dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float = 0.0) -> Te
     return -(1 - label_smoothing) * logsigmoid(h_B) - label_smoothing * logsigmoid(-h_B)  # eq. 7; the note's eq. 3
 
 
+def ipo(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return (h - 1/(2 beta))^2 per pair, h the difference of summed log-ratios; Azar et al. 2023 (arXiv 2310.12036).
+
+    Equation 17 with tau = beta, as Ivison et al. ran it; :func:`ipo_avg` divides by lengths.
+    """
+    return (pairs.log_ratio_difference_B - 1 / (2 * beta)) ** 2
+
+
+def ipo_avg(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return IPO's loss per pair on mean log-ratios: each completion's is divided by its number of tokens."""
+    chosen_B = (pairs.chosen_B - pairs.reference_chosen_B) / pairs.chosen_tokens_B
+    rejected_B = (pairs.rejected_B - pairs.reference_rejected_B) / pairs.rejected_tokens_B
+    return (chosen_B - rejected_B - 1 / (2 * beta)) ** 2
+
+
+def hinge(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return max(0, 1 - beta h) per pair; Liu et al. 2023 (arXiv 2309.06657), hinge-norm."""
+    return relu(1 - beta * pairs.log_ratio_difference_B)
+
+
+def robust_dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> Tensor:
+    """Return DPO's loss debiased for flipped labels, per pair; Chowdhury et al. 2024 (arXiv 2403.00409), eq. 12.
+
+    Its mean over labels that are flipped with probability ``label_smoothing`` is the DPO loss of the true ones.
+    """
+    h_B = beta * pairs.log_ratio_difference_B
+    unscaled_B = -(1 - label_smoothing) * logsigmoid(h_B) + label_smoothing * logsigmoid(-h_B)
+    return unscaled_B / (1 - 2 * label_smoothing)
+
+
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
     """Return -log sigma(r_c - r_r) per pair of scores; Ouyang et al. 2022 (arXiv 2203.02155), eq. 1 with K = 2."""
     return -logsigmoid(chosen_B - rejected_B)
@@ -49,4 +79,8 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
 # Losses over policy and reference log-probabilities, by name; keyword arguments are the method's parameters.
 PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "dpo": dpo,
+    "ipo": ipo,
+    "ipo_avg": ipo_avg,
+    "hinge": hinge,
+    "robust_dpo": robust_dpo,
 }

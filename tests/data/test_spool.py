@@ -224,7 +224,7 @@ def test_damage_after_a_mark_fails_every_attempt(tmp_path: Path) -> None:
 
 
 def example(number: int) -> Spooled:
-    return Spooled(2**64 - 1 - number, number, 1, number, 7, b'{"id": "7"}', b'{"id": "\xc3\xa4"}')
+    return Spooled(2**64 - 1 - number, number, 1, number, 7, (3, number), b'{"id": "7"}', b'{"id": "\xc3\xa4"}')
 
 
 def test_what_no_mark_vouches_for_is_not_continued(tmp_path: Path) -> None:

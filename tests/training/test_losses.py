@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,10 @@ from ablate.training.losses import (
     PairLogprobs,
     bradley_terry,
     dpo,
+    hinge,
+    ipo,
+    ipo_avg,
+    robust_dpo,
 )
 from ablate.training.schedules import learning_rate_factor
 
@@ -36,6 +41,26 @@ def slow_cdpo(c: float, r: float, ref_c: float, ref_r: float) -> float:
     return -((1 - EPSILON) * math.log(p) + EPSILON * math.log(1 - p))
 
 
+def difference(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    return (c - ref_c) - (r - ref_r)
+
+
+def slow_ipo(*logps: float) -> float:
+    """Azar et al. 2023, eq. 17 with tau = beta."""
+    return (difference(*logps) - 1 / (2 * BETA)) ** 2
+
+
+def slow_hinge(*logps: float) -> float:
+    """Liu et al. 2023, hinge-norm, with gamma = beta."""
+    return max(0.0, 1 - BETA * difference(*logps))
+
+
+def slow_robust(*logps: float) -> float:
+    """Chowdhury et al. 2024, eq. 12: the losses of the label as given and flipped, weighted so that flips cancel."""
+    given, flipped = slow_dpo(*logps), -math.log(sigma(-BETA * difference(*logps)))
+    return ((1 - EPSILON) * given - EPSILON * flipped) / (1 - 2 * EPSILON)
+
+
 def random_pairs(count: int) -> list[tuple[float, float, float, float]]:
     generator = random.Random(3)
     return [tuple(generator.uniform(-30, -5) for _ in range(4)) for _ in range(count)]  # type: ignore[misc]
@@ -52,17 +77,22 @@ def as_tensors(rows: list[tuple[float, float, float, float]]) -> PairLogprobs:
 CASES = [
     (slow_dpo, lambda pairs: dpo(pairs, beta=BETA)),
     (slow_cdpo, lambda pairs: dpo(pairs, beta=BETA, label_smoothing=EPSILON)),
+    (slow_ipo, lambda pairs: ipo(pairs, beta=BETA)),
+    (slow_ipo, lambda pairs: ipo_avg(pairs, beta=BETA)),  # of one token a completion
+    (slow_hinge, lambda pairs: hinge(pairs, beta=BETA)),
+    (slow_robust, lambda pairs: robust_dpo(pairs, beta=BETA, label_smoothing=EPSILON)),
 ]
+NAMES = ["dpo", "cdpo", "ipo", "ipo_avg", "hinge", "robust_dpo"]
 
 
-@pytest.mark.parametrize(("slow", "fast"), CASES, ids=["dpo", "cdpo"])
+@pytest.mark.parametrize(("slow", "fast"), CASES, ids=NAMES)
 def test_preference_losses_equal_their_formula_pair_by_pair(slow, fast):
     rows = random_pairs(50)
     expected = torch.tensor([slow(*row) for row in rows], dtype=torch.float64)
     torch.testing.assert_close(fast(as_tensors(rows)), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("slow", "fast"), CASES, ids=["dpo", "cdpo"])
+@pytest.mark.parametrize(("slow", "fast"), CASES, ids=NAMES)
 def test_gradients_equal_central_differences_of_the_slow_loss(slow, fast):
     rows = random_pairs(20)
     pairs = as_tensors(rows)
@@ -73,6 +103,27 @@ def test_gradients_equal_central_differences_of_the_slow_loss(slow, fast):
         by_rejected = (slow(c, r + step, ref_c, ref_r) - slow(c, r - step, ref_c, ref_r)) / (2 * step)
         assert pairs.chosen_B.grad[index].item() == pytest.approx(by_chosen, rel=1e-5, abs=1e-8)
         assert pairs.rejected_B.grad[index].item() == pytest.approx(by_rejected, rel=1e-5, abs=1e-8)
+
+
+def test_ipo_and_hinge_worked_by_hand():
+    # chosen rose by 2 nats, rejected fell by 1: h = 3. At beta 0.25 IPO's target is 2, at beta 0.5 it is 1.
+    pairs = as_tensors([(-8.0, -11.0, -10.0, -10.0)])
+    assert ipo(pairs, beta=0.25).item() == pytest.approx(1.0)
+    assert ipo(pairs, beta=0.5).item() == pytest.approx(4.0)
+    # over 4 and 2 tokens: h = 2/4 + 1/2 = 1, the target of beta 0.5
+    averaged = replace(pairs, chosen_tokens_B=torch.tensor([4.0]), rejected_tokens_B=torch.tensor([2.0]))
+    assert ipo_avg(averaged, beta=0.5).item() == pytest.approx(0.0)
+    assert ipo_avg(averaged, beta=0.25).item() == pytest.approx(1.0)
+    assert hinge(pairs, beta=0.25).item() == pytest.approx(0.25)
+    assert hinge(pairs, beta=0.5).item() == 0.0
+
+
+def test_robust_dpo_is_unbiased_under_flipped_labels():
+    rows = random_pairs(20)
+    flipped = [(r, c, ref_r, ref_c) for c, r, ref_c, ref_r in rows]
+    given, other = (robust_dpo(as_tensors(part), beta=BETA, label_smoothing=EPSILON) for part in (rows, flipped))
+    expected = (1 - EPSILON) * given + EPSILON * other
+    torch.testing.assert_close(expected, dpo(as_tensors(rows), beta=BETA))
 
 
 def test_dpo_worked_by_hand():

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
-from ablate.algorithms.dpo import DPOParameters
+from ablate.algorithms.registry import METHODS
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.training import logprobs
@@ -57,11 +57,13 @@ def assert_same_weights(one: Path, other: Path) -> None:
         assert torch.equal(tensor, second[name]), name
 
 
-def make_trainer(inputs: dict[str, Path], work: Path, *, model=None, cadence=None, micro_batch=None, **changes: Any):
-    parameters = DPOParameters.model_validate({**PARAMETERS, **changes})
+def make_trainer(
+    inputs: dict[str, Path], work: Path, *, algorithm="dpo", model=None, cadence=None, micro_batch=None, **changes: Any
+):
+    parameters = METHODS[algorithm].parameters.model_validate({**PARAMETERS, **changes})
     pairs = PairTokens.read(inputs["data"])
     columns = read_reference(inputs["reference_logprobs"], pairs)
-    objective = PreferenceObjective(preference_loss("dpo", parameters), parameters.beta, tolerance=1e-3)
+    objective = PreferenceObjective(preference_loss(algorithm, parameters), parameters.beta, tolerance=1e-3)
     return OfflineTrainer(
         model or load_policy(inputs["policy"]),
         objective,
@@ -102,12 +104,24 @@ def test_stage_writes_a_policy_that_prefers_the_chosen_completions(inputs, make_
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_loss_and_gradients_equal_those_of_trl(inputs, tmp_path):
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "loss_type", "start"),
+    [
+        ("dpo", {}, "sigmoid", math.log(2)),
+        ("ipo_avg", {}, "ipo", 1 / (2 * PARAMETERS["beta"]) ** 2),
+        ("hinge", {}, "hinge", 1.0),
+        ("robust_dpo", {"label_smoothing": 0.1}, "robust", math.log(2)),
+    ],
+    ids=["dpo", "ipo_avg", "hinge", "robust_dpo"],
+)
+def test_loss_and_gradients_equal_those_of_trl(inputs, tmp_path, algorithm, changes, loss_type, start):
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    ours = make_trainer(inputs, tmp_path / "ours", model=perturbed(inputs["policy"], 0.3))
+    ours = make_trainer(
+        inputs, tmp_path / "ours", algorithm=algorithm, model=perturbed(inputs["policy"], 0.3), **changes
+    )
     rows = list(range(12))
     batch = ours.data_collator(rows)
     loss_B, _ = ours.objective(ours.model, batch)
@@ -121,6 +135,8 @@ def test_loss_and_gradients_equal_those_of_trl(inputs, tmp_path):
         args=DPOConfig(
             output_dir=str(tmp_path / "trl"),
             beta=PARAMETERS["beta"],
+            loss_type=loss_type,
+            label_smoothing=changes.get("label_smoothing", 0.0),
             use_cpu=True,
             bf16=False,
             report_to="none",
@@ -132,7 +148,7 @@ def test_loss_and_gradients_equal_those_of_trl(inputs, tmp_path):
     tokens = pq.read_table(inputs["data"]).to_pylist()
     expected = theirs.compute_loss(theirs.model, DataCollatorForPreference(pad_token_id=0)([tokens[i] for i in rows]))
     expected.backward()
-    assert abs(expected.item() - math.log(2)) > 0.05
+    assert abs(expected.item() - start) > 0.05
     assert loss_B.mean().item() == pytest.approx(expected.item(), abs=1e-5)
     for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
