@@ -28,7 +28,7 @@ from ablate.results.rows import (
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
-_ACRONYMS = {name: name.upper() for name in ("dpo", "ppo", "sft", "kl", "gae", "lora", "eos")}
+_ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 
 
 def build_table(results: Results, layout: TableLayout) -> Table:
