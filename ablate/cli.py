@@ -14,6 +14,7 @@ import typer
 from rich.table import Table
 
 import ablate
+from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.console import Json, err, out, print_wide
 from ablate.errors import AblateError
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(algorithms_app, name="algorithms")
 
 DEFAULT_STORE = Path("store")
 

@@ -158,6 +158,21 @@ def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: 
     assert answer.returncode == 2 and "datasets/mine.yaml:1: pocket-hh" in answer.stderr, answer
 
 
+def test_algorithms_are_listed_and_shown(here: Here) -> None:
+    code, out, _ = here("algorithms", "list")
+    assert code == 0 and re.search(r"^ipo_avg +IPO \(averaged\) +pairs, reference_logprobs +Azar", out, re.M)
+    code, out, _ = here("algorithms", "show", "dpo")
+    assert code == 0 and "  formula  L = -log sigma(beta" in out and "eq. 7" in out
+    assert "  beta = 0.1  (float)\n      Strength of the implicit KL penalty; Ivison et al. 2024" in out
+    assert '  truncation = "keep-start"  (drop or keep-start)' in out
+    shown = json.loads(here("algorithms", "show", "ppo", "--json")[1])
+    parameters = {item["name"]: item for item in shown["parameters"]}
+    assert parameters["stop_at_kl"]["type"] == "float or null" and parameters["clip_range"]["default"] == 0.2
+    assert all(item["description"] for item in shown["parameters"])
+    code, _, err = here("algorithms", "show", "ipo_av")
+    assert code == 2 and "did you mean 'ipo_avg'?" in err
+
+
 def test_tokens_of_a_dataset(here: Here) -> None:
     words = ("data", "show", "pocket-shp", "--rows", "1")
     code, out, _ = here(*words, "--tokens", "--model", "pocket-small")

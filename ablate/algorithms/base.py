@@ -37,13 +37,20 @@ class PairParameters(TrainingParameters):
     )
 
 
+COST_OF_PAIRS = (
+    "an epoch: one forward and one backward pass of the policy over both completions of every pair; one forward pass "
+    "of the reference over them, shared by all methods, strengths and seeds on the same data"
+)
+
+
 @dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed; an axis it does not read
     becomes null, so that equal cells collapse. ``needs`` are the shared stages its training takes in. ``entry`` is
-    the module and function of its training step; ``revision`` is raised when the step's results change.
+    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
+    ``revision`` is raised when the step's results change.
     """
 
     name: str
@@ -54,4 +61,5 @@ class Method:
     reads: frozenset[str]
     needs: tuple[str, ...]
     entry: str
+    cost: str
     revision: int = 1

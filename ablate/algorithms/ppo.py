@@ -62,4 +62,8 @@ METHOD = Method(
     reads=frozenset({"dataset", "reward_model", "prompts"}),
     needs=("prompts", "reward_model"),
     entry="ablate.training.policy_gradient:run",
+    cost=(
+        "a step: sampling from the policy; one forward pass of policy, value network, reference and reward model over "
+        "the rollouts; for each inner epoch one forward and one backward pass of policy and value network over them"
+    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
 
 
 class RobustDPOParameters(PairParameters):
@@ -23,4 +23,5 @@ METHOD = Method(
     reads=frozenset({"dataset"}),
     needs=("pairs", "reference_logprobs"),
     entry="ablate.training.preference:run",
+    cost=COST_OF_PAIRS,
 )
