@@ -35,7 +35,7 @@ def algorithms_show(
     name: Annotated[str, typer.Argument(help="Name of a method, see `ablate algorithms list`.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Show one method: formula, source, what it needs and costs, its parameters with defaults and where these are from."""
+    """Show one method: formula, source, what it needs and costs, parameters with defaults and their sources."""
     method = find_method(name)
     if as_json:
         typer.echo(json.dumps(facts(method), indent=1))
