@@ -113,18 +113,21 @@ class _Variant:
         if variant.responses is None:
             changes = {"title": variant.title or self.name, "format": "prompts", "label_kind": None, "label": None}
             return self._overlaid(entry, changes)
-        where = self._first_filters()
-        part = self._overlaid(entry, {"where": where}, f"prompts of {self.name}", without=_LABELS) if where else entry
+        part = self._first_step(entry, "prompts") if self._first_filters() else entry
         return self._pipeline("preference", self._label_kind(), (part,))
 
     def _relabelled(self, entry: DatasetEntry) -> Pipeline:
         if entry.format != "preference":
             raise SpecError(f"{entry.name!r} holds {entry.format} data: nothing to label", location=self._place("use"))
-        part = self._overlaid(entry, {"where": self._first_filters()}, f"responses of {self.name}", without=_LABELS)
-        return self._pipeline("preference", self._label_kind(), (part,))
+        return self._pipeline("preference", self._label_kind(), (self._first_step(entry, "responses"),))
+
+    def _first_step(self, entry: DatasetEntry, what: str) -> DatasetEntry:
+        """Return the rows that a pipeline starts from; without filters of its own, those of ``entry`` hold."""
+        where = self._first_filters()
+        return self._overlaid(entry, {"where": where} if where else {}, f"{what} of {self.name}", without=_LAST_STEP)
 
     def _first_filters(self) -> dict[str, Any] | None:
-        """Return the filters of a pipeline's first step: all but the gap, which is that of the new scores."""
+        """Return the filters of a pipeline's first step, None for none: all but the gap, which is of the new scores."""
         written = self.variant.where.model_dump(mode="python", exclude_none=True) if self.variant.where else {}
         filters = {name: value for name, value in written.items() if name != "score_gap"}
         return filters if filters.keys() - {"refusals"} or filters.get("refusals") == "drop" else None
@@ -172,5 +175,5 @@ class _Variant:
 
 _PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")
 """Keys of a variant that an entry does not have."""
-_LABELS = ("label", "pairing")
-"""Keys of a pipeline that say something about the labels it gives, not about those of its source."""
+_LAST_STEP = ("label", "pairing", "where")
+"""Keys of a pipeline that say something about the labels it gives; what its filters say of its source is apart."""

@@ -221,3 +221,23 @@ def test_a_labeller_is_trained_on_unmatched_data(plan: MakePlan) -> None:
     made = plan(text({"relabelled": relabelled}, grid=grid, data={"match": "smallest"}))
     (judge,) = of_kind(made, "reward_model")
     assert parents(made, parents(made, judge)["data"])["data"].kind == "dataset"
+
+
+def test_the_prompts_of_a_set_with_an_embedded_sample(plan: MakePlan) -> None:
+    spec = text(
+        {"asked": {"prompts": "ultrafeedback-raw"}},
+        grid=[{"dataset": "pocket-hh", "algorithm": "ppo"}],
+        prompts="asked",
+        ppo={"max_prompt_length": 128, "max_response_length": 64},
+        data={"embedded": True},
+    )
+    (prompts,) = (about for about in plan(spec).data if about["name"] == "asked")
+    assert (prompts["roles"], prompts["title"]) == (["prompts"], "asked (embedded sample)")
+
+
+def test_another_labeller_sees_the_rows_that_the_filters_of_its_source_keep(plan: MakePlan) -> None:
+    few = {"use": "pocket-ultrafeedback", "where": {"source": "*_chat"}}
+    relabelled = {"use": "few", "label": {"by": {"closed_form": "nouns"}}}
+    made = plan(text({"few": few, "x": relabelled, "y": {**relabelled, "where": {"score_gap": {"min": 1.0}}}}))
+    rows = [parents(made, label)["records"].identity.config.value for label in of_kind(made, "label")]
+    assert [config["where"] for config in rows] == [{"source": ["*_chat"]}]
