@@ -97,6 +97,19 @@ def test_responses_of_another_cell(plan: MakePlan) -> None:
     assert parents(made, respond)["policy"].id == policies[0]
 
 
+def test_a_key_that_the_cell_writes_stays_in_another_cell(plan: MakePlan) -> None:
+    """A reward model written out is no less written when its name is the policy's; one written nowhere follows it."""
+    source = {"policy": "pocket-medium", "dataset": "pocket-hh"}
+    variant = {"prompts": "pocket-shp", "responses": {"from": source}, "label": {"by": {"closed_form": "nouns"}}}
+    lengths = {"max_prompt_length": 128, "max_response_length": 64}
+    block = {"dataset": "x", "prompts": "pocket-hh", "reward_model.dataset": "pocket-hh", "algorithm": "ppo"}
+    for written, init in (({"reward_model.init": "pocket-small"}, "small"), ({}, "medium")):
+        made = plan(text({"x": variant}, grid=[{**block, **written}], ppo=lengths))
+        (respond,) = of_kind(made, "respond")
+        judge = parents(made, parents(made, respond)["policy"])["reward_model"]
+        assert judge.execution.label == f"reward model pocket-{init} on pocket-hh (seed 0)"
+
+
 def test_the_same_responses_serve_every_seed(plan: MakePlan) -> None:
     variant = {"prompts": "pocket-shp", "responses": {"max_new_tokens": 64}, "label": LABELS}
     made = plan(text({"on-policy": variant}, grid=[{"dataset": "on-policy", "algorithm": "dpo", "seed": [0, 1, 2]}]))
@@ -190,6 +203,42 @@ def test_misspelt_names_are_found(plan: MakePlan) -> None:
     wrong = {"use": "pocket-hh", "where": {"langage": "en"}}
     with pytest.raises(SpecError, match="language"):
         plan(text({"x": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "message"),
+    [
+        ("responses: {from: pocket-smal}", "responses.from", "unknown model 'pocket-smal'"),
+        ("responses: {from: {\n  algorithm: dpoo}}", "responses.from.algorithm", "unknown algorithm 'dpoo'"),
+        ("responses: {from: {\n  algoritm: dpo}}", "responses.from.algoritm", "unknown axis 'algoritm'"),
+        ("responses: {from: {\n  dataset: pocket-h}}", "responses.from.dataset", "unknown dataset 'pocket-h'"),
+        ("responses: {from: {\n  dpo.beta: -1}}", "responses.from.dpo.beta", "greater than 0"),
+        ("responses: {from: {\n  ppo.steps: 1}}", "responses.from.ppo.steps", "DPO does not read 'ppo.steps'"),
+        (
+            "label: {by: {reward_model: {\n  init: pocket-smal, dataset: pocket-hh}}}",
+            "label.by.reward_model.init",
+            "model",
+        ),
+        (
+            "label: {by: {reward_model: {init: pocket-small,\n  dataset: pocket-instructions}}}",
+            "label.by.reward_model.dataset",
+            "'pocket-instructions' holds instruction data; reward_model.dataset needs a set of preference data",
+        ),
+        (
+            "label: {by: {reward_model: {init: pocket-small, dataset: pocket-hh, parameters: {\n  epoch: 2}}}}",
+            "label.by.reward_model.parameters.epoch",
+            "unknown key 'epoch'",
+        ),
+    ],
+)
+def test_what_takes_part_is_refused_where_it_is_written(plan: MakePlan, written: str, key: str, message: str) -> None:
+    other = "label: {by: {closed_form: nouns}}" if written.startswith("responses") else "responses: {n: 2}"
+    lines = ["name: study", "policy: pocket-small", "sft: {dataset: pocket-instructions}", "datasets:"]
+    spec = "\n".join([*lines, f" x: {{prompts: pocket-hh, {other}, {written}}}"])
+    with pytest.raises(UsageError) as caught:
+        plan(spec + "\ngrid: [{dataset: x, algorithm: dpo}]\n")
+    assert f"study.yaml:{5 + written.count(chr(10))}: datasets.x.{key}: " in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_set_that_takes_itself_to_make_is_refused(plan: MakePlan) -> None:
