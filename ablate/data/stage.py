@@ -166,8 +166,10 @@ def _only_prompts(context: StageContext) -> frozenset[str] | None:
 
 def _origin(context: StageContext, files: list[DataFile]) -> str:
     """Digest what examples are made of: an earlier attempt's examples count while this is the same."""
-    contents = {file.name: sha256_file(file.path) for file in files} if "source" in context.inputs else {}
-    return digest(ablate.__version__, dict(context.config), contents)
+    read = files if "source" in context.inputs else []  # the digests of other files are in the config
+    contents = {file.name: sha256_file(file.path) for file in read}
+    prompts = context.inputs.get("only_prompts")
+    return digest(ablate.__version__, dict(context.config), contents, prompts and sha256_file(prompts))
 
 
 class _Conversion:
