@@ -153,3 +153,9 @@ def test_malformed_records_are_dropped(change: dict[str, Any], reason: str) -> N
 def test_a_row_of_another_schema_is_an_error() -> None:
     with pytest.raises(DataError, match="lacks responses"):
         bind("records", {})("f", {"prompt": []})
+
+
+def test_aspects_that_are_no_mapping_drop_the_row() -> None:
+    row = as_row(RECORD)
+    row["responses"][1]["aspects"] = [4, 5]
+    assert bind("records", {})("a.jsonl", row) == Dropped("not-aspects")

@@ -76,6 +76,8 @@ def _response(prompt: Messages, row: Mapping[str, Any]) -> Response | Dropped:
     if problem or not messages or messages[-1]["role"] != "assistant":
         return Dropped(problem or "last-turn-not-assistant")
     rank, aspects = number(row.get("rank")), row.get("aspects")
+    if not isinstance(aspects, dict | None):
+        return Dropped("not-aspects")
     rated = {key: value for key, given in aspects.items() if (value := number(given)) is not None} if aspects else None
     return Response(
         messages,
