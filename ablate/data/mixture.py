@@ -52,19 +52,15 @@ def match(context: StageContext) -> dict[str, Any]:
 def amounts(available: Sequence[int], config: Mapping[str, Any], total: int | None) -> list[int]:
     """Return how many examples of each part are taken of those ``available``.
 
-    ``counts`` are exact. ``fractions`` hold for the whole, which is ``total`` or as large as the parts allow; with a
-    ``temperature`` T the fractions are in proportion to n^(1/T). A part that has too few is a DataError.
+    ``counts`` are exact, whatever ``total``. ``fractions`` hold for the whole, which is ``total`` or as large as the
+    parts allow; with a ``temperature`` T the fractions are in proportion to n^(1/T). A part that has too few is a
+    DataError.
     """
     if "counts" in config:
         counts = list(config["counts"])
         for index, (count, there) in enumerate(zip(counts, available, strict=True)):
             if count > there:
                 raise DataError(f"{_called(index)} has {there} examples; the mixture asks for {count}")
-        if total is not None and sum(counts) > total:
-            raise DataError(
-                f"the mixture's counts add up to {sum(counts)}, more than max_examples {total}",
-                hint="write fractions, or raise max_examples",
-            )
         return counts
     fractions = config.get("fractions") or _tempered(available, config["temperature"])
     largest = math.floor(min(n / share for n, share in zip(available, fractions, strict=True)) * (1 + ROUNDING))

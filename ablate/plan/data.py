@@ -179,6 +179,13 @@ class DataPlanner:
         )
 
     def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+        total, whole = sum(mix.counts or ()), _whole(settings.get("max_examples"))
+        if whole is not None and total > whole:
+            raise SpecError(
+                f"the mixture's counts add up to {total}, more than data.max_examples {whole}",
+                location=made.origins.locate("mix"),
+                hint="write fractions, or raise data.max_examples",
+            )
         parts = [self._note(part, self._set(part, (), cell)) for part in made.parts]
         sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
         return self._graph.add(

@@ -176,6 +176,13 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
         ({"x": {"mix": ["pocket-hh", "pocket-instructions"]}}, "hold one kind of data"),
         ({"x": {"mix": ["pocket-hh", "pocket-shp"], "caps": {"pocket-shq": 5}}}, "caps names 'pocket-shq'"),
         ({"x": {"mix": {"pocket-hh": 0.5, "pocket-shp": 0.5}, "temperature": 2}}, "a temperature mixes a list"),
+        (
+            {"x": {"mix": {"pocket-hh": 5, "pocket-shp": 9}, "caps": {"pocket-shp": 8}}},
+            "9 of 'pocket-shp', whose cap is 8",
+        ),
+        ({"x": {"mix": {"pocket-hh": 600, "pocket-shp": 500}}}, "add up to 1100, more than data.max_examples 1000"),
+        ({"x": {"use": "pocket-hh", "where": {"score_gap": 3}}}, "a mapping is needed; its keys: min, max (found 3)"),
+        ({"x": {"use": "pocket-hh", "label": {"by": "nouns"}}}, "its keys: reward_model, closed_form (found 'nouns')"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}, "label": "honesty"}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "pairing": "random"}}, "nothing to pair"),
@@ -189,7 +196,7 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
 )
 def test_what_makes_no_sense_is_refused(plan: MakePlan, datasets: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        plan(text(datasets))
+        plan(text(datasets, data={"max_examples": 1000}))
     assert message in str(caught.value)
     assert "datasets.x" in str(caught.value)
 
