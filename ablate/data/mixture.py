@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ablate.context import StageContext, write_json
+from ablate.data.account import NOT_SAMPLED
 from ablate.data.examples import prompt_value
 from ablate.data.records import digest, draw
-from ablate.data.stage import NOT_SAMPLED, OUTPUTS
+from ablate.data.stage import OUTPUTS
 from ablate.data.words import MeanWords, word_counts
 from ablate.errors import DataError, StageError
 
