@@ -20,6 +20,7 @@ from ablate.experiment.grid import Cell, Grid, Section, related_cell
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
+from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
@@ -258,6 +259,7 @@ class TrainingPlanner:
         """Return the policy that writes responses for a pipeline, and whether it knows a chat template."""
         if isinstance(source, Mapping):
             other = related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, origins)
+            check_cell(self._loaded, self._facts, other)
             return self.cell(other).policy, True
         own = {"base": self.base_of, "policy": self.start_of}
         start = own[source](cell) if source in CELLS_OWN else self.start(source, *_starts(cell))

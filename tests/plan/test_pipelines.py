@@ -97,6 +97,12 @@ def test_responses_of_another_cell(plan: MakePlan) -> None:
     assert parents(made, respond)["policy"].id == policies[0]
 
 
+def test_lengths_of_another_cell_are_checked(plan: MakePlan) -> None:
+    variant = {"prompts": "pocket-shp", "responses": {"from": {"algorithm": "ppo", "dataset": "pocket-hh"}}}
+    with pytest.raises(SpecError, match="need 2048 positions; pocket-small has 256"):
+        plan(text({"x": {**variant, "label": {"by": {"closed_form": "nouns"}}}}))
+
+
 def test_a_key_that_the_cell_writes_stays_in_another_cell(plan: MakePlan) -> None:
     """A reward model written out is no less written when its name is the policy's; one written nowhere follows it."""
     source = {"policy": "pocket-medium", "dataset": "pocket-hh"}
