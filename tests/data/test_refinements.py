@@ -140,9 +140,11 @@ def test_a_record_survives_its_own_form() -> None:
     [
         ({"responses": [{"messages": [{"role": "assistant", "content": "a"}]}]}, "fewer-than-two-responses"),
         ({"responses": "no"}, "not-responses"),
-        ({"responses": [{"messages": [{"role": "user", "content": "a"}]}] * 2}, "turns-do-not-alternate"),
+        ({"responses": [{"messages": [{"role": "user", "content": "a"}]}] * 2}, "last-turn-not-assistant"),
+        ({"prompt": []}, "no-prompt"),
         ({"responses": [{"messages": [{"role": "assistant", "content": " "}]}] * 2}, "empty-message"),
         ({"responses": [{}] * 2}, "not-messages"),
+        ({"responses": [{**as_row(RECORD)["responses"][0], "aspects": [4, 5]}] * 2}, "not-aspects"),
         ({"prompt": [{"role": "nobody", "content": "a"}]}, "unknown-role"),
     ],
 )
@@ -153,9 +155,3 @@ def test_malformed_records_are_dropped(change: dict[str, Any], reason: str) -> N
 def test_a_row_of_another_schema_is_an_error() -> None:
     with pytest.raises(DataError, match="lacks responses"):
         bind("records", {})("f", {"prompt": []})
-
-
-def test_aspects_that_are_no_mapping_drop_the_row() -> None:
-    row = as_row(RECORD)
-    row["responses"][1]["aspects"] = [4, 5]
-    assert bind("records", {})("a.jsonl", row) == Dropped("not-aspects")
