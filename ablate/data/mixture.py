@@ -116,10 +116,9 @@ class _Account:
                 if prompts_out and prompt["id"] not in prompts:
                     prompts_out.write(json.dumps(prompt, ensure_ascii=False) + "\n")
                 prompts.add(prompt["id"])
-                base = example["id"]
-                seen[base] += 1
-                if seen[base] > 1:
-                    example["id"] = f"{base}-{seen[base]}"
+                content, _, _ = example["id"].partition("-")  # equal ones are numbered within their set
+                seen[content] += 1
+                example["id"] = content if seen[content] == 1 else f"{content}-{seen[content]}"
                 out.write(json.dumps(example, ensure_ascii=False) + "\n")
         report = self._report(seen, len(prompts), words)
         write_json(output / "report.json", report)

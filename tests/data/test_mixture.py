@@ -172,3 +172,12 @@ def test_an_input_that_is_no_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(StageError, match="is no report of a set's examples"):
         mixed(tmp_path / "m", [tmp_path / "empty"], counts=[1])
+
+
+def test_examples_that_are_equal_within_and_between_sets_keep_ids_of_their_own(tmp_path: Path) -> None:
+    row = pair(0, "a")
+    twice = dataset(tmp_path / "a", [row, {**row, "id": f"{row['id']}-2"}])  # as a dataset stage numbers them
+    once = dataset(tmp_path / "b", [row])
+    output = mixed(tmp_path / "m", [twice, once], temperature=1.0)
+    assert [made["id"] for made in lines(output / "pairs.jsonl")] == [row["id"], f"{row['id']}-2", f"{row['id']}-3"]
+    assert read_json(output / "report.json")["exact_duplicates"] == 2
