@@ -37,8 +37,12 @@ class Closed(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if isinstance(value, cls):
             return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "no_mapping", "a mapping is needed; its keys: {keys}", {"keys": ", ".join(cls.written_keys())}
+            )
         known = {field.alias or name for name, field in cls.model_fields.items()}
         errors: list[InitErrorDetails] = [
             {"type": unknown_name("key", str(key), cls.written_keys()), "loc": (str(key),), "input": value[key]}

@@ -194,8 +194,8 @@ class DatasetEntry(SetFacts):
             raise ValueError("label_kind is written for preference sets, and only for those")
         if self.label is not None and (self.format != "preference" or self.label.aspects is None):
             raise ValueError("a set's label is one or more aspects, for preference sets alone")
-        if self.sample is not None and self.format != "preference":
-            raise ValueError("sample names a pocket preference set: it is written for preference sets alone")
+        if self.sample is not None and not known:
+            raise ValueError("sample names a pocket preference set: its rows need a converter that makes preferences")
         return self
 
     @property

@@ -184,6 +184,9 @@ class Mix(Strict):
             raise ValueError("a mixture is of two or more different sets")
         if any(cap < 1 for cap in caps.values()):
             raise ValueError("caps are whole numbers, 1 or more")
+        for name, count in zip(mix.sets, mix.counts or (), strict=False):
+            if count > caps.get(name, count):
+                raise ValueError(f"the mixture asks for {count} of {name!r}, whose cap is {caps[name]}")
         return mix
 
     @classmethod

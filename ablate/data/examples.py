@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ablate.catalogs.datasets import Pairing, Split
+from ablate.data.account import OTHER_PART
 from ablate.data.converters.native import as_row
 from ablate.data.pairing import ONE_PAIR, Pair, pairs
 from ablate.data.records import (
@@ -17,6 +18,7 @@ from ablate.data.records import (
     canonical_object,
     digest,
     draw,
+    is_unicode,
     opening,
 )
 from ablate.errors import DataError
@@ -66,6 +68,13 @@ def in_part(prompt: Messages, split: Split | None) -> bool:
     basis = opening(prompt) if split.by == "opening" else prompt
     heldout = draw(split.seed, "split", basis) < split.heldout_share * DENOMINATOR
     return heldout == (split.part == "heldout")
+
+
+def unusable(converted: Kept, split: Split | None) -> str | None:
+    """Return why a converted row gives no example in the part of the split, whatever its labels; None if it may."""
+    if not is_unicode(all_turns(converted)):
+        return "not-unicode"
+    return None if in_part(prompt_of(converted), split) else OTHER_PART
 
 
 def maker(format: str, pairing: Pairing | None) -> Maker:

@@ -11,15 +11,11 @@ from typing import TypeAlias
 from ablate.catalogs.pipelines import Where
 from ablate.data.records import Conversation, Converted, Dropped, PreferenceRecord, Prompt, Response
 from ablate.data.refusals import lectures, refuses
+from ablate.data.words import count_words
 from ablate.models.chat import Message, Messages
 
 Kept: TypeAlias = PreferenceRecord | tuple[Conversation, ...] | Prompt
 Filter: TypeAlias = Callable[[Kept], Converted]
-
-
-def words(turns: Iterable[Message]) -> int:
-    """Return the number of words of all turns, separated by white space."""
-    return sum(len(turn["content"].split()) for turn in turns)
 
 
 def filter_of(where: Where) -> Filter:
@@ -49,7 +45,7 @@ def _of_prompt(where: Where, prompt: Messages) -> str | None:
     asked = [turn["content"] for turn in prompt if turn["role"] == "user"]
     if where.prompt_turns and not where.prompt_turns.holds(len(asked)):
         return "prompt_turns"
-    if where.prompt_words and not where.prompt_words.holds(words(prompt)):
+    if where.prompt_words and not where.prompt_words.holds(count_words(prompt)):
         return "prompt_words"
     if where.matches is not None and not _found(where.matches, asked):
         return "matches"
@@ -79,7 +75,7 @@ def _of_response(where: Where, response: Response) -> str | None:
 
 def _of_answers(where: Where, turns: Sequence[Message]) -> str | None:
     answers = [turn for turn in turns if turn["role"] == "assistant"]
-    if where.response_words and not where.response_words.holds(words(answers)):
+    if where.response_words and not where.response_words.holds(count_words(answers)):
         return "response_words"
     texts = [turn["content"] for turn in answers]
     if where.refusals == "drop" and any(refuses(text) or lectures(text) for text in texts):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from ablate.context import StageContext, write_json
+from ablate.data.account import NOT_SAMPLED
 from ablate.data.examples import prompt_value
 from ablate.data.records import digest, draw
-from ablate.data.stage import NOT_SAMPLED, OUTPUTS
+from ablate.data.stage import OUTPUTS
 from ablate.data.words import MeanWords, word_counts
 from ablate.errors import DataError, StageError
 
@@ -52,19 +53,15 @@ def match(context: StageContext) -> dict[str, Any]:
 def amounts(available: Sequence[int], config: Mapping[str, Any], total: int | None) -> list[int]:
     """Return how many examples of each part are taken of those ``available``.
 
-    ``counts`` are exact. ``fractions`` hold for the whole, which is ``total`` or as large as the parts allow; with a
-    ``temperature`` T the fractions are in proportion to n^(1/T). A part that has too few is a DataError.
+    ``counts`` are exact, whatever ``total``. ``fractions`` hold for the whole, which is ``total`` or as large as the
+    parts allow; with a ``temperature`` T the fractions are in proportion to n^(1/T). A part that has too few is a
+    DataError.
     """
     if "counts" in config:
         counts = list(config["counts"])
         for index, (count, there) in enumerate(zip(counts, available, strict=True)):
             if count > there:
                 raise DataError(f"{_called(index)} has {there} examples; the mixture asks for {count}")
-        if total is not None and sum(counts) > total:
-            raise DataError(
-                f"the mixture's counts add up to {sum(counts)}, more than max_examples {total}",
-                hint="write fractions, or raise max_examples",
-            )
         return counts
     fractions = config.get("fractions") or _tempered(available, config["temperature"])
     largest = math.floor(min(n / share for n, share in zip(available, fractions, strict=True)) * (1 + ROUNDING))
@@ -119,10 +116,9 @@ class _Account:
                 if prompts_out and prompt["id"] not in prompts:
                     prompts_out.write(json.dumps(prompt, ensure_ascii=False) + "\n")
                 prompts.add(prompt["id"])
-                base = example["id"]
-                seen[base] += 1
-                if seen[base] > 1:
-                    example["id"] = f"{base}-{seen[base]}"
+                content, _, _ = example["id"].partition("-")  # equal ones are numbered within their set
+                seen[content] += 1
+                example["id"] = content if seen[content] == 1 else f"{content}-{seen[content]}"
                 out.write(json.dumps(example, ensure_ascii=False) + "\n")
         report = self._report(seen, len(prompts), words)
         write_json(output / "report.json", report)

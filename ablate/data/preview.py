@@ -23,8 +23,7 @@ def preview(entry: DatasetEntry, root: Path | None, count: int) -> list[dict[str
     """
     if entry.converter is None:
         return []
-    config = entry.stage_config()
-    read = reader(entry.converter, entry.converter_options, where=config.get("where"), label=config.get("label"))
+    read = reader(entry.stage_config())
     make = maker(entry.format, entry.pairing)
     key_of = grouping(entry.converter, entry.converter_options)
     found: list[dict[str, Any]] = []

@@ -11,6 +11,8 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from json.encoder import encode_basestring_ascii
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -19,7 +21,17 @@ from ablate.models.chat import Message, Messages
 Row: TypeAlias = Mapping[str, Any]
 ROLES = ("system", "user", "assistant")
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+def _cell(value: Any) -> str:
+    """Spell what a cell of a Parquet file can hold and JSON can not."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, date | time | timedelta | Decimal):  # a datetime is a date
+        return str(value)
+    raise TypeError(f"a row has a value of type {type(value).__name__}")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_cell)
 
 
 T = TypeVar("T")

@@ -24,19 +24,13 @@ class Reader:
     finish: Callable[[], None]
 
 
-def reader(
-    converter: str,
-    options: Mapping[str, Any],
-    *,
-    where: Mapping[str, Any] | None,
-    label: list[str] | None,
-    code: str | None = None,
-) -> Reader:
+def reader(config: Mapping[str, Any]) -> Reader:
     """Return the reader of a dataset stage's config; ``where`` sees the scores of the new ``label``.
 
-    ``code`` is the sha256 that the file of a converter of one's own must have; None: any.
+    ``converter_code`` is the sha256 that the file of a converter of one's own must have; left out: any.
     """
-    own = bind(converter, options, code)
+    own = bind(config["converter"], config.get("converter_options") or {}, config.get("converter_code"))
+    label, where = config.get("label"), config.get("where")
     relabel = AspectLabel(label) if label else None
     keep = filter_of(Where.model_validate(dict(where), strict=False)) if where else None
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import ablate
 from ablate.catalogs.datasets import Pairing, Split
 from ablate.catalogs.digests import sha256_file
 from ablate.context import EventLog, StageContext, write_json
+from ablate.data.account import NOT_SAMPLED, OTHER_PROMPT, RowAccount
 from ablate.data.converters import GroupKey, grouping
-from ablate.data.examples import Example, all_turns, in_part, maker, prompt_id, prompt_of, prompt_value
+from ablate.data.examples import Example, maker, prompt_id, prompt_of, prompt_value, unusable
 from ablate.data.grouping import Unit, all_rows, at_unit, numbered, together
 from ablate.data.json_lines import read_json_lines
 from ablate.data.output import Written, smallest, write_examples
-from ablate.data.records import Converted, Dropped, PreferenceRecord, digest, draw, is_unicode
+from ablate.data.records import Converted, Dropped, digest, draw
 from ablate.data.refine import Reader, reader
 from ablate.data.sources import DataFile, Meter, folder_files, root_files
 from ablate.data.spool import Spool, Spooled
@@ -33,54 +34,32 @@ OUTPUTS = {
     "instruction": "conversations.jsonl",
     "prompts": "prompts.jsonl",
 }
-OTHER_PART, NOT_SAMPLED, OTHER_PROMPT = "other-part-of-split", "not-sampled", "prompt-not-in-other-set"
 PROGRESS_EVERY = 5000  # rows
 
 
-@dataclass
-class Report:
-    """What became of every row: ``rows == kept + sum(dropped)``; the same for responses and for examples.
+def summary(account: RowAccount, written: Written) -> dict[str, Any]:
+    """Return the report as JSON values: ``in == kept + sum(dropped)``, and likewise for responses and examples.
 
-    A group of rows that gives a record keeps those of its rows that gave it a response.
+    An account that does not balance is an error of this program.
     """
-
-    files: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    responses: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    @classmethod
-    def of_account(cls, account: Mapping[str, Any]) -> Report:
-        """Return the report as it was when :meth:`account` was called."""
-        counters = {name: Counter(account[name]) for name in ("files", "dropped", "left_out")}
-        return cls(responses=account["responses"], **counters)
-
-    def account(self) -> dict[str, Any]:
-        """Return all counts as JSON values."""
-        counters = {name: dict(getattr(self, name)) for name in ("files", "dropped", "left_out")}
-        return {"responses": self.responses, **counters}
-
-    def summary(self, written: Written) -> dict[str, Any]:
-        """Return the report as JSON values; an account that does not balance is an error of this program."""
-        rows = self.files.total()
-        dropped = self.dropped + Counter({NOT_SAMPLED: written.rows_not_sampled})
-        assert rows == written.rows + dropped.total(), (rows, written.rows, dict(dropped))
-        assert written.written <= written.made
-        return {
-            "in": rows,
-            "kept": written.rows,
-            "dropped": dict(sorted(dropped.items())),
-            "files": dict(self.files),
-            "responses": {"in": self.responses, "left_out": dict(sorted(self.left_out.items()))},
-            "examples": {
-                "made": written.made,
-                "not_sampled": written.made - written.written,
-                "written": written.written,
-            },
-            "exact_duplicates": written.duplicates,
-            "prompts": written.prompts,
-            "mean_words": written.words.means(),
-        }
+    dropped = account.dropped + Counter({NOT_SAMPLED: written.rows_not_sampled})
+    assert account.rows == written.rows + dropped.total(), (account.rows, written.rows, dict(dropped))
+    assert written.written <= written.made
+    return {
+        "in": account.rows,
+        "kept": written.rows,
+        "dropped": dict(sorted(dropped.items())),
+        "files": dict(account.files),
+        "responses": account.responses_json(),
+        "examples": {
+            "made": written.made,
+            "not_sampled": written.made - written.written,
+            "written": written.written,
+        },
+        "exact_duplicates": written.duplicates,
+        "prompts": written.prompts,
+        "mean_words": written.words.means(),
+    }
 
 
 @dataclass(frozen=True)
@@ -101,17 +80,10 @@ class _Settings:
         if config["format"] not in OUTPUTS:
             raise StageError(f"a dataset stage makes {', '.join(OUTPUTS)}; {config['format']!r} is none of them")
         split, pairing = config.get("split"), config.get("pairing")
-        options = config.get("converter_options") or {}
         return cls(
             format=config["format"],
-            reader=reader(
-                config["converter"],
-                options,
-                where=config.get("where"),
-                label=config.get("label"),
-                code=config.get("converter_code"),
-            ),
-            key_of=grouping(config["converter"], options),
+            reader=reader(config),
+            key_of=grouping(config["converter"], config.get("converter_options") or {}),
             split=Split.model_validate(split) if split else None,
             pairing=Pairing.model_validate(pairing) if pairing else None,
             max_examples=config.get("max_examples"),
@@ -136,16 +108,16 @@ def run(context: StageContext) -> dict[str, Any]:
     files = _files(context)
     work, seconds = context.work, context.resources.checkpoint_seconds
     with closing(Spool(_origin(context, files), work, context.previous_work, seconds)) as spool:
-        report = _Conversion(settings, files, spool, context.events).run()
+        account = _Conversion(settings, files, spool, context.events).run()
         if not spool.keys:
             settings.reader.finish()
-            raise StageError(_nothing_left(report))
+            raise StageError(account.nothing_left())
         examples, prompts = (context.output / OUTPUTS[name] for name in (settings.format, "prompts"))
         written = write_examples(spool, settings.sample, examples, prompts, MeanWords(settings.format))
         spool.remove()
-    summary = report.summary(written)
-    write_json(context.output / "report.json", summary)
-    return {key: summary[key] for key in ("in", "kept", "dropped", "prompts")} | {"examples": written.written}
+    report = summary(account, written)
+    write_json(context.output / "report.json", report)
+    return {key: report[key] for key in ("in", "kept", "dropped", "prompts")} | {"examples": written.written}
 
 
 def _files(context: StageContext) -> list[DataFile]:
@@ -166,8 +138,10 @@ def _only_prompts(context: StageContext) -> frozenset[str] | None:
 
 def _origin(context: StageContext, files: list[DataFile]) -> str:
     """Digest what examples are made of: an earlier attempt's examples count while this is the same."""
-    contents = {file.name: sha256_file(file.path) for file in files} if "source" in context.inputs else {}
-    return digest(ablate.__version__, dict(context.config), contents)
+    read = files if "source" in context.inputs else []  # the digests of other files are in the config
+    contents = {file.name: sha256_file(file.path) for file in read}
+    prompts = context.inputs.get("only_prompts")
+    return digest(ablate.__version__, dict(context.config), contents, prompts and sha256_file(prompts))
 
 
 class _Conversion:
@@ -179,17 +153,17 @@ class _Conversion:
 
     def __init__(self, settings: _Settings, files: list[DataFile], spool: Spool, events: EventLog) -> None:
         self.settings, self.files, self.spool, self.events = settings, files, spool, events
-        self.report = Report.of_account(spool.account) if spool.account else Report()
+        self.account = RowAccount.of_counters(spool.account) if spool.account else RowAccount()
         self.make = maker(settings.format, settings.pairing)
         self.last_prompt = prompt_value([], "")
         self.last_prompt_text = b""
         self.unique = settings.format == "prompts"
         self.prompts = {example.prompt_id for example in spool.examples()} if self.unique else set()
 
-    def run(self) -> Report:
+    def run(self) -> RowAccount:
         """Spool the examples of all rows that no mark covers; returns the account of all rows."""
         drawn = self._drawn_before()
-        read, before, meter = dict(self.report.files), 0, Meter(self.files)
+        read, before, meter = dict(self.account.files), 0, Meter(self.files)
         begun = [file.name for file in self.files if read.get(file.name)]
         for file in self.files:
             if file.name not in begun[:-1]:
@@ -200,9 +174,9 @@ class _Conversion:
                     if self.settings.key_of is None:
                         self._mark_if_due()
                 self._mark_if_due()
-            before += self.report.files[file.name]
+            before += self.account.files[file.name]
             meter.finish(file)
-        return self.report
+        return self.account
 
     def _drawn_before(self) -> set[int] | None:
         """Return the positions of the rows drawn before anything is filtered, as the study did; None for all."""
@@ -228,48 +202,35 @@ class _Conversion:
     def _counted(self, rows: Iterable[Unit], drawn: set[int] | None) -> Iterator[Unit]:
         """Count the rows as they are read and yield those that were drawn (None: all)."""
         for unit in rows:
-            self.report.files[unit.file.name] += 1
+            self.account.files[unit.file.name] += 1
             if drawn is None or unit.position in drawn:
                 yield unit
             else:
-                self.report.dropped[NOT_SAMPLED] += 1
+                self.account.dropped[NOT_SAMPLED] += 1
 
     def _mark_if_due(self) -> None:
         if self.spool.due():
-            self.spool.mark(self.report.files.total(), self.report.account())
+            self.spool.mark(self.account.rows, self.account.counters())
 
     def _spool(self, unit: Unit) -> None:
         """Convert a row or a group: its examples go to the spool, what is dropped to the account."""
         try:
             converted = self.settings.reader.convert(unit.file.name, unit.row)
-            left_out = self._count_responses(converted)
-            if unit.grouped:
-                self.report.dropped.update(left_out)
-            kept_rows = unit.size - len(left_out) if unit.grouped else unit.size
+            rows = self.account.take(unit, converted)
             examples = self._examples(converted)
         except DataError as error:
             raise at_unit(unit, error) from error
         if isinstance(examples, Dropped):
-            self.report.dropped[examples.reason] += kept_rows
+            self.account.dropped[examples.reason] += rows
             return
         for example in examples:
-            self.spool.add(self._spooled(example, unit.position, kept_rows))
-
-    def _count_responses(self, converted: Converted) -> tuple[str, ...]:
-        """Count the responses of a record and of its row; returns why some are not in the record."""
-        if not isinstance(converted, PreferenceRecord):
-            return ()
-        self.report.responses += len(converted.responses) + len(converted.left_out)
-        self.report.left_out.update(converted.left_out)
-        return converted.left_out
+            self.spool.add(self._spooled(example, unit.position, rows))
 
     def _examples(self, converted: Converted) -> tuple[Example, ...] | Dropped:
         if isinstance(converted, Dropped):
             return converted
-        if not is_unicode(all_turns(converted)):
-            return Dropped("not-unicode")
-        if not in_part(prompt_of(converted), self.settings.split):
-            return Dropped(OTHER_PART)
+        if reason := unusable(converted, self.settings.split):
+            return Dropped(reason)
         if self.settings.prompts is not None and prompt_id(prompt_of(converted)) not in self.settings.prompts:
             return Dropped(OTHER_PROMPT)
         examples = self.make(converted)
@@ -306,8 +267,3 @@ _WRITTEN = json.JSONEncoder(ensure_ascii=False)
 
 def _text(value: Mapping[str, Any]) -> bytes:
     return _WRITTEN.encode(value).encode()
-
-
-def _nothing_left(report: Report) -> str:
-    reasons = ", ".join(f"{reason}: {count}" for reason, count in report.dropped.most_common())
-    return f"no example is left of {report.files.total()} rows; dropped by reason: {reasons or 'there were no rows'}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablate.models.chat import Messages
+from ablate.models.chat import Message
 
 PARTS = {
     "preference": ("prompt", "chosen", "rejected"),
@@ -16,12 +16,17 @@ PARTS = {
 """Format to the parts of an example, the prompt first."""
 
 
+def count_words(turns: Iterable[Message]) -> int:
+    """Return the number of words (runs without white space) of all turns."""
+    return sum(len(turn["content"].split()) for turn in turns)
+
+
 def word_counts(format: str, example: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the words (runs without white space) of each of the :data:`PARTS` of one line of an output file."""
+    """Return the number of words of each of the :data:`PARTS` of one line of an output file."""
     if format == "instruction":
         *prompt, response = example["messages"]
-        return _words(prompt), _words([response])
-    return tuple(_words(example[part]) for part in PARTS[format])
+        return count_words(prompt), count_words([response])
+    return tuple(count_words(example[part]) for part in PARTS[format])
 
 
 class MeanWords:
@@ -51,7 +56,3 @@ class MeanWords:
             return {}
         means = {part: total / self.examples for part, total in zip(self.parts, self.sums, strict=True)}
         return {**means, "distinct_prompts": self.prompt_sum / self.prompts}
-
-
-def _words(messages: Messages) -> int:
-    return sum(len(message["content"].split()) for message in messages)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys
@@ -98,16 +99,21 @@ def expand(loaded: LoadedExperiment) -> Grid:
     return Grid(tuple(seen.values()), varied, fixed)
 
 
-def related_cell(loaded: LoadedExperiment, grid: Grid, cell: Cell, written: Mapping[str, Any], place: Location) -> Cell:
-    """Return the cell that is like ``cell`` but for the keys ``written`` at ``place``, whether the grid has it or not.
+def related_cell(
+    loaded: LoadedExperiment, grid: Grid, cell: Cell, written: Mapping[str, Scalar], origins: Origins
+) -> Cell:
+    """Return the cell that is like ``cell`` but for the keys ``written`` at ``origins``; the grid may not have it.
 
     What ``cell`` derives from other keys is derived anew; conditionals apply, and never to a written key.
     """
+    places: dict[str, Location] = {}
     assignment: dict[str, Scalar] = {}
-    for key, value in _dotted(written):
-        assignment.update(_flatten(key, value, place))
-    derived = {key for key, source in DERIVED.items() if cell.values.get(key) == cell.values.get(source)}
-    inherited = {key: value for key, value in cell.values.items() if key not in derived}
+    for key, value in written.items():
+        for name, item in _flatten(key, value, origins.locate(key)).items():
+            assignment[name], places[name] = item, origins.locate(key)
+    axes = _Axes.read(loaded, cell.block, loaded.experiment.grid[cell.block])
+    own = {*grid.fixed, *(key for group in axes.groups for row in group for key, value in row if value is not None)}
+    inherited = {key: value for key, value in cell.values.items() if key in own or key not in DERIVED}
     projection = _Projection(loaded, _defaults(grid.axes))
     values = {**grid.fixed, **inherited, **assignment}
     for rule in _Rule.read_all(loaded):
@@ -116,8 +122,9 @@ def related_cell(loaded: LoadedExperiment, grid: Grid, cell: Cell, written: Mapp
     found = Cell(projection.keep_read(cell.block, values), cell.block)
     unread = next((key for key in assignment if key not in found.values), None)
     if unread is not None:
-        raise SpecError(f"{found.method.title} does not read {unread!r}", location=place)
-    validate_sections(loaded, Grid((found,), grid.axes, grid.fixed))
+        raise SpecError(f"{found.method.title} does not read {unread!r}", location=places[unread])
+    for name, section in found.sections().items():
+        _validate_section(name, section, lambda *path: places.get(".".join(path)) or _locate(loaded, cell.block, *path))
     return found
 
 
@@ -155,8 +162,12 @@ def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
             if (name, section) in checked:
                 continue
             checked.add((name, section))
-            # Strict: neither a quoted number nor a yes is taken for a number.
-            validated(SECTIONS[name], dict(section), functools.partial(_locate, loaded, cell.block, name), strict=True)
+            _validate_section(name, section, functools.partial(_locate, loaded, cell.block))
+
+
+def _validate_section(name: str, section: Section, locate: Callable[..., Location]) -> None:
+    # Strict: neither a quoted number nor a yes is taken for a number.
+    validated(SECTIONS[name], dict(section), functools.partial(locate, name), strict=True)
 
 
 def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:

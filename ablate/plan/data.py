@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ablate.catalogs.datasets import DatasetEntry, Pairing
+from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
-from ablate.errors import Location, SpecError
+from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
@@ -25,11 +26,11 @@ SAMPLING = {"sampling": 2}
 class Models(Protocol):
     """Where pipelines get the models that write and label responses."""
 
-    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, place: Location) -> tuple[Stage, bool]:
-        """Return the stage of a policy and whether it knows a chat template."""
+    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
+        """Return the stage of a policy, whose keys are written at ``origins``, and whether it knows a template."""
 
-    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
-        """Return the stage of a reward model that labels responses."""
+    def labeller(self, labels: RewardModelLabels, cell: Cell, origins: Origins) -> Stage:
+        """Return the stage of a reward model that labels responses, whose keys are written at ``origins``."""
 
 
 class DataPlanner:
@@ -94,7 +95,7 @@ class DataPlanner:
     def _opened(self, named: NamedSet) -> Iterator[None]:
         if named.name in self._open:
             circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
-            place = named.place if isinstance(named, Pipeline) else None
+            place = named.origins.locate() if isinstance(named, Pipeline) else None
             raise SpecError(f"making this set takes the set itself: {circle}", location=place)
         self._open.append(named.name)
         try:
@@ -133,7 +134,7 @@ class DataPlanner:
             return self._mixture(made, mix, settings, cell)
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
-            raise SpecError(message + "reward_model.dataset", location=made.place)
+            raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -146,7 +147,7 @@ class DataPlanner:
         return self._paired(made, labelled)
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
-        policy, chat = self._models.writer(responses.source, cell, made.place)
+        policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
         return self._graph.add(
             "respond",
             {**responses.decoding(), "chat": chat},
@@ -158,7 +159,8 @@ class DataPlanner:
         assert label.by is not None
         inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
         if label.by.reward_model is not None:
-            reward_model = self._models.labeller(label.by.reward_model, cell, made.place)
+            origins = made.origins.inside("label", "by", "reward_model")
+            reward_model = self._models.labeller(label.by.reward_model, cell, origins)
             inputs["reward_model"] = reward_model.ref("model")
         return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
 
@@ -177,6 +179,13 @@ class DataPlanner:
         )
 
     def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+        total, whole = sum(mix.counts or ()), _whole(settings.get("max_examples"))
+        if whole is not None and total > whole:
+            raise SpecError(
+                f"the mixture's counts add up to {total}, more than data.max_examples {whole}",
+                location=made.origins.locate("mix"),
+                hint="write fractions, or raise data.max_examples",
+            )
         parts = [self._note(part, self._set(part, (), cell)) for part in made.parts]
         sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
         return self._graph.add(

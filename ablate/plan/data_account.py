@@ -42,7 +42,7 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
                     "label_kind": entry.label_kind,
                     "licence": list(entry.licence),
                     "licence_note": entry.licence_note,
-                    "revision": _revision(entry, stages[stage_id].identity.config.value.get("files") or {}),
+                    "revision": _revision(entry, _files(stages, stage_id)),
                 }
 
 
@@ -61,6 +61,16 @@ def _roles(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage
 
 def _takes_prompts(stage: Stage) -> bool:
     return stage.kind == "respond" or (stage.kind == "tokenise" and stage.identity.config.value["format"] == "prompts")
+
+
+def _files(stages: Mapping[str, Stage], stage_id: str) -> Mapping[str, str]:
+    """Return the files that a stage's rows were read from, name to sha256; a set cut to size has those of the whole."""
+    identity = stages[stage_id].identity
+    whole = dict(identity.inputs).get("data")
+    if identity.kind == "match" and whole is not None:
+        return _files(stages, whole.stage)
+    files: Mapping[str, str] = identity.config.value.get("files") or {}
+    return files
 
 
 def _revision(named: NamedSet, files: Mapping[str, str]) -> str:

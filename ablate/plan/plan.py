@@ -20,7 +20,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, entries_of, learned_from
+from ablate.plan.sets import NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -146,7 +146,7 @@ class _Builder:
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
         self.datasets: dict[str, dict[str, Any]] = {}
-        self.known: set[tuple[str, Scalar]] = set()
+        self.known: set[tuple[str, str]] = set()
 
     def build(self) -> Plan:
         self._check_conditions()
@@ -195,18 +195,21 @@ class _Builder:
         )
 
     def _check_names(self, cell: Cell) -> None:
-        """Look every name of a cell up, each once, so that an error says where it was written."""
         for key in (*MODEL_KEYS, *DATASET_KEYS):
             name = cell.values.get(key)
-            if name is None or (key, name) in self.known:
-                continue
-            self.known.add((key, name))
-            place = place_of(self.loaded, cell.block, key)
-            self._look_up(key, str(name), place)
-            if key in DATASET_KEYS:
-                self._check_dataset(self.facts.dataset(str(name)), key, place)
-            else:
-                self._check_corpus(str(name), place)
+            if name is not None:
+                self._check_name(key, str(name), place_of(self.loaded, cell.block, key))
+
+    def _check_name(self, key: str, name: str, place: Location) -> None:
+        """Look the name that a key is given up, once, so that an error says where it was written."""
+        if (key, name) in self.known:  # a set may take part in making itself, too: planning refuses it
+            return
+        self.known.add((key, name))
+        self._look_up(key, name, place)
+        if key in DATASET_KEYS:
+            self._check_dataset(self.facts.dataset(name), key, place)
+        elif key in MODEL_KEYS:
+            self._check_corpus(name, place)
 
     def _check_dataset(self, named: NamedSet, key: str, place: Location) -> None:
         allowed = DATASET_KEYS[key]
@@ -215,10 +218,8 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
-        for other in learned_from(named):
-            if ("reward_model.dataset", other) not in self.known:  # once: a set may name itself, which planning refuses
-                self.known.add(("reward_model.dataset", other))
-                self._check_dataset(self.facts.dataset(other, place), "reward_model.dataset", place)
+        for other in takes_part(named):
+            self._check_name(*other)
 
     def _check_files(self, entry: DatasetEntry, place: Location) -> None:
         """Ask whether a set, and the one whose prompts it is cut to, may be used, and for their files and code."""

@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 
 from ablate.catalogs.closed import validated
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SHORTHANDS
 from ablate.experiment.spec import DatasetVariant
 
 
@@ -17,7 +19,7 @@ from ablate.experiment.spec import DatasetVariant
 class Pipeline:
     """A set that several stages make: responses of a policy, labels given anew, or a mixture.
 
-    ``parts`` are the sets whose rows or prompts it uses, and ``place`` is where it is written.
+    ``parts`` are the sets whose rows or prompts it uses, and ``origins`` say where its keys are written.
     """
 
     name: str
@@ -26,7 +28,7 @@ class Pipeline:
     label_kind: LabelKind | None
     variant: DatasetVariant
     parts: tuple[NamedSet, ...]
-    place: Location
+    origins: Origins
 
     @property
     def shown_title(self) -> str:
@@ -52,6 +54,8 @@ class Pipeline:
 
 
 NamedSet: TypeAlias = DatasetEntry | Pipeline
+CELLS_OWN = ("policy", "base")
+"""What a set's responses may come from that is no name: the models of the cell that uses the set."""
 
 
 def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
@@ -62,17 +66,24 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield named
 
 
-def learned_from(named: NamedSet) -> Iterator[str]:
-    """Yield the names of the sets that models learn from which take part in making a set."""
+def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:
+    """Yield what takes part in making a set beside its rows: a cell's key, the name it is given, and where."""
     if isinstance(named, DatasetEntry):
         return
     for part in named.parts:
-        yield from learned_from(part)
+        yield from takes_part(part)
     label, responses = named.variant.label, named.variant.responses
     if label is not None and label.by is not None and label.by.reward_model is not None:
-        yield label.by.reward_model.dataset
-    if responses is not None and isinstance(responses.source, Mapping) and "dataset" in responses.source:
-        yield str(responses.source["dataset"])
+        for key, name in (("init", label.by.reward_model.init), ("dataset", label.by.reward_model.dataset)):
+            yield f"reward_model.{key}", name, named.origins.locate("label", "by", "reward_model", key)
+    if responses is None:
+        return
+    place = named.origins.inside("responses", "from")
+    if not isinstance(responses.source, str):
+        for key, value in responses.source.items():
+            yield SHORTHANDS.get(key, key), str(value), place.locate(key)
+    elif responses.source not in CELLS_OWN:
+        yield "policy", responses.source, place.locate()
 
 
 def asks_for_a_cell(named: NamedSet) -> bool:
@@ -113,18 +124,21 @@ class _Variant:
         if variant.responses is None:
             changes = {"title": variant.title or self.name, "format": "prompts", "label_kind": None, "label": None}
             return self._overlaid(entry, changes)
-        where = self._first_filters()
-        part = self._overlaid(entry, {"where": where}, f"prompts of {self.name}", without=_LABELS) if where else entry
+        part = self._first_step(entry, "prompts") if self._first_filters() else entry
         return self._pipeline("preference", self._label_kind(), (part,))
 
     def _relabelled(self, entry: DatasetEntry) -> Pipeline:
         if entry.format != "preference":
             raise SpecError(f"{entry.name!r} holds {entry.format} data: nothing to label", location=self._place("use"))
-        part = self._overlaid(entry, {"where": self._first_filters()}, f"responses of {self.name}", without=_LABELS)
-        return self._pipeline("preference", self._label_kind(), (part,))
+        return self._pipeline("preference", self._label_kind(), (self._first_step(entry, "responses"),))
+
+    def _first_step(self, entry: DatasetEntry, what: str) -> DatasetEntry:
+        """Return the rows that a pipeline starts from; without filters of its own, those of ``entry`` hold."""
+        where = self._first_filters()
+        return self._overlaid(entry, {"where": where} if where else {}, f"{what} of {self.name}", without=_LAST_STEP)
 
     def _first_filters(self) -> dict[str, Any] | None:
-        """Return the filters of a pipeline's first step: all but the gap, which is that of the new scores."""
+        """Return the filters of a pipeline's first step, None for none: all but the gap, which is of the new scores."""
         written = self.variant.where.model_dump(mode="python", exclude_none=True) if self.variant.where else {}
         filters = {name: value for name, value in written.items() if name != "score_gap"}
         return filters if filters.keys() - {"refusals"} or filters.get("refusals") == "drop" else None
@@ -139,7 +153,8 @@ class _Variant:
 
     def _pipeline(self, format: Format, label_kind: LabelKind | None, parts: tuple[NamedSet, ...]) -> Pipeline:
         title = self.variant.title or self.name
-        return Pipeline(self.name, title, format, label_kind, self.variant, parts, self._place())
+        origins = self.loaded.origins.inside("datasets", self.name)
+        return Pipeline(self.name, title, format, label_kind, self.variant, parts, origins)
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
@@ -172,5 +187,5 @@ class _Variant:
 
 _PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")
 """Keys of a variant that an entry does not have."""
-_LABELS = ("label", "pairing")
-"""Keys of a pipeline that say something about the labels it gives, not about those of its source."""
+_LAST_STEP = ("label", "pairing", "where")
+"""Keys of a pipeline that say something about the labels it gives; what its filters say of its source is apart."""

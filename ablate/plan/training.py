@@ -12,6 +12,7 @@ from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
+from ablate.catalogs.origins import Origins
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
@@ -19,9 +20,11 @@ from ablate.experiment.grid import Cell, Grid, Section, related_cell
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
+from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
+from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
 # The parameters that tokenisation applies, by what a method needs of it.
@@ -252,32 +255,25 @@ class TrainingPlanner:
             label=f"reward model {init} on {dataset_name} (seed {seed})",
         )
 
-    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, place: Location) -> tuple[Stage, bool]:
+    def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
         """Return the policy that writes responses for a pipeline, and whether it knows a chat template."""
         if isinstance(source, Mapping):
-            return self.cell(related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, place)).policy, True
-        if source == "base":
-            start = self.base_of(cell)
-        elif source == "policy":
-            start = self.start_of(cell)
-        else:
-            self.check_model(source, place)
-            start = self.start(source, *_starts(cell))
+            other = related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, origins)
+            check_cell(self._loaded, self._facts, other)
+            return self.cell(other).policy, True
+        own = {"base": self.base_of, "policy": self.start_of}
+        start = own[source](cell) if source in CELLS_OWN else self.start(source, *_starts(cell))
         return start.model, start.chat
 
-    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
+    def labeller(self, labels: RewardModelLabels, cell: Cell, origins: Origins) -> Stage:
         """Return the reward model that labels responses; what it does not say is the experiment's section."""
-        self.check_model(labels.init, place)
-        named = self._facts.dataset(labels.dataset, place)
-        if named.format != "preference":
-            raise SpecError(f"{named.name!r} holds {named.format} data; a reward model needs pairs", location=place)
         fixed = {
             key.removeprefix("reward_model."): value
             for key, value in self._grid.fixed.items()
             if key.startswith("reward_model.")
         }
         values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
-        validated(RewardModelSection, values, lambda *_: place, strict=True)
+        validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
         data = self.data.dataset(labels.dataset, sampling, cell)
         return self.reward_model(tuple(sorted(values.items())), _starts(cell), data, labels.seed)

@@ -27,7 +27,8 @@ _COLUMNS = (
     Column("rejected", "Rejected", "attribute", unit="words"),
 )
 _REMARKS = (
-    "Rows are those of the files, Used the pairs, conversations or prompts made of them.",
+    "Rows are those of the files, or what the sets hand on that a set is made of or cut from; Used are the pairs, "
+    "conversations or prompts made of them.",
     "The last three columns are mean lengths in words; a conversation's Chosen is its last turn, Prompt all before it.",
 )
 _OF_PROMPTS = ("prompts", "selection")

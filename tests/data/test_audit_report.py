@@ -113,7 +113,7 @@ def test_documents_and_empty_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has documents"):
         audit(datasets()["pocket-corpus"], None)
     with pytest.raises(
-        DataError, match=r"'small': nothing is left of 2 rows\n  dropped by reason: identical-responses: 1"
+        DataError, match=r"'small': nothing is left of 2 rows; dropped by reason: identical-responses: 1"
     ):
         audit(entry(tmp_path, ROWS[2:4]), tmp_path)
     with pytest.raises(DataError, match=r"rows\.jsonl, row 2: .*lacks rejected"):

@@ -234,7 +234,7 @@ def test_all_pairs_are_sampled_one_by_one_and_counted_by_row(tmp_path: Path) -> 
 
 def test_an_empty_result_says_what_removed_the_rows(tmp_path: Path) -> None:
     values = [{**row, "human_ref_B": " "} for row in rows(5)] + [{**rows(2)[1], "labels": 3}]
-    with pytest.raises(StageError, match=r"no example is left of 6 rows.*empty-message: 5, label-not-0-or-1: 1"):
+    with pytest.raises(StageError, match=r"nothing is left of 6 rows.*empty-message: 5, label-not-0-or-1: 1"):
         make(tmp_path / "s", entry().stage_config(), source=folder_with(tmp_path / "in", values))
     with pytest.raises(StageError, match="there were no rows"):
         make(tmp_path / "t", entry().stage_config(), source=folder_with(tmp_path / "in2", []))

@@ -140,9 +140,11 @@ def test_a_record_survives_its_own_form() -> None:
     [
         ({"responses": [{"messages": [{"role": "assistant", "content": "a"}]}]}, "fewer-than-two-responses"),
         ({"responses": "no"}, "not-responses"),
-        ({"responses": [{"messages": [{"role": "user", "content": "a"}]}] * 2}, "turns-do-not-alternate"),
+        ({"responses": [{"messages": [{"role": "user", "content": "a"}]}] * 2}, "last-turn-not-assistant"),
+        ({"prompt": []}, "no-prompt"),
         ({"responses": [{"messages": [{"role": "assistant", "content": " "}]}] * 2}, "empty-message"),
         ({"responses": [{}] * 2}, "not-messages"),
+        ({"responses": [{**as_row(RECORD)["responses"][0], "aspects": [4, 5]}] * 2}, "not-aspects"),
         ({"prompt": [{"role": "nobody", "content": "a"}]}, "unknown-role"),
     ],
 )

@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ablate.data.converters import bind
+from ablate.data.records import PreferenceRecord, digest
 from ablate.data.sources import DataFile, folder_files, read_rows, root_files
 from ablate.errors import DataError
 
@@ -88,3 +92,16 @@ def test_files_of_the_root_are_checked_against_their_digests(tmp_path: Path) -> 
         root_files({"a.jsonl": "0" * 64}, tmp_path)
     with pytest.raises(DataError, match=r"(?s)b\.jsonl.*ABLATE_DATA"):
         root_files({"b.jsonl": digest}, tmp_path)
+
+
+def test_rows_of_a_parquet_file_with_times_and_bytes_have_an_id(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    cells: dict[str, Any] = {"when": datetime(2024, 5, 1, 12), "price": Decimal("1.50"), "raw": b"\xff"}
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", **cells}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "a.parquet")
+    ((_, read),) = read_rows(DataFile("a.parquet", tmp_path / "a.parquet"))
+    made = bind("columns", {})("a.parquet", read)
+    assert isinstance(made, PreferenceRecord)
+    assert made.row_id == digest({**row, "when": "2024-05-01 12:00:00", "price": "1.50", "raw": "ff"})

@@ -304,3 +304,23 @@ def test_killed_attempts_end_in_the_same_bytes(tmp_path: Path) -> None:
     assert marks == sorted(set(marks))  # each attempt went further than the one before
     assert worker(killed).wait(timeout=300) == 0
     assert digests(killed) == digests(whole)
+
+
+def test_examples_cut_to_other_prompts_are_not_gone_on_with(tmp_path: Path) -> None:
+    """An earlier attempt's examples count for the prompts that they were cut to, and for no others."""
+    root = root_of(tmp_path / "root", shp, (30,))
+    config = entry(source={"files": ["a.jsonl"]}).stage_config({"a.jsonl": sha256_file(root / "a.jsonl")})
+    origins = []
+    for name in ("one", "other"):
+        prompts = tmp_path / f"{name}.jsonl"
+        write_rows(prompts, [{"id": name}])
+        context = StageContext(
+            kind="dataset",
+            config=config,
+            inputs={"only_prompts": prompts},
+            output=tmp_path,
+            work=tmp_path,
+            events=EventLog(tmp_path / "events.jsonl"),
+        )
+        origins.append(ablate.data.stage._origin(context, []))
+    assert origins[0] != origins[1]

@@ -105,3 +105,21 @@ def test_a_formula_labels_without_a_model_and_pairs_follow_it(run_stage: Run, tm
     paired = run_stage("pairs", dataset.run, config, {"source": made / "records.jsonl"})
     pairs = [json.loads(line) for line in (paired / "pairs.jsonl").read_text().splitlines()]
     assert (pairs[0]["chosen_score"], pairs[0]["rejected_score"]) == (scores[-1], scores[0])
+
+
+def test_turns_that_do_not_alternate_are_labelled_as_they_were_released(run_stage: Run, tmp_path: Path) -> None:
+    """The study's released sets have some; a set labelled anew has the rows of its source."""
+    turns = [{"role": "user", "content": "name a metal"}, {"role": "user", "content": "quick"}]
+    sides = {
+        name: [*turns, {"role": "assistant", "content": text}]
+        for name, text in {"chosen": "a cat", "rejected": "the cat and the dog"}.items()
+    }
+    (tmp_path / "source").mkdir()
+    write_json_lines(tmp_path / "source" / "rows.jsonl", [sides])
+    config = {"format": "records", "converter": "tulu_2_5"}
+    made = run_stage("records", dataset.run, config, {"source": tmp_path / "source"})
+    labelled = run_stage("label", label.run, {"closed_form": "nouns"}, {"records": made / "records.jsonl"})
+    config = {"format": "preference", "converter": "records", "pairing": {"policy": "best-vs-worst"}}
+    paired = run_stage("pairs", dataset.run, config, {"source": labelled / "records.jsonl"})
+    (pair,) = read_json_lines(paired / "pairs.jsonl")
+    assert pair["prompt"] == turns and pair["chosen"][0]["content"] == "the cat and the dog"

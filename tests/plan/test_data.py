@@ -78,3 +78,16 @@ def test_revisions(plan: MakePlan, tmp_path: Path) -> None:
         if "llmbar" in name
     )
     assert found["files"]["revision"] == f"sha256 {hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def test_a_matched_set_has_the_revision_of_its_files(plan: MakePlan, tmp_path: Path) -> None:
+    files = ("gptinst.json.gz", "neighbor.json.gz", "gptout.json", "manual.json")
+    for name in files:
+        path = tmp_path / "root/preference/llmbar" / f"adver_{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    spec = VARIANTS.replace("hub: {use: orca-dpo-pairs}", "other: {use: pocket-hh}").replace("[hub,", "[other,")
+    whole, matched = (plan(spec, f"data.match={how}", root=tmp_path / "root") for how in ("null", "smallest"))
+    revisions = [{about["name"]: about["revision"] for about in made.data} for made in (whole, matched)]
+    assert revisions[0] == revisions[1] and revisions[0]["files"].startswith("sha256 ")
+    assert {matched.stages[about["stage"]].kind for about in matched.data} == {"match"}

@@ -98,9 +98,11 @@ def test_what_is_no_list_of_names_is_refused(plan: MakePlan, value: str) -> None
         "{mix: [pocket-hh, hh-rlhf]}",
         "{use: pocket-hh, label: {by: {reward_model: {init: pocket-small, dataset: hh-rlhf}}}}",
         "{prompts: pocket-hh, responses: {from: {dataset: hh-rlhf}}, label: {by: {closed_form: nouns}}}",
+        "{prompts: pocket-hh, responses: {from: {algorithm: ppo, dataset: pocket-hh, reward_model.dataset: hh-rlhf}}, "
+        "label: {by: {closed_form: nouns}}}",
     ],
 )
 def test_what_a_set_is_made_of_counts(plan: MakePlan, made: str) -> None:
-    """Its parts, what a labeller learns from, what the policy of its responses learns from."""
+    """Its parts, what a labeller learns from, what the policy of its responses and its reward model learn from."""
     with pytest.raises(SpecError, match="the licence of 'hh-rlhf' is MIT"):
         plan(SPEC.replace("{dataset: pocket-hh, ", "{dataset: mine, ") + f"datasets:\n  mine: {made}\n")

@@ -97,6 +97,25 @@ def test_responses_of_another_cell(plan: MakePlan) -> None:
     assert parents(made, respond)["policy"].id == policies[0]
 
 
+def test_lengths_of_another_cell_are_checked(plan: MakePlan) -> None:
+    variant = {"prompts": "pocket-shp", "responses": {"from": {"algorithm": "ppo", "dataset": "pocket-hh"}}}
+    with pytest.raises(SpecError, match="need 2048 positions; pocket-small has 256"):
+        plan(text({"x": {**variant, "label": {"by": {"closed_form": "nouns"}}}}))
+
+
+def test_a_key_that_the_cell_writes_stays_in_another_cell(plan: MakePlan) -> None:
+    """A reward model written out is no less written when its name is the policy's; one written nowhere follows it."""
+    source = {"policy": "pocket-medium", "dataset": "pocket-hh"}
+    variant = {"prompts": "pocket-shp", "responses": {"from": source}, "label": {"by": {"closed_form": "nouns"}}}
+    lengths = {"max_prompt_length": 128, "max_response_length": 64}
+    block = {"dataset": "x", "prompts": "pocket-hh", "reward_model.dataset": "pocket-hh", "algorithm": "ppo"}
+    for written, init in (({"reward_model.init": "pocket-small"}, "small"), ({}, "medium")):
+        made = plan(text({"x": variant}, grid=[{**block, **written}], ppo=lengths))
+        (respond,) = of_kind(made, "respond")
+        judge = parents(made, parents(made, respond)["policy"])["reward_model"]
+        assert judge.execution.label == f"reward model pocket-{init} on pocket-hh (seed 0)"
+
+
 def test_the_same_responses_serve_every_seed(plan: MakePlan) -> None:
     variant = {"prompts": "pocket-shp", "responses": {"max_new_tokens": 64}, "label": LABELS}
     made = plan(text({"on-policy": variant}, grid=[{"dataset": "on-policy", "algorithm": "dpo", "seed": [0, 1, 2]}]))
@@ -163,6 +182,13 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
         ({"x": {"mix": ["pocket-hh", "pocket-instructions"]}}, "hold one kind of data"),
         ({"x": {"mix": ["pocket-hh", "pocket-shp"], "caps": {"pocket-shq": 5}}}, "caps names 'pocket-shq'"),
         ({"x": {"mix": {"pocket-hh": 0.5, "pocket-shp": 0.5}, "temperature": 2}}, "a temperature mixes a list"),
+        (
+            {"x": {"mix": {"pocket-hh": 5, "pocket-shp": 9}, "caps": {"pocket-shp": 8}}},
+            "9 of 'pocket-shp', whose cap is 8",
+        ),
+        ({"x": {"mix": {"pocket-hh": 600, "pocket-shp": 500}}}, "add up to 1100, more than data.max_examples 1000"),
+        ({"x": {"use": "pocket-hh", "where": {"score_gap": 3}}}, "a mapping is needed; its keys: min, max (found 3)"),
+        ({"x": {"use": "pocket-hh", "label": {"by": "nouns"}}}, "its keys: reward_model, closed_form (found 'nouns')"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}, "label": "honesty"}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "pairing": "random"}}, "nothing to pair"),
@@ -176,7 +202,7 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
 )
 def test_what_makes_no_sense_is_refused(plan: MakePlan, datasets: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        plan(text(datasets))
+        plan(text(datasets, data={"max_examples": 1000}))
     assert message in str(caught.value)
     assert "datasets.x" in str(caught.value)
 
@@ -190,6 +216,42 @@ def test_misspelt_names_are_found(plan: MakePlan) -> None:
     wrong = {"use": "pocket-hh", "where": {"langage": "en"}}
     with pytest.raises(SpecError, match="language"):
         plan(text({"x": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "message"),
+    [
+        ("responses: {from: pocket-smal}", "responses.from", "unknown model 'pocket-smal'"),
+        ("responses: {from: {\n  algorithm: dpoo}}", "responses.from.algorithm", "unknown algorithm 'dpoo'"),
+        ("responses: {from: {\n  algoritm: dpo}}", "responses.from.algoritm", "unknown axis 'algoritm'"),
+        ("responses: {from: {\n  dataset: pocket-h}}", "responses.from.dataset", "unknown dataset 'pocket-h'"),
+        ("responses: {from: {\n  dpo.beta: -1}}", "responses.from.dpo.beta", "greater than 0"),
+        ("responses: {from: {\n  ppo.steps: 1}}", "responses.from.ppo.steps", "DPO does not read 'ppo.steps'"),
+        (
+            "label: {by: {reward_model: {\n  init: pocket-smal, dataset: pocket-hh}}}",
+            "label.by.reward_model.init",
+            "model",
+        ),
+        (
+            "label: {by: {reward_model: {init: pocket-small,\n  dataset: pocket-instructions}}}",
+            "label.by.reward_model.dataset",
+            "'pocket-instructions' holds instruction data; reward_model.dataset needs a set of preference data",
+        ),
+        (
+            "label: {by: {reward_model: {init: pocket-small, dataset: pocket-hh, parameters: {\n  epoch: 2}}}}",
+            "label.by.reward_model.parameters.epoch",
+            "unknown key 'epoch'",
+        ),
+    ],
+)
+def test_what_takes_part_is_refused_where_it_is_written(plan: MakePlan, written: str, key: str, message: str) -> None:
+    other = "label: {by: {closed_form: nouns}}" if written.startswith("responses") else "responses: {n: 2}"
+    lines = ["name: study", "policy: pocket-small", "sft: {dataset: pocket-instructions}", "datasets:"]
+    spec = "\n".join([*lines, f" x: {{prompts: pocket-hh, {other}, {written}}}"])
+    with pytest.raises(UsageError) as caught:
+        plan(spec + "\ngrid: [{dataset: x, algorithm: dpo}]\n")
+    assert f"study.yaml:{5 + written.count(chr(10))}: datasets.x.{key}: " in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_set_that_takes_itself_to_make_is_refused(plan: MakePlan) -> None:
@@ -221,3 +283,23 @@ def test_a_labeller_is_trained_on_unmatched_data(plan: MakePlan) -> None:
     made = plan(text({"relabelled": relabelled}, grid=grid, data={"match": "smallest"}))
     (judge,) = of_kind(made, "reward_model")
     assert parents(made, parents(made, judge)["data"])["data"].kind == "dataset"
+
+
+def test_the_prompts_of_a_set_with_an_embedded_sample(plan: MakePlan) -> None:
+    spec = text(
+        {"asked": {"prompts": "ultrafeedback-raw"}},
+        grid=[{"dataset": "pocket-hh", "algorithm": "ppo"}],
+        prompts="asked",
+        ppo={"max_prompt_length": 128, "max_response_length": 64},
+        data={"embedded": True},
+    )
+    (prompts,) = (about for about in plan(spec).data if about["name"] == "asked")
+    assert (prompts["roles"], prompts["title"]) == (["prompts"], "asked (embedded sample)")
+
+
+def test_another_labeller_sees_the_rows_that_the_filters_of_its_source_keep(plan: MakePlan) -> None:
+    few = {"use": "pocket-ultrafeedback", "where": {"source": "*_chat"}}
+    relabelled = {"use": "few", "label": {"by": {"closed_form": "nouns"}}}
+    made = plan(text({"few": few, "x": relabelled, "y": {**relabelled, "where": {"score_gap": {"min": 1.0}}}}))
+    rows = [parents(made, label)["records"].identity.config.value for label in of_kind(made, "label")]
+    assert [config["where"] for config in rows] == [{"source": ["*_chat"]}]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ablate.catalogs.datasets import DatasetEntry, data_files
 from ablate.catalogs.digests import sha256_file
+from ablate.data.account import OTHER_PART
 from ablate.data.audit.duplicates import PairDuplicates, PromptDuplicates
 from ablate.data.audit.endings import Endings, Refusals
 from ablate.data.audit.findings import Cell, Check, Finding, Share, Table
@@ -18,7 +19,6 @@ from ablate.data.audit.labels import Agreement, Direction, Margins
 from ablate.data.audit.languages import Languages
 from ablate.data.audit.lengths import Lengths, LongerWins, Turns
 from ablate.data.audit.overlap import Against, Overlap
-from ablate.data.stage import OTHER_PART
 
 SAMPLE_SEED = 0
 MOST_DROPPED = 0.05

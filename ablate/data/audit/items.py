@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.data.account import RowAccount
 from ablate.data.converters import grouping
 from ablate.data.entry_rows import entry_rows
-from ablate.data.examples import Kept, all_turns, in_part, prompt_of
+from ablate.data.examples import Kept, prompt_of, unusable
 from ablate.data.grouping import Unit, at_unit, together_by_file
 from ablate.data.pairing import Pair, pairs
-from ablate.data.records import Dropped, PreferenceRecord, Response, draw, is_unicode
+from ablate.data.records import Converted, Dropped, PreferenceRecord, Response, draw
 from ablate.data.refine import reader
-from ablate.data.stage import OTHER_PART
 from ablate.errors import DataError, UsageError
 from ablate.models.chat import Messages
 
@@ -49,22 +48,12 @@ class Audited:
 
 
 @dataclass
-class Account:
+class Account(RowAccount):
     """What became of every row: ``rows == kept + sum(dropped)``."""
 
-    files: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Responses of the rows that are in no record, by reason."""
-    responses: int = 0
     kept: int = 0
     records: int = 0
     pairs: int = 0
-
-    @property
-    def rows(self) -> int:
-        """Rows read."""
-        return self.files.total()
 
     def as_json(self) -> dict[str, Any]:
         """Return the account; one that does not balance is an error of this program."""
@@ -74,7 +63,7 @@ class Account:
             "files": dict(self.files),
             "kept": self.kept,
             "dropped": dict(sorted(self.dropped.items())),
-            "responses": {"in": self.responses, "left_out": dict(sorted(self.left_out.items()))},
+            "responses": self.responses_json(),
             "records": self.records,
             "pairs": self.pairs,
         }
@@ -95,8 +84,7 @@ def read(
     """
     if entry.converter is None:
         raise UsageError(f"dataset {entry.name!r} has documents, not prompts and responses: there is nothing to audit")
-    config = entry.stage_config()
-    reads = reader(entry.converter, entry.converter_options, where=config.get("where"), label=config.get("label"))
+    reads = reader(entry.stage_config())
     key_of = grouping(entry.converter, entry.converter_options)
     for unit in together_by_file(_counted(entry_rows(entry, root), account, progress), key_of):
         try:
@@ -105,11 +93,7 @@ def read(
         except DataError as error:
             raise at_unit(unit, error) from error
     if not account.records:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in account.dropped.most_common())
-        raise DataError(
-            f"dataset {entry.name!r}: nothing is left of {account.rows} rows",
-            hint=f"dropped by reason: {reasons or 'there were no rows'}",
-        )
+        raise DataError(f"dataset {entry.name!r}: {account.nothing_left()}")
 
 
 def sample(items: Iterable[Audited], count: int | None, seed: int) -> Iterable[Audited]:
@@ -132,34 +116,22 @@ def _counted(units: Iterable[Unit], account: Account, progress: Callable[[int], 
     progress(account.rows)
 
 
-def _records(entry: DatasetEntry, unit: Unit, converted: Kept | Dropped, account: Account) -> list[Audited]:
-    """Return the records of one row or group, or none, counted under the reason; rows are counted as by the stage."""
-    if isinstance(converted, Dropped):
-        account.dropped[converted.reason] += unit.size
-        return []
-    left_out = converted.left_out if isinstance(converted, PreferenceRecord) else ()
-    if isinstance(converted, PreferenceRecord):
-        account.responses += len(converted.responses) + len(left_out)
-        account.left_out.update(left_out)
-    rows_left = unit.size
-    if unit.grouped:
-        account.dropped.update(left_out)
-        rows_left -= len(left_out)
-    found = _audited(entry, unit, converted)
+def _records(entry: DatasetEntry, unit: Unit, converted: Converted, account: Account) -> list[Audited]:
+    """Return the records of one row or group, or none, counted under the reason."""
+    rows = account.take(unit, converted)
+    found = converted if isinstance(converted, Dropped) else _audited(entry, unit, converted)
     if isinstance(found, Dropped):
-        account.dropped[found.reason] += rows_left
+        account.dropped[found.reason] += rows
         return []
-    account.kept += rows_left
+    account.kept += rows
     account.records += len(found)
     account.pairs += sum(len(item.pairs) for item in found)
     return found
 
 
 def _audited(entry: DatasetEntry, unit: Unit, converted: Kept) -> list[Audited] | Dropped:
-    if not is_unicode(all_turns(converted)):
-        return Dropped("not-unicode")
-    if not in_part(prompt_of(converted), entry.split):
-        return Dropped(OTHER_PART)
+    if reason := unusable(converted, entry.split):
+        return Dropped(reason)
     row = unit.position + 1
     if isinstance(converted, PreferenceRecord) and entry.format == "preference":
         made = pairs(converted, entry.pairing)

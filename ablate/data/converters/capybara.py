@@ -10,20 +10,13 @@ from ablate.data.records import Converted, Dropped, Row
 
 def convert(row: Row, options: CapybaraOptions) -> Converted:
     """Chosen and rejected are taken as given; the ratings are their scores."""
-    sides = [read_messages(value) for value in columns(row, "capybara", "chosen", "rejected")]
-    chosen, rejected = sides
-    if isinstance(chosen, Dropped):
-        return chosen
-    if isinstance(rejected, Dropped):
-        return rejected
+    chosen, rejected = (read_messages(value) for value in columns(row, "capybara", "chosen", "rejected"))
     parted = part(chosen, rejected, options.diverging)
     if isinstance(parted, Dropped):
         return parted
-    prompt, *turns = parted
     return two_responses(
         row,
-        prompt,
-        [turn["content"] for turn in turns],
+        *parted,
         source="capybara",
         scores=[number(row.get(column)) for column in ("rating_chosen", "rating_rejected")],
         models=[row.get(column) for column in ("chosen_model", "rejected_model")],

@@ -52,11 +52,9 @@ def _record(row: Row, winner: str, sides: list[Messages], options: ArenaOptions,
     parted = part(one, other, options.turns)
     if isinstance(parted, Dropped):
         return parted
-    prompt, *turns = parted
     return two_responses(
         row,
-        prompt,
-        [turn["content"] for turn in turns],
+        *parted,
         source=source,
         ranks=RANKS.get(winner, (1, 1)),
         models=[row.get("model_a"), row.get("model_b")],

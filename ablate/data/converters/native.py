@@ -15,25 +15,26 @@ from ablate.data.records import (
     Response,
     Row,
     digest,
-    problem_of_turns,
 )
-from ablate.models.chat import Messages
 
 
 def convert(row: Row, _: RecordsOptions) -> Converted:
     """Read ``{prompt, responses: [{messages, score, rank, aspects, model}], source, language}``.
 
-    Of a response only ``messages`` must be there.
+    Of a response only ``messages`` must be there. Turns need not alternate: a set that is labelled anew has those of
+    its source, which may be taken as released.
     """
     written, responses = columns(row, "records", "prompt", "responses")
     prompt = read_messages(written)
     if isinstance(prompt, Dropped):
         return prompt
+    if not prompt:
+        return Dropped("no-prompt")
     if not isinstance(responses, list) or not all(isinstance(response, dict) for response in responses):
         return Dropped("not-responses")
     read = []
     for response in responses:
-        found = _response(prompt, response)
+        found = _response(response)
         if isinstance(found, Dropped):
             return found
         read.append(found)
@@ -68,14 +69,15 @@ def as_row(record: PreferenceRecord) -> dict[str, Any]:
     }
 
 
-def _response(prompt: Messages, row: Mapping[str, Any]) -> Response | Dropped:
+def _response(row: Mapping[str, Any]) -> Response | Dropped:
     messages = read_messages(row.get("messages"))
     if isinstance(messages, Dropped):
         return messages
-    problem = problem_of_turns([*prompt, *messages])
-    if problem or not messages or messages[-1]["role"] != "assistant":
-        return Dropped(problem or "last-turn-not-assistant")
+    if not messages or messages[-1]["role"] != "assistant":
+        return Dropped("last-turn-not-assistant")
     rank, aspects = number(row.get("rank")), row.get("aspects")
+    if not isinstance(aspects, dict | None):
+        return Dropped("not-aspects")
     rated = {key: value for key, given in aspects.items() if (value := number(given)) is not None} if aspects else None
     return Response(
         messages,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ablate.catalogs.converters import Diverging
 from ablate.data.records import ROLES, Converted, Dropped, PreferenceRecord, Response, Row, digest, message
-from ablate.models.chat import Message, Messages
+from ablate.models.chat import Messages
 
 SHAREGPT_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -30,12 +30,18 @@ def read_messages(value: Any, role: str = "role", content: str = "content") -> M
     return tuple(turns) if all(turn["content"] for turn in turns) else Dropped("empty-message")
 
 
-def part(chosen: Messages, rejected: Messages, diverging: Diverging) -> tuple[Messages, Message, Message] | Dropped:
-    """Return the shared first turns and each side's response: the first turn of each that differs.
+def part(
+    chosen: Messages | Dropped, rejected: Messages | Dropped, diverging: Diverging
+) -> tuple[Messages, list[str]] | Dropped:
+    """Return the shared first turns and the text of each side's response: the first turn of each that differs.
 
     Both conversations must end with the assistant. With ``same-history`` they may differ in the last turn only, with
-    ``drop`` they are one exchange (and a system turn, if there is one).
+    ``drop`` they are one exchange (and a system turn, if there is one). One that could not be read drops the row.
     """
+    if isinstance(chosen, Dropped):
+        return chosen
+    if isinstance(rejected, Dropped):
+        return rejected
     if not chosen or not rejected or {chosen[-1]["role"], rejected[-1]["role"]} != {"assistant"}:
         return Dropped("last-turn-not-assistant")
     if diverging == "drop" and max(_user_turns(chosen), _user_turns(rejected)) > 1:
@@ -51,7 +57,8 @@ def part(chosen: Messages, rejected: Messages, diverging: Diverging) -> tuple[Me
         return Dropped("no-response-on-one-side")
     if chosen[shared]["role"] != "assistant" or rejected[shared]["role"] != "assistant":
         return Dropped("prompts-differ")
-    return (chosen[:shared], chosen[shared], rejected[shared]) if shared else Dropped("no-shared-prompt")
+    texts = [side[shared]["content"] for side in (chosen, rejected)]
+    return (chosen[:shared], texts) if shared else Dropped("no-shared-prompt")
 
 
 def user_prompt(instruction: str, context: str = "", system: str = "") -> Messages:

@@ -13,15 +13,8 @@ def convert(row: Row, options: Tulu25Options) -> Converted:
 
     Turns need not alternate: the sets were cut at markers that can stand inside a turn, and are taken as released.
     """
-    sides = [read_messages(value) for value in columns(row, "tulu_2_5", "chosen", "rejected")]
-    chosen, rejected = sides
-    if isinstance(chosen, Dropped):
-        return chosen
-    if isinstance(rejected, Dropped):
-        return rejected
+    chosen, rejected = (read_messages(value) for value in columns(row, "tulu_2_5", "chosen", "rejected"))
     parted = part(chosen, rejected, options.diverging)
     if isinstance(parted, Dropped):
         return parted
-    prompt, *turns = parted
-    texts = [turn["content"] for turn in turns]
-    return two_responses(row, prompt, texts, source=name(row.get("source")) or "tulu_2_5")
+    return two_responses(row, *parted, source=name(row.get("source")) or "tulu_2_5")
