@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ablate.catalogs.datasets import DatasetEntry, Pairing
+from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
 from ablate.errors import Location, SpecError
 from ablate.experiment.grid import Cell, Section
@@ -26,10 +27,10 @@ class Models(Protocol):
     """Where pipelines get the models that write and label responses."""
 
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, place: Location) -> tuple[Stage, bool]:
-        """Return the stage of a policy and whether it knows a chat template."""
+        """Return the stage of a policy and whether it knows a chat template; ``place`` is where it is named."""
 
-    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
-        """Return the stage of a reward model that labels responses."""
+    def labeller(self, labels: RewardModelLabels, cell: Cell, origins: Origins) -> Stage:
+        """Return the stage of a reward model that labels responses; ``origins`` says where its keys are written."""
 
 
 class DataPlanner:
@@ -146,7 +147,7 @@ class DataPlanner:
         return self._paired(made, labelled)
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
-        policy, chat = self._models.writer(responses.source, cell, made.place)
+        policy, chat = self._models.writer(responses.source, cell, made.origins.locate("responses", "from"))
         return self._graph.add(
             "respond",
             {**responses.decoding(), "chat": chat},
@@ -158,7 +159,8 @@ class DataPlanner:
         assert label.by is not None
         inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
         if label.by.reward_model is not None:
-            reward_model = self._models.labeller(label.by.reward_model, cell, made.place)
+            origins = made.origins.inside("label", "by", "reward_model")
+            reward_model = self._models.labeller(label.by.reward_model, cell, origins)
             inputs["reward_model"] = reward_model.ref("model")
         return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
 

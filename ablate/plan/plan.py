@@ -150,6 +150,8 @@ class _Builder:
 
     def build(self) -> Plan:
         self._check_conditions()
+        for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
+            self._check_names(cell)
         cells = [self._cell(cell) for cell in self.grid.cells]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
@@ -169,7 +171,6 @@ class _Builder:
         return suites
 
     def _cell(self, cell: Cell) -> Subject:
-        self._check_names(cell)
         check_cell(self.loaded, self.facts, cell)
         trained = self.training.cell(cell)
         self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])
@@ -215,7 +216,7 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
-        for other in learned_from(named):
+        for other, place in learned_from(named):
             if ("reward_model.dataset", other) not in self.known:  # once: a set may name itself, which planning refuses
                 self.known.add(("reward_model.dataset", other))
                 self._check_dataset(self.facts.dataset(other, place), "reward_model.dataset", place)

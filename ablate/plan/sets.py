@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ablate.catalogs.closed import validated
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
+from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import DatasetVariant
@@ -17,7 +18,7 @@ from ablate.experiment.spec import DatasetVariant
 class Pipeline:
     """A set that several stages make: responses of a policy, labels given anew, or a mixture.
 
-    ``parts`` are the sets whose rows or prompts it uses, and ``place`` is where it is written.
+    ``parts`` are the sets whose rows or prompts it uses, and ``origins`` says where its keys are written.
     """
 
     name: str
@@ -26,7 +27,12 @@ class Pipeline:
     label_kind: LabelKind | None
     variant: DatasetVariant
     parts: tuple[NamedSet, ...]
-    place: Location
+    origins: Origins
+
+    @property
+    def place(self) -> Location:
+        """Where the set is written."""
+        return self.origins.locate()
 
     @property
     def shown_title(self) -> str:
@@ -62,17 +68,17 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield named
 
 
-def learned_from(named: NamedSet) -> Iterator[str]:
-    """Yield the names of the sets that models learn from which take part in making a set."""
+def learned_from(named: NamedSet) -> Iterator[tuple[str, Location]]:
+    """Yield the sets that models learn from which take part in making a set: their names, and where these stand."""
     if isinstance(named, DatasetEntry):
         return
     for part in named.parts:
         yield from learned_from(part)
     label, responses = named.variant.label, named.variant.responses
     if label is not None and label.by is not None and label.by.reward_model is not None:
-        yield label.by.reward_model.dataset
+        yield label.by.reward_model.dataset, named.origins.locate("label", "by", "reward_model", "dataset")
     if responses is not None and isinstance(responses.source, Mapping) and "dataset" in responses.source:
-        yield str(responses.source["dataset"])
+        yield str(responses.source["dataset"]), named.origins.locate("responses", "from", "dataset")
 
 
 def asks_for_a_cell(named: NamedSet) -> bool:
@@ -139,7 +145,7 @@ class _Variant:
 
     def _pipeline(self, format: Format, label_kind: LabelKind | None, parts: tuple[NamedSet, ...]) -> Pipeline:
         title = self.variant.title or self.name
-        return Pipeline(self.name, title, format, label_kind, self.variant, parts, self._place())
+        return Pipeline(self.name, title, format, label_kind, self.variant, parts, self._origins())
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
@@ -152,7 +158,7 @@ class _Variant:
         left = {*_PIPELINE_KEYS, *without}
         own = self.variant.model_dump(mode="python", exclude_none=True, exclude=left)
         written = {**entry.model_dump(mode="python"), **own, **changes, "name": name or self.name}
-        return validated(DatasetEntry, written, self.loaded.origins.inside("datasets", self.name).locate)
+        return validated(DatasetEntry, written, self._origins().locate).laid_over(entry)
 
     def _entry(self, name: str, key: str) -> DatasetEntry:
         found = self._found(name, key)
@@ -162,12 +168,21 @@ class _Variant:
         return found
 
     def _found(self, name: str, *path: str) -> NamedSet:
-        if name not in self.known:
-            raise UnknownNameError("dataset", name, self.known, location=self._place(*path))
-        return self.known[name]
+        if name in self.known:
+            return self.known[name]
+        if name in self.loaded.experiment.datasets:
+            message = (
+                f"{name!r} is this set itself" if name == self.name else f"{name!r} is written below {self.name!r}"
+            )
+            hint = "a set can use those of the catalog and those written above it"
+            raise SpecError(message, location=self._place(*path), hint=hint)
+        raise UnknownNameError("dataset", name, self.known, location=self._place(*path))
 
     def _place(self, *path: str) -> Location:
-        return self.loaded.origins.locate("datasets", self.name, *path)
+        return self._origins().locate(*path)
+
+    def _origins(self) -> Origins:
+        return self.loaded.origins.inside("datasets", self.name)
 
 
 _PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")

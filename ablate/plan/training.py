@@ -12,6 +12,7 @@ from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
+from ablate.catalogs.origins import Origins
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
@@ -136,14 +137,14 @@ class TrainingPlanner:
         stage = self._graph.add("model", config, label=name, locations=locations)
         return Start(name, stage, stage.ref("model"), entry.chat if entry else True)
 
-    def check_model(self, name: str, place: Location) -> None:
-        """Raise a UsageError at ``place`` unless ``name`` is a model that can be had."""
+    def check_model(self, name: str, place: Location, others: tuple[str, ...] = ()) -> None:
+        """Raise a UsageError at ``place`` unless ``name`` is a model that can be had; ``others`` may be meant, too."""
         entry = self._facts.models.get(name)
         if entry is None or entry.scratch is None:
-            self._model_source(name, entry, place)
+            self._model_source(name, entry, place, others)
 
     def _model_source(
-        self, name: str, entry: ModelEntry | None, place: Location
+        self, name: str, entry: ModelEntry | None, place: Location, others: tuple[str, ...] = ()
     ) -> tuple[dict[str, Any], dict[str, str]]:
         if name.startswith((".", "/", "~")):
             folder = local_path(name, self._loaded.file.parent, place).resolve()
@@ -154,7 +155,7 @@ class TrainingPlanner:
         if entry is not None and entry.hub is not None:
             hub_id, revision = entry.hub.id, entry.hub.revision or ""
         elif "/" not in hub_id:
-            raise UnknownNameError("model", name, self._facts.models, location=place)
+            raise UnknownNameError("model", name, (*self._facts.models, *others), location=place)
         if len(revision) != 40:
             raise SpecError(
                 f"model {hub_id} has no pinned revision",
@@ -261,13 +262,14 @@ class TrainingPlanner:
         elif source == "policy":
             start = self.start_of(cell)
         else:
-            self.check_model(source, place)
+            self.check_model(source, place, others=("policy", "base"))
             start = self.start(source, *_starts(cell))
         return start.model, start.chat
 
-    def labeller(self, labels: RewardModelLabels, cell: Cell, place: Location) -> Stage:
+    def labeller(self, labels: RewardModelLabels, cell: Cell, origins: Origins) -> Stage:
         """Return the reward model that labels responses; what it does not say is the experiment's section."""
-        self.check_model(labels.init, place)
+        self.check_model(labels.init, origins.locate("init"))
+        place = origins.locate("dataset")
         named = self._facts.dataset(labels.dataset, place)
         if named.format != "preference":
             raise SpecError(f"{named.name!r} holds {named.format} data; a reward model needs pairs", location=place)
@@ -277,7 +279,7 @@ class TrainingPlanner:
             if key.startswith("reward_model.")
         }
         values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
-        validated(RewardModelSection, values, lambda *_: place, strict=True)
+        validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
         data = self.data.dataset(labels.dataset, sampling, cell)
         return self.reward_model(tuple(sorted(values.items())), _starts(cell), data, labels.seed)

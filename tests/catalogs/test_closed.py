@@ -53,7 +53,7 @@ class Outer(Closed):
         ("inner: x\ntool: hamer\n", "2: tool: unknown tool 'hamer'\n  did you mean 'hammer'? allowed: hammer, saw"),
         ("inner: [1]\n", "1: inner: "),
         ("5: x\n", "1: unknown key '5'"),
-        ("- 1\n", "1: Input should be a valid dictionary or instance of Outer (found [1])"),
+        ("- 1\n", "1: a mapping of keys to values is needed (found [1])"),
     ],
 )
 def test_what_is_wrong_is_said_at_the_key_that_was_written(tmp_path: Path, text: str, said: str) -> None:
