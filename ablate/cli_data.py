@@ -87,7 +87,8 @@ def data_show(
     """Show one dataset: where it is, what the study did, its traps, and its first rows as they are converted."""
     if tokens != (model is not None):
         raise UsageError("--tokens and --model go together", hint="for example --tokens --model pocket-small")
-    entry, missing, converted = _dataset(name), None, []
+    entry, missing, unreadable = _dataset(name), None, False
+    converted: list[dict[str, Any]] = []
     if embedded:
         entry = with_sample(entry, _catalog())
     if model is not None:
@@ -98,15 +99,14 @@ def data_show(
             out.print(module.view(converted, out.width, colour=colour), highlight=False, soft_wrap=True, end="")
             return
     elif rows:
-        try:
-            converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)
-        except DataError as error:
-            missing = str(error)
+        converted, missing, unreadable = _first_rows(entry, root, rows)
     if as_json:
         facts = {**entry.facts(), "fetched": fetched_revisions(entry, root)}
         typer.echo(json.dumps({**facts, "rows": converted, "rows_missing": missing}, indent=1))
     else:
         _print_dataset(entry, fetched_revisions(entry, root), converted, missing)
+    if unreadable:
+        raise typer.Exit(DataError.exit_code)
 
 
 @data_app.command("fetch")
@@ -157,6 +157,19 @@ def data_audit(
         typer.echo(json.dumps([audit.as_json() for audit in found], indent=1))
 
 
+def _first_rows(entry: DatasetEntry, root: Path | None, rows: int) -> tuple[list[dict[str, Any]], str | None, bool]:
+    """Return converted rows, why there are none, and whether that is because files that are there can't be read."""
+    try:
+        data_files(entry, root)
+    except DataError as error:
+        return [], str(error), False
+    try:
+        converted = importlib.import_module("ablate.data.preview").preview(entry, root, rows)
+    except DataError as error:
+        return [], str(error), True
+    return converted, None if converted or entry.converter is None else "its files hold none", False
+
+
 def _print_dataset(
     entry: DatasetEntry, fetched: dict[str, str], rows: list[dict[str, Any]], missing: str | None
 ) -> None:
@@ -165,10 +178,9 @@ def _print_dataset(
         if key not in ("name", "title") and value not in (None, {}, []):
             lines = value if isinstance(value, list) else [value]
             for position, line in enumerate(lines):
-                text = ", ".join(f"{k}: {v}" for k, v in line.items()) if isinstance(line, dict) else str(line)
-                typer.echo(f"  {key if position == 0 else '':<14}{text}")
+                typer.echo(f"  {key if position == 0 else '':<{_FACT}}{_fact(line)}")
     for position, (name, revision) in enumerate(fetched.items()):
-        typer.echo(f"  {'fetched' if position == 0 else '':<14}{name} at {revision}")
+        typer.echo(f"  {'fetched' if position == 0 else '':<{_FACT}}{name} at {revision}")
     for row in rows:
         typer.echo(f"\n{row['file']}, row {row['row']}" + (f" and {row['rows'] - 1} more" if row["rows"] > 1 else ""))
         if "dropped" in row:
@@ -177,6 +189,17 @@ def _print_dataset(
             typer.echo(json.dumps(example, indent=1, ensure_ascii=False))
     if missing:
         typer.echo(f"\nno rows: {missing}")
+
+
+_FACT = len("converter_revision") + 2
+"""Columns of the names of a set's facts."""
+
+
+def _fact(value: object) -> str:
+    """Return a fact as a line; what a mapping leaves open is left out."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_fact(item)}" for key, item in value.items() if item is not None)
+    return str(value)
 
 
 def _catalog() -> Mapping[str, DatasetEntry]:

@@ -149,10 +149,16 @@ def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: 
     (tmp_path / "datasets/mine.yaml").write_text(f"mine:\n  {keys}\n  converter: mine:convert\n")
     assert re.search(r"^mine +preference +human +MIT *$", ablate("data", "list").stdout, re.M)
     answer = ablate("data", "show", "mine", "--root", "data")
-    assert '"content": "because"' in answer.stdout and "converter     mine:convert" in answer.stdout, answer
+    assert '"content": "because"' in answer.stdout and "converter           mine:convert" in answer.stdout, answer
     (tmp_path / "mine.py").write_text("def convert(row, options):\n    return row['lost']\n")
     answer = ablate("data", "show", "mine", "--root", "data")
     assert "no rows: data/a.jsonl, row 1: the converter mine:convert raised KeyError: 'lost'" in answer.stdout, answer
+    assert answer.returncode == 2, "files that are there and can't be read are an error, missing ones are not"
+    (tmp_path / "data/a.jsonl").write_text("")
+    answer = ablate("data", "show", "mine", "--root", "data")
+    assert answer.stdout.endswith("no rows: its files hold none\n") and answer.returncode == 0, answer
+    answer = ablate("data", "show", "shp-2", "--root", "mine.py")
+    assert "in the data root mine.py, which is no folder" in answer.stdout and answer.returncode == 0, answer
     (tmp_path / "datasets/mine.yaml").write_text("pocket-hh: {}\n")
     answer = ablate("data", "list")
     assert answer.returncode == 2 and "datasets/mine.yaml:1: pocket-hh" in answer.stderr, answer
@@ -398,6 +404,7 @@ def test_a_failure_is_told_with_its_log_and_retry_mends_it(ablate: Ablate) -> No
     assert "failed: reference log-probabilities (reference_logprobs-" in answer.stderr
     assert "  there are no rows\n" in answer.stderr
     assert "  | the last line of the log\n" in answer.stderr
+    assert "Traceback" not in answer.stderr, "the error explains itself"
     assert "ablate retry small" in answer.stderr
     status = ablate("status", "small").stdout
     assert re.search(r"failed +reference_logprobs-\w+  reference log-probabilities  there are no rows", status)

@@ -89,6 +89,8 @@ def _explain(error: ErrorDetails) -> tuple[str, str | None]:
         return f"{error['loc'][-1]!r} is required", None
     if error["type"] == "literal_error":
         return f"{found!r} is not allowed", suggestion(str(found), _alternatives(context["expected"]))
+    if error["type"] in ("dict_type", "model_type", "model_attributes_type", "mapping_type"):
+        return f"a mapping of keys to values is needed (found {found!r})", None
     message = error["msg"].removeprefix("Value error, ")
     if "known" in context:
         return message, suggestion(context["name"], context["known"])

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from ablate.catalogs.closed import Names, Strict
 from ablate.catalogs.converters import (
@@ -167,6 +167,7 @@ class DatasetEntry(SetFacts):
     only_prompts_of: str | None = None
     """Another set of the catalog: rows whose prompt is in none of its examples are dropped."""
     label_kind: LabelKind | None = None
+    _laid_over: str | None = PrivateAttr(None)
 
     @field_validator("converter")
     @classmethod
@@ -197,6 +198,17 @@ class DatasetEntry(SetFacts):
         if self.sample is not None and not known:
             raise ValueError("sample names a pocket preference set: its rows need a converter that makes preferences")
         return self
+
+    @property
+    def catalog_name(self) -> str:
+        """The name under which its files are fetched: that of the entry it is laid over, if any."""
+        return self._laid_over or self.name
+
+    def laid_over(self, entry: DatasetEntry) -> DatasetEntry:
+        """Return this entry, a variant of an experiment, as one whose files are those of ``entry``."""
+        copy = self.model_copy()
+        copy._laid_over = entry.catalog_name
+        return copy
 
     @property
     def reads_sample(self) -> bool:
@@ -364,13 +376,11 @@ def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = 
             continue
         found = _mirrored(name, root) if root is not None else {}
         if not found:
-            where = (
-                f"in the folder {root}" if root is not None else "and no data root is set (ABLATE_DATA or data.root)"
-            )
+            where = "and no data root is set (ABLATE_DATA or data.root)" if root is None else f"in {_folder(root)}"
             raise DataError(
                 f"{needed_by} needs the file {name}, {where}",
                 location=place,
-                hint=f"ablate data fetch {entry.name}, or put it there under this name; "
+                hint=f"ablate data fetch {entry.catalog_name}, or put it there under this name; "
                 f"it is among the files of {hub.url()}",
             )
         files |= found
@@ -382,7 +392,7 @@ def data_files(entry: DatasetEntry, root: Path | None, place: Location | None = 
 def fetched_revisions(entry: DatasetEntry, root: Path | None) -> dict[str, str]:
     """Return the revision at which each file of the entry under the data root was fetched, where that is recorded."""
     hub = entry.source.hub
-    if hub is None or root is None:
+    if hub is None or root is None or not root.is_dir():
         return {}
     record = read_record(root / hub.id)
     there = {name for wanted in entry.source.names() for name in _mirrored(wanted, root)}
@@ -402,7 +412,7 @@ def _check_fetched(
                 raise DataError(
                     f"dataset {entry.name!r}: {root / hub.id / name} was fetched and is no longer there",
                     location=place,
-                    hint=f"ablate data fetch {entry.name}",
+                    hint=f"ablate data fetch {entry.catalog_name}",
                 )
             revision = record[name].revision
             if hub.revision is not None and not revision.startswith(hub.revision):
@@ -410,7 +420,8 @@ def _check_fetched(
                     f"dataset {entry.name!r} is pinned to revision {hub.revision}, "
                     f"and {files[found[0]]} was fetched at {revision}",
                     location=place,
-                    hint=f"move it away and run `ablate data fetch {entry.name}`, or change the entry's revision",
+                    hint=f"move it away and run `ablate data fetch {entry.catalog_name}`, "
+                    "or change the entry's revision",
                 )
 
 
@@ -441,12 +452,20 @@ def locate(name: str, root: Path | None, needed_by: str, place: Location | None 
         )
     path = root / name
     if not path.is_file():
+        wanted = f"{path}, which is not there" if root.is_dir() else f"{name} in {_folder(root)}"
         raise DataError(
-            f"{needed_by} needs the file {path}, which is not there",
+            f"{needed_by} needs the file {wanted}",
             location=place,
             hint=f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
         )
     return path
+
+
+def _folder(root: Path) -> str:
+    """Return how an error names a data root, which may be no folder."""
+    if root.is_dir():
+        return f"the folder {root}"
+    return f"the data root {root}, which {'is no folder' if root.exists() else 'is not there'}"
 
 
 @functools.cache

@@ -180,8 +180,10 @@ class Mix(Strict):
         unknown = [name for name in caps if name not in mix.sets]
         if unknown:
             raise ValueError(f"caps names {unknown[0]!r}, which is not mixed; allowed: {', '.join(mix.sets)}")
-        if len(mix.sets) < 2 or len(set(mix.sets)) < len(mix.sets):
-            raise ValueError("a mixture is of two or more different sets")
+        twice = [name for name in dict.fromkeys(mix.sets) if mix.sets.count(name) > 1]
+        if twice or len(mix.sets) < 2:
+            found = f"{twice[0]!r} twice" if twice else ", ".join(mix.sets) or "none"
+            raise ValueError(f"a mixture is of two or more different sets (found {found})")
         if any(cap < 1 for cap in caps.values()):
             raise ValueError("caps are whole numbers, 1 or more")
         for name, count in zip(mix.sets, mix.counts or (), strict=False):
@@ -192,10 +194,15 @@ class Mix(Strict):
     @classmethod
     def _of_numbers(cls, written: Mapping[str, Any], caps: Mapping[str, int]) -> Mix:
         values, sets = tuple(written.values()), tuple(written)
-        if any(isinstance(value, bool) or not isinstance(value, int | float) or value <= 0 for value in values):
-            raise ValueError("a mixture gives each set a whole number of examples or a fraction, more than 0")
+        for name, value in written.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                wanted = "a whole number of examples or a fraction, more than 0"
+                raise ValueError(f"a mixture gives each set {wanted} (found {name}: {value})")
         if all(isinstance(value, int) for value in values):
             return cls(sets=sets, counts=values, caps=dict(caps))
+        if any(value > 1 for value in values):
+            found = ", ".join(f"{name}: {value:g}" for name, value in written.items())
+            raise ValueError(f"a mixture is written in whole numbers of examples or in fractions of 1 (found {found})")
         if abs(sum(values) - 1) > 1e-6:
             raise ValueError(f"fractions of a mixture add up to 1 (found {sum(values):g})")
         return cls(sets=sets, fractions=tuple(float(value) for value in values), caps=dict(caps))

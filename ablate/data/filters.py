@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -12,16 +12,27 @@ from ablate.catalogs.pipelines import Where
 from ablate.data.records import Conversation, Converted, Dropped, PreferenceRecord, Prompt, Response
 from ablate.data.refusals import lectures, refuses
 from ablate.data.words import count_words
+from ablate.errors import DataError, suggestion
 from ablate.models.chat import Message, Messages
 
 Kept: TypeAlias = PreferenceRecord | tuple[Conversation, ...] | Prompt
-Filter: TypeAlias = Callable[[Kept], Converted]
+MOST_NAMES = 1000
 
 
-def filter_of(where: Where) -> Filter:
-    """Return the function that applies ``where`` to a converted row; what goes is dropped as ``where-<filter>``."""
+class RowFilter:
+    """Applies ``where`` to converted rows; what goes is dropped as ``where-<filter>``.
 
-    def keep(converted: Kept) -> Converted:
+    ``seen`` collects the names of the rows, at most ``MOST_NAMES`` a filter, for the error when none is meant.
+    """
+
+    def __init__(self, where: Where) -> None:
+        self.where = where
+        self.seen: dict[str, set[str]] = {name: set() for name in ("source", "language", "model")}
+
+    def __call__(self, converted: Kept) -> Converted:
+        """Return what is used of a row, or why nothing is."""
+        where = self.where
+        self._see(converted)
         if isinstance(converted, PreferenceRecord):
             reason = _of_row(where, converted) or _of_prompt(where, converted.prompt)
             return Dropped(f"where-{reason}") if reason else _of_responses(where, converted)
@@ -32,7 +43,25 @@ def filter_of(where: Where) -> Filter:
         kept = tuple(item for item, reason in zip(converted, reasons, strict=True) if reason is None)
         return kept or Dropped(f"where-{next(reason for reason in reasons if reason)}")
 
-    return keep
+    def require_found(self) -> None:
+        """Raise DataError for a filter by names that no row matched; to be called where no record is left."""
+        for key, seen in self.seen.items():
+            patterns = getattr(self.where, key)
+            if patterns is not None and not any(_named(name, patterns) for name in seen):
+                wanted = " or ".join(map(repr, patterns))
+                hint = suggestion(patterns[0], seen) if seen else f"its rows name no {key}"
+                raise DataError(f"where: no row of this set has the {key} {wanted}", hint=hint)
+
+    def _see(self, converted: Kept) -> None:
+        for row in converted if isinstance(converted, tuple) else (converted,):
+            self._note("source", row.source)
+            self._note("language", row.language)
+            for response in row.responses if isinstance(row, PreferenceRecord) else ():
+                self._note("model", response.model)
+
+    def _note(self, key: str, name: str | None) -> None:
+        if name is not None and len(self.seen[key]) < MOST_NAMES:
+            self.seen[key].add(name)
 
 
 def _of_row(where: Where, row: PreferenceRecord | Conversation | Prompt) -> str | None:

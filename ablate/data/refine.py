@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.catalogs.pipelines import Where
 from ablate.data.converters import BoundConverter, bind
-from ablate.data.filters import filter_of
+from ablate.data.filters import RowFilter
 from ablate.data.labels import AspectLabel
 from ablate.data.records import Converted, Dropped, PreferenceRecord, Row
 
@@ -17,7 +17,7 @@ from ablate.data.records import Converted, Dropped, PreferenceRecord, Row
 class Reader:
     """``convert`` turns (relative file name, row) into what is used of the row, or says why nothing is.
 
-    ``finish`` is called where nothing is left; it raises DataError for a label that no response had.
+    ``finish`` is called where nothing is left; it raises DataError for names that none had: of a label, of filters.
     """
 
     convert: BoundConverter
@@ -32,7 +32,7 @@ def reader(config: Mapping[str, Any]) -> Reader:
     own = bind(config["converter"], config.get("converter_options") or {}, config.get("converter_code"))
     label, where = config.get("label"), config.get("where")
     relabel = AspectLabel(label) if label else None
-    keep = filter_of(Where.model_validate(dict(where), strict=False)) if where else None
+    keep = RowFilter(Where.model_validate(dict(where), strict=False)) if where else None
 
     def convert(file: str, row: Row) -> Converted:
         converted = own(file, row)
@@ -42,8 +42,9 @@ def reader(config: Mapping[str, Any]) -> Reader:
             return converted
         return keep(converted)
 
-    return Reader(convert, relabel.require_found if relabel else _nothing)
+    def finish() -> None:
+        for part in (relabel, keep):
+            if part:
+                part.require_found()
 
-
-def _nothing() -> None:
-    """Finish a reader that has nothing to check."""
+    return Reader(convert, finish)

@@ -53,8 +53,9 @@ def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources
         write_json(attempt.folder / "summary.json", summary or {})
     except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
         shutil.rmtree(attempt.output, ignore_errors=True)  # a full disk has room again for the reason
-        message = str(error) if isinstance(error, AblateError) else f"{type(error).__name__}: {error}"
-        write_json(attempt.failure_json, {"type": type(error).__name__, "message": message})
+        explained = isinstance(error, AblateError)
+        message = str(error) if explained else f"{type(error).__name__}: {error}"
+        write_json(attempt.failure_json, {"type": type(error).__name__, "message": message, "explained": explained})
         traceback.print_exc()
         return 1
     return 0

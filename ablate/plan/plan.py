@@ -150,6 +150,8 @@ class _Builder:
 
     def build(self) -> Plan:
         self._check_conditions()
+        for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
+            self._check_names(cell)
         cells = [self._cell(cell) for cell in self.grid.cells]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
@@ -169,7 +171,6 @@ class _Builder:
         return suites
 
     def _cell(self, cell: Cell) -> Subject:
-        self._check_names(cell)
         check_cell(self.loaded, self.facts, cell)
         trained = self.training.cell(cell)
         self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])

@@ -167,7 +167,7 @@ class _Variant:
         left = {*_PIPELINE_KEYS, *without}
         own = self.variant.model_dump(mode="python", exclude_none=True, exclude=left)
         written = {**entry.model_dump(mode="python"), **own, **changes, "name": name or self.name}
-        return validated(DatasetEntry, written, self.loaded.origins.inside("datasets", self.name).locate)
+        return validated(DatasetEntry, written, self._origins().locate).laid_over(entry)
 
     def _entry(self, name: str, key: str) -> DatasetEntry:
         found = self._found(name, key)
@@ -177,12 +177,21 @@ class _Variant:
         return found
 
     def _found(self, name: str, *path: str) -> NamedSet:
-        if name not in self.known:
-            raise UnknownNameError("dataset", name, self.known, location=self._place(*path))
-        return self.known[name]
+        if name in self.known:
+            return self.known[name]
+        if name in self.loaded.experiment.datasets:
+            message = (
+                f"{name!r} is this set itself" if name == self.name else f"{name!r} is written below {self.name!r}"
+            )
+            hint = "a set can use those of the catalog and those written above it"
+            raise SpecError(message, location=self._place(*path), hint=hint)
+        raise UnknownNameError("dataset", name, self.known, location=self._place(*path))
 
     def _place(self, *path: str) -> Location:
-        return self.loaded.origins.locate("datasets", self.name, *path)
+        return self._origins().locate(*path)
+
+    def _origins(self) -> Origins:
+        return self.loaded.origins.inside("datasets", self.name)
 
 
 _PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")

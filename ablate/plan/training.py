@@ -139,14 +139,14 @@ class TrainingPlanner:
         stage = self._graph.add("model", config, label=name, locations=locations)
         return Start(name, stage, stage.ref("model"), entry.chat if entry else True)
 
-    def check_model(self, name: str, place: Location) -> None:
-        """Raise a UsageError at ``place`` unless ``name`` is a model that can be had."""
+    def check_model(self, name: str, place: Location, others: tuple[str, ...] = ()) -> None:
+        """Raise a UsageError at ``place`` unless ``name`` is a model that can be had; ``others`` may be meant, too."""
         entry = self._facts.models.get(name)
         if entry is None or entry.scratch is None:
-            self._model_source(name, entry, place)
+            self._model_source(name, entry, place, others)
 
     def _model_source(
-        self, name: str, entry: ModelEntry | None, place: Location
+        self, name: str, entry: ModelEntry | None, place: Location, others: tuple[str, ...] = ()
     ) -> tuple[dict[str, Any], dict[str, str]]:
         if name.startswith((".", "/", "~")):
             folder = local_path(name, self._loaded.file.parent, place).resolve()
@@ -157,7 +157,7 @@ class TrainingPlanner:
         if entry is not None and entry.hub is not None:
             hub_id, revision = entry.hub.id, entry.hub.revision or ""
         elif "/" not in hub_id:
-            raise UnknownNameError("model", name, self._facts.models, location=place)
+            raise UnknownNameError("model", name, (*self._facts.models, *others), location=place)
         if len(revision) != 40:
             raise SpecError(
                 f"model {hub_id} has no pinned revision",

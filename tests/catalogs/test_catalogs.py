@@ -189,7 +189,7 @@ def test_file_digests_are_cached_by_path_size_and_time(tmp_path: Path) -> None:
 
 def test_missing_files_say_what_to_put_where(tmp_path: Path) -> None:
     entry = entry_with_file(tmp_path)
-    with pytest.raises(DataError, match=r"(?s)root/a\.jsonl.*ABLATE_DATA"):
+    with pytest.raises(DataError, match=r"(?s)a\.jsonl in the data root .*root, which is not there.*ABLATE_DATA"):
         file_digests(entry, tmp_path / "root", DigestCache(tmp_path / "cache.json"))
     with pytest.raises(DataError, match=r"(?s)no data root is set.*ABLATE_DATA"):
         file_digests(entry, None, DigestCache(tmp_path / "cache.json"))
@@ -214,6 +214,8 @@ def test_hub_files_are_read_from_a_mirror_under_the_data_root(tmp_path: Path) ->
         DataError, match=r"(?s)needs the file a/b/c\.csv, in the folder .*root.*put it there.*a/b/tree/main"
     ):
         data_files(entry, root)
+    with pytest.raises(DataError, match=r"in the data root .*a/b/c\.csv\.gz, which is not there"):
+        data_files(entry, root / "a/b/c.csv.gz")
     with pytest.raises(DataError, match=r"(?s)no data root is set \(ABLATE_DATA.*huggingface\.co/datasets/a/b"):
         data_files(entry, None)
 

@@ -10,7 +10,7 @@ import pytest
 from ablate.catalogs.pipelines import Where
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
-from ablate.data.filters import filter_of
+from ablate.data.filters import RowFilter
 from ablate.data.labels import AspectLabel
 from ablate.data.records import (
     Conversation,
@@ -48,7 +48,29 @@ RECORD = PreferenceRecord(
 
 
 def kept(converted: Any, **filters: Any) -> Converted:
-    return filter_of(Where.model_validate(filters))(converted)
+    return RowFilter(Where.model_validate(filters))(converted)
+
+
+def test_a_filter_by_names_that_no_row_has_lists_those_there_are() -> None:
+    for key, wrong, near in (
+        ("source", "ultrafeedback_sharegtp", "ultrafeedback_sharegpt"),
+        ("language", ["english"], "English"),
+        ("model", "gpt4", "gpt-4"),
+    ):
+        keep = RowFilter(Where.model_validate({key: wrong}))
+        assert isinstance(keep(RECORD), Dropped)
+        with pytest.raises(DataError, match=f"where: no row of this set has the {key} '.*\n  did you mean '{near}'"):
+            keep.require_found()
+    keep = RowFilter(Where.model_validate({"language": "English", "source": "ultra*"}))
+    keep(replace(RECORD, language=None))
+    with pytest.raises(DataError, match="its rows name no language"):
+        keep.require_found()
+
+
+def test_a_filter_by_names_that_were_there_is_no_mistake() -> None:
+    keep = RowFilter(Where.model_validate({"source": "ultra*", "prompt_words": {"min": 99}}))
+    assert keep(RECORD) == Dropped("where-prompt_words")
+    keep.require_found()
 
 
 def test_filters_of_a_row_by_its_source_language_and_prompt() -> None:

@@ -106,7 +106,9 @@ def test_a_missing_file_is_said_where_what_needs_it_is_named(
     plan: MakePlan, tmp_path: Path, old: str, new: str, place: str
 ) -> None:
     assert old in SPEC
-    for root, problem in ((None, "no data root is set"), (tmp_path, "which is not there")):
+    (tmp_path / "file").touch()
+    roots = {None: "no data root is set", tmp_path: "which is not there", tmp_path / "file": "which is no folder"}
+    for root, problem in roots.items():
         with pytest.raises(DataError, match=problem) as caught:
             plan(SPEC.replace(old, new), root=root)
         assert place in str(caught.value)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.errors import SpecError, UnknownNameError, UsageError
+from ablate.errors import DataError, SpecError, UnknownNameError, UsageError
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 
@@ -177,8 +177,12 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
         ({"x": {}}, "exactly one of use, prompts, mix"),
         ({"x": {"use": "pocket-hh", "caps": {"pocket-hh": 3}}}, "'caps' says nothing about 'use'"),
         ({"x": {"mix": {"pocket-hh": 0.5, "pocket-shp": 0.4}}}, "add up to 1 (found 0.9)"),
-        ({"x": {"mix": {"pocket-hh": 5, "pocket-shp": -1}}}, "more than 0"),
-        ({"x": {"mix": ["pocket-hh"]}}, "two or more different sets"),
+        ({"x": {"mix": {"pocket-hh": 5, "pocket-shp": -1}}}, "more than 0 (found pocket-shp: -1)"),
+        ({"x": {"mix": {"pocket-hh": 0.5, "pocket-shp": 600}}}, "or in fractions of 1 (found pocket-hh: 0.5, pocket"),
+        ({"x": {"mix": ["pocket-hh"]}}, "two or more different sets (found pocket-hh)"),
+        ({"x": {"mix": ["pocket-hh", "pocket-hh"]}}, "two or more different sets (found 'pocket-hh' twice)"),
+        ({"x": {"use": "x"}}, "datasets.x.use: 'x' is this set itself"),
+        ({"x": {"use": "y"}, "y": {"use": "pocket-hh"}}, "datasets.x.use: 'y' is written below 'x'"),
         ({"x": {"mix": ["pocket-hh", "pocket-instructions"]}}, "hold one kind of data"),
         ({"x": {"mix": ["pocket-hh", "pocket-shp"], "caps": {"pocket-shq": 5}}}, "caps names 'pocket-shq'"),
         ({"x": {"mix": {"pocket-hh": 0.5, "pocket-shp": 0.5}, "temperature": 2}}, "a temperature mixes a list"),
@@ -252,6 +256,41 @@ def test_what_takes_part_is_refused_where_it_is_written(plan: MakePlan, written:
         plan(spec + "\ngrid: [{dataset: x, algorithm: dpo}]\n")
     assert f"study.yaml:{5 + written.count(chr(10))}: datasets.x.{key}: " in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "near"),
+    [
+        ({"init": "pocket-smal", "dataset": "pocket-hh"}, "init", "pocket-small"),
+        ({"init": "pocket-small", "dataset": "pocket-sph"}, "dataset", "pocket-shp"),
+        ({"init": "pocket-small", "dataset": "pocket-hh", "parameters": {"epoch": 2}}, "parameters.epoch", "epochs"),
+    ],
+)
+def test_what_is_wrong_with_a_labeller_is_said_at_its_key(
+    plan: MakePlan, written: dict[str, Any], key: str, near: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan(text({"x": {"use": "pocket-hh", "label": {"by": {"reward_model": written}}}}))
+    assert f": datasets.x.label.by.reward_model.{key}: unknown " in str(caught.value)
+    assert f"did you mean '{near}'?" in str(caught.value)
+
+
+def test_a_misspelt_writer_is_offered_the_words_for_a_cells_own_models(plan: MakePlan) -> None:
+    variant = {"prompts": "pocket-hh", "responses": {"from": "polcy"}, "label": LABELS}
+    with pytest.raises(
+        UnknownNameError, match=r"datasets\.x\.responses\.from: .*\n  did you mean 'policy'\? allowed: base"
+    ):
+        plan(text({"x": variant}))
+
+
+def test_a_missing_file_of_a_part_is_said_where_the_set_is_named_with_match(plan: MakePlan) -> None:
+    """With match, planning the first cell already asks for the files of the second one's parts."""
+    mix = {"both": {"mix": ["pocket-hh", "shp-ratio"]}, "shp-ratio": {"use": "shp-2"}}
+    grid = [{"dataset": ["pocket-hh", "both"], "algorithm": "dpo"}]
+    with pytest.raises(
+        DataError, match=r"\.yaml:\d+: dataset: dataset 'shp-ratio' needs the file .*\n  ablate data fetch shp-2,"
+    ):
+        plan(text(dict(reversed(mix.items())), grid=grid, data={"match": "smallest"}))
 
 
 def test_a_set_that_takes_itself_to_make_is_refused(plan: MakePlan) -> None:
