@@ -20,7 +20,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, entries_of, takes_part
+from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
@@ -209,7 +209,7 @@ class _Builder:
         self._look_up(key, name, place)
         if key in DATASET_KEYS:
             self._check_dataset(self.facts.dataset(name), key, place)
-        elif key in MODEL_KEYS:
+        elif key in (*MODEL_KEYS, WRITER):
             self._check_corpus(name, place)
 
     def _check_dataset(self, named: NamedSet, key: str, place: Location) -> None:
@@ -248,6 +248,8 @@ class _Builder:
             find_method(name, location=place)
         elif key in MODEL_KEYS:
             self.training.check_model(name, place)
+        elif key == WRITER:
+            self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
 

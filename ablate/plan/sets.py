@@ -14,6 +14,9 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SHORTHANDS
 from ablate.experiment.spec import DatasetVariant
 
+WRITER = "responses.from"
+"""Key under which the model that writes a set's responses is named."""
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -83,7 +86,7 @@ def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:
         for key, value in responses.source.items():
             yield SHORTHANDS.get(key, key), str(value), place.locate(key)
     elif responses.source not in CELLS_OWN:
-        yield "policy", responses.source, place.locate()
+        yield WRITER, responses.source, place.locate()
 
 
 def asks_for_a_cell(named: NamedSet) -> bool:

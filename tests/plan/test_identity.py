@@ -141,8 +141,9 @@ def test_a_variant_that_changes_nothing_is_the_same_data(plan: MakePlan) -> None
 
 @pytest.mark.parametrize(("section", "name"), parameters())
 def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) -> None:
-    before = ids(plan(text()))
-    after = ids(plan(text(**{section: {**SPEC.get(section, {}), name: other_value(section, name)}})))
+    grid = [{"dataset": "pocket-hh", "algorithm": list(METHODS)}]
+    before = ids(plan(text(grid=grid)))
+    after = ids(plan(text(grid=grid, **{section: {**SPEC.get(section, {}), name: other_value(section, name)}})))
     assert before != after
     made = kinds(after - before)
     if section in METHODS and not name.startswith("max_"):
