@@ -142,6 +142,8 @@ def data_audit(
     entries = [_dataset(name) for name in dict.fromkeys(names)]
     for entry in entries:
         data_files(entry, root)  # a missing file is said before a long audit of another set
+    if (taken := next((path for path in (to, *to.parents) if path.exists() and not path.is_dir()), None)) is not None:
+        raise UsageError(f"--out: {taken} is no folder")
     asked = _questions(against, root)
     audits = importlib.import_module("ablate.data.audit.audit")
     pages = importlib.import_module("ablate.data.audit.report")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ablate.catalogs.closed import Strict, unknown_name
 from ablate.catalogs.functions import checked_options, is_function
@@ -86,6 +86,15 @@ class ColumnsOptions(Strict):
     second_score: str | None = None
     language: str | None = None
     source: str | None = None
+
+    @model_validator(mode="after")
+    def _two_values(self) -> ColumnsOptions:
+        written = sorted({"first_preferred", "second_preferred"} & self.model_fields_set)
+        if len(written) == 1:
+            raise ValueError(f"first_preferred and second_preferred are written together (found {written[0]})")
+        if str(self.first_preferred) == str(self.second_preferred):
+            raise ValueError(f"first_preferred and second_preferred are both {self.first_preferred!r}")
+        return self
 
 
 class Tulu25Options(Strict):

@@ -77,7 +77,7 @@ class DataPlanner:
         """Return the stage that makes the rows of a pocket set."""
         config = entry.pocket_config()
         assert config is not None
-        return self._graph.add("pocket", config, label=f"rows of {entry.name}")
+        return self._graph.add("pocket", config, label=f"rows of {entry.catalog_name}")
 
     def _set(self, named: NamedSet, data: Section, cell: Cell | None) -> Stage:
         key = (named.name, data, cell if asks_for_a_cell(named) else None)
@@ -122,7 +122,7 @@ class DataPlanner:
             "dataset",
             config,
             inputs,
-            label=f"rows of {entry.name} with all responses" if records else entry.name,
+            label=entry.name,
             parts=entry.converter_revisions() | (SAMPLING if max_examples is not None else {}),
             locations=self._facts.locations(files),
         )

@@ -78,6 +78,18 @@ def test_scratch_models_give_valid_pretraining_parameters() -> None:
     assert models()["byte-bpe-tiny"].tokenizer_config() == {"type": "bpe", "vocab_size": 2048, "template": "tulu"}
 
 
+def test_columns_take_two_different_labels_written_together(tmp_path: Path) -> None:
+    labelled = GOOD.replace("shp", "columns") + "  converter_options: {label: best, first_preferred: a%s}\n"
+    both = datasets(written(tmp_path / "both", labelled % ", second_preferred: b"))["mine"].converter_options
+    assert (both["first_preferred"], both["second_preferred"]) == ("a", "b")
+    for name, rest, message in (
+        ("one", "", r"are written together \(found first_preferred\)"),
+        ("same", ", second_preferred: a", r"are both 'a'"),
+    ):
+        with pytest.raises(SpecError, match=rf"mine\.yaml:8: mine\.converter_options: .*{message}"):
+            datasets(written(tmp_path / name, labelled % rest))
+
+
 def test_stage_config_holds_resolved_options_and_nothing_that_does_not_matter(tmp_path: Path) -> None:
     short = datasets(written(tmp_path / "short", GOOD))["mine"].stage_config({"a.jsonl": "0" * 64})
     long_text = GOOD + "  converter_options: {minimum_score_ratio: 1}\n  pairing: best-vs-random\n"

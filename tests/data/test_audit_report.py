@@ -208,6 +208,12 @@ def test_the_command_prints_a_summary_and_writes_the_files(command: Command, tmp
     }
 
 
+def test_a_file_in_the_place_of_the_pages_is_said_before_anything_is_read(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pages").touch()
+    code, out, err = command("pocket-shp", "--out", "pages/audits")
+    assert (code, out, err) == (2, "", "error: --out: pages is no folder\n")
+
+
 def test_json_of_several_sets(command: Command, tmp_path: Path) -> None:
     orca(tmp_path)
     code, out, _ = command("orca-dpo-pairs", "pocket-shp", "--root", ".", "--json", "--sample", "20")

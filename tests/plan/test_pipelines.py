@@ -170,6 +170,15 @@ def test_match_cuts_every_set_of_the_grid_to_the_smallest(plan: MakePlan) -> Non
     assert {stage.kind for stage in pairs} == {"match"}
 
 
+def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
+    made = plan(
+        text({"few": {"use": "pocket-shp", "label": "score"}, "judged": {"use": "pocket-shp", "label": LABELS}})
+    )
+    labels = {stage.execution.label for stage in made.stages.values()}
+    assert {"rows of pocket-shp", "few", "responses of judged", "labels of judged", "judged"} <= labels
+    assert not labels & {"rows of few", "rows of judged"}, "the rows are the catalog's, which both use"
+
+
 @pytest.mark.parametrize(
     ("datasets", "message"),
     [
