@@ -137,7 +137,11 @@ def test_data_show(here: Here, tmp_path: Path) -> None:
 
 
 def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: Path) -> None:
-    assert ablate("init", ".").returncode == 0
+    answer = ablate("init", ".")
+    assert answer.returncode == 0
+    files = int(answer.stdout.split()[0])
+    page = (Path(__file__).parents[1] / "docs/first-experiment.md").read_text(encoding="utf-8")
+    assert f"{files} files in beta/" in page, "the page is as printed"
     rows = {"q": "why?", "good": "because", "bad": "no"}
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.jsonl").write_text(json.dumps(rows) + "\n")
