@@ -433,7 +433,7 @@ def test_the_command(hub: Hub, tmp_path: Path) -> None:
     first = command(hub, "fetch", "tulu-2.5-capybara", "--root", str(tmp_path))
     assert (first.returncode, first.stdout, first.stderr) == (0, f"fetched           {CAPYBARA}  0.0 MB\n", "")
     shown = command(hub, "show", "tulu-2.5-capybara", ABLATE_DATA=str(tmp_path))
-    assert f"  fetched       {CAPYBARA} at {REVISION}\n" in shown.stdout
+    assert f"  fetched             {CAPYBARA} at {REVISION}\n" in shown.stdout
     second = command(hub, "fetch", "shp-2", ABLATE_DATA=str(tmp_path))
     assert second.returncode == 2
     assert second.stderr.startswith("error: dataset 'shp-2' (stanfordnlp/SHP-2) names no revision")
