@@ -17,8 +17,6 @@ from ablate.plan.graph import Graph
 from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
 from ablate.plan.stage import Ref, Stage
 
-FILES = {"preference": "pairs.jsonl", "instruction": "conversations.jsonl", "prompts": "prompts.jsonl"}
-"""Format to the artifact that holds its examples."""
 SAMPLING = {"sampling": 2}
 """Revision of how ``max_examples`` are drawn."""
 

@@ -101,6 +101,7 @@ class Plan:
             ],
             "suites": {name: dict(facts) for name, facts in self.suites.items()},
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
+            "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
             "data": [dict(facts) for facts in self.data],
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()

@@ -23,12 +23,16 @@ from ablate.results.rows import (
     baseline_pairs,
     cell_groups,
     delta_rows,
+    kind_label,
     paired_members,
 )
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
+
+_DIFFERENCES = {"made.chat": "use of a chat template"}
+"""How a table calls keys of a protocol; others are called by themselves."""
 
 
 def build_table(results: Results, layout: TableLayout) -> Table:
@@ -207,7 +211,8 @@ def _attribute_cell(results: Results, group: Group, attribute: Attribute) -> Cel
         count = written.pop() if len(written) == 1 else None
         return Cell(missing="not known yet") if count is None else Cell(value=float(count), n=1)
     name = str(subject.axes.get("dataset", subject.axes.get("reward_model.dataset")))
-    return Cell(text=str(results.plan.get("datasets", {}).get(name, {}).get(attribute.name) or ""))
+    value = results.plan.get("datasets", {}).get(name, {}).get(attribute.name)
+    return Cell(text=kind_label(value) if attribute.name == "label_kind" else str(value or ""))
 
 
 def _written_pairs(results: Results, subject: Subject) -> int | None:
@@ -252,10 +257,15 @@ def _protocol_notes(
                 keys = sorted({key for subject in group.members.values() for key in others.get(subject.stage, ())})
                 cell = changed[index][offset + position]
                 if keys and usual and cell.value is not None:
-                    note = notes.key(f"not the protocol of the column's other rows; different: {', '.join(keys)}")
+                    different = ", ".join(map(_in_words, keys))
+                    note = notes.key(f"not the protocol of the column's other rows; different: {different}")
                     if note not in cell.notes:
                         changed[index][offset + position] = replace(cell, notes=(*cell.notes, note))
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
+
+
+def _in_words(key: str) -> str:
+    return _DIFFERENCES.get(key, key.removeprefix("made."))
 
 
 def _unusual_protocols(

@@ -9,6 +9,7 @@ from ablate.context import read_json
 from ablate.errors import UsageError
 from ablate.results.long import Results, reason_not_done
 from ablate.results.notes import Notes
+from ablate.results.rows import kind_label
 from ablate.results.tables import Cell, Column, Row, Table, number_text
 
 NAME = "data"
@@ -61,7 +62,7 @@ def _row(results: Results, about: Mapping[str, Any], notes: Notes) -> Row:
     facts = (
         Cell(text=about["title"]),
         Cell(text=", ".join(about["roles"])),
-        Cell(text=about["label_kind"] or ""),
+        Cell(text=kind_label(about["label_kind"])),
         Cell(text=", ".join(about["licence"]), notes=(notes.key(f"licence: {note}"),) if note else ()),
         Cell(text=revision[:8] if len(revision) == 40 else revision),
     )

@@ -20,6 +20,7 @@ from ablate.results.tables import Row, Table
 # Okabe and Ito's palette: told apart in the common kinds of colour blindness.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 _LEGEND_COLUMNS = 4
+_INCHES_A_LETTER, _INCHES_BETWEEN_SLANTED = 0.075, 0.4
 _BASELINE_STYLES = ("--", ":", "-.")
 _STYLE: dict[str, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
 
@@ -35,7 +36,7 @@ def draw(layout: FigureLayout, table: Table, folder: Path) -> list[Path]:
     if not any(row.kind == "cell" and row.cells[index].value is not None for row in table.rows for index in indices):
         return []
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = (_bars if _series(table) <= len(_COLORS) else _dots)(table, indices, layout.title)
+        figure = (_bars if _fit_bars(table, len(indices)) else _dots)(table, indices, layout.title)
         FigureCanvasAgg(figure)
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{layout.name}.pdf", folder / f"{layout.name}.png"]
@@ -55,10 +56,25 @@ def _default_column(table: Table) -> str:
     return next((key for key in numbers if key.startswith("average")), numbers[-1])
 
 
-def _series(table: Table) -> int:
-    """How many colours bars would need: one for each text of the label columns after the first."""
-    labels = _labels(table)
-    return len({_text(row, labels[1:]) for row in table.rows if row.kind == "cell"})
+def _fit_bars(table: Table, panels: int) -> bool:
+    """Whether there are colours for all series of bars, and room for the names under them."""
+    groups, series = _names(table)
+    if len(series) > len(_COLORS):
+        return False
+    longest, room = max(map(len, groups)), _width(groups, series, panels) / panels / len(groups)
+    return longest * _INCHES_A_LETTER <= room or room >= _INCHES_BETWEEN_SLANTED
+
+
+def _names(table: Table) -> tuple[list[str], list[str]]:
+    """Return the names of the groups of bars and of the series: the first label, and the others."""
+    labels, cells = _labels(table), [row for row in table.rows if row.kind == "cell"]
+    groups = dict.fromkeys(_text(row, labels[:1]) for row in cells)
+    return list(groups), list(dict.fromkeys(_text(row, labels[1:]) for row in cells))
+
+
+def _width(groups: Sequence[str], series: Sequence[str], panels: int) -> float:
+    """Return the width of a figure of bars in inches."""
+    return min(max(3.3, 0.9 + 0.28 * len(groups) * max(1, len(series))) * panels, 12.0)
 
 
 def _labels(table: Table) -> list[int]:
@@ -68,12 +84,10 @@ def _labels(table: Table) -> list[int]:
 def _bars(table: Table, indices: Sequence[int], title: str) -> Figure:
     labels = _labels(table)
     cells = [row for row in table.rows if row.kind == "cell"]
-    groups = list(dict.fromkeys(_text(row, labels[:1]) for row in cells))
-    series = list(dict.fromkeys(_text(row, labels[1:]) for row in cells))
-    width = max(3.3, 0.9 + 0.28 * len(groups) * max(1, len(series))) * len(indices)
+    groups, series = _names(table)
     entries = len(series) + sum(row.kind == "baseline" for row in table.rows)
     height = 2.4 + 0.2 * math.ceil(entries / _LEGEND_COLUMNS)
-    figure = Figure(figsize=(min(width, 12.0), height), layout="constrained")
+    figure = Figure(figsize=(_width(groups, series, len(indices)), height), layout="constrained")
     axes = figure.subplots(1, len(indices), squeeze=False)[0]
     for position, (index, one) in enumerate(zip(indices, axes, strict=True)):
         _panel(one, table, index, cells, (groups, series), labels)
@@ -117,7 +131,7 @@ def _panel(
 
 
 def _dots(table: Table, indices: Sequence[int], title: str) -> Figure:
-    """One line a row, baselines first, under its full name: for more rows of a kind than there are colours."""
+    """One line a row, baselines first, under its full name: for what bars have no colours or no room for."""
     rows = [row for row in table.rows if row.kind in ("baseline", "cell")]
     names = _row_names(table, rows)
     width = 0.4 + 0.062 * max(len(name) for name in names) + 3.0 * len(indices)

@@ -16,7 +16,8 @@ _STYLE = """
           --row: #1f2329; }
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
-       max-width: 76rem; padding: 0 1rem; }
+       width: fit-content; max-width: calc(100vw - 4rem); min-width: min(60rem, 100vw - 4rem); }
+p, .notes { max-width: 76rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
@@ -34,7 +35,7 @@ tr.heading th { text-align: left; font-weight: 600; padding-top: .7rem; }
 .spread, .notes, .gap { color: var(--soft); font-size: .8em; }
 .notes { margin: 0 0 2rem; padding-left: 1.2rem; }
 figure { margin: 1.5rem 0; }
-figure img { max-width: min(100%, 40rem); background: #fff; }
+figure img { max-width: min(100%, 60rem); background: #fff; }
 figcaption { color: var(--soft); }
 """
 

@@ -123,7 +123,7 @@ def _starts_alike(subject: Subject, baseline: Subject) -> bool:
 
 
 def value_label(results: Results, row: RowAxis, value: Any) -> str:
-    """Write one axis value: as declared, else a dataset's title, an algorithm's capitals, the value itself."""
+    """Write one axis value: as declared, else the title of a dataset or a method, the value itself."""
     if value is None:
         return row.values.get("null", "")
     text = str(value)
@@ -133,7 +133,12 @@ def value_label(results: Results, row: RowAxis, value: Any) -> str:
         return str(results.plan.get("datasets", {}).get(text, {}).get("title") or text)
     if isinstance(value, float):
         return f"{Decimal(text):f}"  # 0.00003 beside 0.0001: never an exponent
-    return text.upper() if row.axis == "algorithm" and len(text) <= 5 else text
+    return str(results.plan.get("algorithms", {}).get(text, text)) if row.axis == "algorithm" else text
+
+
+def kind_label(kind: str | None) -> str:
+    """Write who labelled a set."""
+    return "AI" if kind == "ai" else kind or ""
 
 
 def _baseline_label(results: Results, table: TableLayout, name: str, axes: Mapping[str, Any]) -> str:

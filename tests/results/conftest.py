@@ -22,6 +22,7 @@ class StoreMaker:
         self.plan: dict[str, Any] = {
             "version": 1, "name": name, "question": "Does PPO beat DPO?", "created": 0, "report": None,
             "axes": ["dataset", "algorithm", "seed"], "subjects": [], "suites": {}, "datasets": {}, "stages": {},
+            "algorithms": {"dpo": "DPO", "ppo": "PPO"},
         }  # fmt: skip
 
     def suite(
@@ -134,7 +135,10 @@ def study(maker: StoreMaker) -> StoreMaker:
         maker.suite(name, category)
     maker.suite("gold", "gold", unit="reward")
     maker.suite("pairs", "reward", subject="reward_model")
-    maker.plan["datasets"] = {"hh": {"title": "HH_50%"}, "uf": {"title": "UltraFeedback & co"}}
+    maker.plan["datasets"] = {
+        "hh": {"title": "HH_50%", "label_kind": "human"},
+        "uf": {"title": "UltraFeedback & co", "label_kind": "ai"},
+    }
     empty = {"dataset": None, "algorithm": None, "seed": None}
     suites = ("facts", "math", "chat", "rules", "gold")
     maker.subject("base", empty, dict.fromkeys(suites, bits(10, 100)), role="baseline")

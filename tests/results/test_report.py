@@ -153,5 +153,18 @@ def test_many_series_are_dots_under_full_names(maker: Any, answers: Any, tmp_pat
     assert image_height(drawn[1]) > 400  # ten lines, where bars would be 2.6 inches less their legend
 
 
+@pytest.mark.parametrize(("sets", "is_tall"), [(4, False), (14, True)])
+def test_names_that_would_collide_under_bars_stand_beside_dots(
+    maker: Any, answers: Any, tmp_path: Path, sets: int, is_tall: bool
+) -> None:
+    maker.suite("facts", "factuality")
+    for number in range(sets):
+        axes = {"dataset": f"a set of data {number}", "algorithm": "dpo", "seed": 0}
+        maker.subject(f"set {number}", axes, {"facts": answers(50 + number, 100)})
+    table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
+    drawn = draw(FigureLayout(name="sets", table="main", columns=("factuality",)), table, tmp_path)
+    assert (image_height(drawn[1]) > 550) is is_tall  # bars have 2.4 inches and a legend; 14 lines have 3.2
+
+
 def image_height(png: Path) -> int:
     return int.from_bytes(png.read_bytes()[20:24], "big")

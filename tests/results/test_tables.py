@@ -234,7 +234,8 @@ def test_another_protocol_is_footnoted_and_not_tested(study: Any) -> None:
     study.evaluation("evaluate-facts-train-sft", [1.0] * 40 + [0.0] * 60, protocol=protocol)
     table = table_of(study.write())
     found = cell(table, ("SFT", ""), "factuality")
-    assert dict(table.notes)[found.notes[0]] == "not the protocol of the column's other rows; different: made.chat"
+    note = dict(table.notes)[found.notes[0]]
+    assert note == "not the protocol of the column's other rows; different: use of a chat template"
     assert cell(table, ("HH_50%", "PPO"), "factuality").p is None
     assert any("different protocols" in remark and "Factuality" in remark for remark in table.remarks)
 
@@ -305,7 +306,7 @@ def test_groups_order_attributes_and_health(study: Any) -> None:
         study.write(),
         rows=[{"axis": "dataset", "values": {"hh": "HH"}}, {"axis": "algorithm", "order": ["ppo", "dpo"]}],
         groups={"axis": "dataset", "headings": {"Synthetic": ["uf"], "Human": ["hh"]}},
-        attributes=["samples"],
+        attributes=["samples", "label_kind"],
         health=["mean_length"],
     )
     names = [row.cells[0].text for row in table.rows if row.kind == "heading"]
@@ -313,6 +314,7 @@ def test_groups_order_attributes_and_health(study: Any) -> None:
     rows = [[item.text for item in row.cells[:2]] for row in table.rows if row.kind == "cell"]
     assert rows == [["UltraFeedback & co", "PPO"], ["UltraFeedback & co", "DPO"], ["HH", "PPO"], ["HH", "DPO"]]
     assert cell(table, ("HH", "DPO"), "samples").value == 2000
+    assert [cell(table, (name, "DPO"), "label_kind").text for name in ("HH", "UltraFeedback & co")] == ["human", "AI"]
     assert cell(table, ("HH", "DPO"), "mean_length").value == 12.0
 
 
