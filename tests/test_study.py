@@ -121,6 +121,43 @@ def grid(seeds: Sequence[int]) -> str:
     return f"[{{dataset: [pocket-hh, pocket-ultrafeedback], algorithm: [dpo, ppo], seed: {list(seeds)}}}]"
 
 
+SETS = """\
+extends: tiny.yaml
+name: sets
+pretrain: {steps: 300}
+sft: {max_examples: 800, epochs: 2}
+data: {max_examples: 96, match: smallest}
+datasets:
+  honest: {use: pocket-ultrafeedback, label: honesty, where: {prompt_words: {max: 40}}}
+  judged: {use: pocket-ultrafeedback, label: &judge {by: {reward_model: {init: pocket-small, dataset: pocket-nectar}}}}
+  own: {prompts: pocket-ultrafeedback, responses: {n: 6, temperature: 1.0, max_new_tokens: 60}, label: *judge}
+  both: {mix: {pocket-ultrafeedback: 0.5, pocket-shp: 0.5}, title: Both}
+grid: [{dataset: [pocket-ultrafeedback, honest, judged, own, both], algorithm: dpo}]
+evaluate: {policy: [short-gold], reward_model: []}
+"""
+
+
+def test_labels_responses_and_mixtures_of_a_specification_go_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "sets.yaml").write_text(SETS)
+    assert to_run(ablate, "sets.yaml")["label"] == 2
+    ablate("run", "sets.yaml")
+    plan = json.loads((tmp_path / "store/experiments/sets/plan.json").read_text())
+    outputs = {name: tmp_path / "store/stages" / facts["stage"] / "output" for name, facts in plan["datasets"].items()}
+    pairs = {
+        name: [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+        for name, folder in outputs.items()
+    }
+    # Cut to the smallest of them, which is at most what max_examples leaves of a set.
+    assert len({len(made) for made in pairs.values()}) == 1 and 10 <= len(pairs["own"]) <= 96
+    assert {pair["source"] for pair in pairs["both"]} >= {"shp"} and len({pair["source"] for pair in pairs["both"]}) > 1
+    for name in ("judged", "own"):
+        assert all(pair["chosen_score"] > pair["rejected_score"] for pair in pairs[name])
+    scores = {pair["chosen_score"] for pair in pairs["honest"]}
+    assert scores <= {1.0, 2.0, 3.0, 4.0, 5.0}  # one aspect, where the mean of four has fractions
+    printed = ablate("report", "sets", "--data")
+    assert "All 7 evaluations are done." in printed and "Both" in printed and "made here" in printed
+
+
 @pytest.mark.data
 def test_real_preference_rows_go_to_a_table_over_real_test_sets_and_every_row_is_accounted_for(
     ablate: Ablate, tmp_path: Path
