@@ -151,9 +151,6 @@ class Responses(Strict):
         return self.model_dump(mode="json", exclude={"source"})
 
 
-Shares = tuple[tuple[str, float], ...]
-
-
 class Mix(Strict):
     """Sets put together, by exactly one of counts, fractions and a temperature.
 

@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
-
 from ablate.catalogs.suites import resolve_entry
 from ablate.context import StageContext, import_function, write_json
 from ablate.data.suite_files import Source, open_source
@@ -25,9 +23,7 @@ from ablate.evaluation.items import (
     write_responses,
 )
 from ablate.evaluation.lmeval import capture
-from ablate.evaluation.policy import Policy
-from ablate.models.loading import load_policy, load_tokenizer
-from ablate.training.devices import stage_device
+from ablate.evaluation.policy import Policy, open_policy
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
@@ -40,10 +36,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if engine not in ENGINES:
         raise StageError(f"unknown engine {engine!r}", hint=f"allowed: {', '.join(ENGINES)}")
     items = build_items(open_source(context), config)
-    folder = context.inputs["policy"]
-    model: nn.Module = load_policy(folder)
-    model.to(stage_device(context.resources))
-    policy = Policy(model, load_tokenizer(folder, template=config["chat"]), chat=config["chat"])
+    policy = open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
     responses, likelihoods = ENGINES[engine](policy, items, context)
     write_items(context.output, items)
     if responses:

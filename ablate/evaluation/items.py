@@ -23,6 +23,11 @@ LIKELIHOODS = "likelihoods.jsonl"
 PROTOCOL = "protocol.json"
 
 
+def plain_text(prompt: Messages) -> str:
+    """A prompt for a model without a chat format, where nothing says how it is written for one."""
+    return "\n\n".join(message["content"] for message in prompt)
+
+
 @dataclass(frozen=True)
 class Item:
     """One example: what is asked and all that its grader needs.
@@ -44,7 +49,7 @@ class Item:
         """The prompt for a model without a chat format."""
         if self.plain is not None:
             return self.plain
-        return "\n\n".join(message["content"] for message in self.prompt)
+        return plain_text(self.prompt)
 
 
 @dataclass(frozen=True)

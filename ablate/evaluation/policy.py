@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ablate.context import Resources
 from ablate.evaluation.items import Finish
 from ablate.models.chat import Messages, encode_rendered, render
+from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.collate import pad_sequences
+from ablate.training.devices import stage_device
 from ablate.training.logprobs import length_batches, position_ids
 from ablate.training.rollouts import Sampled, sample
 from ablate.training.seeding import derive_seed
@@ -35,6 +39,13 @@ class Answer:
     text: str
     finish: Finish
     tokens: int
+
+
+def open_policy(folder: Path, resources: Resources, *, chat: bool) -> Policy:
+    """The policy of a stage's input, on the stage's device."""
+    model: nn.Module = load_policy(folder)
+    model.to(stage_device(resources))
+    return Policy(model, load_tokenizer(folder, template=chat), chat=chat)
 
 
 class Policy:

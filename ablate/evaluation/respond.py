@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from torch import nn
-
 from ablate.context import StageContext, write_json
 from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response, message
 from ablate.errors import StageError
-from ablate.evaluation.policy import Answer, Policy
+from ablate.evaluation.items import plain_text
+from ablate.evaluation.policy import Answer, Policy, open_policy
 from ablate.models.chat import Messages
-from ablate.models.loading import load_policy, load_tokenizer
-from ablate.training.devices import stage_device
 from ablate.training.seeding import derive_seed
 
 WRITER = "policy"
@@ -29,13 +26,10 @@ def run(context: StageContext) -> dict[str, Any]:
     a prompt that keeps fewer than two is dropped.
     """
     config = context.config
-    folder = context.inputs["policy"]
-    model: nn.Module = load_policy(folder)
-    model.to(stage_device(context.resources))
-    policy = Policy(model, load_tokenizer(folder, template=config["chat"]), chat=config["chat"])
+    policy = open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
     rows = read_json_lines(context.inputs["prompts"])
     prompts: list[Messages] = [tuple(row["prompt"]) for row in rows]
-    rendered = [_rendered(policy, prompt) for prompt in prompts for _ in range(config["n"])]
+    rendered = [text for prompt in prompts for text in [_rendered(policy, prompt)] * config["n"]]
     answers = policy.generate(
         rendered,
         limit=config["max_new_tokens"],
@@ -69,7 +63,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _rendered(policy: Policy, prompt: Messages) -> str:
-    return policy.render(prompt) if policy.chat else "\n\n".join(turn["content"] for turn in prompt)
+    return policy.render(prompt) if policy.chat else plain_text(prompt)
 
 
 def _responses(answers: list[Answer], finishes: Counter[str]) -> tuple[Response, ...]:
