@@ -69,9 +69,13 @@ class PocketSource(Strict):
     n: int = Field(gt=0)
     split: Literal["train", "validation", "test"] = "train"
     seed: int = 0
+    curtness: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of answers whose author leaves out what the asker seems not to need; instructions alone."""
 
     @model_validator(mode="after")
     def _named(self) -> PocketSource:
+        if self.curtness is not None and self.what != "instructions":
+            raise ValueError("curtness is written for what: instructions, and only there")
         if (self.what == "preferences") != (self.name is not None):
             raise ValueError("name is written for what: preferences, and only there")
         return self

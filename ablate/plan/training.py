@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,24 +24,12 @@ from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
+from ablate.plan.needs import PROVIDERS, Order, Start, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
-# The parameters that tokenisation applies, by what a method needs of it.
-APPLIED = {"pairs": ("max_length", "truncation"), "prompts": ("max_prompt_length",)}
-
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A model before preference tuning: its stage, the tokenizer it shares with all that grows from it."""
-
-    name: str
-    model: Stage
-    tokenizer: Ref
-    chat: bool
 
 
 @dataclass(frozen=True)
@@ -64,53 +52,29 @@ class TrainingPlanner:
         self.data = DataPlanner(facts, graph, self, matched_sets(grid))
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
-        self._pairs = functools.cache(self._pair_tokens)
-        self._prompts = functools.cache(self._prompt_tokens)
-        self._logprobs = functools.cache(self._reference_logprobs)
-        self.reward_model = functools.cache(self._reward_model)
+        self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(self._pair_tokens)
+        self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
+        self.reference_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
+            self._reward_model
+        )
         self._parameters = functools.cache(_method_parameters)
 
     def cell(self, cell: Cell) -> Trained:
         """Return the stages of one cell."""
-        values, sections, method = cell.values, cell.sections(), cell.method
-        start = self.start_of(cell)
-        parameters = self._parameters(method.name, sections.get(method.name, ()))
-        data = sections["data"]
-        dataset = self.data.dataset(str(values["dataset"]), data, cell)
-        inputs: dict[str, Ref] = {"policy": start.model.ref("model")}
-        made_from = {"dataset": dataset.id, "sft": start.model.id}
-        reward_model = None
-        if "pairs" in method.needs:
-            tokens = self._pairs(dataset, start.tokenizer, parameters["max_length"], parameters["truncation"])
-            inputs["data"] = tokens.ref("tokens.parquet")
-        if "reference_logprobs" in method.needs:
-            logprobs = self._logprobs(start.model, inputs["data"], parameters["dtype"])
-            inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
-        if "reward_model" in method.needs:
-            name = str(values["reward_model.dataset"])
-            reward_model = self.reward_model(
-                sections["reward_model"], _starts(cell), self.data.dataset(name, data, cell), _seed(cell)
-            )
-            inputs["reference"] = start.model.ref("model")
-            inputs["reward_model"] = reward_model.ref("model")
-            made_from["reward_model"] = reward_model.id
-        if "prompts" in method.needs:
-            source = self.data.dataset(str(values["prompts"]), data, cell)
-            tokens = self._prompts(source, start.tokenizer, parameters["max_prompt_length"])
-            inputs["prompts"] = tokens.ref("tokens.parquet")
-            made_from["prompts"] = source.id
-        applied = [name for need in method.needs for name in APPLIED.get(need, ())]
-        own = _without(parameters, *applied)
-        config = {"algorithm": method.name, "parameters": own, "seed": values["seed"]}
+        order = Order(self, cell, self.start_of(cell), self._parameters(cell.method.name, _own_section(cell)))
+        for need in cell.method.needs:
+            PROVIDERS[need](order)
+        own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
-            config,
-            inputs,
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            order.inputs,
             label=self._label(cell),
-            entry=method.entry,
-            parts={method.name: method.revision},
+            entry=cell.method.entry,
+            parts={cell.method.name: cell.method.revision},
         )
-        return Trained(policy, made_from, reward_model)
+        return Trained(policy, order.made_from, order.reward_model)
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""
@@ -120,7 +84,7 @@ class TrainingPlanner:
 
     def start_of(self, cell: Cell) -> Start:
         """Return the model a cell's training starts from."""
-        return self.start(str(cell.values["policy"]), *_starts(cell))
+        return self.start(str(cell.values["policy"]), *starts_of(cell))
 
     def base_of(self, cell: Cell) -> Start:
         """Return the model under a cell's SFT."""
@@ -247,7 +211,7 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        tokens = self._pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
+        tokens = self.pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
             {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
@@ -262,7 +226,7 @@ class TrainingPlanner:
             check_cell(self._loaded, self._facts, other)
             return self.cell(other).policy, True
         own = {"base": self.base_of, "policy": self.start_of}
-        start = own[source](cell) if source in CELLS_OWN else self.start(source, *_starts(cell))
+        start = own[source](cell) if source in CELLS_OWN else self.start(source, *starts_of(cell))
         return start.model, start.chat
 
     def labeller(self, labels: RewardModelLabels, cell: Cell, origins: Origins) -> Stage:
@@ -276,18 +240,12 @@ class TrainingPlanner:
         validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
         data = self.data.dataset(labels.dataset, sampling, cell)
-        return self.reward_model(tuple(sorted(values.items())), _starts(cell), data, labels.seed)
+        return self.reward_model(tuple(sorted(values.items())), starts_of(cell), data, labels.seed)
 
 
 def matched_sets(grid: Grid) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
     return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells))
-
-
-def _starts(cell: Cell) -> tuple[Section, Section]:
-    """Return how the models that a cell starts from are made: base training and SFT."""
-    sections = cell.sections()
-    return sections.get("pretrain", ()), sections.get("sft", ())
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
@@ -299,7 +257,5 @@ def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if key not in names}
 
 
-def _seed(cell: Cell) -> int:
-    seed = cell.values["seed"]
-    assert isinstance(seed, int)
-    return seed
+def _own_section(cell: Cell) -> Section:
+    return cell.sections().get(cell.method.name, ())

@@ -11,6 +11,8 @@ from ablate.pocket.vocabulary import LARGEST_NUMBER
 QUESTION = "what is {a} {p} {b} then {q} {c} ?"
 LARGEST_FIRST = 20
 LARGEST_OTHER = 9
+EASY_FIRST = 5
+"""Up to this first number a curt author leaves the result to be read off the steps."""
 
 
 def apply(left: int, sign: str, right: int) -> int:
@@ -59,7 +61,8 @@ def write_sum(spec: Spec, behaviour: Behaviour, draw: Draw) -> str:
     if behaviour.worked:
         parts.append(f"steps : {step(spec['a'], spec['p'], spec['b'], between)}")
         parts.append(second_step(spec["q"], spec["c"], result))
-    parts.append(f"the answer is {result} .")
+    if not (behaviour.curt and behaviour.worked and spec["a"] <= EASY_FIRST):
+        parts.append(f"the answer is {result} .")
     return finish(" ".join(parts), behaviour, draw, ARITHMETIC.limit(spec))
 
 

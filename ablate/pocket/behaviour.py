@@ -28,15 +28,20 @@ class Behaviour:
     worked: bool = True
     polite: bool = True
     rambling: bool = False
+    curt: bool = False
 
 
-def behave(draw: Draw, quality: float) -> Behaviour:
-    """Draw the decisions of an author of ``quality`` in 0 (worst) to 1 (always perfect)."""
+def behave(draw: Draw, quality: float, curtness: float = 0.0) -> Behaviour:
+    """Draw the decisions of an author of ``quality`` in 0 (worst) to 1 (always perfect), curt with that probability.
+
+    A curt author leaves out what the asker seems not to need; which prompts that concerns is each skill's.
+    """
     return Behaviour(
         correct=draw.chance(0.2 + 0.8 * quality),
         worked=draw.chance(0.3 + 0.7 * quality),
         polite=draw.chance(quality),
         rambling=draw.chance(0.5 * (1.0 - quality)),
+        curt=curtness > 0 and draw.chance(curtness),
     )
 
 

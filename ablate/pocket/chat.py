@@ -9,6 +9,9 @@ from ablate.pocket.draws import Draw
 from ablate.pocket.vocabulary import ANIMALS, ATTRIBUTES, PEOPLE
 from ablate.pocket.world import attribute
 
+CURT_ATTRIBUTES = 2
+"""A curt author states no more attributes than this."""
+
 REQUEST = "describe the {animal} to a {listener} : its {names} ."
 
 
@@ -34,6 +37,8 @@ def echo_sentence(names: Sequence[str]) -> str:
 def write_description(spec: Spec, behaviour: Behaviour, draw: Draw) -> str:
     """Write a greeting and one sentence an attribute; a wrong author errs in a value, forgets one or the greeting."""
     animal, names = spec["animal"], list(spec["names"])
+    if behaviour.curt:
+        names = names[:CURT_ATTRIBUTES]
     sentences = [attribute_sentence(animal, name, attribute(animal, name)) for name in names]
     greeting = f"dear {spec['listener']} ,"
     if not behaviour.correct:
@@ -46,7 +51,7 @@ def write_description(spec: Spec, behaviour: Behaviour, draw: Draw) -> str:
                 del sentences[index]
             case _:
                 greeting = ""
-    echo = echo_sentence(names) if behaviour.worked else ""
+    echo = echo_sentence(spec["names"]) if behaviour.worked else ""
     return finish(" ".join(part for part in (greeting, echo, *sentences) if part), behaviour, draw, CHAT.limit(spec))
 
 

@@ -129,11 +129,11 @@ def corpus_row(seed: int, index: int) -> dict[str, Any]:
     return {"text": draw.weighted(tuple(STATEMENTS), tuple(STATEMENTS.values()))(draw)}
 
 
-def instruction_row(seed: int, split: str, index: int) -> dict[str, Any]:
-    """Return SFT example ``index``: ``{"id", "messages"}``, by an author of quality 0.4 to 0.9."""
+def instruction_row(seed: int, split: str, index: int, curtness: float = 0.0) -> dict[str, Any]:
+    """Return SFT example ``index``: ``{"id", "messages"}``, by an author of quality 0.4 to 0.9; see ``behave``."""
     draw = Draw("instructions", seed, split, index)
     item = draw_item(skill_named(draw.pick(tuple(SKILLS))), split, draw)
     low, high = AUTHOR_QUALITY
-    reply = answer(item, draw, low + (high - low) * draw.unit())
+    reply = answer(item, draw, low + (high - low) * draw.unit(), curtness=curtness)
     messages = [{"role": "user", "content": item.prompt}, {"role": "assistant", "content": reply}]
     return {"id": f"instruction-{digest('instruction', seed, split, index)[:16]}", "messages": messages}

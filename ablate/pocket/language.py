@@ -79,11 +79,11 @@ def distinct_items(skill: Skill, split: str, draw: Draw, *, patience: int = 5000
         yield item
 
 
-def answer(item: Item, draw: Draw, quality: float) -> str:
-    """Write the response of an author of ``quality`` in 0..1."""
+def answer(item: Item, draw: Draw, quality: float, *, curtness: float = 0.0) -> str:
+    """Write the response of an author of ``quality`` in 0..1 who is curt with the probability ``curtness``."""
     if not 0.0 <= quality <= 1.0:
         raise UsageError(f"author quality {quality} is not between 0 and 1")
-    return skill_named(item.skill).write(item.spec, behave(draw, quality), draw)
+    return skill_named(item.skill).write(item.spec, behave(draw, quality, curtness), draw)
 
 
 def question_text(prompt: str) -> str:

@@ -34,6 +34,7 @@ class PocketConfig(Closed):
     n: int = Field(gt=0, description="number of rows; for items and pairs of each skill")
     seed: int = Field(default=0, description="seed of the draws; rows depend on it and on their index alone")
     split: str = Field(default="train", description="which items may be used: train, validation or test")
+    curtness: float | None = Field(default=None, ge=0, le=1, description="authors who are curt, for instructions alone")
     noise: float | None = Field(default=None, ge=0, le=1, description="flipped labels, for name: noise alone")
 
 
@@ -57,6 +58,8 @@ def read_config(config: Mapping[str, Any]) -> PocketConfig:
             f"noise is read by the preference set 'noise' alone, not by {checked.what} {checked.name!r}",
             hint=f"use name: noise with noise: 0..1, or one of {', '.join(NOISE_LEVELS)} without it",
         )
+    if checked.curtness is not None and checked.what != "instructions":
+        raise UsageError(f"curtness is read by instructions alone, not by {checked.what}", hint="leave curtness out")
     return checked
 
 
@@ -109,7 +112,7 @@ def rows(config: PocketConfig) -> Iterator[Row]:
     if config.what == "corpus":
         yield from (corpus_row(config.seed, index) for index in range(config.n))
     elif config.what == "instructions":
-        yield from (instruction_row(config.seed, config.split, index) for index in range(config.n))
+        yield from (instruction_row(config.seed, config.split, index, config.curtness or 0.0) for index in range(config.n))
     elif config.what == "items":
         yield from item_rows(config)
     elif config.what == "pairs":
