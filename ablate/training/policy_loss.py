@@ -6,7 +6,23 @@ nor micro-batches nor a smaller mini-batch changes the scale of the loss.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a policy's losses are made of, each [B, R]; only ``logps_BR`` has gradients.
+
+    ``old_logps_BR`` are those of the policy that sampled; ``mask_BR`` is 1 on response tokens, the EOS included.
+    """
+
+    logps_BR: Tensor
+    old_logps_BR: Tensor
+    reference_logps_BR: Tensor
+    advantages_BR: Tensor
+    mask_BR: Tensor
 
 
 def clipped_policy_losses(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR: Tensor, clip_range: float) -> Tensor:

@@ -54,6 +54,7 @@ OTHER = {
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
+    "responses_per_prompt": 6,
     "mini_batch_size": 24,
     "inner_epochs": 3,
     "temperature": 0.9,
