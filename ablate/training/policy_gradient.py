@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablate.algorithms.grpo import GRPOParameters
 from ablate.algorithms.on_policy import PolicyGradientParameters
 from ablate.algorithms.ppo import PPOParameters
 from ablate.algorithms.registry import find_method
+from ablate.algorithms.rloo import RLOOParameters
 from ablate.context import StageContext
 from ablate.errors import UnknownNameError
 from ablate.models.loading import load_reward_model
@@ -22,14 +24,16 @@ from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
 from ablate.training.policy_loss import (
     Terms,
+    approximate_kl,
     clipped_policy_losses,
+    clipped_response_losses,
     clipped_value_losses,
     policy_clipped,
     value_clipped,
 )
 from ablate.training.policy_update import PolicyGradientLearner
 from ablate.training.score_head import response_values
-from ablate.training.targets import Targets, gae_targets
+from ablate.training.targets import Targets, gae_targets, group_targets, leave_one_out_targets
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,54 @@ class PPOLearner(PolicyGradientLearner[PPOParameters]):
         return statistics
 
 
-LEARNERS: Mapping[str, type[PolicyGradientLearner[Any]]] = {"ppo": PPOLearner}
+@dataclass(frozen=True)
+class RLOOLearner(PolicyGradientLearner[RLOOParameters]):
+    """RLOO: one clipped ratio a response, leave-one-out advantages."""
+
+    def targets(self, rollout: Rollout) -> Targets:
+        """Return the advantages (see ``leave_one_out_targets``)."""
+        return leave_one_out_targets(rollout, self.parameters)
+
+    def losses(self, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Return the responses' losses, spread over their tokens."""
+        return clipped_response_losses(terms, self.parameters.clip_range)
+
+    def count(self, mask_MR: Tensor) -> float:
+        """Return the responses: the loss is their mean."""
+        return float(len(mask_MR))
+
+
+@dataclass(frozen=True)
+class GRPOLearner(PolicyGradientLearner[GRPOParameters]):
+    """GRPO: token-level clipped ratios with group-normalised advantages, the KL estimate in the loss."""
+
+    def targets(self, rollout: Rollout) -> Targets:
+        """Return the advantages (see ``group_targets``)."""
+        return group_targets(rollout, self.parameters)
+
+    def losses(self, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Return the clipped losses and KL penalties of the tokens, over the length that normalises them."""
+        parameters = self.parameters
+        given = (terms.logps_BR, terms.old_logps_BR, terms.advantages_BR, parameters.clip_range)
+        penalties_BR = approximate_kl(terms.reference_logps_BR, terms.logps_BR)
+        losses_BR = clipped_policy_losses(*given) + parameters.kl_coefficient * penalties_BR
+        lengths: dict[str, Tensor | int] = {
+            "response": terms.mask_BR.sum(-1, keepdim=True),
+            "limit": parameters.max_response_length,
+            "token": 1,
+        }
+        return losses_BR / lengths[parameters.length_normalisation], policy_clipped(*given)
+
+    def count(self, mask_MR: Tensor) -> float:
+        """Return the responses, or the tokens where ``length_normalisation`` asks for their mean."""
+        return float(mask_MR.sum() if self.parameters.length_normalisation == "token" else len(mask_MR))
+
+
+LEARNERS: Mapping[str, type[PolicyGradientLearner[Any]]] = {
+    "ppo": PPOLearner,
+    "rloo": RLOOLearner,
+    "grpo": GRPOLearner,
+}
 """By the name of the method."""
 
 

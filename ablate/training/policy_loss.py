@@ -1,7 +1,7 @@
-"""PPO's clipped losses per token, as pure functions of [B, R] tensors (Schulman et al. 2017).
+"""The losses of policy gradients per token, as pure functions of [B, R] tensors.
 
-They are reduced by ``advantages.masked_mean`` with the token count of the whole mini-batch, so that neither padding
-nor micro-batches nor a smaller mini-batch changes the scale of the loss.
+They are reduced by ``advantages.masked_mean`` with the count (tokens, responses) of the whole mini-batch, so that
+neither padding nor micro-batches nor a smaller mini-batch changes the scale of the loss.
 """
 
 from __future__ import annotations
@@ -32,6 +32,21 @@ def clipped_policy_losses(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR:
     return -(ratios_BR * advantages_BR).minimum(clipped_BR * advantages_BR)
 
 
+def clipped_response_losses(terms: Terms, clip_range: float | None) -> tuple[Tensor, Tensor]:
+    """Return the clipped losses of whole responses, spread evenly over their tokens, and where the clip is active.
+
+    rho = pi(y) / pi_old(y) is one ratio a response. Before the first update its gradient is that of REINFORCE,
+    -A grad log pi(y) (Ahmadian et al. 2024, eq. 5); None does not clip it.
+    """
+    mask_BR = terms.mask_BR.bool()
+    lengths_B1 = terms.mask_BR.sum(-1, keepdim=True)
+    log_ratios_B1 = (terms.logps_BR - terms.old_logps_BR).where(mask_BR, 0.0).sum(-1, keepdim=True)
+    zeros_B1, advantages_B1 = log_ratios_B1.new_zeros(log_ratios_B1.shape), terms.advantages_BR[:, :1]
+    given = (log_ratios_B1, zeros_B1, advantages_B1, float("inf") if clip_range is None else clip_range)
+    losses_BR = (clipped_policy_losses(*given) / lengths_B1).expand(mask_BR.shape)
+    return losses_BR, policy_clipped(*given).expand(mask_BR.shape)
+
+
 def clipped_value_losses(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, clip_range: float) -> Tensor:
     """Return max((V - R)^2, (V_clip - R)^2) / 2, [B, R]; V_clip is V moved at most ``clip_range`` from V_old."""
     moved_BR = old_values_BR + (values_BR - old_values_BR).clamp(-clip_range, clip_range)
@@ -53,6 +68,9 @@ def value_clipped(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, 
 
 
 def approximate_kl(logps_BR: Tensor, old_logps_BR: Tensor) -> Tensor:
-    """Return (rho - 1) - log rho, [B, R]: unbiased for KL(pi_old || pi), never negative (Schulman 2020, "k3")."""
+    """Return (rho - 1) - log rho, [B, R]: unbiased for KL(pi_old || pi), never negative (Schulman 2020, "k3").
+
+    With the reference's log-probabilities first and the policy's second it is GRPO's estimate of KL(pi || pi_ref).
+    """
     log_ratios_BR = logps_BR - old_logps_BR
     return log_ratios_BR.expm1() - log_ratios_BR

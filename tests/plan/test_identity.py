@@ -69,6 +69,9 @@ OTHER = {
     "max_prompt_length": 77,
     "max_response_length": 55,
     "stop_at_kl": 3.5,
+    "scale_by_deviation": False,
+    "deviation_epsilon": 0.01,
+    "length_normalisation": "token",
     "seed": 9,
     "max_examples": 123,
 }
