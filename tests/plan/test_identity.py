@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
     "sft": {"dataset": "pocket-instructions", "learning_rate": 0.001},
     "reward_model": {"epochs": 2},
     "grid": [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}],
-    "ppo": SHORT,
+    **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-factuality"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }
