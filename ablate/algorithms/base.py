@@ -42,13 +42,17 @@ COST_OF_PAIRS = (
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
 )
 
+READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+"""The axis by which a stage that a method needs is chosen."""
+
 
 @dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
-    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed; an axis it does not read
-    becomes null, so that equal cells collapse. ``needs`` are the shared stages its training takes in. ``entry`` is
+    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
+    axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
+    takes in. ``entry`` is
     the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
     ``revision`` is raised when the step's results change.
     """
@@ -63,3 +67,8 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
+        return self.reads | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}
