@@ -45,6 +45,10 @@ COST_OF_PAIRS = (
 READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
 """The axis by which a stage that a method needs is chosen."""
 
+COST_WITHOUT_REFERENCE = (
+    "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
+)
+
 
 @dataclass(frozen=True)
 class Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, rloo, robust_dpo
+from ablate.algorithms import dpo, grpo, hinge, ipo, orpo, ppo, rloo, robust_dpo, simpo
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -10,6 +10,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
+        *(simpo.METHOD, orpo.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
     )
 }
