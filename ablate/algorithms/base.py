@@ -54,6 +54,9 @@ COST_OF_PAIRS = (
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
 )
 
+READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+"""The axis by which a stage that a method needs is chosen."""
+
 
 COST_OF_RANKINGS = (
     "an epoch: one forward and one backward pass of the policy over all k responses of every prompt; no reference"
@@ -64,8 +67,9 @@ COST_OF_RANKINGS = (
 class Method:
     """A method as the planner sees it.
 
-    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed; an axis it does not read
-    becomes null, so that equal cells collapse. ``needs`` are the shared stages its training takes in. ``entry`` is
+    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
+    axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
+    takes in. ``entry`` is
     the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
     ``revision`` is raised when the step's results change.
     """
@@ -80,3 +84,8 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
+        return self.reads | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

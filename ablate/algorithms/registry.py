@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, hinge, ipo, ppo, pro, robust_dpo, rrhf
+from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, pro, rloo, robust_dpo, rrhf
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        dpo.METHOD,
-        ipo.METHOD,
-        ipo.AVERAGED,
-        hinge.METHOD,
-        robust_dpo.METHOD,
-        rrhf.METHOD,
-        pro.METHOD,
-        ppo.METHOD,
+        *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
+        *(rrhf.METHOD, pro.METHOD),
+        *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
     )
 }
 

@@ -34,7 +34,7 @@ SOURCES: dict[RewardLoss, str] = {
     "margin": "Touvron et al. 2023 (arXiv 2307.09288), eq. 2",
     "k-wise": "Zhu et al. 2023 (arXiv 2301.11270), K-wise maximum likelihood (Plackett-Luce); Starling",
     "instruct-k": "Ouyang et al. 2022 (arXiv 2203.02155), eq. 1",
-    "attributes": "Dong et al. 2023 (arXiv 2310.05344); squared errors and weights: Wang et al. 2024 (arXiv 2406.08673)",
+    "attributes": "Dong et al. 2023 (arXiv 2310.05344); squared errors, weights: Wang et al. 2024 (arXiv 2406.08673)",
     "pairwise": "Dong et al. 2024 (arXiv 2405.07863), the pair preference model",
 }
 

@@ -29,8 +29,12 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Stage, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, str], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def reference_of(self, cell: Cell) -> Start:
+        """Return the frozen reference of a cell."""
+        ...
 
 
 @dataclass
@@ -80,19 +84,30 @@ def rankings(order: Order) -> None:
 
 
 def reference_logprobs(order: Order) -> None:
-    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both."""
-    logprobs = order.shared.reference_logprobs(order.start.model, order.inputs["data"], order.parameters["dtype"])
+    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both.
+
+    Where the reference is not what training starts from, its ``reference`` is provided too: the first loss differs.
+    """
+    other = order.shared.reference_of(order.cell)
+    if other.model is not order.start.model:
+        order.inputs["reference"] = other.model.ref("model")
+    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], order.parameters["dtype"])
     order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
 
 
+def reference(order: Order) -> None:
+    """Provide ``reference``: the frozen model that the policy is held to."""
+    order.inputs["reference"] = order.shared.reference_of(order.cell).model.ref("model")
+
+
 def reward_model(order: Order) -> None:
-    """Provide ``reward_model``, trained with the cell's seed, and ``reference``, the model training starts from."""
+    """Provide ``reward_model``, trained with the cell's seed."""
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
     dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
-    order.inputs |= {"reference": order.start.model.ref("model"), "reward_model": made.ref("model")}
+    order.inputs["reward_model"] = made.ref("model")
     order.made_from["reward_model"] = made.id
     order.reward_model = made
 
@@ -110,6 +125,7 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "reference": reference,
     "reward_model": reward_model,
     "prompts": prompts,
 }

@@ -12,7 +12,7 @@ from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
-from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
+from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell, check_embedded, check_licence
@@ -26,7 +26,7 @@ from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
-MODEL_KEYS = ("policy", "reward_model.init")
+MODEL_KEYS = ("policy", "reward_model.init", "reference")
 DATASET_KEYS = {
     "sft.dataset": ("instruction",),
     "dataset": ("preference",),
@@ -249,7 +249,9 @@ class _Builder:
         if key == "algorithm":
             find_method(name, location=place)
         elif key in MODEL_KEYS:
-            self.training.check_model(name, place)
+            own = (OWN_START,) if key == "reference" else ()
+            if name not in own:
+                self.training.check_model(name, place, others=own)
         elif key == WRITER:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:

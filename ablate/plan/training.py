@@ -16,7 +16,7 @@ from ablate.catalogs.origins import Origins
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
-from ablate.experiment.grid import Cell, Grid, Section, related_cell
+from ablate.experiment.grid import OWN_START, Cell, Grid, Section, related_cell
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
@@ -57,7 +57,7 @@ class TrainingPlanner:
             functools.partial(self._tokens, "rankings")
         )
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reference_logprobs: Callable[[Start, Start, Ref, str], Stage] = functools.cache(self._reference_logprobs)
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
@@ -88,6 +88,19 @@ class TrainingPlanner:
     def start_of(self, cell: Cell) -> Start:
         """Return the model a cell's training starts from."""
         return self.start(str(cell.values["policy"]), *starts_of(cell))
+
+    def reference_of(self, cell: Cell) -> Start:
+        """Return a cell's frozen reference: what its training starts from, or the model it names.
+
+        A model made here is used after the cell's own base training and SFT, as the reward model's init is; one of
+        the hub or of a folder as it is.
+        """
+        name = str(cell.values["reference"])
+        if name == OWN_START:
+            return self.start_of(cell)
+        entry = self._facts.models.get(name)
+        made_here = entry is not None and entry.scratch is not None
+        return self.start(name, *(starts_of(cell) if made_here else ((), ())))
 
     def base_of(self, cell: Cell) -> Start:
         """Return the model under a cell's SFT."""
@@ -201,11 +214,12 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Stage, data: Ref, dtype: str) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, dtype: str) -> Stage:
+        shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
         return self._graph.add(
             "reference_logprobs",
             {"dtype": dtype},
-            {"model": reference.ref("model"), "data": data},
+            {"model": reference.model.ref("model"), "data": data, **shared},
             label="reference log-probabilities",
         )
 

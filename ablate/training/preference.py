@@ -32,11 +32,15 @@ START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 @dataclass(frozen=True)
 class PreferenceObjective:
-    """A preference loss over one forward pass of chosen and rejected together."""
+    """A preference loss over one forward pass of chosen and rejected together.
+
+    ``tolerance`` is how far the first loss may be from that of a policy equal to its reference; None where the
+    reference is another model, which the first loss says nothing about.
+    """
 
     loss: Callable[[PairLogprobs], Tensor]
     beta: float
-    tolerance: float
+    tolerance: float | None
 
     def units(self, batch: dict[str, Any]) -> int:
         """Return the pairs."""
@@ -59,7 +63,9 @@ class PreferenceObjective:
         return self.loss(pairs), values
 
     def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
-        """Require the loss of a policy equal to its reference: ln 2 for DPO."""
+        """Require the loss of a policy equal to its reference, if it is: ln 2 for DPO."""
+        if self.tolerance is None:
+            return
         equal = _with_policy(batch, batch["reference_chosen"], batch["reference_rejected"])
         expected, found = float(self.loss(equal).mean()), float(loss_U.mean())
         if not abs(found - expected) <= self.tolerance:
@@ -135,7 +141,7 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
     objective = PreferenceObjective(
         loss=preference_loss(algorithm, parameters),
         beta=getattr(parameters, "beta", 1.0),
-        tolerance=START_TOLERANCE[parameters.dtype],
+        tolerance=None if "reference" in context.inputs else START_TOLERANCE[parameters.dtype],
     )
     collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)

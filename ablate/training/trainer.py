@@ -169,10 +169,10 @@ class ExampleTrainer(Trainer):
         history, units = self.run.history, len(loss_U)
         if not units:  # conversations without a labelled token
             return loss_U.sum()
-        if self.state.global_step == 0 and history.empty:
-            self.objective.check_start(loss_U.detach(), inputs)
         means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
         self._require_finite("loss", means[0], inputs["rows"].tolist())
+        if self.state.global_step == 0 and history.empty:
+            self.objective.check_start(loss_U.detach(), inputs)
         history.add(units, **dict(zip(("loss", *values), means, strict=True)))
         # Gradients are averaged over processes, so each process's part is scaled up by their number.
         scale: float = self.args.world_size / int(num_items_in_batch or units)

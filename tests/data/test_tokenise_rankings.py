@@ -104,7 +104,7 @@ def test_ratings_are_kept_whether_or_not_they_order_responses(tmp_path: Path) ->
     kept, report = tokenise(tmp_path, [tied], format="rated", max_length=20)
     assert kept[0]["ranks"] == [1, 1] and report["dropped"] == {}
     (tmp_path / "ranked").mkdir()
-    with pytest.raises(DataError, match="no row of .* was kept"):
+    with pytest.raises(DataError, match=r"no row of .* was kept"):
         tokenise(tmp_path / "ranked", [tied], format="rankings", max_length=20)
 
 

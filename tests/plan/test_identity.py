@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
     "sft": {"dataset": "pocket-instructions", "learning_rate": 0.001},
     "reward_model": {"epochs": 2},
     "grid": [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}],
-    "ppo": SHORT,
+    **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-factuality"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }
@@ -54,6 +54,7 @@ OTHER = {
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
+    "responses_per_prompt": 6,
     "mini_batch_size": 24,
     "inner_epochs": 3,
     "temperature": 0.9,
@@ -75,6 +76,9 @@ OTHER = {
     "rank_weight": 100.0,
     "length_exponent": 0.5,
     "sft_weight": 0.2,
+    "scale_by_deviation": False,
+    "deviation_epsilon": 0.01,
+    "length_normalisation": "token",
     "seed": 9,
     "max_examples": 123,
 }
