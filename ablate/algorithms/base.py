@@ -42,6 +42,10 @@ COST_OF_PAIRS = (
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
 )
 
+COST_OF_BATCHES = (
+    f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
+)
+
 COST_WITHOUT_REFERENCE = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
 )

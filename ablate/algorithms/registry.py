@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, hinge, ipo, orpo, ppo, robust_dpo, simpo
+from ablate.algorithms import aot, bco, dpo, hinge, ipo, kto, orpo, ppo, robust_dpo, simpo
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -16,6 +16,10 @@ METHODS: dict[str, Method] = {
         robust_dpo.METHOD,
         simpo.METHOD,
         orpo.METHOD,
+        kto.METHOD,
+        bco.METHOD,
+        aot.METHOD,
+        aot.UNPAIRED,
         ppo.METHOD,
     )
 }

@@ -28,6 +28,7 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
     reference_logprobs: Callable[[Stage, Ref, str], Stage]
+    mismatched_logprobs: Callable[[Stage, Ref, str], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
 
@@ -71,6 +72,12 @@ def reference_logprobs(order: Order) -> None:
     order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
 
 
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    logprobs = order.shared.mismatched_logprobs(order.start.model, order.inputs["data"], order.parameters["dtype"])
+    order.inputs["mismatched_logprobs"] = logprobs.ref("logprobs.parquet")
+
+
 def reward_model(order: Order) -> None:
     """Provide ``reward_model``, trained with the cell's seed, and ``reference``, the model training starts from."""
     cell = order.cell
@@ -95,6 +102,7 @@ def prompts(order: Order) -> None:
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reward_model": reward_model,
     "prompts": prompts,
 }

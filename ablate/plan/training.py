@@ -55,6 +55,7 @@ class TrainingPlanner:
         self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(self._pair_tokens)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
         self.reference_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.mismatched_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._mismatched_logprobs)
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
@@ -204,6 +205,14 @@ class TrainingPlanner:
             {"dtype": dtype},
             {"model": reference.ref("model"), "data": data},
             label="reference log-probabilities",
+        )
+
+    def _mismatched_logprobs(self, reference: Stage, data: Ref, dtype: str) -> Stage:
+        return self._graph.add(
+            "reference_logprobs",
+            {"dtype": dtype, "completions": "mismatched"},
+            {"model": reference.ref("model"), "data": data},
+            label="reference log-probabilities of mismatched completions",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:

@@ -17,6 +17,7 @@ from ablate.errors import StageError
 from ablate.models.loading import load_policy
 from ablate.training.collate import IntArray, PairTokens, pad_sequences
 from ablate.training.devices import autocast, stage_device
+from ablate.training.mismatch import mismatched
 
 # Limits of one forward pass of the reference: padded tokens, and elements of the logits array.
 PASS_TOKENS = 4096
@@ -127,8 +128,13 @@ def length_batches(lengths_N: IntArray, tokens: int) -> Iterator[IntArray]:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion."""
+    """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion.
+
+    With ``completions: mismatched`` in the config those of other prompts, as :func:`mismatched` deals them out.
+    """
     pairs = PairTokens.read(context.inputs["data"])
+    if context.config.get("completions") == "mismatched":
+        pairs = mismatched(pairs)
     device = stage_device(context.resources)
     model: nn.Module = load_policy(context.inputs["model"])
     model.to(device).eval()
