@@ -57,6 +57,10 @@ COST_OF_PAIRS = (
 READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
 """The axis by which a stage that a method needs is chosen."""
 
+COST_OF_BATCHES = (
+    f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
+)
+
 COST_WITHOUT_REFERENCE = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
 )

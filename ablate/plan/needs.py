@@ -29,7 +29,7 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Start, Start, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, str, str], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
     def reference_of(self, cell: Cell) -> Start:
@@ -91,8 +91,19 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], order.parameters["dtype"])
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    order.inputs["reference_logprobs"] = _reference_pass(order, "own")
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, "mismatched")
+
+
+def _reference_pass(order: Order, completions: str) -> Ref:
+    other, dtype = order.shared.reference_of(order.cell), order.parameters["dtype"]
+    return order.shared.reference_logprobs(other, order.start, order.inputs["data"], dtype, completions).ref(
+        "logprobs.parquet"
+    )
 
 
 def reference(order: Order) -> None:
@@ -125,6 +136,7 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
     "reward_model": reward_model,
     "prompts": prompts,

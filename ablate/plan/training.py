@@ -57,7 +57,9 @@ class TrainingPlanner:
             functools.partial(self._tokens, "rankings")
         )
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Start, Start, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reference_logprobs: Callable[[Start, Start, Ref, str, str], Stage] = functools.cache(
+            self._reference_logprobs
+        )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
@@ -214,13 +216,14 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, dtype: str) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, dtype: str, completions: str) -> Stage:
         shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
+        own = completions == "own"
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype},
+            {"dtype": dtype, **({} if own else {"completions": completions})},
             {"model": reference.model.ref("model"), "data": data, **shared},
-            label="reference log-probabilities",
+            label=f"reference log-probabilities{'' if own else f' of {completions} completions'}",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:

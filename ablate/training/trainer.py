@@ -216,16 +216,24 @@ class ExampleTrainer(Trainer):
                 Trainer._save_checkpoint(self, model, trial)  # TRL's own adds a model card
             finally:
                 self.args.output_dir = str(self.run.work)
-            self.run.history.save(folder)
+            self.save_progress(folder)
 
         self.clock.save(self.run.work, self.state.global_step, write)
+
+    def save_progress(self, checkpoint: Path) -> None:
+        """Write what is ours of a checkpoint, beside what the Trainer keeps: the history."""
+        self.run.history.save(checkpoint)
+
+    def load_progress(self, checkpoint: Path) -> None:
+        """Go back to what ``save_progress`` wrote."""
+        self.run.history.load(checkpoint)
 
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
         history, resume = self.run.history, None
         history.total_steps = self.parameters.epochs * -(-len(self.examples) // self.parameters.batch_size)
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
-            history.load(checkpoint)
+            self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
         self.train(resume_from_checkpoint=resume)
         self.record(learning_rate=self._get_learning_rate())

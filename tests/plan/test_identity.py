@@ -53,6 +53,8 @@ OTHER = {
     "beta": 0.77,
     "gamma": 0.98,
     "odds_ratio_weight": 0.44,
+    "desirable_weight": 1.4,
+    "undesirable_weight": 0.6,
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
