@@ -147,7 +147,7 @@ def encode_pairs(
     ]
     kept = []
     for row, prompt, *full in zip(rows, prompts, *sides, strict=True):
-        completions = [_completion(ids, prompt, tokenizer, row["id"]) for ids in full]
+        completions = [completion_ids(ids, prompt, tokenizer, row["id"]) for ids in full]
         reason, cut = _fit_pair(prompt, completions, limits)
         if reason:
             tally.dropped[reason] += 1
@@ -208,7 +208,7 @@ def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str 
     return ("equal-when-truncated" if cut[0] == cut[1] else None), cut
 
 
-def _completion(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
+def completion_ids(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
     """Return the ids of ``full`` beyond ``prompt``, without what the template puts after the end of the turn."""
     if full[: len(prompt)] != prompt:
         place = next((i for i, (a, b) in enumerate(zip(full, prompt, strict=False)) if a != b), len(full))
