@@ -37,6 +37,18 @@ class PairParameters(TrainingParameters):
     )
 
 
+class RankingParameters(PairParameters):
+    """What every method that learns from k ranked responses to a prompt is given; defaults: the study's for DPO."""
+
+    epochs: int = Field(3, ge=1, description=f"Passes over the prompts; {UNPACKING} (of pairs).")
+    batch_size: int = Field(32, ge=1, description=f"Prompts an optimiser step, each with k responses; {UNPACKING}.")
+    max_length: int = Field(4096, ge=8, description=f"Tokens of prompt and response; {UNPACKING}.")
+    truncation: Literal["drop", "keep-start"] = Field(
+        "keep-start",
+        description="What happens to responses over max_length: cut, or left out of their ranking.",
+    )
+
+
 COST_OF_PAIRS = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; one forward pass "
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
@@ -44,6 +56,15 @@ COST_OF_PAIRS = (
 
 READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
 """The axis by which a stage that a method needs is chosen."""
+
+COST_WITHOUT_REFERENCE = (
+    "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
+)
+
+
+COST_OF_RANKINGS = (
+    "an epoch: one forward and one backward pass of the policy over all k responses of every prompt; no reference"
+)
 
 
 @dataclass(frozen=True)

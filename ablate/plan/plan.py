@@ -20,6 +20,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
@@ -283,10 +284,9 @@ class _Builder:
             for axis in self.grid.axes
             if axis.startswith(("reward_model.", "data.", "sft.", "pretrain.")) and axis in cell.values
         }
-        self._describe_dataset(
-            str(axes["reward_model.dataset"]),
-            self.training.data.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"], cell).id,
-        )
+        name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
+        learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
+        self._describe_dataset(name, learnt.id)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.algorithms.registry import METHODS
-from ablate.algorithms.reward_model import RewardModelParameters
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
@@ -24,7 +24,7 @@ from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
-from ablate.plan.needs import PROVIDERS, Order, Start, starts_of
+from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
@@ -52,7 +52,10 @@ class TrainingPlanner:
         self.data = DataPlanner(facts, graph, self, matched_sets(grid))
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
-        self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(self._pair_tokens)
+        self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(functools.partial(self._tokens, "pairs"))
+        self.rankings: Callable[[Stage, Ref, int, str], Stage] = functools.cache(
+            functools.partial(self._tokens, "rankings")
+        )
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
         self.reference_logprobs: Callable[[Start, Start, Ref, str], Stage] = functools.cache(self._reference_logprobs)
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
@@ -195,11 +198,11 @@ class TrainingPlanner:
         )
         return Start(name, model, base.tokenizer, chat=True)
 
-    def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
+    def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": "pairs", "max_length": max_length, "truncation": truncation},
-            {"data": dataset.ref("pairs.jsonl"), "tokenizer": tokenizer},
+            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
         )
 
@@ -225,7 +228,8 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        tokens = self.pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
+        format = TOKENS_OF_LOSS[parameters.loss]
+        tokens = self._tokens(format, dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
             {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
@@ -253,8 +257,9 @@ class TrainingPlanner:
         values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
         validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
-        data = self.data.dataset(labels.dataset, sampling, cell)
-        return self.reward_model(tuple(sorted(values.items())), starts_of(cell), data, labels.seed)
+        section = tuple(sorted(values.items()))
+        data = self.data.dataset(labels.dataset, sampling, cell, records=learns_from_records(section))
+        return self.reward_model(section, starts_of(cell), data, labels.seed)
 
 
 def matched_sets(grid: Grid) -> tuple[str, ...]:

@@ -81,8 +81,6 @@ class ExampleTrainer(Trainer):
     """
 
     objective: Objective
-    sequences = 1
-    """Sequences of one example in a forward pass."""
 
     def __init__(
         self,
@@ -105,7 +103,7 @@ class ExampleTrainer(Trainer):
         self._batch_rows: list[int] = []
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
-        tokens = self.sequences * int(examples.lengths_N.max())
+        tokens = examples.sequences * int(examples.lengths_N.max())
         size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
             examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed

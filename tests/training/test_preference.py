@@ -28,7 +28,7 @@ from ablate.training.checkpoints import Cadence, checkpoint_step, complete_check
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.history import History
 from ablate.training.offline import OfflineTrainer
-from ablate.training.preference import PreferenceObjective, preference_loss, read_reference, run, train_preference
+from ablate.training.preference import PreferenceObjective, make_objective, read_reference, run, train_preference
 from ablate.training.trainer import TrainingRun
 
 PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "beta": 0.2}
@@ -64,10 +64,9 @@ def make_trainer(
     parameters = METHODS[algorithm].parameters.model_validate({**PARAMETERS, **changes})
     pairs = PairTokens.read(inputs["data"])
     columns = read_reference(inputs["reference_logprobs"], pairs)
-    objective = PreferenceObjective(preference_loss(algorithm, parameters), parameters.beta, tolerance=1e-3)
     return OfflineTrainer(
         model or load_policy(inputs["policy"]),
-        objective,
+        make_objective(algorithm, parameters),
         pairs,
         PairCollator(pairs, pad_id=0, columns=columns),
         parameters,
