@@ -233,7 +233,7 @@ def _candidates(
     full = encode_chats(tokenizer, conversations)["input_ids"] if clean else []
     found, cuts = rankings.Candidates(), 0
     for response, ids in zip(clean, full, strict=True):
-        completion = _completion(ids, prompt, tokenizer, name)
+        completion = completion_ids(ids, prompt, tokenizer, name)
         problem, cut = _fit(prompt, completion, limits)
         cuts += not problem and cut != completion
         found.add(response, None if problem else cut, problem or "")
