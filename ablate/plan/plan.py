@@ -193,9 +193,8 @@ class _Builder:
         }
         if trained.reward_model is not None:
             self._reward_model(cell, trained.reward_model, trained.inputs["sft"])
-        return Subject(
-            "policy", "cell", axes, trained.policy.id, self._evaluate_policy(trained.policy, chat=True), trained.inputs
-        )
+        evaluations = self._evaluate_policy(trained.policy, chat=True, reference=self.training.reference_of(cell).model)
+        return Subject("policy", "cell", axes, trained.policy.id, evaluations, trained.inputs)
 
     def _check_names(self, cell: Cell) -> None:
         for key in (*MODEL_KEYS, *DATASET_KEYS):
@@ -268,8 +267,12 @@ class _Builder:
                 "stage": stage,
             }
 
-    def _evaluate_policy(self, policy: Stage, *, chat: bool) -> dict[str, str]:
-        return {suite.name: self.evaluation.policy(suite, policy, chat=chat).id for suite in self.policy_suites}
+    def _evaluate_policy(self, policy: Stage, *, chat: bool, reference: Stage | None = None) -> dict[str, str]:
+        stages = {
+            suite.name: self.evaluation.policy(suite, policy, chat=chat, reference=reference)
+            for suite in self.policy_suites
+        }
+        return {name: stage.id for name, stage in stages.items()}
 
     def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
         key = (stage.id, sft if self.by_policy else "")

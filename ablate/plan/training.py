@@ -97,7 +97,7 @@ class TrainingPlanner:
         A model made here is used after the cell's own base training and SFT, as the reward model's init is; one of
         the hub or of a folder as it is.
         """
-        name = str(cell.values["reference"])
+        name = str(cell.values.get("reference", OWN_START))  # a method without one is compared with its start
         if name == OWN_START:
             return self.start_of(cell)
         entry = self._facts.models.get(name)
