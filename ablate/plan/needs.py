@@ -30,6 +30,9 @@ class SharedStages(Protocol):
     reference_logprobs: Callable[[Stage, Ref, str], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
+
 
 @dataclass
 class Order:

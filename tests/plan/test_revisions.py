@@ -31,7 +31,10 @@ SPEC: dict[str, Any] = {
             "label": {"by": {"reward_model": {"init": "pocket-small", "dataset": "pocket-hh"}}},
         },
     },
-    "grid": [{"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)}],
+    "grid": [
+        {"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)},
+        {"dataset": "pocket-hh", "algorithm": "dpo", "policy": {"merge": ["pocket-small", {"from": {"seed": 1}}]}},
+    ],
     "ppo": {"max_prompt_length": 128, "max_response_length": 64},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
