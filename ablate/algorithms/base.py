@@ -77,9 +77,9 @@ class Method:
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
     axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
-    takes in. ``entry`` is
-    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change.
+    takes in. ``entry`` is the module and function of its training step; ``cost`` says in forward and backward passes
+    what it takes; ``revision`` is raised when the step's results change. ``rounds`` is the parameter that says how
+    many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it can learn from.
     """
 
     name: str
@@ -92,6 +92,8 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+    rounds: str | None = None
+    formats: tuple[str, ...] = ("preference",)
 
     @property
     def axes(self) -> frozenset[str]:

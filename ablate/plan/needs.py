@@ -32,9 +32,11 @@ class SharedStages(Protocol):
     reference_logprobs: Callable[[Start, Start, Ref, str, str], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
+
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
-        ...
 
 
 @dataclass
