@@ -8,8 +8,9 @@ from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.errors import Location, SpecError
-from ablate.experiment.grid import Cell, place_of
+from ablate.experiment.grid import Cell, Grid, place_of
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 
 
@@ -26,6 +27,23 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
         _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
     if "reward_model" in cell.method.needs:
         _check_tokenizers(loaded, facts, cell)
+
+
+def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
+    """Raise SpecError for a key of an adapter in a section where no cell has one: it would say nothing."""
+    for key in (*grid.fixed, *grid.axes):
+        section, _, name = key.partition(".")
+        readers = [cell for cell in grid.cells if key in cell.values]
+        if not name.startswith("lora_") or not readers:
+            continue
+        default = SECTIONS[section].model_fields[name].default
+        said = [cell for cell in readers if cell.values[key] != default]
+        if said and all(cell.values.get(f"{section}.lora_rank") is None for cell in readers):
+            raise SpecError(
+                f"{key} describes an adapter, and no cell has one",
+                location=place_of(loaded, readers[0].block, key),
+                hint=f"set {section}.lora_rank, or leave {name} out",
+            )
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:

@@ -27,7 +27,7 @@ class SharedStages(Protocol):
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Stage, Ref, str], Stage]
+    reference_logprobs: Callable[[Stage, Ref, str, str | None], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
 
@@ -67,7 +67,8 @@ def pairs(order: Order) -> None:
 
 def reference_logprobs(order: Order) -> None:
     """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both."""
-    logprobs = order.shared.reference_logprobs(order.start.model, order.inputs["data"], order.parameters["dtype"])
+    dtype, quantisation = order.parameters["dtype"], order.parameters.get("quantisation")
+    logprobs = order.shared.reference_logprobs(order.start.model, order.inputs["data"], dtype, quantisation)
     order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
 
 

@@ -54,7 +54,9 @@ class TrainingPlanner:
         self.start = functools.cache(self._start)
         self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(self._pair_tokens)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reference_logprobs: Callable[[Stage, Ref, str, str | None], Stage] = functools.cache(
+            self._reference_logprobs
+        )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
@@ -198,10 +200,10 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Stage, data: Ref, dtype: str) -> Stage:
+    def _reference_logprobs(self, reference: Stage, data: Ref, dtype: str, quantisation: str | None) -> Stage:
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype},
+            {"dtype": dtype, **({"quantisation": quantisation} if quantisation else {})},
             {"model": reference.ref("model"), "data": data},
             label="reference log-probabilities",
         )

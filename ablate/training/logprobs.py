@@ -130,7 +130,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion."""
     pairs = PairTokens.read(context.inputs["data"])
     device = stage_device(context.resources)
-    model: nn.Module = load_policy(context.inputs["model"])
+    model: nn.Module = load_policy(context.inputs["model"], quantisation=context.config.get("quantisation"))
     model.to(device).eval()
     both = [pairs.prompts[i] for i in range(len(pairs))] * 2
     completions = [side[i] for side in (pairs.chosen, pairs.rejected) for i in range(len(pairs))]

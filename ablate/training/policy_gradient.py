@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import EventLog, StageContext, read_json, write_json
 from ablate.errors import DataError, StageError, UnknownNameError
-from ablate.models.loading import (
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    require_same_tokenizer,
-    save_model,
-)
+from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
 from ablate.training.devices import autocast
@@ -53,6 +47,8 @@ from ablate.training.experience import (
     rollout_statistics,
 )
 from ablate.training.history import History
+from ablate.training.lora import publish
+from ablate.training.placement import frozen_reference, frozen_score, tuned_policy, tuned_value
 from ablate.training.policy_update import Learner, Network
 from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
@@ -307,20 +303,24 @@ def run(context: StageContext) -> dict[str, Any]:
     for other in tokenizers[1:]:
         require_same_tokenizer(tokenizers[0], other)
     prompts = read_prompts(context.inputs["prompts"])
-    policy = load_policy(context.inputs["policy"])
+    policy = tuned_policy(context, parameters)
     check_positions(policy, prompts, parameters.max_response_length)
-    reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
     limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
     tokens = Tokens.of(policy, tokenizers[0])
-    frozen = reward_model.to(limits.device).eval().requires_grad_(False)
+    seed, path = int(context.config["seed"]), context.inputs["reward_model"]
+    value = tuned_value(path, parameters, seed) if method.value_network else None
+
+    def score_of(model: nn.Module, device: torch.device) -> Score:
+        return reward_model_score(model, tokens.pad, replace(limits, device=device), parameters.dtype)
+
     trainer = OnPolicyTrainer(
         method,
         parameters,
-        int(context.config["seed"]),
+        seed,
         policy=policy,
-        reference=load_policy(context.inputs["reference"]),
-        value=load_reward_model(context.inputs["reward_model"]) if method.value_network else None,
-        score=reward_model_score(frozen, tokens.pad, limits, parameters.dtype),
+        reference=frozen_reference(context, policy, parameters),
+        value=value,
+        score=frozen_score(path, value, context.resources, score_of),
         prompts=prompts,
         tokens=tokens,
         limits=limits,
@@ -328,7 +328,7 @@ def run(context: StageContext) -> dict[str, Any]:
     )
     torch.set_num_threads(context.resources.threads)
     trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
-    save_model(policy, tokenizers[0], context.output / "model")
+    publish(policy, tokenizers[0], context.output / "model")
     trainer.history.write(context.output / "history.jsonl")
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
     (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

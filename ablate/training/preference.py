@@ -17,11 +17,12 @@ from ablate.algorithms.base import TrainingParameters
 from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.logprobs import completion_logprobs
+from ablate.training.lora import publish, with_adapter
 from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
 from ablate.training.offline import train_offline
 from ablate.training.seeding import seed_everything
@@ -129,16 +130,17 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
-    model = load_policy(context.inputs["policy"])
+    policy = load_policy(context.inputs["policy"], quantisation=parameters.quantisation)
+    model = with_adapter(policy, parameters, int(context.config["seed"]))
     tokenizer = load_tokenizer(context.inputs["policy"])
     columns = read_reference(context.inputs["reference_logprobs"], pairs)
     objective = PreferenceObjective(
         loss=preference_loss(algorithm, parameters),
         beta=getattr(parameters, "beta", 1.0),
-        tolerance=START_TOLERANCE[parameters.dtype],
+        tolerance=START_TOLERANCE["bfloat16" if parameters.quantisation else parameters.dtype],
     )
     collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"pairs": len(pairs), **history.last}

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.context import StageContext
-from ablate.models.loading import load_reward_model, load_tokenizer, save_model
+from ablate.models.loading import load_reward_model, load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
+from ablate.training.lora import publish, with_adapter
 from ablate.training.losses import bradley_terry
 from ablate.training.offline import train_offline
 from ablate.training.score_head import sequence_scores
@@ -55,12 +56,15 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     seed_everything(seed)
     pairs = PairTokens.read(context.inputs["data"])
     tokenizer = load_tokenizer(context.inputs["model"])
-    model = load_reward_model(context.inputs["model"], head_seed=derive_seed(seed, "head"))
+    model = load_reward_model(
+        context.inputs["model"], head_seed=derive_seed(seed, "head"), quantisation=parameters.quantisation
+    )
     # transformers' own forward, which others may score with, needs the id to find the last token
     model.config.pad_token_id = tokenizer.pad_token_id
     collator = PairCollator(pairs, pad_id=pad_id(tokenizer))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
+    with_adapter(model, parameters, seed)
     history = train_offline(context, model, RewardObjective(), collator, parameters, cadence=cadence, floor=floor)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"pairs": len(pairs), **history.last}
