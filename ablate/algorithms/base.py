@@ -37,9 +37,33 @@ class PairParameters(TrainingParameters):
     )
 
 
+class RankingParameters(PairParameters):
+    """What every method that learns from k ranked responses to a prompt is given; defaults: the study's for DPO."""
+
+    epochs: int = Field(3, ge=1, description=f"Passes over the prompts; {UNPACKING} (of pairs).")
+    batch_size: int = Field(32, ge=1, description=f"Prompts an optimiser step, each with k responses; {UNPACKING}.")
+    max_length: int = Field(4096, ge=8, description=f"Tokens of prompt and response; {UNPACKING}.")
+    truncation: Literal["drop", "keep-start"] = Field(
+        "keep-start",
+        description="What happens to responses over max_length: cut, or left out of their ranking.",
+    )
+
+
 COST_OF_PAIRS = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; one forward pass "
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
+)
+
+READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+"""The axis by which a stage that a method needs is chosen."""
+
+COST_WITHOUT_REFERENCE = (
+    "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
+)
+
+
+COST_OF_RANKINGS = (
+    "an epoch: one forward and one backward pass of the policy over all k responses of every prompt; no reference"
 )
 
 
@@ -47,8 +71,9 @@ COST_OF_PAIRS = (
 class Method:
     """A method as the planner sees it.
 
-    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed; an axis it does not read
-    becomes null, so that equal cells collapse. ``needs`` are the shared stages its training takes in. ``entry`` is
+    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
+    axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
+    takes in. ``entry`` is
     the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
     ``revision`` is raised when the step's results change.
     """
@@ -63,3 +88,8 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
+        return self.reads | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, hinge, ipo, ppo, robust_dpo
+from ablate.algorithms import dpo, grpo, hinge, ipo, orpo, ppo, pro, rloo, robust_dpo, rrhf, simpo
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD, ppo.METHOD)
+    for method in (
+        *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
+        *(simpo.METHOD, orpo.METHOD),
+        *(rrhf.METHOD, pro.METHOD),
+        *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+    )
 }
 
 

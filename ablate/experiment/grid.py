@@ -25,6 +25,8 @@ SHARED_SECTIONS = frozenset({"data", "pretrain", "sft"})
 """Sections that describe what every method starts from."""
 DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "prompts": "dataset"}
 """Keys that, written nowhere, take another key's value."""
+OWN_START = "sft"
+"""The reference of a method whose specification names none: the model that its training starts from."""
 
 
 @dataclass(frozen=True)
@@ -413,6 +415,8 @@ class _Projection:
         for key, source in DERIVED.items():
             if values.get(key) is None:
                 values[key] = values[source]
+        if values.get("reference") is None:
+            values["reference"] = OWN_START
         scalars, sections = _read_keys(method.name)
         return {
             key: value
@@ -424,7 +428,7 @@ class _Projection:
 @functools.cache
 def _read_keys(method: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the scalars and the sections that a method reads."""
-    reads = METHODS[method].reads
+    reads = METHODS[method].axes
     return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
 
 

@@ -107,6 +107,9 @@ class Experiment(Closed):
     prompts: str | None = Field(
         None, description="Set whose prompts on-policy methods use; default: the cell's dataset."
     )
+    reference: str | None = Field(
+        None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
+    )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")

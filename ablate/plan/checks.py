@@ -8,7 +8,7 @@ from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.errors import Location, SpecError
-from ablate.experiment.grid import Cell, Grid, place_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
@@ -19,14 +19,16 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
 
     Models on the hub and in folders say neither here; their stages check.
     """
-    for key in ("policy", "reward_model.init"):
+    for key in ("policy", "reward_model.init", "reference"):
         made = _scratch(facts, cell, key)
         if made is not None:
             _check_pretraining(loaded, cell, made)
     if "prompts" in cell.method.needs:
         _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
     if "reward_model" in cell.method.needs:
-        _check_tokenizers(loaded, facts, cell)
+        _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
+    if cell.values.get("reference", OWN_START) != OWN_START:
+        _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
 
 
 def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
@@ -103,15 +105,14 @@ def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None
     )
 
 
-def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
-    policy, judge = (_scratch(facts, cell, key) for key in ("policy", "reward_model.init"))
-    if policy is None or judge is None or _tokenizer(policy) == _tokenizer(judge):
+def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell, key: str, role: str) -> None:
+    policy, other = _scratch(facts, cell, "policy"), _scratch(facts, cell, key)
+    if policy is None or other is None or _tokenizer(policy) == _tokenizer(other):
         return
     alike = [name for name, entry in facts.models.items() if _shares_tokenizer(entry, policy)]
     raise SpecError(
-        f"the reward model starts from {cell.values['reward_model.init']}, whose tokenizer is not that of the policy, "
-        f"{cell.values['policy']}",
-        location=place_of(loaded, cell.block, "reward_model.init"),
+        f"{role} {cell.values[key]}, whose tokenizer is not that of the policy, {cell.values['policy']}",
+        location=place_of(loaded, cell.block, key),
         hint=f"allowed: {', '.join(sorted(alike))}",
     )
 

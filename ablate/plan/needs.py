@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
 from ablate.plan.stage import Ref, Stage
@@ -26,9 +27,14 @@ class SharedStages(Protocol):
 
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
+    rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Stage, Ref, str, str | None], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, str, str | None], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def reference_of(self, cell: Cell) -> Start:
+        """Return the frozen reference of a cell."""
+        ...
 
 
 @dataclass
@@ -50,11 +56,13 @@ class Order:
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        self.made_from |= {"dataset": self.dataset("dataset").id, "sft": self.start.model.id}
+        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
 
-    def dataset(self, key: str) -> Stage:
-        """Return the set that the cell names under ``key``."""
-        return self.shared.data.dataset(str(self.cell.values[key]), self.cell.sections()["data"], self.cell)
+    def dataset(self, key: str, *, records: bool = False) -> Stage:
+        """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
+        data = self.cell.sections()["data"]
+        return self.shared.data.dataset(str(self.cell.values[key]), data, self.cell, records=records)
 
 
 def pairs(order: Order) -> None:
@@ -65,21 +73,42 @@ def pairs(order: Order) -> None:
     order.applied |= {"max_length", "truncation"}
 
 
+def rankings(order: Order) -> None:
+    """Provide ``data``: the tokens of the set's prompts with all their responses and ranks."""
+    longest, truncation = order.parameters["max_length"], order.parameters["truncation"]
+    records = order.dataset("dataset", records=True)
+    order.inputs["data"] = order.shared.rankings(records, order.start.tokenizer, longest, truncation).ref(
+        "tokens.parquet"
+    )
+    order.applied |= {"max_length", "truncation"}
+
+
 def reference_logprobs(order: Order) -> None:
-    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both."""
+    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both.
+
+    Where the reference is not what training starts from, its ``reference`` is provided too: the first loss differs.
+    """
+    other = order.shared.reference_of(order.cell)
+    if other.model is not order.start.model:
+        order.inputs["reference"] = other.model.ref("model")
     dtype, quantisation = order.parameters["dtype"], order.parameters.get("quantisation")
-    logprobs = order.shared.reference_logprobs(order.start.model, order.inputs["data"], dtype, quantisation)
+    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], dtype, quantisation)
     order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
 
 
+def reference(order: Order) -> None:
+    """Provide ``reference``: the frozen model that the policy is held to."""
+    order.inputs["reference"] = order.shared.reference_of(order.cell).model.ref("model")
+
+
 def reward_model(order: Order) -> None:
-    """Provide ``reward_model``, trained with the cell's seed, and ``reference``, the model training starts from."""
+    """Provide ``reward_model``, trained with the cell's seed."""
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
-    dataset = order.dataset("reward_model.dataset")
+    dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
-    order.inputs |= {"reference": order.start.model.ref("model"), "reward_model": made.ref("model")}
+    order.inputs["reward_model"] = made.ref("model")
     order.made_from["reward_model"] = made.id
     order.reward_model = made
 
@@ -95,11 +124,19 @@ def prompts(order: Order) -> None:
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
+    "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "reference": reference,
     "reward_model": reward_model,
     "prompts": prompts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+
+
+def learns_from_records(section: Section) -> bool:
+    """Return whether the loss of a reward model's section is over prompts with all their responses, not over pairs."""
+    written = dict(section).get("loss")
+    return written in TOKENS_OF_LOSS and TOKENS_OF_LOSS[written] != "pairs"
 
 
 def starts_of(cell: Cell) -> tuple[Section, Section]:

@@ -12,7 +12,7 @@ from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
-from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections
+from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_adapters, check_cell, check_embedded, check_licence
@@ -20,12 +20,13 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
-MODEL_KEYS = ("policy", "reward_model.init")
+MODEL_KEYS = ("policy", "reward_model.init", "reference")
 DATASET_KEYS = {
     "sft.dataset": ("instruction",),
     "dataset": ("preference",),
@@ -249,7 +250,9 @@ class _Builder:
         if key == "algorithm":
             find_method(name, location=place)
         elif key in MODEL_KEYS:
-            self.training.check_model(name, place)
+            own = (OWN_START,) if key == "reference" else ()
+            if name not in own:
+                self.training.check_model(name, place, others=own)
         elif key == WRITER:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
@@ -279,10 +282,9 @@ class _Builder:
             for axis in self.grid.axes
             if axis.startswith(("reward_model.", "data.", "sft.", "pretrain.")) and axis in cell.values
         }
-        self._describe_dataset(
-            str(axes["reward_model.dataset"]),
-            self.training.data.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"], cell).id,
-        )
+        name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
+        learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
+        self._describe_dataset(name, learnt.id)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})

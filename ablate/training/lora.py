@@ -22,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from ablate.catalogs.parameters import ALL_LINEAR, OptimiserParameters
+from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import save_model
+from ablate.models.loading import load_policy, save_model
 from ablate.models.quantisation import dense, is_quantised
 from ablate.training.seeding import derive_seed
 
@@ -57,6 +58,12 @@ def with_adapter(model: PreTrainedModel, parameters: OptimiserParameters, seed: 
         wrapper.modules_to_save.requires_grad_(True)
         setattr(model, HEAD, wrapper)
     return model
+
+
+def tuned_policy(context: StageContext, parameters: OptimiserParameters, *, role: str = "policy") -> PreTrainedModel:
+    """Load the policy that a stage trains from its input ``role``, under an adapter where the parameters say so."""
+    policy = load_policy(context.inputs[role], quantisation=parameters.quantisation)
+    return with_adapter(policy, parameters, int(context.config["seed"]))
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -110,10 +117,15 @@ def publish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: 
 
     The model has no adapter any more afterwards.
     """
-    if has_adapter(model):
-        _save_adapter(model, folder.parent / "adapter")
-        _merge(model)
+    settle(model, folder.parent)
     save_model(model, tokenizer, folder)
+
+
+def settle(model: PreTrainedModel, output: Path) -> None:
+    """Make the model an ordinary one: an adapter is written to ``output/adapter/`` and merged."""
+    if has_adapter(model):
+        _save_adapter(model, output / "adapter")
+        _merge(model)
 
 
 def save_trained(model: nn.Module, path: Path) -> None:

@@ -27,7 +27,26 @@ class PairLogprobs:
     @property
     def log_ratio_difference_B(self) -> Tensor:
         """(log pi(c) - log ref(c)) - (log pi(r) - log ref(r)): DPO's h without beta."""
-        return (self.chosen_B - self.reference_chosen_B) - (self.rejected_B - self.reference_rejected_B)
+        return self.chosen_ratio_B - self.rejected_ratio_B
+
+    @property
+    def chosen_ratio_B(self) -> Tensor:
+        """log pi(c) - log ref(c)."""
+        return self.chosen_B - self.reference_chosen_B
+
+    @property
+    def rejected_ratio_B(self) -> Tensor:
+        """log pi(r) - log ref(r)."""
+        return self.rejected_B - self.reference_rejected_B
+
+    @property
+    def mean_ratio_difference_B(self) -> Tensor:
+        """The difference of log-ratios with each completion's divided by its number of tokens."""
+        return self.chosen_ratio_B / self.chosen_tokens_B - self.rejected_ratio_B / self.rejected_tokens_B
+
+    def rewards(self, beta: float) -> tuple[Tensor, Tensor]:
+        """Return the implicit rewards beta (log pi - log ref) of chosen and rejected."""
+        return beta * self.chosen_ratio_B, beta * self.rejected_ratio_B
 
 
 def dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
@@ -51,9 +70,7 @@ def ipo(pairs: PairLogprobs, *, beta: float) -> Tensor:
 
 def ipo_avg(pairs: PairLogprobs, *, beta: float) -> Tensor:
     """Return IPO's loss per pair on mean log-ratios: each completion's is divided by its number of tokens."""
-    chosen_B = (pairs.chosen_B - pairs.reference_chosen_B) / pairs.chosen_tokens_B
-    rejected_B = (pairs.rejected_B - pairs.reference_rejected_B) / pairs.rejected_tokens_B
-    return (chosen_B - rejected_B - 1 / (2 * beta)) ** 2
+    return (pairs.mean_ratio_difference_B - 1 / (2 * beta)) ** 2
 
 
 def hinge(pairs: PairLogprobs, *, beta: float) -> Tensor:

@@ -63,12 +63,6 @@ class Placed(nn.Module):
         return output
 
 
-def tuned_policy(context: StageContext, parameters: OptimiserParameters) -> PreTrainedModel:
-    """Load the policy to be trained, under an adapter where the parameters say so."""
-    policy = load_policy(context.inputs["policy"], quantisation=parameters.quantisation)
-    return with_adapter(policy, parameters, int(context.config["seed"]))
-
-
 def frozen_reference(context: StageContext, policy: PreTrainedModel, parameters: OptimiserParameters) -> nn.Module:
     """Return the reference: the policy with its adapter off where both start from the same folder, else a model."""
     path = context.inputs["reference"]
@@ -79,10 +73,13 @@ def frozen_reference(context: StageContext, policy: PreTrainedModel, parameters:
     return reference if place.home == place.at == stage_device(context.resources) else Placed(reference, place)
 
 
-def tuned_value(path: Path, parameters: OptimiserParameters, seed: int) -> PreTrainedModel:
+def tuned_value(path: Path, parameters: OptimiserParameters, seed: int, device: torch.device) -> PreTrainedModel:
     """Load the value network from a reward model, under an adapter where the parameters say so."""
-    model = load_reward_model(path, quantisation=parameters.quantisation)
-    return with_adapter(model, parameters, derive_seed(seed, "value"))
+    model = with_adapter(
+        load_reward_model(path, quantisation=parameters.quantisation), parameters, derive_seed(seed, "value")
+    )
+    model.to(device)  # type: ignore[arg-type]
+    return model
 
 
 def frozen_score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,15 @@ from ablate.algorithms.base import TrainingParameters
 from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import load_policy, load_tokenizer
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.logprobs import completion_logprobs
-from ablate.training.lora import publish, with_adapter
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
 from ablate.training.offline import train_offline
+from ablate.training.reference_free import REFERENCE_FREE_LOSSES, PolicyLogprobs
 from ablate.training.seeding import seed_everything
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
@@ -33,11 +34,15 @@ START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 @dataclass(frozen=True)
 class PreferenceObjective:
-    """A preference loss over one forward pass of chosen and rejected together."""
+    """A loss of policy and reference over one forward pass of chosen and rejected together.
+
+    ``tolerance`` is how far the first loss may be from that of a policy equal to its reference; None where the
+    reference is another model, which the first loss says nothing about.
+    """
 
     loss: Callable[[PairLogprobs], Tensor]
     beta: float
-    tolerance: float
+    tolerance: float | None
 
     def units(self, batch: dict[str, Any]) -> int:
         """Return the pairs."""
@@ -45,46 +50,96 @@ class PreferenceObjective:
 
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss per pair, and implicit rewards beta (log pi - log ref), accuracy, margin and log pi."""
-        chosen_B, rejected_B = completion_logprobs(model, batch).chunk(2)
-        pairs = _with_policy(batch, chosen_B, rejected_B)
-        chosen_reward_B = self.beta * (chosen_B - pairs.reference_chosen_B).detach()
-        rejected_reward_B = self.beta * (rejected_B - pairs.reference_rejected_B).detach()
-        values = {
-            "rewards/chosen": chosen_reward_B,
-            "rewards/rejected": rejected_reward_B,
-            "rewards/accuracy": (chosen_reward_B > rejected_reward_B).float(),
-            "rewards/margin": chosen_reward_B - rejected_reward_B,
-            "logps/chosen": chosen_B.detach(),
-            "logps/rejected": rejected_B.detach(),
-        }
-        return self.loss(pairs), values
+        pairs = with_reference(batch, *completion_logprobs(model, batch).chunk(2))
+        return self.loss(pairs), logged(pairs, self.beta)
 
     def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
-        """Require the loss of a policy equal to its reference: ln 2 for DPO."""
-        equal = _with_policy(batch, batch["reference_chosen"], batch["reference_rejected"])
-        expected, found = float(self.loss(equal).mean()), float(loss_U.mean())
-        if not abs(found - expected) <= self.tolerance:
-            raise StageError(
-                f"before the first step the loss is {found:.6f}, but a policy equal to its reference gives "
-                f"{expected:.6f} (tolerance {self.tolerance:g}): the reference log-probabilities were not made by "
-                "this policy from these tokens",
-                hint="remove the reference_logprobs stage and run again",
-            )
+        """Require the loss of a policy equal to its reference, if it is: ln 2 for DPO."""
+        if self.tolerance is not None:
+            equal = with_reference(batch, batch["reference_chosen"], batch["reference_rejected"])
+            require_start(loss_U, self.loss(equal), self.tolerance)
 
 
-def _with_policy(batch: dict[str, Any], chosen_B: Tensor, rejected_B: Tensor) -> PairLogprobs:
-    chosen_tokens_B, rejected_tokens_B = batch["completion_mask"].sum(-1).chunk(2)
+@dataclass(frozen=True)
+class ReferenceFreeObjective:
+    """A loss of the policy alone over one forward pass of chosen and rejected together."""
+
+    loss: Callable[[PolicyLogprobs], Tensor]
+    beta: float
+
+    def units(self, batch: dict[str, Any]) -> int:
+        """Return the pairs."""
+        return len(batch["rows"])
+
+    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss per pair, and rewards beta (mean log pi), accuracy, margin and log pi, a sum."""
+        chosen_B, rejected_B = completion_logprobs(model, batch).chunk(2)
+        pairs = PolicyLogprobs(chosen_B, rejected_B, *completion_tokens(batch))
+        return self.loss(pairs), logged(pairs, self.beta)
+
+    def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
+        """Require nothing: without a reference no value is known beforehand."""
+
+
+def with_reference(batch: dict[str, Any], chosen_B: Tensor, rejected_B: Tensor) -> PairLogprobs:
+    """Return what a loss reads, from the policy's log-probabilities and the reference's, which are in the batch."""
     reference = batch["reference_chosen"], batch["reference_rejected"]
-    return PairLogprobs(chosen_B, rejected_B, *reference, chosen_tokens_B, rejected_tokens_B)
+    return PairLogprobs(chosen_B, rejected_B, *reference, *completion_tokens(batch))
 
 
-def preference_loss(algorithm: str, parameters: TrainingParameters) -> Callable[[PairLogprobs], Tensor]:
-    """Return the loss of ``algorithm`` with its keyword arguments taken from the parameters of the same names."""
-    if algorithm not in PREFERENCE_LOSSES:
-        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, PREFERENCE_LOSSES))
-    function = PREFERENCE_LOSSES[algorithm]
-    options = [option for option in inspect.signature(function).parameters if option != "pairs"]
-    return partial(function, **{option: getattr(parameters, option) for option in options})
+def completion_tokens(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the token counts of the chosen and of the rejected completions, each [B]."""
+    chosen_B, rejected_B = batch["completion_mask"].sum(-1).chunk(2)
+    return chosen_B, rejected_B
+
+
+def logged(pairs: PairLogprobs | PolicyLogprobs, beta: float) -> dict[str, Tensor]:
+    """Return the detached values per pair that every method's training curve has."""
+    chosen_reward_B, rejected_reward_B = (reward_B.detach() for reward_B in pairs.rewards(beta))
+    return {
+        "rewards/chosen": chosen_reward_B,
+        "rewards/rejected": rejected_reward_B,
+        "rewards/accuracy": (chosen_reward_B > rejected_reward_B).float(),
+        "rewards/margin": chosen_reward_B - rejected_reward_B,
+        "logps/chosen": pairs.chosen_B.detach(),
+        "logps/rejected": pairs.rejected_B.detach(),
+    }
+
+
+def require_start(loss_U: Tensor, equal_U: Tensor, tolerance: float) -> None:
+    """Raise StageError unless the first loss is ``equal_U``, that of a policy equal to its reference, on average."""
+    expected, found = float(equal_U.mean()), float(loss_U.mean())
+    if not abs(found - expected) <= tolerance:
+        raise StageError(
+            f"before the first step the loss is {found:.6f}, but a policy equal to its reference gives "
+            f"{expected:.6f} (tolerance {tolerance:g}): the reference log-probabilities were not made by "
+            "this policy from these tokens",
+            hint="remove the reference_logprobs stage and run again",
+        )
+
+
+def make_objective(
+    algorithm: str, parameters: TrainingParameters, *, own_reference: bool = True
+) -> PreferenceObjective | ReferenceFreeObjective:
+    """Return the objective of ``algorithm``; raises StageError if it has no offline preference loss.
+
+    ``own_reference``: the reference is the model that training starts from, so that the first loss is known.
+    """
+    beta = getattr(parameters, "beta", 1.0)
+    if algorithm in REFERENCE_FREE_LOSSES:
+        return ReferenceFreeObjective(_with_parameters(REFERENCE_FREE_LOSSES[algorithm], parameters), beta)
+    if algorithm in PREFERENCE_LOSSES:
+        loss = _with_parameters(PREFERENCE_LOSSES[algorithm], parameters)
+        dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
+        return PreferenceObjective(loss, beta, START_TOLERANCE[dtype] if own_reference else None)
+    known = [*PREFERENCE_LOSSES, *REFERENCE_FREE_LOSSES]
+    raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, known))
+
+
+def _with_parameters(loss: Callable[..., Tensor], parameters: TrainingParameters) -> Callable[..., Tensor]:
+    # The keyword-only arguments of a loss are the method's parameters of the same names.
+    options = [item.name for item in inspect.signature(loss).parameters.values() if item.kind is item.KEYWORD_ONLY]
+    return partial(loss, **{option: getattr(parameters, option) for option in options})
 
 
 def read_reference(path: Path, pairs: PairTokens) -> dict[str, Tensor]:
@@ -117,6 +172,12 @@ def read_reference(path: Path, pairs: PairTokens) -> dict[str, Tensor]:
     }
 
 
+def make_collator(pairs: PairTokens, inputs: Mapping[str, Path], pad: int) -> PairCollator:
+    """Return the collator of ``pairs``, with the reference's log-probabilities where the stage is given them."""
+    path = inputs.get("reference_logprobs")
+    return PairCollator(pairs, pad_id=pad, columns=read_reference(path, pairs) if path else {})
+
+
 def run(context: StageContext) -> dict[str, Any]:
     """Train a policy with the loss that ``config["algorithm"]`` names; write ``model/`` and ``history.jsonl``."""
     return train_preference(context, Cadence(context.resources.checkpoint_seconds))
@@ -130,16 +191,10 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
-    policy = load_policy(context.inputs["policy"], quantisation=parameters.quantisation)
-    model = with_adapter(policy, parameters, int(context.config["seed"]))
+    model = tuned_policy(context, parameters)
     tokenizer = load_tokenizer(context.inputs["policy"])
-    columns = read_reference(context.inputs["reference_logprobs"], pairs)
-    objective = PreferenceObjective(
-        loss=preference_loss(algorithm, parameters),
-        beta=getattr(parameters, "beta", 1.0),
-        tolerance=START_TOLERANCE["bfloat16" if parameters.quantisation else parameters.dtype],
-    )
-    collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
+    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
+    collator = make_collator(pairs, context.inputs, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
     publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")

@@ -83,8 +83,6 @@ class ExampleTrainer(Trainer):
     """
 
     objective: Objective
-    sequences = 1
-    """Sequences of one example in a forward pass."""
 
     def __init__(
         self,
@@ -107,7 +105,7 @@ class ExampleTrainer(Trainer):
         self._batch_rows: list[int] = []
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
-        tokens = self.sequences * int(examples.lengths_N.max())
+        tokens = examples.sequences * int(examples.lengths_N.max())
         size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
             examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed
@@ -173,10 +171,10 @@ class ExampleTrainer(Trainer):
         history, units = self.run.history, len(loss_U)
         if not units:  # conversations without a labelled token
             return loss_U.sum()
-        if self.state.global_step == 0 and history.empty:
-            self.objective.check_start(loss_U.detach(), inputs)
         means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
         self._require_finite("loss", means[0], inputs["rows"].tolist())
+        if self.state.global_step == 0 and history.empty:
+            self.objective.check_start(loss_U.detach(), inputs)
         history.add(units, **dict(zip(("loss", *values), means, strict=True)))
         # Gradients are averaged over processes, so each process's part is scaled up by their number.
         scale: float = self.args.world_size / int(num_items_in_batch or units)

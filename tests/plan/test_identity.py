@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
     "sft": {"dataset": "pocket-instructions", "learning_rate": 0.001},
     "reward_model": {"epochs": 2},
     "grid": [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}],
-    "ppo": SHORT,
+    **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-factuality"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }
@@ -51,14 +51,16 @@ OTHER = {
     "dtype": "bfloat16",
     "max_grad_norm": 0.33,
     "beta": 0.77,
+    "gamma": 0.98,
+    "odds_ratio_weight": 0.44,
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
+    "responses_per_prompt": 6,
     "mini_batch_size": 24,
     "inner_epochs": 3,
     "temperature": 0.9,
     "kl_coefficient": 0.011,
-    "gamma": 0.98,
     "gae_lambda": 0.91,
     "clip_range": 0.15,
     "value_clip_range": 0.25,
@@ -68,6 +70,16 @@ OTHER = {
     "max_prompt_length": 77,
     "max_response_length": 55,
     "stop_at_kl": 3.5,
+    "loss": "instruct-k",
+    "margin_scale": 0.4,
+    "centring": 0.02,
+    "attributes": "helpfulness=1, verbosity=-0.5",
+    "rank_weight": 100.0,
+    "length_exponent": 0.5,
+    "sft_weight": 0.2,
+    "scale_by_deviation": False,
+    "deviation_epsilon": 0.01,
+    "length_normalisation": "token",
     "seed": 9,
     "max_examples": 123,
     "lora_rank": 4,
@@ -75,8 +87,14 @@ OTHER = {
     "lora_targets": "q_proj",
     "quantisation": "4bit",
 }
-ADAPTED = {"lora_alpha", "lora_targets", "quantisation"}
-"""Parameters that say something only where there is an adapter."""
+
+
+READ_WITH = {
+    **{name: {"lora_rank": 8} for name in ("lora_alpha", "lora_targets", "quantisation")},
+    "margin_scale": {"loss": "margin"},
+    "attributes": {"loss": "attributes"},
+}
+"""What must be chosen beside a parameter that is read with this choice alone."""
 
 
 def other_value(section: str, name: str) -> Any:
@@ -149,9 +167,9 @@ def test_a_variant_that_changes_nothing_is_the_same_data(plan: MakePlan) -> None
 @pytest.mark.parametrize(("section", "name"), parameters())
 def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) -> None:
     grid = [{"dataset": "pocket-hh", "algorithm": list(METHODS)}]
-    common = {**SPEC.get(section, {}), **({"lora_rank": 8} if name in ADAPTED else {})}
-    before = ids(plan(text(grid=grid, **{section: common})))
-    after = ids(plan(text(grid=grid, **{section: {**common, name: other_value(section, name)}})))
+    own = {**SPEC.get(section, {}), **READ_WITH.get(name, {})}
+    before = ids(plan(text(grid=grid, **{section: own})))
+    after = ids(plan(text(grid=grid, **{section: {**own, name: other_value(section, name)}})))
     assert before != after
     made = kinds(after - before)
     if section in METHODS and not name.startswith("max_"):

@@ -18,6 +18,8 @@ from ablate.plan.stage import Stage
 
 MakePlan = Callable[..., Plan]
 
+SHORT = {"max_prompt_length": 128, "max_response_length": 64}
+
 SPEC: dict[str, Any] = {
     "name": "study",
     "policy": "pocket-small",
@@ -32,7 +34,7 @@ SPEC: dict[str, Any] = {
         },
     },
     "grid": [{"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)}],
-    "ppo": {"max_prompt_length": 128, "max_response_length": 64},
+    **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ablate.algorithms.dpo import DPOParameters
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_reward_model, load_tokenizer
-from ablate.training import logprobs, policy_gradient, preference, reward, sft
+from ablate.training import logprobs, on_policy, policy_gradient, preference, reward, sft
 from ablate.training.checkpoints import Cadence, latest_checkpoint
 from ablate.training.lora import FrozenBase, adapter_off, publish, trained_weights, with_adapter
 from ablate.training.offline import OfflineTrainer
@@ -210,7 +210,7 @@ def test_ppo_shares_the_frozen_models_with_those_it_trains(rollout_inputs, make_
 def test_ppo_with_an_adapter_resumes_bitwise(rollout_inputs, make_context, monkeypatch):
     whole = make_context("whole", ppo_config(), rollout_inputs)
     policy_gradient.run(whole)
-    save = policy_gradient.OnPolicyTrainer.save
+    save = on_policy.OnPolicyTrainer.save
 
     def save_and_stop(self, folder):
         save(self, folder)
@@ -218,9 +218,9 @@ def test_ppo_with_an_adapter_resumes_bitwise(rollout_inputs, make_context, monke
             raise KeyboardInterrupt
 
     first = make_context("first", ppo_config(), rollout_inputs)
-    monkeypatch.setattr(policy_gradient, "Cadence", lambda seconds: Cadence(seconds=0))
+    monkeypatch.setattr(on_policy, "Cadence", lambda seconds: Cadence(seconds=0))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(policy_gradient.OnPolicyTrainer, "save", save_and_stop)
+        patch.setattr(on_policy.OnPolicyTrainer, "save", save_and_stop)
         policy_gradient.run(first)
     checkpoint = latest_checkpoint([first.work])
     assert checkpoint is not None and checkpoint.name == "checkpoint-1"
