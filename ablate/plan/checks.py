@@ -10,8 +10,9 @@ from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
-from ablate.experiment.grid import OWN_START, Cell, own_rounds, place_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 
 Locate = Callable[[str], Location]
@@ -72,6 +73,23 @@ def _check_merge(facts: Facts, merge: Merged) -> None:
             raise SpecError(
                 f"the models of a merge have one {what}; that of {second} is not that of {first}",
                 location=merge.origins.locate("merge", index),
+            )
+
+
+def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
+    """Raise SpecError for a key of an adapter in a section where no cell has one: it would say nothing."""
+    for key in (*grid.fixed, *grid.axes):
+        section, _, name = key.partition(".")
+        readers = [cell for cell in grid.cells if key in cell.values]
+        if not name.startswith("lora_") or not readers:
+            continue
+        default = SECTIONS[section].model_fields[name].default
+        said = [cell for cell in readers if cell.values[key] != default]
+        if said and all(cell.values.get(f"{section}.lora_rank") is None for cell in readers):
+            raise SpecError(
+                f"{key} describes an adapter, and no cell has one",
+                location=place_of(loaded, readers[0].block, key),
+                hint=f"set {section}.lora_rank, or leave {name} out",
             )
 
 

@@ -16,7 +16,7 @@ from ablate.experiment.chains import Chain, Merged, Trained, chains_in
 from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell, check_embedded, check_licence
+from ablate.plan.checks import check_adapters, check_cell, check_embedded, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
@@ -163,6 +163,7 @@ class _Builder:
 
     def build(self) -> Plan:
         self._check_conditions()
+        check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
         cells = [self._cell(cell) for cell in self.grid.cells]

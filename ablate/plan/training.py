@@ -61,7 +61,7 @@ class TrainingPlanner:
             functools.partial(self._tokens, "rankings")
         )
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Start, Start, Ref, str, str], Stage] = functools.cache(
+        self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
             self._reference_logprobs
         )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
@@ -275,14 +275,14 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, dtype: str, completions: str) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, how: Section) -> Stage:
         shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
-        own = completions == "own"
+        completions = dict(how).get("completions")
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype, **({} if own else {"completions": completions})},
+            dict(how),
             {"model": reference.model.ref("model"), "data": data, **shared},
-            label=f"reference log-probabilities{'' if own else f' of {completions} completions'}",
+            label=f"reference log-probabilities{f' of {completions} completions' if completions else ''}",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:

@@ -140,7 +140,7 @@ def run(context: StageContext) -> dict[str, Any]:
     device = stage_device(context.resources)
     if "tokenizer" in context.inputs:  # of the policy, which made the tokens
         require_same_tokenizer(*(load_tokenizer(context.inputs[role]) for role in ("tokenizer", "model")))
-    model: nn.Module = load_policy(context.inputs["model"])
+    model: nn.Module = load_policy(context.inputs["model"], quantisation=context.config.get("quantisation"))
     require_positions(model, int(pairs.lengths_N.max()))
     model.to(device).eval()
     both = [pairs.prompts[i] for i in range(len(pairs))] * 2
