@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import aot, bco, dpo, hinge, ipo, kto, orpo, ppo, robust_dpo, simpo
+from ablate.algorithms import aot, bco, dpo, hinge, ipo, kto, orpo, ppo, robust_dpo, sft_chosen, simpo, trl_losses
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -20,6 +20,8 @@ METHODS: dict[str, Method] = {
         bco.METHOD,
         aot.METHOD,
         aot.UNPAIRED,
+        *trl_losses.METHODS,
+        sft_chosen.METHOD,
         ppo.METHOD,
     )
 }
