@@ -80,11 +80,11 @@ class TrainingPlanner:
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
             order.inputs,
             label=self._label(cell),
             entry=cell.method.entry,
-            parts={cell.method.name: cell.method.revision},
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Made(policy, order.made_from, order.reward_model)
 
@@ -325,7 +325,8 @@ class TrainingPlanner:
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    names = dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells if "dataset" in cell.values)
+    learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
+    names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
     return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
 
 
