@@ -54,7 +54,8 @@ class Method:
     axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
     takes in. ``entry`` is
     the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change.
+    ``leaves_pairs`` says whether it leaves the pairs it learnt from, which a set can replay; ``revision`` is raised
+    when the step's results change.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Method:
     needs: tuple[str, ...]
     entry: str
     cost: str
+    leaves_pairs: bool = False
     revision: int = 1
 
     @property

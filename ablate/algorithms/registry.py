@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, rloo, robust_dpo
+from ablate.algorithms import d2po, dpo, grpo, hinge, ipo, online_dpo, ppo, rloo, robust_dpo
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -11,6 +11,7 @@ METHODS: dict[str, Method] = {
     for method in (
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+        *(online_dpo.METHOD, d2po.METHOD),
     )
 }
 

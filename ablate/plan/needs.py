@@ -107,12 +107,18 @@ def prompts(order: Order) -> None:
     order.applied.add("max_prompt_length")
 
 
+def prompt_texts(order: Order) -> None:
+    """Provide ``prompt_texts``: the messages of the prompts, for who reads text or keeps it."""
+    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
+
+
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "reference_logprobs": reference_logprobs,
     "reference": reference,
     "reward_model": reward_model,
     "prompts": prompts,
+    "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 

@@ -21,7 +21,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
-from ablate.plan.data import DataPlanner
+from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, starts_of
@@ -198,7 +198,7 @@ class TrainingPlanner:
     def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": "pairs", "max_length": max_length, "truncation": truncation},
+            {"format": "pairs", "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
         )

@@ -40,6 +40,12 @@ class Ragged:
         return np.diff(self.offsets)
 
     @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
+        """Store lists that are in memory."""
+        lengths = np.array([0, *map(len, rows)], dtype=np.int64)
+        return cls(np.array([value for row in rows for value in row], dtype=np.int64), np.cumsum(lengths))
+
+    @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Ragged:
         """Read a parquet column of lists."""
         lengths = np.array([0, *(len(row) for chunk in column.chunks for row in chunk)], dtype=np.int64)
@@ -65,6 +71,11 @@ class Examples(Dataset[int]):
         """Tokens of each example's longest sequence."""
         raise NotImplementedError
 
+    @property
+    def kept_order(self) -> bool:
+        """Whether batches take the examples as they come, instead of in a seeded order."""
+        return False
+
 
 @dataclass(frozen=True)
 class PairTokens(Examples):
@@ -73,6 +84,12 @@ class PairTokens(Examples):
     prompts: Ragged
     chosen: Ragged
     rejected: Ragged
+    in_order: bool = False
+
+    @property
+    def kept_order(self) -> bool:
+        """Whether the set says that its order counts: that in which an online run learnt from the pairs."""
+        return self.in_order
 
     @property
     def lengths_N(self) -> IntArray:
@@ -93,6 +110,7 @@ class PairTokens(Examples):
             prompts=Ragged.from_column(table.column("prompt_ids")),
             chosen=Ragged.from_column(table.column("chosen_ids")),
             rejected=Ragged.from_column(table.column("rejected_ids")),
+            in_order=(table.schema.metadata or {}).get(b"order") == b"kept",
         )
         empty = np.flatnonzero(
             (pairs.chosen.lengths == 0) | (pairs.rejected.lengths == 0) | (pairs.prompts.lengths == 0)
