@@ -12,6 +12,7 @@ from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.origins import Origins
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys
@@ -27,6 +28,8 @@ DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "pr
 """Keys that, written nowhere, take another key's value."""
 OWN_START = "sft"
 """The reference of a method whose specification names none: the model that its training starts from."""
+DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL}
+"""Keys that, written nowhere, have this value."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,16 @@ class Cell:
     def method(self) -> Method:
         """The method of this cell."""
         return METHODS[str(self.values["algorithm"])]
+
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether a reward model is made for this cell."""
+        return "reward_model.init" in self.values
+
+    @property
+    def scored_without_model(self) -> bool:
+        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
+        return self.method.judge is not None and not self.has_reward_model
 
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
@@ -415,9 +428,13 @@ class _Projection:
         for key, source in DERIVED.items():
             if values.get(key) is None:
                 values[key] = values[source]
-        if values.get("reference") is None:
-            values["reference"] = OWN_START
-        scalars, sections = _read_keys(method.name)
+        for key, default in DEFAULTS.items():
+            if values.get(key) is None:
+                values[key] = default
+        judge = None if method.judge is None else values[method.judge]
+        if method.judge is not None and judge not in REWARDS:
+            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
+        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL))
         return {
             key: value
             for key, value in values.items()
@@ -426,9 +443,9 @@ class _Projection:
 
 
 @functools.cache
-def _read_keys(method: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the scalars and the sections that a method reads."""
-    reads = METHODS[method].axes
+def _read_keys(method: str, reward_model: bool) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the scalars and the sections that a method reads, with or without those of a reward model."""
+    reads = METHODS[method].axes - (frozenset() if reward_model else {"reward_model"})
     return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
 
 

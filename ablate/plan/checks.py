@@ -7,10 +7,12 @@ from dataclasses import replace
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
+from ablate.catalogs.rewards import find_reward
 from ablate.errors import Location, SpecError
 from ablate.experiment.grid import OWN_START, Cell, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import Facts
+from ablate.plan.sets import entries_of
 
 
 def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
@@ -24,7 +26,8 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
             _check_pretraining(loaded, cell, made)
     if "prompts" in cell.method.needs:
         _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
-    if "reward_model" in cell.method.needs:
+        _check_verifier(loaded, facts, cell)
+    if cell.has_reward_model:
         _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
         _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
@@ -85,6 +88,47 @@ def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None
         location=place_of(loaded, cell.block, f"{name}.max_response_length"),
         hint=allowed if response < positions else f"lower both, {name}.max_response_length to below {positions}",
     )
+
+
+def _check_verifier(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
+    """A verifier reads facts of each prompt, which the prompts' set must carry."""
+    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    if verifier is None:
+        return
+    name = str(cell.values["prompts"])
+    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    if not lacking:
+        return
+    entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
+    known = [entry.name for entry in entries if entry.checks == verifier.checks]
+    raise SpecError(
+        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
+        f"which the prompts of {lacking[0]!r} do not carry",
+        location=place_of(loaded, cell.block, "prompts"),
+        hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
+        f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
+    )
+
+
+_FACTS = {
+    "pocket": "the item of each prompt",
+    "answer": "the answer to each prompt",
+    "ifeval": "the instructions of each prompt that can be checked",
+}
+
+
+def check_disjoint(facts: Facts, entry: DatasetEntry, place: Location) -> None:
+    """Raise SpecError at ``place``, where prompts to train on are named, when a suite tests on them."""
+    pocket, names = entry.source.pocket, set(entry.source.names())
+    for suite in facts.suites.values():
+        same_split = pocket is not None and suite.data.pocket is not None and pocket.split == suite.data.pocket.split
+        if same_split or names & set(suite.files):
+            shared = f"the {pocket.split} split of the pocket world" if pocket else min(names & set(suite.files))
+            raise SpecError(
+                f"the prompts of {entry.name!r} are those of {shared}, on which the suite {suite.name!r} tests",
+                location=place,
+                hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
+            )
 
 
 def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell, key: str, role: str) -> None:

@@ -68,11 +68,11 @@ class TrainingPlanner:
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
             order.inputs,
             label=self._label(cell),
             entry=cell.method.entry,
-            parts={cell.method.name: cell.method.revision},
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Trained(policy, order.made_from, order.reward_model)
 
@@ -259,7 +259,7 @@ class TrainingPlanner:
 
 def matched_sets(grid: Grid) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells))
+    return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells if not cell.scored_without_model))
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:

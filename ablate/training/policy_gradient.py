@@ -19,7 +19,7 @@ from ablate.errors import UnknownNameError
 from ablate.models.loading import load_reward_model
 from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
-from ablate.training.experience import Rollout, padded, reward_model_score
+from ablate.training.experience import Rollout, padded
 from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
 from ablate.training.policy_loss import (
@@ -137,30 +137,42 @@ LEARNERS: Mapping[str, type[PolicyGradientLearner[Any]]] = {
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train a policy against a reward model; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
+    """Train a policy against a reward; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
 
-    The value network starts from the reward model and is not published.
+    A value network starts from the reward model, or where a formula or a verifier scores, from the policy; it is not
+    published.
     """
     name = context.config["algorithm"]
     if name not in LEARNERS:
         raise UnknownNameError("policy-gradient method", name, LEARNERS)
     parameters = find_method(name).parameters.model_validate(context.config["parameters"])
     assert isinstance(parameters, PolicyGradientParameters)
-    stage = OnPolicyStage.open(context, parameters, others=("reward_model",))
-    frozen: nn.Module = load_reward_model(context.inputs["reward_model"])
-    frozen = frozen.to(stage.limits.device).eval().requires_grad_(False)
+    by_name = "reward" in context.config
+    stage = OnPolicyStage.open(context, parameters, others=() if by_name else ("reward_model",))
     networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
     if isinstance(parameters, PPOParameters):
-        value: nn.Module = load_reward_model(context.inputs["reward_model"])
-        rate = parameters.value_learning_rate or parameters.learning_rate
-        networks["value"] = Network(value.to(stage.limits.device), rate, parameters.weight_decay)
+        networks["value"] = value_network(context, parameters, stage.limits.device)
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
         int(context.config["seed"]),
         reference=stage.reference,
-        score=reward_model_score(frozen, stage.tokens.pad, stage.limits, parameters.dtype),
+        score=stage.judge("reward", parameters.dtype),
+        gold=stage.gold,
+        labels_per_response=int(by_name),
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,
     )
     return stage.train(trainer)
+
+
+def value_network(context: StageContext, parameters: PPOParameters, device: torch.device) -> Network:
+    """Return the value network: the reward model, or the policy with a new head that says 0 everywhere."""
+    by_model = "reward_model" in context.inputs
+    source, head_seed = ("reward_model", None) if by_model else ("policy", 0)
+    model: nn.Module = load_reward_model(context.inputs[source], head_seed=head_seed)
+    if not by_model:
+        with torch.no_grad():
+            model.get_parameter("score.weight").zero_()
+    rate = parameters.value_learning_rate or parameters.learning_rate
+    return Network(model.to(device), rate, parameters.weight_decay)
