@@ -54,8 +54,10 @@ METHOD = Method(
     "c, r = the discriminator's order; L(c, r) = loss of DPO, IPO or hinge",
     source="Singhal et al. 2024 (arXiv 2405.01511)",
     reads=frozenset({"dataset", "reward_model", "prompts"}),
-    needs=("prompts", "prompt_texts", "reward_model", "reference"),
+    needs=("prompts", "prompt_texts", "annotator", "discriminator", "reference"),
     entry="ablate.training.online:run",
     cost=COST_OF_ONLINE_PAIRS + "; a round of gold labels: forward and backward passes of the discriminator over them",
+    judge="annotator",
+    reward_model_if=("discriminator", "reward_model"),
     leaves_pairs=True,
 )

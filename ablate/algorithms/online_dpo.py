@@ -67,8 +67,9 @@ METHOD = Method(
     formula="y_1 … y_n ~ pi(. | x); c, r = the annotator's best and worst of them; L(c, r) = loss of DPO, IPO or hinge",
     source="Guo et al. 2024 (arXiv 2402.04792), algorithm 1",
     reads=frozenset({"dataset", "reward_model", "prompts"}),
-    needs=("prompts", "prompt_texts", "reward_model", "reference"),
+    needs=("prompts", "prompt_texts", "annotator", "reference"),
     entry="ablate.training.online:run",
     cost=COST_OF_ONLINE_PAIRS,
+    judge="annotator",
     leaves_pairs=True,
 )

@@ -127,6 +127,11 @@ class Experiment(Closed):
         description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
         "default: reward_model.",
     )
+    annotator: str | None = Field(
+        None,
+        description="What orders the pairs that online DPO and D2PO make of their own samples: a name as reward has "
+        "it; default: reward_model.",
+    )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")

@@ -107,6 +107,17 @@ def reward(order: Order) -> None:
     judge(order, "reward")
 
 
+def annotator(order: Order) -> None:
+    """Provide what orders the pairs of an online method: the reward model, or the name of a formula or a verifier."""
+    judge(order, "annotator")
+
+
+def discriminator(order: Order) -> None:
+    """Provide what D2PO's discriminator starts from, where that is the reward model."""
+    if order.cell.has_reward_model:
+        reward_model(order)
+
+
 def judge(order: Order, axis: str) -> None:
     """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
     name = str(order.cell.values[axis])
@@ -141,17 +152,14 @@ def prompt_texts(order: Order) -> None:
     order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
-def prompt_texts(order: Order) -> None:
-    """Provide ``prompt_texts``: the messages of the prompts, for who reads text or keeps it."""
-    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
-
-
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "reference_logprobs": reference_logprobs,
     "reference": reference,
     "reward_model": reward_model,
     "reward": reward,
+    "annotator": annotator,
+    "discriminator": discriminator,
     "prompts": prompts,
     "prompt_texts": prompt_texts,
 }

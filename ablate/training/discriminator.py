@@ -31,13 +31,23 @@ class Discriminator:
 
     ``annotate`` gives the gold scores. A round of gold labels chooses among the policy's pairs since the last one; a
     pair whose responses tie for the annotator has cost a label and teaches nothing. When the budget is used up the
-    discriminator stays as it is. Its random numbers are derived from (seed, step), its state is in ``save``.
+    discriminator stays as it is. ``is_measured``: the annotator's mean score of all samples is logged, too, which
+    costs no label because nothing learns from it. Its random numbers are derived from (seed, step).
     """
 
     def __init__(
-        self, model: nn.Module, annotate: Score, parameters: D2POParameters, seed: int, pad_id: int, limits: PassLimits
+        self,
+        model: nn.Module,
+        annotate: Score,
+        parameters: D2POParameters,
+        seed: int,
+        pad_id: int,
+        limits: PassLimits,
+        *,
+        is_measured: bool = False,
     ) -> None:
         self.parameters, self.annotate, self.seed = parameters, annotate, derive_seed(seed, NAME)
+        self.is_measured = is_measured
         self.pad_id, self.limits = pad_id, limits
         model = model.to(limits.device)
         self.network = Network(model, parameters.discriminator_learning_rate, parameters.weight_decay)
@@ -56,6 +66,8 @@ class Discriminator:
         if self._left() and self._is_due(episodes, scores_N):
             self._learn(self._choose())
             scores_N = self.score(episodes)
+        if self.is_measured:
+            self.last_round["annotator_score"] = float(self.annotate(episodes).mean())
         self.silver_labels += len(episodes) // self.parameters.responses_per_prompt
         return scores_N
 

@@ -21,7 +21,7 @@ from ablate.data.json_lines import read_json_lines
 from ablate.errors import StageError
 from ablate.models.loading import load_reward_model
 from ablate.training.discriminator import Discriminator
-from ablate.training.experience import Score, reward_model_score
+from ablate.training.experience import Score
 from ablate.training.learner import Network
 from ablate.training.losses import PREFERENCE_LOSSES
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer, planned_steps
@@ -93,7 +93,7 @@ def run(context: StageContext) -> dict[str, Any]:
     parameters = find_method(name).parameters.model_validate(context.config["parameters"])
     if not isinstance(parameters, OnlinePairParameters):
         raise StageError(f"{name!r} does not learn from pairs of its own samples")
-    others = [role for role in ("reward_model",) if role in context.inputs]
+    others = ("reward_model",) if "reward_model" in context.inputs else ()
     stage = OnPolicyStage.open(context, parameters, others=others)
     parameters = within_budget(parameters, len(stage.prompts))
     policy: nn.Module = stage.policy
@@ -112,6 +112,7 @@ def run(context: StageContext) -> dict[str, Any]:
         seed,
         reference=stage.reference,
         score=learner.labeller,
+        gold=stage.gold,
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,
@@ -122,9 +123,7 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
-    frozen: nn.Module = load_reward_model(stage.context.inputs["reward_model"])
-    frozen = frozen.to(stage.limits.device).eval().requires_grad_(False)
-    annotate = reward_model_score(frozen, stage.tokens.pad, stage.limits, parameters.dtype)
+    annotate = stage.judge("annotator", parameters.dtype)
     if not isinstance(parameters, D2POParameters):
         return Annotator(annotate, parameters.responses_per_prompt)
     fresh = parameters.discriminator == "sft"
@@ -132,7 +131,8 @@ def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int)
         stage.context.inputs["policy" if fresh else "reward_model"],
         head_seed=derive_seed(seed, "head") if fresh else None,
     )
-    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits)
+    by_name = "annotator" in stage.context.config  # a formula or a verifier, which can be looked at for nothing
+    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits, is_measured=by_name)
 
 
 def _pair_log(stage: OnPolicyStage, source: str) -> PairLog:
