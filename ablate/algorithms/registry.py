@@ -5,11 +5,13 @@ from __future__ import annotations
 from ablate.algorithms import (
     aot,
     bco,
+    d2po,
     dpo,
     grpo,
     hinge,
     ipo,
     kto,
+    online_dpo,
     orpo,
     ppo,
     pro,
@@ -32,6 +34,7 @@ METHODS: dict[str, Method] = {
         *(*trl_losses.METHODS, sft_chosen.METHOD),
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+        *(online_dpo.METHOD, d2po.METHOD),
     )
 }
 

@@ -69,7 +69,7 @@ class DataPlanner:
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
             "match",
-            {"format": _format("preference", records), "seed": settings.get("seed") or 0},
+            {"format": _format("preference", records), "seed": settings.get("seed") or 0, **order_of(own)},
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
@@ -142,6 +142,8 @@ class DataPlanner:
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
+        if variant.replay is not None:
+            return self._replay(made, variant.replay, settings, cell)
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -152,6 +154,30 @@ class DataPlanner:
             rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
         labelled = self._label(made, variant.label, rows, cell)
         return self._from_labels(made, labelled, records=records)
+
+    def _replay(self, made: Pipeline, run: Mapping[str, Scalar], settings: Mapping[str, Scalar], cell: Cell) -> Stage:
+        """Return the pairs that another cell's online run learnt from, as rows of a set."""
+        online, _ = self._models.writer(run, cell, made.origins.inside("replay"))
+        config: dict[str, Any] = {
+            "format": "preference",
+            "converter": "online_pairs",
+            "converter_options": {},
+            "files": {},
+            "split": None,
+            "max_examples": settings.get("max_examples"),
+            "pairing": Pairing().model_dump(mode="json"),
+        }
+        if made.variant.order == "kept":
+            config["order"] = "kept"
+        if config["max_examples"] is not None:
+            config |= {"seed": settings.get("seed") or 0, "cap": settings.get("cap") or "after-filter"}
+        return self._graph.add(
+            "dataset",
+            config,
+            {"source": online.ref("pairs.jsonl")},
+            label=made.name,
+            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+        )
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
@@ -211,6 +237,12 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def order_of(dataset: Stage) -> dict[str, str]:
+    """Return the order in which batches take a set's rows, as a stage's config spells it; nothing: a seeded one."""
+    order = dataset.identity.config.value.get("order")
+    return {} if order is None else {"order": str(order)}
 
 
 def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:

@@ -136,6 +136,17 @@ def reward(order: Order) -> None:
     judge(order, "reward")
 
 
+def annotator(order: Order) -> None:
+    """Provide what orders the pairs of an online method: the reward model, or the name of a formula or a verifier."""
+    judge(order, "annotator")
+
+
+def discriminator(order: Order) -> None:
+    """Provide what D2PO's discriminator starts from, where that is the reward model."""
+    if order.cell.has_reward_model:
+        reward_model(order)
+
+
 def judge(order: Order, axis: str) -> None:
     """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
     name = str(order.cell.values[axis])
@@ -178,6 +189,8 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "reference": reference,
     "reward_model": reward_model,
     "reward": reward,
+    "annotator": annotator,
+    "discriminator": discriminator,
     "prompts": prompts,
     "prompt_texts": prompt_texts,
 }

@@ -291,8 +291,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
-        elif key == "reward":
-            find_reward(name, location=place)
+        elif key in ("reward", "annotator"):
+            find_reward(name, axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:

@@ -22,7 +22,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
-from ablate.plan.data import DataPlanner
+from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
@@ -262,7 +262,7 @@ class TrainingPlanner:
     def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"format": format, "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
         )
