@@ -69,9 +69,8 @@ class Method:
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
     axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
-    takes in. ``entry`` is
-    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change.
+    takes in. ``entry`` is the module and function of its training step, empty where the policy stays as it is; ``cost``
+    says in forward and backward passes what it takes; ``revision`` is raised when the step's results change.
     """
 
     name: str

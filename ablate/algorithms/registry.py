@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, pro, rloo, robust_dpo, rrhf
+from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, pro, reward_modelling, rloo, robust_dpo, rrhf
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -12,6 +12,7 @@ METHODS: dict[str, Method] = {
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+        reward_modelling.METHOD,
     )
 }
 

@@ -227,7 +227,10 @@ GRADERS: dict[str, Entry] = {
     "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
     "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
     "pairwise": Entry(
-        "ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", "random", "longest", "shortest")
+        "ablate.evaluation.graders:pairwise",
+        PairwiseOptions,
+        revision=2,
+        metrics=("accuracy", "random", "longest", "shortest", "calibration_error"),
     ),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }

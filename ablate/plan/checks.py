@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
@@ -14,7 +15,9 @@ from ablate.plan.facts import Facts
 
 
 def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
-    """Raise SpecError for lengths beyond a model's positions and for models that must share a tokenizer and don't.
+    """Raise SpecError for lengths beyond a model's positions, and for models that can't do what they are needed for.
+
+    Those are models that must share a tokenizer and don't, and a reward model that gives single responses no score.
 
     Models on the hub and in folders say neither here; their stages check.
     """
@@ -24,10 +27,22 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
             _check_pretraining(loaded, cell, made)
     if "prompts" in cell.method.needs:
         _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
-    if "reward_model" in cell.method.needs:
+    if "reward_model" in cell.method.needs and cell.method.entry:
+        _check_loss(loaded, cell)
         _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
         _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
+
+
+def _check_loss(loaded: LoadedExperiment, cell: Cell) -> None:
+    """Raise SpecError where a method scores responses with a model that compares two and scores none."""
+    if cell.values.get("reward_model.loss") == "pairwise":
+        raise SpecError(
+            f"a reward model with loss pairwise compares two responses, and {cell.method.title} needs a score of each",
+            location=place_of(loaded, cell.block, "reward_model.loss"),
+            hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
+            "algorithm reward_modelling, suites of pairs and labels",
+        )
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:

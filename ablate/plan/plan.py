@@ -284,9 +284,21 @@ class _Builder:
         name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
         learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
         self._describe_dataset(name, learnt.id)
+        self._check_picks(cell)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+
+    def _check_picks(self, cell: Cell) -> None:
+        """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        if cell.values.get("reward_model.loss") == "pairwise" and picking:
+            names = self.loaded.experiment.evaluate.reward_model
+            raise SpecError(
+                f"suite {picking[0]!r} picks by score, and a reward model with loss pairwise scores no single response",
+                location=self.loaded.origins.locate("evaluate", "reward_model", names.index(picking[0])),
+                hint="evaluate it on suites of pairs",
+            )
 
     def _baselines(self) -> list[Subject]:
         """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""

@@ -68,6 +68,8 @@ class TrainingPlanner:
         order = Order(self, cell, self.start_of(cell), self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
+        if not cell.method.entry:
+            return Trained(order.start.model, order.made_from, order.reward_model)
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
