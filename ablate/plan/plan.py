@@ -154,7 +154,7 @@ class _Builder:
         self._check_conditions()
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
-        cells = [self._cell(cell) for cell in self.grid.cells]
+        cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self.reward_models.values())
@@ -172,7 +172,8 @@ class _Builder:
             suites.append(suite)
         return suites
 
-    def _cell(self, cell: Cell) -> Subject:
+    def _cell(self, cell: Cell) -> Subject | None:
+        """Return the policy of a cell; None where the cell trains none, for its start is a baseline's row."""
         check_cell(self.loaded, self.facts, cell)
         trained = self.training.cell(cell)
         self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])
@@ -193,6 +194,8 @@ class _Builder:
         }
         if trained.reward_model is not None:
             self._reward_model(cell, trained.reward_model, trained.inputs["sft"])
+        if not cell.method.entry:
+            return None
         return Subject(
             "policy", "cell", axes, trained.policy.id, self._evaluate_policy(trained.policy, chat=True), trained.inputs
         )

@@ -1,4 +1,4 @@
-"""The label stage: the responses of records scored anew, by a reward model or a formula."""
+"""The label stage: the responses of records scored anew, by a reward model, a formula or a closed model's API."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ablate.catalogs.pipelines import ApiLabels
 from ablate.context import StageContext, write_json
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response
 from ablate.errors import StageError
+from ablate.rewards.api import AnswerCache, ApiReward, Endpoint
 from ablate.rewards.closed_form import closed_form
 from ablate.rewards.interface import Reward
 from ablate.rewards.round_robin import round_robin
 from ablate.rewards.stage import open_judge, open_reward
+
+ANSWERS = "answers"
+"""Folder of an API's answers in a stage's work folder."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -83,12 +88,20 @@ def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[
     if name is not None:
         formula = closed_form(name)
         return [[formula(text) for text in own] for own in texts]
-    if judge := open_judge(context):
+    api = context.config.get("api")
+    if api is None and (judge := open_judge(context)):
         _require_single_turns(records)
         return round_robin(judge, prompts, texts)
-    reward: Reward = open_reward(context)
+    reward: Reward = open_reward(context) if api is None else open_api(context, ApiLabels.model_validate(api))
     before = [(*record.prompt, *response.messages[:-1]) for record in records for response in record.responses]
     return list(_split(records, reward.score(before, [text for own in texts for text in own])))
+
+
+def open_api(context: StageContext, labels: ApiLabels) -> ApiReward:
+    """Return the closed model that a stage asks; answers of earlier attempts are read from their work folders."""
+    endpoint = Endpoint(context.locations["api_url"], context.locations["api_key"])
+    cache = AnswerCache(context.work / ANSWERS, tuple(folder / ANSWERS for folder in context.previous_work))
+    return ApiReward(labels, endpoint, cache, lambda done, total: context.events.progress(done, total, "answers"))
 
 
 def _require_single_turns(records: Sequence[PreferenceRecord]) -> None:
