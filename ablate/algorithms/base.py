@@ -79,10 +79,11 @@ class Method:
     axis it does not read becomes null, so that equal cells collapse. ``judge`` is the axis that names what scores
     responses, where there is one: the cell keeps its reward model only where that is ``reward_model``, or where the
     parameter that ``reward_model_if`` names has the value beside it. ``needs`` are the shared stages its training
-    takes in. ``entry`` is the module and function of its training step; ``cost`` says in forward and backward passes
-    what it takes; ``leaves_pairs`` says whether it leaves the pairs it learnt from, which a set can replay;
-    ``revision`` is raised when the step's results change. ``rounds`` is the parameter that says how many times it is
-    run unless the cell says; None: once. ``formats`` are the kinds of sets it can learn from.
+    takes in. ``entry`` is the module and function of its training step, empty where the policy stays as it is;
+    ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
+    learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
+    parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
+    can learn from.
     """
 
     name: str

@@ -15,6 +15,7 @@ from ablate.algorithms import (
     orpo,
     ppo,
     pro,
+    reward_modelling,
     rloo,
     robust_dpo,
     rrhf,
@@ -35,6 +36,7 @@ METHODS: dict[str, Method] = {
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
         *(online_dpo.METHOD, d2po.METHOD),
+        reward_modelling.METHOD,
     )
 }
 

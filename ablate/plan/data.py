@@ -190,12 +190,17 @@ class DataPlanner:
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
+        inputs: dict[str, Ref] = {"records": records}
+        config: dict[str, Any] = {"closed_form": label.by.closed_form}
+        locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             reward_model = self._models.labeller(label.by.reward_model, cell, origins)
             inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
+        if label.by.api is not None:
+            config["api"] = label.by.api.identity()
+            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
+        return self._graph.add("label", config, inputs, label=f"labels of {made.name}", locations=locations)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

@@ -182,7 +182,7 @@ class _Variant:
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
-        return "ai" if self.variant.label.by.reward_model else "construction"
+        return "construction" if self.variant.label.by.closed_form else "ai"
 
     def _overlaid(
         self, entry: DatasetEntry, changes: Mapping[str, Any], name: str | None = None, without: tuple[str, ...] = ()

@@ -72,11 +72,13 @@ class TrainingPlanner:
     def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
         start = self.start_of(cell)
-        if not cell.method.entry:  # nothing is trained
+        if not cell.method.needs:  # nothing is trained
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
+        if not cell.method.entry:
+            return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
