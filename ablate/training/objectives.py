@@ -16,11 +16,15 @@ from ablate.training.reference_free import PolicyLogprobs
 
 @dataclass(frozen=True)
 class PreferenceObjective:
-    """A loss of policy and reference over one forward pass of chosen and rejected together."""
+    """A loss of policy and reference over one forward pass of chosen and rejected together.
+
+    ``tolerance`` is how far the first loss may be from that of a policy equal to its reference; None where the
+    reference is another model, which the first loss says nothing about.
+    """
 
     loss: Callable[[PairLogprobs], Tensor]
     beta: float
-    tolerance: float
+    tolerance: float | None
 
     def units(self, batch: dict[str, Any]) -> int:
         """Return the pairs."""
@@ -32,7 +36,7 @@ class PreferenceObjective:
         return self.loss(pairs), logged(pairs, self.beta)
 
     def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
-        """Require the loss of a policy equal to its reference: ln 2 for DPO."""
+        """Require the loss of a policy equal to its reference, if it is: ln 2 for DPO."""
         equal = with_reference(batch, batch["reference_chosen"], batch["reference_rejected"])
         require_start(loss_U, self.loss(equal), self.tolerance)
 
@@ -83,8 +87,13 @@ def logged(pairs: PairLogprobs | PolicyLogprobs, beta: float) -> dict[str, Tenso
     }
 
 
-def require_start(loss_U: Tensor, equal_U: Tensor, tolerance: float) -> None:
-    """Raise StageError unless the first loss is ``equal_U``, that of a policy equal to its reference, on average."""
+def require_start(loss_U: Tensor, equal_U: Tensor, tolerance: float | None) -> None:
+    """Raise StageError unless the first loss is ``equal_U``, that of a policy equal to its reference, on average.
+
+    Nothing is required without a ``tolerance``.
+    """
+    if tolerance is None:
+        return
     expected, found = float(equal_U.mean()), float(loss_U.mean())
     if not abs(found - expected) <= tolerance:
         raise StageError(

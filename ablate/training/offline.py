@@ -1,4 +1,4 @@
-"""The one trainer of all methods that learn from a fixed set of pairs: they differ in the objective alone."""
+"""The one trainer of all methods that learn from a fixed set of examples: they differ in the objective alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext, read_json, write_json
 from ablate.training.checkpoints import Cadence
-from ablate.training.collate import PairCollator
+from ablate.training.collate import Collator
 from ablate.training.coupling import CoupledObjective
 from ablate.training.devices import autocast
 from ablate.training.history import History
@@ -25,9 +25,7 @@ COUPLING_FILE = "coupling.json"
 
 
 class OfflineTrainer(ExampleTrainer):
-    """transformers' Trainer over pairs: chosen and rejected are two sequences of one forward pass."""
-
-    sequences = 2
+    """transformers' Trainer over pairs or rankings: the completions of an example share one forward pass."""
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -63,7 +61,7 @@ def train_offline(
     context: StageContext,
     model: PreTrainedModel,
     objective: Objective,
-    collator: PairCollator,
+    collator: Collator,
     parameters: TrainingParameters,
     *,
     cadence: Cadence,
@@ -75,5 +73,7 @@ def train_offline(
     ``floor`` is the final learning rate as a share of the peak.
     """
     run = TrainingRun.of(context, cadence)
-    OfflineTrainer(model, objective, collator.pairs, collator, parameters, run, floor=floor).fit(context.previous_work)
+    OfflineTrainer(model, objective, collator.examples, collator, parameters, run, floor=floor).fit(
+        context.previous_work
+    )
     return run.history

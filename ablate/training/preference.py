@@ -16,12 +16,13 @@ from ablate.algorithms.base import TrainingParameters
 from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.batch_losses import BATCH_LOSSES
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
 from ablate.training.coupling import COUPLINGS, CoupledObjective
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.losses import PREFERENCE_LOSSES
 from ablate.training.mismatch import MismatchCollator, mismatched
 from ablate.training.objectives import PreferenceObjective, ReferenceFreeObjective
@@ -33,15 +34,21 @@ from ablate.training.seeding import seed_everything
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
-def make_objective(algorithm: str, parameters: TrainingParameters) -> PreferenceObjective | ReferenceFreeObjective:
-    """Return the objective of ``algorithm``; raises StageError if it has no offline preference loss."""
+def make_objective(
+    algorithm: str, parameters: TrainingParameters, *, own_reference: bool = True
+) -> PreferenceObjective | ReferenceFreeObjective:
+    """Return the objective of ``algorithm``; raises StageError if it has no offline preference loss.
+
+    ``own_reference``: the reference is the model that training starts from, so that the first loss is known.
+    """
     losses = PREFERENCE_LOSSES | REFERENCE_FREE_LOSSES | BATCH_LOSSES
     if algorithm not in losses:
         raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, losses))
     loss, beta = _with_parameters(losses[algorithm], parameters), getattr(parameters, "beta", 1.0)
     if algorithm in REFERENCE_FREE_LOSSES:
         return ReferenceFreeObjective(loss, beta)
-    tolerance = START_TOLERANCE[parameters.dtype]
+    dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
+    tolerance = START_TOLERANCE[dtype] if own_reference else None
     if algorithm in BATCH_LOSSES:
         return CoupledObjective(loss, beta, tolerance, COUPLINGS[algorithm](beta))
     return PreferenceObjective(loss, beta, tolerance)
@@ -110,11 +117,11 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
-    model = load_policy(context.inputs["policy"])
+    model = tuned_policy(context, parameters)
     tokenizer = load_tokenizer(context.inputs["policy"])
-    objective = make_objective(algorithm, parameters)
+    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
     collator = make_collator(pairs, context.inputs, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"pairs": len(pairs), **history.last}
