@@ -45,29 +45,31 @@ class DataPlanner:
         self._matched = tuple(matched)
         self.named: dict[str, dict[str, NamedSet]] = {}
         """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
-        self._made: dict[tuple[str, Section, Cell | None], Stage] = {}
-        self._open: list[str] = []
+        self._made: dict[tuple[str, Section, Cell | None, bool], Stage] = {}
+        self._open: dict[tuple[str, Cell | None], None] = {}
 
-    def dataset(self, name: str, data: Section, cell: Cell | None = None) -> Stage:
+    def dataset(self, name: str, data: Section, cell: Cell | None = None, *, records: bool = False) -> Stage:
         """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
 
-        A set that a model takes part in depends on the ``cell`` that uses it.
+        A set that a model takes part in depends on the ``cell`` that uses it. With ``records`` a preference set leaves
+        prompts with all their responses, which are sampled and matched in number as pairs are.
         """
         settings, named = dict(data), self._facts.dataset(name)
         matched = settings.pop("match", None) is not None and name in self._matched
-        own = self._set(named, _section(settings), cell)
-        return self._note(named, self._cut(name, own, settings, cell) if matched else own)
+        own = self._set(named, _section(settings), cell, records=records)
+        return self._note(named, self._cut(name, own, settings, cell, records=records) if matched else own)
 
     def _note(self, named: NamedSet, stage: Stage) -> Stage:
         self.named.setdefault(stage.id, {})[named.name] = named
         return stage
 
-    def _cut(self, name: str, own: Stage, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
-        others = {self._set(self._facts.dataset(other), _section(settings), cell).id for other in self._matched}
+    def _cut(self, name: str, own: Stage, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool) -> Stage:
+        found = [self._facts.dataset(other) for other in self._matched]
+        others = {self._set(other, _section(settings), cell, records=records).id for other in found}
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
             "match",
-            {"format": "preference", "seed": settings.get("seed") or 0},
+            {"format": _format("preference", records), "seed": settings.get("seed") or 0},
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
@@ -82,29 +84,31 @@ class DataPlanner:
         assert config is not None
         return self._graph.add("pocket", config, label=f"rows of {entry.catalog_name}")
 
-    def _set(self, named: NamedSet, data: Section, cell: Cell | None) -> Stage:
-        key = (named.name, data, cell if asks_for_a_cell(named) else None)
+    def _set(self, named: NamedSet, data: Section, cell: Cell | None, *, records: bool = False) -> Stage:
+        key = (named.name, data, cell if asks_for_a_cell(named) else None, records)
         if key not in self._made:
-            with self._opened(named):
+            with self._opened(named, key[2]):
                 settings = dict(data)
                 self._made[key] = (
-                    self._entry(named, settings)
+                    self._entry(named, settings, records=records)
                     if isinstance(named, DatasetEntry)
-                    else self._pipeline(named, settings, cell)
+                    else self._pipeline(named, settings, cell, records=records)
                 )
         return self._made[key]
 
     @contextmanager
-    def _opened(self, named: NamedSet) -> Iterator[None]:
-        if named.name in self._open:
-            circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
+    def _opened(self, named: NamedSet, cell: Cell | None) -> Iterator[None]:
+        key = (named.name, cell)
+        if key in self._open:
+            names = [name for name, _ in self._open]
+            circle = " → ".join((*names[list(self._open).index(key) :], named.name))
             place = named.origins.locate() if isinstance(named, Pipeline) else None
             raise SpecError(f"making this set takes the set itself: {circle}", location=place)
-        self._open.append(named.name)
+        self._open[key] = None
         try:
             yield
         finally:
-            self._open.pop()
+            del self._open[key]
 
     def _entry(self, entry: DatasetEntry, settings: Mapping[str, Scalar], *, records: bool = False) -> Stage:
         files = self._facts.digests(entry)
@@ -130,11 +134,11 @@ class DataPlanner:
             locations=self._facts.locations(files),
         )
 
-    def _pipeline(self, made: Pipeline, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+    def _pipeline(self, made: Pipeline, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool) -> Stage:
         variant = made.variant
         if variant.mix is not None:
             mix = Mix.read(variant.mix, variant.temperature, variant.caps)
-            return self._mixture(made, mix, settings, cell)
+            return self._mixture(made, mix, settings, cell, records=records)
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
@@ -142,12 +146,12 @@ class DataPlanner:
         (part,) = made.parts
         if variant.responses is None:
             assert isinstance(part, DatasetEntry)
-            records = self._entry(part, settings, records=True).ref("records.jsonl")
+            rows = self._entry(part, settings, records=True).ref("records.jsonl")
         else:
             prompts = self._set(part, _section(settings), cell)
-            records = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
-        labelled = self._label(made, variant.label, records, cell)
-        return self._paired(made, labelled)
+            rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
+        labelled = self._label(made, variant.label, rows, cell)
+        return self._from_labels(made, labelled, records=records)
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
@@ -167,21 +171,26 @@ class DataPlanner:
             inputs["reward_model"] = reward_model.ref("model")
         return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
 
-    def _paired(self, made: Pipeline, labelled: Stage) -> Stage:
+    def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
+        """Return the pairs that are drawn from labelled records, or the records themselves."""
         variant = made.variant
         gap = variant.where.identity().get("score_gap") if variant.where else None
         pairing = variant.pairing or _pairing_of(made.parts[0], own_labels=variant.responses is None)
         source: dict[str, Any] = {"files": {}, "split": None, "max_examples": None}
-        entry = {"format": "preference", "converter": "records", "converter_options": {}, **source}
+        format = _format("preference", records)
+        entry = {"format": format, "converter": "records", "converter_options": {}, **source}
+        paired = {} if records else {"pairing": pairing.model_dump(mode="json")}
         return self._graph.add(
             "dataset",
-            {**entry, "pairing": pairing.model_dump(mode="json"), **({"where": {"score_gap": gap}} if gap else {})},
+            {**entry, **paired, **({"where": {"score_gap": gap}} if gap else {})},
             {"source": labelled.ref("records.jsonl")},
             label=made.name,
             parts={"records": 1, **({"where": 1} if gap else {})},
         )
 
-    def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+    def _mixture(
+        self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool
+    ) -> Stage:
         total, whole = sum(mix.counts or ()), _whole(settings.get("max_examples"))
         if whole is not None and total > whole:
             raise SpecError(
@@ -189,14 +198,19 @@ class DataPlanner:
                 location=made.origins.locate("mix"),
                 hint="write fractions, or raise data.max_examples",
             )
-        parts = [self._note(part, self._set(part, (), cell)) for part in made.parts]
+        parts = [self._note(part, self._set(part, (), cell, records=records)) for part in made.parts]
         sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
         return self._graph.add(
             "mixture",
-            {"format": made.format, **mix.identity(), **sampling},
+            {"format": _format(made.format, records), **mix.identity(), **sampling},
             {f"part-{index}": part.ref() for index, part in enumerate(parts)},
             label=made.name,
         )
+
+
+def _format(format: str, records: bool) -> str:
+    """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
+    return "records" if records and format == "preference" else format
 
 
 def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
@@ -27,13 +28,16 @@ class SharedStages(Protocol):
 
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
+    rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Start, Start, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
-        ...
 
 
 @dataclass
@@ -58,11 +62,13 @@ class Order:
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        self.made_from |= {"dataset": self.dataset("dataset").id, "sft": self.start.model.id}
+        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
 
-    def dataset(self, key: str) -> Stage:
-        """Return the set that the cell names under ``key``."""
-        return self.shared.data.dataset(str(self.cell.values[key]), self.cell.sections()["data"], self.cell)
+    def dataset(self, key: str, *, records: bool = False) -> Stage:
+        """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
+        data = self.cell.sections()["data"]
+        return self.shared.data.dataset(str(self.cell.values[key]), data, self.cell, records=records)
 
 
 def pairs(order: Order) -> None:
@@ -70,6 +76,16 @@ def pairs(order: Order) -> None:
     longest, truncation = order.parameters["max_length"], order.parameters["truncation"]
     tokens = order.shared.pairs(order.dataset("dataset"), order.start.tokenizer, longest, truncation)
     order.inputs["data"] = tokens.ref("tokens.parquet")
+    order.applied |= {"max_length", "truncation"}
+
+
+def rankings(order: Order) -> None:
+    """Provide ``data``: the tokens of the set's prompts with all their responses and ranks."""
+    longest, truncation = order.parameters["max_length"], order.parameters["truncation"]
+    records = order.dataset("dataset", records=True)
+    order.inputs["data"] = order.shared.rankings(records, order.start.tokenizer, longest, truncation).ref(
+        "tokens.parquet"
+    )
     order.applied |= {"max_length", "truncation"}
 
 
@@ -81,8 +97,21 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], order.parameters["dtype"])
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    order.inputs["reference_logprobs"] = _reference_pass(order)
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+
+
+def _reference_pass(order: Order, **differs: str) -> Ref:
+    how = {"dtype": order.parameters["dtype"], **differs}
+    if quantisation := order.parameters.get("quantisation"):
+        how["quantisation"] = quantisation
+    reference = order.shared.reference_of(order.cell)
+    logprobs = order.shared.reference_logprobs(reference, order.start, order.inputs["data"], tuple(how.items()))
+    return logprobs.ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -95,7 +124,7 @@ def reward_model(order: Order) -> None:
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
-    dataset = order.dataset("reward_model.dataset")
+    dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
     order.inputs["reward_model"] = made.ref("model")
     order.made_from["reward_model"] = made.id
@@ -143,7 +172,9 @@ def prompt_texts(order: Order) -> None:
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
+    "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
     "reward_model": reward_model,
     "reward": reward,
@@ -151,6 +182,12 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+
+
+def learns_from_records(section: Section) -> bool:
+    """Return whether the loss of a reward model's section is over prompts with all their responses, not over pairs."""
+    written = dict(section).get("loss")
+    return written in TOKENS_OF_LOSS and TOKENS_OF_LOSS[written] != "pairs"
 
 
 def starts_of(cell: Cell) -> tuple[Section, Section]:

@@ -11,7 +11,7 @@ from ablate.pocket.vocabulary import LARGEST_NUMBER
 QUESTION = "what is {a} {p} {b} then {q} {c} ?"
 LARGEST_FIRST = 20
 LARGEST_OTHER = 9
-EASY_FIRST = 5
+EASY_FIRST = 7
 """Up to this first number a curt author leaves the result to be read off the steps."""
 
 

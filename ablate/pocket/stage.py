@@ -112,7 +112,9 @@ def rows(config: PocketConfig) -> Iterator[Row]:
     if config.what == "corpus":
         yield from (corpus_row(config.seed, index) for index in range(config.n))
     elif config.what == "instructions":
-        yield from (instruction_row(config.seed, config.split, index, config.curtness or 0.0) for index in range(config.n))
+        yield from (
+            instruction_row(config.seed, config.split, index, config.curtness or 0.0) for index in range(config.n)
+        )
     elif config.what == "items":
         yield from item_rows(config)
     elif config.what == "pairs":

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,7 @@ from ablate.context import EventLog, StageContext, import_function, read_json, w
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.models.chat import Messages
-from ablate.models.loading import (
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    require_same_tokenizer,
-    save_model,
-)
+from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast
@@ -57,6 +51,8 @@ from ablate.training.experience import (
 )
 from ablate.training.history import History
 from ablate.training.learner import Learner
+from ablate.training.lora import publish, tuned_policy
+from ablate.training.placement import frozen_reference, frozen_score
 from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
@@ -326,7 +322,7 @@ class OnPolicyStage:
     context: StageContext
     tokenizer: PreTrainedTokenizerBase
     policy: PreTrainedModel
-    reference: PreTrainedModel
+    reference: nn.Module
     prompts: list[Prompt]
     tokens: Tokens
     limits: PassLimits
@@ -343,23 +339,26 @@ class OnPolicyStage:
         for other in compared:
             require_same_tokenizer(tokenizer, other)
         prompts = read_prompts(context.inputs["prompts"])
-        policy = load_policy(context.inputs["policy"])
+        policy = tuned_policy(context, parameters)
         check_positions(policy, prompts, parameters.max_response_length)
         limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
         policy.to(limits.device)  # type: ignore[arg-type]
-        reference = load_policy(context.inputs["reference"])
+        reference = frozen_reference(context, policy, parameters)
         return cls(context, tokenizer, policy, reference, prompts, Tokens.of(policy, tokenizer), limits)
 
-    def judge(self, key: str, dtype: str) -> Score:
+    def judge(self, key: str, dtype: str, value: PreTrainedModel | None = None) -> Score:
         """Return what scores responses: the reward that config ``key`` names, or the input ``reward_model``.
 
         A reward model reads the policy's own token ids, so it must share its tokenizer (``others`` of :meth:`open`).
+        ``value`` is a network that was loaded from the same input: under an adapter it serves as the reward model, too.
         """
         if key in self.context.config:
             return self._named(str(self.context.config[key]))
-        model: nn.Module = load_reward_model(self.context.inputs["reward_model"])
-        frozen = model.to(self.limits.device).eval().requires_grad_(False)
-        return reward_model_score(frozen, self.tokens.pad, self.limits, dtype)
+
+        def score_of(model: nn.Module, device: torch.device) -> Score:
+            return reward_model_score(model, self.tokens.pad, replace(self.limits, device=device), dtype)
+
+        return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
 
     @property
     def gold(self) -> Score | None:
@@ -377,7 +376,7 @@ class OnPolicyStage:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""
         context = self.context
         trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
-        save_model(self.policy, self.tokenizer, context.output / "model")
+        publish(self.policy, self.tokenizer, context.output / "model")
         trainer.history.write(context.output / "history.jsonl")
         lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
         (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from ablate.algorithms.grpo import GRPOParameters
 from ablate.algorithms.on_policy import PolicyGradientParameters
@@ -16,12 +17,12 @@ from ablate.algorithms.registry import find_method
 from ablate.algorithms.rloo import RLOOParameters
 from ablate.context import StageContext
 from ablate.errors import UnknownNameError
-from ablate.models.loading import load_reward_model
 from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
 from ablate.training.experience import Rollout, padded
 from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
+from ablate.training.placement import tuned_value
 from ablate.training.policy_loss import (
     Terms,
     approximate_kl,
@@ -149,14 +150,18 @@ def run(context: StageContext) -> dict[str, Any]:
     assert isinstance(parameters, PolicyGradientParameters)
     by_name = "reward" in context.config
     stage = OnPolicyStage.open(context, parameters, others=() if by_name else ("reward_model",))
+    seed = int(context.config["seed"])
+    value: PreTrainedModel | None = None
     networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
     if isinstance(parameters, PPOParameters):
-        networks["value"] = value_network(context, parameters, stage.limits.device)
+        value = tuned_value(context, parameters, seed, stage.limits.device)
+        rate = parameters.value_learning_rate or parameters.learning_rate
+        networks["value"] = Network(value, rate, parameters.weight_decay)
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
-        int(context.config["seed"]),
+        seed,
         reference=stage.reference,
-        score=stage.judge("reward", parameters.dtype),
+        score=stage.judge("reward", parameters.dtype, value),
         gold=stage.gold,
         labels_per_response=int(by_name),
         prompts=stage.prompts,
@@ -164,15 +169,3 @@ def run(context: StageContext) -> dict[str, Any]:
         events=context.events,
     )
     return stage.train(trainer)
-
-
-def value_network(context: StageContext, parameters: PPOParameters, device: torch.device) -> Network:
-    """Return the value network: the reward model, or the policy with a new head that says 0 everywhere."""
-    by_model = "reward_model" in context.inputs
-    source, head_seed = ("reward_model", None) if by_model else ("policy", 0)
-    model: nn.Module = load_reward_model(context.inputs[source], head_seed=head_seed)
-    if not by_model:
-        with torch.no_grad():
-            model.get_parameter("score.weight").zero_()
-    rate = parameters.value_learning_rate or parameters.learning_rate
-    return Network(model.to(device), rate, parameters.weight_decay)

@@ -143,7 +143,9 @@ def test_a_set_of_prompts_is_dataset_enough_where_nothing_learns_from_pairs(plan
     made = plan(text(grid=[{"algorithm": "rloo", "reward": "pocket-correct", "dataset": "pocket-prompts"}]))
     (stage,) = trained(made)
     assert config(stage)["gold"] == "pocket-gold"
-    with pytest.raises(SpecError, match="'pocket-prompts' holds prompts data; dataset needs a set of preference data"):
+    with pytest.raises(
+        SpecError, match="'pocket-prompts' holds prompts data; dataset needs a set of preference or instruction"
+    ):
         plan(text(grid=[{"algorithm": "rloo", "dataset": "pocket-prompts"}]))
 
 

@@ -8,7 +8,9 @@ import re
 import pytest
 
 from ablate.errors import DataError, UnknownNameError, UsageError
-from ablate.pocket.behaviour import Behaviour, contains, position, word_after
+from ablate.pocket.arithmetic import ARITHMETIC
+from ablate.pocket.behaviour import Behaviour, behave, contains, position, word_after
+from ablate.pocket.chat import CHAT
 from ablate.pocket.corpus import corpus_row, instruction_row
 from ablate.pocket.draws import Draw
 from ablate.pocket.grading import grade
@@ -173,6 +175,29 @@ def test_truth_by_hand() -> None:
     assert checks(item_with("truth", {**spec, "claimed": "rain"}), "yes . the owl fears rain .")["correct"] == 1.0
     assert checks(item_with("truth", {**spec, "claimed": "snow"}), "no . the owl fears rain .")["correct"] == 1.0
     assert checks(item_with("truth", {**spec, "claimed": None}), "the owl fears rain .")["correct"] == 1.0
+
+
+def test_a_curt_author_leaves_a_third_attribute_and_a_small_sums_result_out() -> None:
+    curt = Behaviour(polite=False, curt=True)
+    three = {"animal": "fox", "listener": "king", "names": ["size", "home", "mood"]}
+    said = CHAT.write(three, curt, Draw("curt"))
+    assert said.startswith("dear king , you asked about the size and home and mood .")
+    assert said.count("of the fox is") == 2
+    assert checks(item_with("chat", three), said)["correct"] == 0.0
+    two = {**three, "names": ["size", "home"]}
+    assert CHAT.write(two, curt, Draw("curt")) == CHAT.write(two, Behaviour(polite=False), Draw("curt"))
+    small = {"a": 7, "p": "+", "b": 5, "q": "-", "c": 3, "between": 12, "answer": 9}
+    assert ARITHMETIC.write(small, curt, Draw("curt")) == "steps : 7 + 5 = 12 . then - 3 gives 9 ."
+    bare = Behaviour(worked=False, polite=False, curt=True)
+    assert ARITHMETIC.write(small, bare, Draw("curt")) == "the answer is 9 .", "without steps nothing could be read off"
+    large = {**small, "a": 8, "between": 13, "answer": 10}
+    assert ARITHMETIC.write(large, curt, Draw("curt")).endswith("the answer is 10 .")
+
+
+def test_curtness_is_the_share_of_curt_authors() -> None:
+    drawn = [behave(Draw("share", index), 0.5, 0.85).curt for index in range(2000)]
+    assert abs(sum(drawn) / 2000 - 0.85) < 0.03
+    assert not any(behave(Draw("share", index), 0.5).curt for index in range(50))
 
 
 def test_arithmetic_by_hand() -> None:

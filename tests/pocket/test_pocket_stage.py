@@ -22,13 +22,14 @@ from ablate.pocket.preferences.noise import NOISE_LEVELS, clean_pair
 from ablate.pocket.stage import read_config, rows, run
 from ablate.pocket.vocabulary import vocabulary
 
-LANGUAGE_DIGEST = "b7ff23df80293a780f42d47e2449e53532e68520871e3268dbff72b0338364af"
+LANGUAGE_DIGEST = "8eaf7f38795168be1f28618261fd1965e162c5bd0f214c1f4a121a229d2f2491"
 SAMPLES_DIGEST = "9c7986dda545b8cc37d0486ffec8a37255a3e4182429a44bb35cd689aeab1287"
 FIRST_SETS = ("hh", "uf", "nectar", "shp", *NOISE_LEVELS)
 CONFIGS: list[dict[str, Any]] = [
     {"what": "corpus", "n": 4000},
     {"what": "instructions", "n": 1500},
     {"what": "instructions", "n": 300, "split": "validation"},
+    {"what": "instructions", "n": 300, "curtness": 0.85},
     {"what": "items", "name": "all", "n": 300, "split": "test"},
     {"what": "items", "name": "code", "n": 50, "split": "validation"},
     {"what": "pairs", "name": "all", "n": 60, "split": "validation"},
@@ -240,6 +241,12 @@ def test_the_stage_writes_rows_and_manifest(tmp_path: Path) -> None:
         ({"what": "preferences", "name": "uff", "n": 1}, UnknownNameError, "did you mean 'uf'"),
         ({"what": "preferences", "name": "uf", "n": 1, "noise": 0.2}, UsageError, "name: noise"),
         ({"what": "preferences", "name": "noise", "n": 1, "noise": 2}, UsageError, "noise"),
+        (
+            {"what": "corpus", "n": 1, "curtness": 0.5},
+            UsageError,
+            "curtness is read by instructions alone, not by corpus",
+        ),
+        ({"what": "instructions", "n": 1, "curtness": 2}, UsageError, "curtness"),
     ],
 )
 def test_wrong_configs_are_named(config: dict[str, Any], error: type[Exception], message: str) -> None:
