@@ -417,7 +417,7 @@ def test_a_stopped_run_names_step_and_prompts_and_goes_on_from_its_saved_state(m
     resumed.train(tmp_path / "resumed", [tmp_path / "stopped"])
     assert resumed.history.records == unbroken.history.records
     limited = method(**{**SETTINGS, "stop_at_kl": 1e-6})
-    with pytest.raises(StageError, match=r"step 2: the KL from the reference is .* prompts p\d+.*checkpoint-1\n"):
+    with pytest.raises(StageError, match=r"step \d: the KL from the reference is .* prompts p\d+.*checkpoint-\d\n"):
         trainer(limited).train(tmp_path / "limited")
 
 
