@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,6 +69,14 @@ COST_OF_RANKINGS = (
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """Where the training step of a researcher's own method is: importable as named, and the sha256 of its files."""
+
+    step: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
@@ -75,7 +84,7 @@ class Method:
     axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
     takes in. ``entry`` is
     the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change.
+    ``revision`` is raised when the step's results change. ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -88,6 +97,7 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+    own_code: OwnCode | None = None
 
     @property
     def axes(self) -> frozenset[str]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.errors import Location, SpecError
+from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.grid import OWN_START, Cell, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import Facts
+from ablate.plan.needs import APPLIED, PROVIDERS
 
 
 def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
@@ -18,6 +19,8 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
 
     Models on the hub and in folders say neither here; their stages check.
     """
+    if cell.method.own_code is not None:
+        _check_needs(loaded, cell)
     for key in ("policy", "reward_model.init", "reference"):
         made = _scratch(facts, cell, key)
         if made is not None:
@@ -28,6 +31,21 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
         _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
         _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
+
+
+def _check_needs(loaded: LoadedExperiment, cell: Cell) -> None:
+    """Raise SpecError where a researcher's own method needs what nobody provides, or lacks what that is made by."""
+    method, place = cell.method, place_of(loaded, cell.block, "algorithm")
+    for need in method.needs:
+        if need not in PROVIDERS:
+            hint = suggestion(need, PROVIDERS)
+            raise SpecError(f"{method.title} needs {need!r}, which nothing provides", location=place, hint=hint)
+        for name in APPLIED.get(need, ()):
+            if name not in method.parameters.model_fields:
+                raise SpecError(
+                    f"{method.title} needs {need!r}, and its parameters have no {name!r}, by which that is made",
+                    location=place,
+                )
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:

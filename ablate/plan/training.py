@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ablate.algorithms.base import OwnCode
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
@@ -28,6 +29,8 @@ from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, star
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
+OWN_STEP = "ablate.training.own:run"
+"""Runs the training step of a researcher's own method."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
@@ -69,12 +72,14 @@ class TrainingPlanner:
         for need in cell.method.needs:
             PROVIDERS[need](order)
         own = _without(order.parameters, *order.applied)
+        code = cell.method.own_code
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **_digests_of(code)},
             order.inputs,
             label=self._label(cell),
-            entry=cell.method.entry,
+            entry=OWN_STEP if code else cell.method.entry,
+            locations={"step": code.step} if code else {},
             parts={cell.method.name: cell.method.revision},
         )
         return Trained(policy, order.made_from, order.reward_model)
@@ -269,6 +274,10 @@ def matched_sets(grid: Grid) -> tuple[str, ...]:
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
+
+
+def _digests_of(code: OwnCode | None) -> dict[str, Any]:
+    return {"code": dict(code.digests)} if code else {}
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
 from ablate.training.offline import train_offline
 from ablate.training.reference_free import REFERENCE_FREE_LOSSES, PolicyLogprobs
 from ablate.training.seeding import seed_everything
+from ablate.training.trainer import Objective
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
@@ -128,10 +129,17 @@ def make_objective(
     if algorithm in REFERENCE_FREE_LOSSES:
         return ReferenceFreeObjective(_with_parameters(REFERENCE_FREE_LOSSES[algorithm], parameters), beta)
     if algorithm in PREFERENCE_LOSSES:
-        loss = _with_parameters(PREFERENCE_LOSSES[algorithm], parameters)
-        return PreferenceObjective(loss, beta, START_TOLERANCE[parameters.dtype] if own_reference else None)
+        return preference_objective(PREFERENCE_LOSSES[algorithm], parameters, own_reference=own_reference)
     known = [*PREFERENCE_LOSSES, *REFERENCE_FREE_LOSSES]
     raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, known))
+
+
+def preference_objective(
+    loss: Callable[..., Tensor], parameters: TrainingParameters, *, own_reference: bool = True
+) -> PreferenceObjective:
+    """Return the objective of a loss of policy and reference; its keyword arguments are parameters of those names."""
+    tolerance = START_TOLERANCE[parameters.dtype] if own_reference else None
+    return PreferenceObjective(_with_parameters(loss, parameters), getattr(parameters, "beta", 1.0), tolerance)
 
 
 def _with_parameters(loss: Callable[..., Tensor], parameters: TrainingParameters) -> Callable[..., Tensor]:
@@ -187,11 +195,18 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
     parameters = find_method(algorithm).parameters.model_validate(context.config["parameters"])
     if not isinstance(parameters, TrainingParameters):
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
+    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
+    return train_pairs(context, objective, parameters, cadence)
+
+
+def train_pairs(
+    context: StageContext, objective: Objective, parameters: TrainingParameters, cadence: Cadence
+) -> dict[str, Any]:
+    """Train a policy with ``objective`` on pairs; write ``model/`` and ``history.jsonl``."""
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
     model = load_policy(context.inputs["policy"])
     tokenizer = load_tokenizer(context.inputs["policy"])
-    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
     collator = make_collator(pairs, context.inputs, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
     save_model(model, tokenizer, context.output / "model")
