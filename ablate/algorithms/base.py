@@ -58,6 +58,10 @@ COST_OF_PAIRS = (
 READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
 """The axis by which a stage that a method needs is chosen."""
 
+COST_OF_BATCHES = (
+    f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
+)
+
 COST_WITHOUT_REFERENCE = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
 )
@@ -82,9 +86,10 @@ class Method:
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
     axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
-    takes in. ``entry`` is
-    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change. ``own_code`` is set where it is written outside ablate.
+    takes in. ``entry`` is the module and function of its training step; ``cost`` says in forward and backward passes
+    what it takes; ``revision`` is raised when the step's results change. ``rounds`` is the parameter that says how
+    many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it can learn from.
+    ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -97,6 +102,8 @@ class Method:
     entry: str
     cost: str
     revision: int = 1
+    rounds: str | None = None
+    formats: tuple[str, ...] = ("preference",)
     own_code: OwnCode | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, grpo, hinge, ipo, orpo, ppo, pro, rloo, robust_dpo, rrhf, simpo
+from ablate.algorithms import aot, bco, dpo, grpo, hinge, ipo, kto, orpo, ppo, pro, rloo, robust_dpo, rrhf, simpo
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -11,6 +11,7 @@ METHODS: dict[str, Method] = {
     for method in (
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(simpo.METHOD, orpo.METHOD),
+        *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
     )

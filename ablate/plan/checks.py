@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.grid import OWN_START, Cell, place_of
+from ablate.experiment.chains import Chain, Merged, chains_in, root_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import APPLIED, PROVIDERS
 
+Locate = Callable[[str], Location]
+"""Where a cell's value of a key was written."""
 
-def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
+
+def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locate | None = None) -> None:
     """Raise SpecError for lengths beyond a model's positions and for models that must share a tokenizer and don't.
 
-    Models on the hub and in folders say neither here; their stages check.
+    So for a set that the method can't learn from, for more rounds than it has and for models of a merge that differ.
+    Models on the hub and in folders say neither length nor tokenizer here; their stages check. ``locate`` says where
+    keys of a cell are written that is none of the grid's.
     """
+    find = locate or (lambda key: place_of(loaded, cell.block, key))
     if cell.method.own_code is not None:
-        _check_needs(loaded, cell)
+        _check_needs(cell, find("algorithm"))
+    _check_learning(facts, cell, find)
+    for chain in chains_in(cell.policy):
+        if isinstance(chain, Merged):
+            _check_merge(facts, chain)
     for key in ("policy", "reward_model.init", "reference"):
         made = _scratch(facts, cell, key)
         if made is not None:
-            _check_pretraining(loaded, cell, made)
+            _check_pretraining(cell, made, find)
     if "prompts" in cell.method.needs:
-        _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
+        _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
     if "reward_model" in cell.method.needs:
-        _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
+        _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
-        _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
+        _check_tokenizers(facts, cell, find, "reference", "the reference is")
 
 
-def _check_needs(loaded: LoadedExperiment, cell: Cell) -> None:
+def _check_learning(facts: Facts, cell: Cell, locate: Locate) -> None:
+    method = cell.method
+    if "dataset" in method.reads:
+        named = facts.dataset(str(cell.values["dataset"]), locate("dataset"))
+        if named.format not in method.formats:
+            wanted = f"dataset needs a set of {' or '.join(method.formats)} data"
+            hint = f"{method.title} can't learn from any other"
+            raise SpecError(
+                f"{named.name!r} holds {named.format} data; {wanted}", location=locate("dataset"), hint=hint
+            )
+    if method.rounds is not None:
+        most = own_rounds(method, cell.values)
+        if cell.rounds > most:
+            raise SpecError(
+                f"{method.title} has {most} rounds, {method.name}.{method.rounds}; {cell.rounds} are asked for",
+                location=locate("rounds"),
+            )
+
+
+def _check_merge(facts: Facts, merge: Merged) -> None:
+    roots = [facts.models.get(root_of(policy)) for policy in merge.policies]
+    made = [entry.scratch for entry in roots if entry is not None and entry.scratch is not None]
+    for index, other in enumerate(made[1:], start=1):
+        shape, tokenizer = other.architecture == made[0].architecture, _tokenizer(other) == _tokenizer(made[0])
+        if not (shape and tokenizer):
+            what = "tokenizer" if shape else "shape"
+            first, second = root_of(merge.policies[0]), root_of(merge.policies[index])
+            raise SpecError(
+                f"the models of a merge have one {what}; that of {second} is not that of {first}",
+                location=merge.origins.locate("merge", index),
+            )
+
+
+def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
+    """Raise SpecError for a key of an adapter in a section where no cell has one: it would say nothing."""
+    for key in (*grid.fixed, *grid.axes):
+        section, _, name = key.partition(".")
+        readers = [cell for cell in grid.cells if key in cell.values]
+        if not name.startswith("lora_") or not readers:
+            continue
+        default = SECTIONS[section].model_fields[name].default
+        said = [cell for cell in readers if cell.values[key] != default]
+        if said and all(cell.values.get(f"{section}.lora_rank") is None for cell in readers):
+            raise SpecError(
+                f"{key} describes an adapter, and no cell has one",
+                location=place_of(loaded, readers[0].block, key),
+                hint=f"set {section}.lora_rank, or leave {name} out",
+            )
+
+
+def _check_needs(cell: Cell, place: Location) -> None:
     """Raise SpecError where a researcher's own method needs what nobody provides, or lacks what that is made by."""
-    method, place = cell.method, place_of(loaded, cell.block, "algorithm")
+    method = cell.method
     for need in method.needs:
         if need not in PROVIDERS:
             hint = suggestion(need, PROVIDERS)
@@ -74,21 +137,22 @@ def check_licence(loaded: LoadedExperiment, entry: DatasetEntry, place: Location
 
 
 def _scratch(facts: Facts, cell: Cell, key: str) -> Scratch | None:
-    entry = facts.models.get(str(cell.values.get(key)))
+    value = cell.values.get(key)
+    entry = facts.models.get(root_of(value) if isinstance(value, Chain) else str(value))
     return entry.scratch if entry else None
 
 
-def _check_pretraining(loaded: LoadedExperiment, cell: Cell, made: Scratch) -> None:
+def _check_pretraining(cell: Cell, made: Scratch, locate: Locate) -> None:
     written, positions = cell.values.get("pretrain.max_length"), made.architecture.max_positions
     if isinstance(written, int) and written > positions:
         raise SpecError(
             f"max_length {written} is more than the {positions} positions of the model",
-            location=place_of(loaded, cell.block, "pretrain.max_length"),
+            location=locate("pretrain.max_length"),
             hint=f"allowed: 8 to {positions}",
         )
 
 
-def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None) -> None:
+def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
     """A rollout starts with a prompt of up to ``max_prompt_length`` tokens: what is longer is dropped, not cut."""
     name, names = cell.method.name, ("max_prompt_length", "max_response_length")
     fields = cell.method.parameters.model_fields
@@ -100,19 +164,19 @@ def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None
     raise SpecError(
         f"max_prompt_length {prompt} and max_response_length {response} need {prompt + response} positions; "
         f"{cell.values['policy']} has {positions}",
-        location=place_of(loaded, cell.block, f"{name}.max_response_length"),
+        location=locate(f"{name}.max_response_length"),
         hint=allowed if response < positions else f"lower both, {name}.max_response_length to below {positions}",
     )
 
 
-def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell, key: str, role: str) -> None:
+def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate, key: str, role: str) -> None:
     policy, other = _scratch(facts, cell, "policy"), _scratch(facts, cell, key)
     if policy is None or other is None or _tokenizer(policy) == _tokenizer(other):
         return
     alike = [name for name, entry in facts.models.items() if _shares_tokenizer(entry, policy)]
     raise SpecError(
         f"{role} {cell.values[key]}, whose tokenizer is not that of the policy, {cell.values['policy']}",
-        location=place_of(loaded, cell.block, key),
+        location=locate(key),
         hint=f"allowed: {', '.join(sorted(alike))}",
     )
 

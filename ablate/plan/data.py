@@ -45,7 +45,7 @@ class DataPlanner:
         self.named: dict[str, dict[str, NamedSet]] = {}
         """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
         self._made: dict[tuple[str, Section, Cell | None, bool], Stage] = {}
-        self._open: list[str] = []
+        self._open: dict[tuple[str, Cell | None], None] = {}
 
     def dataset(self, name: str, data: Section, cell: Cell | None = None, *, records: bool = False) -> Stage:
         """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
@@ -82,7 +82,7 @@ class DataPlanner:
     def _set(self, named: NamedSet, data: Section, cell: Cell | None, *, records: bool = False) -> Stage:
         key = (named.name, data, cell if asks_for_a_cell(named) else None, records)
         if key not in self._made:
-            with self._opened(named):
+            with self._opened(named, key[2]):
                 settings = dict(data)
                 self._made[key] = (
                     self._entry(named, settings, records=records)
@@ -92,16 +92,18 @@ class DataPlanner:
         return self._made[key]
 
     @contextmanager
-    def _opened(self, named: NamedSet) -> Iterator[None]:
-        if named.name in self._open:
-            circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
+    def _opened(self, named: NamedSet, cell: Cell | None) -> Iterator[None]:
+        key = (named.name, cell)
+        if key in self._open:
+            names = [name for name, _ in self._open]
+            circle = " → ".join((*names[list(self._open).index(key) :], named.name))
             place = named.origins.locate() if isinstance(named, Pipeline) else None
             raise SpecError(f"making this set takes the set itself: {circle}", location=place)
-        self._open.append(named.name)
+        self._open[key] = None
         try:
             yield
         finally:
-            self._open.pop()
+            del self._open[key]
 
     def _entry(self, entry: DatasetEntry, settings: Mapping[str, Scalar], *, records: bool = False) -> Stage:
         files = self._facts.digests(entry)

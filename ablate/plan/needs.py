@@ -29,12 +29,14 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Start, Start, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
-        ...
 
 
 @dataclass
@@ -91,8 +93,21 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], order.parameters["dtype"])
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    order.inputs["reference_logprobs"] = _reference_pass(order)
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+
+
+def _reference_pass(order: Order, **differs: str) -> Ref:
+    how = {"dtype": order.parameters["dtype"], **differs}
+    if quantisation := order.parameters.get("quantisation"):
+        how["quantisation"] = quantisation
+    reference = order.shared.reference_of(order.cell)
+    logprobs = order.shared.reference_logprobs(reference, order.start, order.inputs["data"], tuple(how.items()))
+    return logprobs.ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -125,6 +140,7 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
     "reward_model": reward_model,
     "prompts": prompts,

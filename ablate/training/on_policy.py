@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ablate.algorithms.on_policy import RolloutParameters
 from ablate.context import EventLog, StageContext, read_json, write_json
 from ablate.errors import DataError, StageError
-from ablate.models.loading import load_policy, load_tokenizer, require_same_tokenizer, save_model
+from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
 from ablate.training.devices import autocast
@@ -45,6 +45,8 @@ from ablate.training.experience import (
 )
 from ablate.training.history import History
 from ablate.training.learner import Learner
+from ablate.training.lora import publish, tuned_policy
+from ablate.training.placement import frozen_reference
 from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
@@ -278,7 +280,7 @@ class OnPolicyStage:
     context: StageContext
     tokenizer: PreTrainedTokenizerBase
     policy: PreTrainedModel
-    reference: PreTrainedModel
+    reference: nn.Module
     prompts: list[Prompt]
     tokens: Tokens
     limits: PassLimits
@@ -295,18 +297,18 @@ class OnPolicyStage:
         for other in compared:
             require_same_tokenizer(tokenizer, other)
         prompts = read_prompts(context.inputs["prompts"])
-        policy = load_policy(context.inputs["policy"])
+        policy = tuned_policy(context, parameters)
         check_positions(policy, prompts, parameters.max_response_length)
         limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
         policy.to(limits.device)  # type: ignore[arg-type]
-        reference = load_policy(context.inputs["reference"])
+        reference = frozen_reference(context, policy, parameters)
         return cls(context, tokenizer, policy, reference, prompts, Tokens.of(policy, tokenizer), limits)
 
     def train(self, trainer: OnPolicyTrainer) -> dict[str, Any]:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""
         context = self.context
         trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
-        save_model(self.policy, self.tokenizer, context.output / "model")
+        publish(self.policy, self.tokenizer, context.output / "model")
         trainer.history.write(context.output / "history.jsonl")
         lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
         (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")

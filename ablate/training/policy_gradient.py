@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ablate.algorithms.grpo import GRPOParameters
 from ablate.algorithms.on_policy import PolicyGradientParameters
@@ -16,12 +17,12 @@ from ablate.algorithms.registry import find_method
 from ablate.algorithms.rloo import RLOOParameters
 from ablate.context import StageContext
 from ablate.errors import UnknownNameError
-from ablate.models.loading import load_reward_model
 from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
-from ablate.training.experience import Rollout, padded, reward_model_score
+from ablate.training.experience import Rollout, Score, padded, reward_model_score
 from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
+from ablate.training.placement import frozen_score, tuned_value
 from ablate.training.policy_loss import (
     Terms,
     approximate_kl,
@@ -147,18 +148,22 @@ def run(context: StageContext) -> dict[str, Any]:
     parameters = find_method(name).parameters.model_validate(context.config["parameters"])
     assert isinstance(parameters, PolicyGradientParameters)
     stage = OnPolicyStage.open(context, parameters, others=("reward_model",))
-    frozen: nn.Module = load_reward_model(context.inputs["reward_model"])
-    frozen = frozen.to(stage.limits.device).eval().requires_grad_(False)
+    seed, path = int(context.config["seed"]), context.inputs["reward_model"]
+    value: PreTrainedModel | None = None
     networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
     if isinstance(parameters, PPOParameters):
-        value: nn.Module = load_reward_model(context.inputs["reward_model"])
+        value = tuned_value(path, parameters, seed, stage.limits.device)
         rate = parameters.value_learning_rate or parameters.learning_rate
-        networks["value"] = Network(value.to(stage.limits.device), rate, parameters.weight_decay)
+        networks["value"] = Network(value, rate, parameters.weight_decay)
+
+    def score_of(model: nn.Module, device: torch.device) -> Score:
+        return reward_model_score(model, stage.tokens.pad, replace(stage.limits, device=device), parameters.dtype)
+
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
-        int(context.config["seed"]),
+        seed,
         reference=stage.reference,
-        score=reward_model_score(frozen, stage.tokens.pad, stage.limits, parameters.dtype),
+        score=frozen_score(path, value, context.resources, score_of),
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,
