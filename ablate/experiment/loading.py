@@ -47,7 +47,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    experiment = validated(experiment_model(), with_own_methods(resolved, path.parent, origins), origins.locate)
+    named = with_own_methods(resolved, path.parent, origins)  # first: their sections are known from then on
+    experiment = validated(experiment_model(), named, origins.locate)
     interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
     return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated)
 
