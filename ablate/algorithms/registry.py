@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import aot, bco, dpo, grpo, hinge, ipo, kto, orpo, ppo, pro, rloo, robust_dpo, rrhf, simpo
+from ablate.algorithms import (
+    aot,
+    bco,
+    dpo,
+    grpo,
+    hinge,
+    ipo,
+    kto,
+    orpo,
+    ppo,
+    pro,
+    rloo,
+    robust_dpo,
+    rrhf,
+    sft_chosen,
+    simpo,
+    trl_losses,
+)
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -12,6 +29,7 @@ METHODS: dict[str, Method] = {
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(simpo.METHOD, orpo.METHOD),
         *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
+        *(*trl_losses.METHODS, sft_chosen.METHOD),
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
     )

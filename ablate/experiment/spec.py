@@ -116,6 +116,11 @@ class Experiment(Closed):
     reference: str | None = Field(
         None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
     )
+    reward: str | None = Field(
+        None,
+        description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
+        "default: reward_model.",
+    )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")

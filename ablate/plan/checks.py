@@ -8,6 +8,7 @@ from dataclasses import replace
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
+from ablate.catalogs.rewards import find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
@@ -15,6 +16,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import APPLIED, PROVIDERS
+from ablate.plan.sets import entries_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -40,7 +42,8 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
             _check_pretraining(cell, made, find)
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
-    if "reward_model" in cell.method.needs:
+        _check_verifier(facts, cell, find)
+    if cell.has_reward_model:
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
         _check_tokenizers(facts, cell, find, "reference", "the reference is")
@@ -48,7 +51,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
 
 def _check_learning(facts: Facts, cell: Cell, locate: Locate) -> None:
     method = cell.method
-    if "dataset" in method.reads:
+    if "dataset" in method.reads and not cell.scored_without_model:
         named = facts.dataset(str(cell.values["dataset"]), locate("dataset"))
         if named.format not in method.formats:
             wanted = f"dataset needs a set of {' or '.join(method.formats)} data"
@@ -167,6 +170,47 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
         location=locate(f"{name}.max_response_length"),
         hint=allowed if response < positions else f"lower both, {name}.max_response_length to below {positions}",
     )
+
+
+def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
+    """A verifier reads facts of each prompt, which the prompts' set must carry."""
+    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    if verifier is None:
+        return
+    name = str(cell.values["prompts"])
+    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    if not lacking:
+        return
+    entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
+    known = [entry.name for entry in entries if entry.checks == verifier.checks]
+    raise SpecError(
+        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
+        f"which the prompts of {lacking[0]!r} do not carry",
+        location=locate("prompts"),
+        hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
+        f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
+    )
+
+
+_FACTS = {
+    "pocket": "the item of each prompt",
+    "answer": "the answer to each prompt",
+    "ifeval": "the instructions of each prompt that can be checked",
+}
+
+
+def check_disjoint(facts: Facts, entry: DatasetEntry, place: Location) -> None:
+    """Raise SpecError at ``place``, where prompts to train on are named, when a suite tests on them."""
+    pocket, names = entry.source.pocket, set(entry.source.names())
+    for suite in facts.suites.values():
+        same_split = pocket is not None and suite.data.pocket is not None and pocket.split == suite.data.pocket.split
+        if same_split or names & set(suite.files):
+            shared = f"the {pocket.split} split of the pocket world" if pocket else min(names & set(suite.files))
+            raise SpecError(
+                f"the prompts of {entry.name!r} are those of {shared}, on which the suite {suite.name!r} tests",
+                location=place,
+                hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
+            )
 
 
 def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate, key: str, role: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
@@ -14,7 +15,7 @@ from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -72,6 +73,10 @@ class DataPlanner:
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
+
+    def checks(self, name: str) -> set[Checks | None]:
+        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
+        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""

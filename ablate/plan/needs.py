@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
 from ablate.plan.stage import Ref, Stage
@@ -44,6 +45,7 @@ class Order:
     """A cell's training stage while it is put together: what it is given, and the stages that is made from.
 
     ``applied`` names parameters that a stage before it has applied: they are in that stage's identity only.
+    ``config`` is what its identity has beside algorithm, parameters and seed, ``parts`` the revisions of code.
     """
 
     shared: SharedStages
@@ -53,6 +55,8 @@ class Order:
     inputs: dict[str, Ref] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
@@ -127,13 +131,43 @@ def reward_model(order: Order) -> None:
     order.reward_model = made
 
 
+def reward(order: Order) -> None:
+    """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
+    judge(order, "reward")
+
+
+def judge(order: Order, axis: str) -> None:
+    """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
+    name = str(order.cell.values[axis])
+    if name == REWARD_MODEL:
+        reward_model(order)
+    else:
+        _named_reward(order, axis, find_reward(name))
+
+
+def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
+    order.config |= {key: entry.name, **entry.identity()}
+    order.parts |= entry.parts()
+    prompt_texts(order)
+
+
 def prompts(order: Order) -> None:
-    """Provide ``prompts``: the tokens of the prompts that responses are sampled to."""
+    """Provide ``prompts``: the tokens of the prompts that responses are sampled to.
+
+    Where they are items of the pocket world, the gold reward of the responses is logged: config ``gold``.
+    """
     source = order.dataset("prompts")
     longest = order.parameters["max_prompt_length"]
     order.inputs["prompts"] = order.shared.prompts(source, order.start.tokenizer, longest).ref("tokens.parquet")
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
+    if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
+        _named_reward(order, "gold", find_reward(GOLD))
+
+
+def prompt_texts(order: Order) -> None:
+    """Provide ``prompt_texts``: the prompts as text, with what verifiers read of each."""
+    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
@@ -143,7 +177,9 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
     "reward_model": reward_model,
+    "reward": reward,
     "prompts": prompts,
+    "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, Trained, chains_in
 from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_adapters, check_cell, check_embedded, check_licence
+from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
@@ -217,7 +218,9 @@ class _Builder:
         for key in (*MODEL_KEYS, *DATASET_KEYS):
             name = cell.values.get(key)
             if name is not None and not isinstance(name, Chain):
-                self._check_name(key, str(name), place_of(self.loaded, cell.block, key))
+                as_prompts = key == "dataset" and cell.scored_without_model
+                place = place_of(self.loaded, cell.block, key)
+                self._check_name("prompts" if as_prompts else key, str(name), place)
 
     def _check_chain(self, chain: Chain) -> None:
         """Look up the names that a chain gives, each where it is written."""
@@ -251,6 +254,8 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
+            if key == "prompts":
+                check_disjoint(self.facts, entry, place)
         for other in takes_part(named):
             self._check_name(*other)
 
@@ -286,6 +291,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
+        elif key == "reward":
+            find_reward(name, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ablate.algorithms.base import OwnCode
+from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
@@ -32,6 +33,8 @@ from ablate.plan.stage import Ref, Stage
 
 OWN_STEP = "ablate.training.own:run"
 """Runs the training step of a researcher's own method."""
+TRL_STEP = "ablate.training.trl_preference:run"
+"""Trains with TRL's own trainer, whose version is in the identity."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
@@ -81,15 +84,21 @@ class TrainingPlanner:
         for need in cell.method.needs:
             PROVIDERS[need](order)
         own = _without(order.parameters, *order.applied)
-        code = cell.method.own_code
+        step = _step_of(cell.method, order.parameters)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **_digests_of(code)},
+            {
+                "algorithm": cell.method.name,
+                "parameters": own,
+                "seed": cell.values["seed"],
+                **order.config,
+                **step.config,
+            },
             order.inputs,
             label=self._label(cell),
-            entry=OWN_STEP if code else cell.method.entry,
-            locations={"step": code.step} if code else {},
-            parts={cell.method.name: cell.method.revision},
+            entry=step.entry,
+            locations=step.locations,
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Made(policy, order.made_from, order.reward_model)
 
@@ -330,7 +339,8 @@ class TrainingPlanner:
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    names = dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells if "dataset" in cell.values)
+    learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
+    names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
     return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
 
 
@@ -338,8 +348,21 @@ def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
 
 
-def _digests_of(code: OwnCode | None) -> dict[str, Any]:
-    return {"code": dict(code.digests)} if code else {}
+@dataclass(frozen=True)
+class _Step:
+    """Which code trains, and what of it is identity."""
+
+    entry: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+
+def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
+    if method.own_code is not None:
+        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+    if parameters.get("implementation") == "trl":
+        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -55,6 +55,7 @@ OTHER = {
     "odds_ratio_weight": 0.44,
     "desirable_weight": 1.4,
     "undesirable_weight": 0.6,
+    "tau": 0.2,
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
