@@ -189,6 +189,38 @@ def test_labels_responses_and_mixtures_of_a_specification_go_to_a_table(ablate: 
     assert "All 7 evaluations are done." in printed and "Both" in printed and "made here" in printed
 
 
+MANUAL = (Path(__file__).parents[1] / "docs/algorithms.md").read_text(encoding="utf-8")
+
+
+def test_a_method_of_ones_own_and_policies_as_classifiers_go_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    """The manual's method beside DPO; a baseline has no implicit reward, which is a gap with a reason and not 0."""
+    code = MANUAL.partition("This is all of `dpop.py`")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "dpop.py").write_text(code)
+    shipped = Path(__file__).parents[1] / "experiments"
+    text = POCKET.format(shipped=shipped).partition("grid:")[0] + (
+        "dpop: {learning_rate: 1.0e-4, epochs: 1, max_length: 256}\n"
+        "grid:\n"
+        "  - {dataset: pocket-hh, algorithm: dpo}\n"
+        "  - {dataset: pocket-hh, algorithm: './dpop.py:METHOD', dpop.penalty: [0.0, 5.0]}\n"
+        "evaluate: {policy: [short-implicit], reward_model: []}\n"
+        "report: null\n"
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "evals" / "implicit.yaml").write_text(
+        "suites:\n  short-implicit: {title: Pairs, category: reward, subject: policy, engine: implicit, "
+        "data: {pocket: {what: pairs, n: 3}}, prompts: pocket-pairs, grader: implicit, primary: accuracy}\n"
+    )
+    ablate("run", "own.yaml")
+    ablate("report", "tiny")
+    lines = (tmp_path / "out/tiny/report.md").read_text().splitlines()
+    cells = [line.split("|") for line in lines if line.startswith("| Pocket HH")]
+    assert [cell[2].strip() for cell in cells] == ["DPO", "DPO-Positive", "DPO-Positive"]
+    assert all(0 <= float(cell[-2].strip(" *▲▼")) <= 100 for cell in cells)
+    (baseline,) = [line for line in lines if line.startswith("| SFT")]
+    assert "–" in baseline
+    assert any("there is no reference, and no implicit reward" in line for line in lines)
+
+
 @pytest.mark.data
 def test_real_preference_rows_go_to_a_table_over_real_test_sets_and_every_row_is_accounted_for(
     ablate: Ablate, tmp_path: Path

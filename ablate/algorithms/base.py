@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,14 @@ COST_OF_RANKINGS = (
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """Where the training step of a researcher's own method is: importable as named, and the sha256 of its files."""
+
+    step: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
@@ -83,7 +92,7 @@ class Method:
     ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
     learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
     parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
-    can learn from.
+    can learn from. ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -101,6 +110,7 @@ class Method:
     revision: int = 1
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)
+    own_code: OwnCode | None = None
 
     @property
     def axes(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -161,14 +162,14 @@ class Experiment(Closed):
         return value
 
 
-def _with_methods() -> type[Experiment]:
-    """Return Experiment with a section for every method there is."""
+def experiment_model() -> type[Experiment]:
+    """Return the model that specifications are validated with: Experiment with a section for every method there is."""
+    return _with_sections(tuple(METHODS))
+
+
+@functools.cache
+def _with_sections(methods: tuple[str, ...]) -> type[Experiment]:
     sections: dict[str, Any] = {
-        name: (Mapping[str, Any], Field({}, description=f"Parameters of {method.title}."))
-        for name, method in METHODS.items()
+        name: (Mapping[str, Any], Field({}, description=f"Parameters of {METHODS[name].title}.")) for name in methods
     }
     return create_model("Experiment", __base__=Experiment, **sections)
-
-
-EXPERIMENT = _with_methods()
-"""The model that specifications are validated with."""

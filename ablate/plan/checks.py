@@ -10,12 +10,13 @@ from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.catalogs.rewards import find_reward
-from ablate.errors import Location, SpecError
+from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
+from ablate.plan.needs import APPLIED, PROVIDERS
 from ablate.plan.sets import entries_of
 
 Locate = Callable[[str], Location]
@@ -32,6 +33,8 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     keys of a cell are written that is none of the grid's.
     """
     find = locate or (lambda key: place_of(loaded, cell.block, key))
+    if cell.method.own_code is not None:
+        _check_needs(cell, find("algorithm"))
     _check_learning(facts, cell, find)
     for chain in chains_in(cell.policy):
         if isinstance(chain, Merged):
@@ -109,6 +112,21 @@ def _check_loss(cell: Cell, locate: Locate) -> None:
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
             "algorithm reward_modelling, suites of pairs and labels",
         )
+
+
+def _check_needs(cell: Cell, place: Location) -> None:
+    """Raise SpecError where a researcher's own method needs what nobody provides, or lacks what that is made by."""
+    method = cell.method
+    for need in method.needs:
+        if need not in PROVIDERS:
+            hint = suggestion(need, PROVIDERS)
+            raise SpecError(f"{method.title} needs {need!r}, which nothing provides", location=place, hint=hint)
+        for name in APPLIED.get(need, ()):
+            if name not in method.parameters.model_fields:
+                raise SpecError(
+                    f"{method.title} needs {need!r}, and its parameters have no {name!r}, by which that is made",
+                    location=place,
+                )
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:

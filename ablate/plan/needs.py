@@ -196,6 +196,14 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 
+APPLIED = {
+    "pairs": ("max_length", "truncation"),
+    "rankings": ("max_length", "truncation"),
+    "reference_logprobs": ("dtype",),
+    "prompts": ("max_prompt_length",),
+}
+"""The parameters of a method that what it needs is made by."""
+
 
 def learns_from_records(section: Section) -> bool:
     """Return whether the loss of a reward model's section is over prompts with all their responses, not over pairs."""

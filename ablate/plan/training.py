@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
@@ -29,6 +31,10 @@ from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, star
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
+OWN_STEP = "ablate.training.own:run"
+"""Runs the training step of a researcher's own method."""
+TRL_STEP = "ablate.training.trl_preference:run"
+"""Trains with TRL's own trainer, whose version is in the identity."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
@@ -80,12 +86,20 @@ class TrainingPlanner:
         if not cell.method.entry:
             return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
+        step = _step_of(cell.method, order.parameters)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
+            {
+                "algorithm": cell.method.name,
+                "parameters": own,
+                "seed": cell.values["seed"],
+                **order.config,
+                **step.config,
+            },
             order.inputs,
             label=self._label(cell),
-            entry=cell.method.entry,
+            entry=step.entry,
+            locations=step.locations,
             parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Made(policy, order.made_from, order.reward_model)
@@ -334,6 +348,23 @@ def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Which code trains, and what of it is identity."""
+
+    entry: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+
+def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
+    if method.own_code is not None:
+        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+    if parameters.get("implementation") == "trl":
+        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
