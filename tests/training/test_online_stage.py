@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ import pytest
 from ablate.context import EventLog, Resources, StageContext
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.stage import run as make_set
+from ablate.data.tokenise import run as tokenise
 from ablate.models.loading import load_policy, load_reward_model, load_tokenizer, save_model
+from ablate.training.collate import PairTokens
+from ablate.training.logprobs import run as reference_pass
 from ablate.training.online import run
+from ablate.training.preference import run as offline
 
 ROUNDS = {"gold_every": 16, "gold_labels": 4, "discriminator": "sft"}
 
@@ -95,33 +100,46 @@ def test_the_stage_leaves_model_history_samples_and_pairs(
     load_policy(made.output / "model")
 
 
-def test_the_pairs_are_a_set_that_leaves_out_what_did_not_end(inputs: dict[str, Path], tmp_path: Path) -> None:
-    online = context(inputs, tmp_path / "run", "online_dpo")
+def test_the_pairs_are_a_set_that_an_offline_run_learns_from(
+    inputs: dict[str, Path], make_context: Callable[..., StageContext], tmp_path: Path
+) -> None:
+    """Online run, rows, tokens, reference pass, DPO: what did not end is left out, and the kept order arrives."""
+    online = context(inputs, tmp_path / "run", "online_dpo", steps=6)
     run(online)
     pairs = read_json_lines(online.output / "pairs.jsonl")
     unfinished = [row for row in pairs if not row["finished"]]
     assert unfinished and len(unfinished) < len(pairs)
+
     config = {"format": "preference", "converter": "online_pairs", "converter_options": {}, "files": {}, "split": None}
-    config |= {"max_examples": None, "pairing": {"policy": "best-vs-random"}}
-    made = StageContext(
-        kind="dataset",
-        config=config,
-        inputs={"source": online.output / "pairs.jsonl"},
-        output=tmp_path / "set",
-        work=tmp_path / "set-work",
-        events=EventLog(tmp_path / "events.jsonl"),
-    )
-    made.output.mkdir()
-    made.work.mkdir()
+    config |= {"max_examples": None, "pairing": {"policy": "best-vs-random"}, "order": "kept"}
+    made = make_context("set", config, {"source": online.output / "pairs.jsonl"})
     report = make_set(made)
     assert report["dropped"]["unfinished-response"] == len(unfinished)
     assert report["in"] == len(pairs) == report["kept"] + sum(report["dropped"].values())
     kept = read_json_lines(made.output / "pairs.jsonl")
-    sides = [(row["prompt"], row["chosen"], row["rejected"], row["chosen_score"]) for row in kept]
-    wanted = [
-        row for row in pairs if row["finished"] and all(row[side][0]["content"] for side in ("chosen", "rejected"))
+    wanted = [row for row in pairs if row["finished"] and row["chosen"][0]["content"] and row["rejected"][0]["content"]]
+    columns = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", "margin", "source")
+    assert [{name: row[name] for name in columns} for row in kept] == [
+        {name: row[name] for name in columns} for row in wanted
     ]
-    assert sides == [(row["prompt"], row["chosen"], row["rejected"], row["chosen_score"]) for row in wanted]
+
+    tokens = make_context(
+        "tokens",
+        {"format": "pairs", "max_length": 100, "truncation": "drop", "order": "kept"},
+        {"data": made.output / "pairs.jsonl", "tokenizer": inputs["policy"]},
+    )
+    tokenise(tokens)
+    data = tokens.output / "tokens.parquet"
+    read = PairTokens.read(data)
+    assert read.kept_order and read.ids == [row["id"] for row in kept]
+    logprobs = make_context("logprobs", {"dtype": "float32"}, {"model": inputs["policy"], "data": data})
+    reference_pass(logprobs)
+    trained = make_context(
+        "offline",
+        {"algorithm": "dpo", "parameters": {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3}, "seed": 0},
+        {"policy": inputs["policy"], "data": data, "reference_logprobs": logprobs.output / "logprobs.parquet"},
+    )
+    assert offline(trained)["pairs"] == len(kept)
 
 
 KILLED = """
