@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, hinge, ipo, ppo, robust_dpo
+from ablate.algorithms import dpo, hinge, ipo, none, ppo, rejection_sampling, robust_dpo, sdpo, supervised
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD, ppo.METHOD)
+    for method in (
+        dpo.METHOD,
+        ipo.METHOD,
+        ipo.AVERAGED,
+        hinge.METHOD,
+        robust_dpo.METHOD,
+        sdpo.METHOD,
+        supervised.METHOD,
+        rejection_sampling.METHOD,
+        ppo.METHOD,
+        none.METHOD,
+    )
 }
 
 

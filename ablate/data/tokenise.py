@@ -23,11 +23,13 @@ CHUNK = 1000
 """Rows rendered, tokenised and written at a time: memory does not grow with the data."""
 
 IDS = pa.list_(pa.int32())
+CONVERSATION = pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())})
 SCHEMAS = {
     "pairs": pa.schema(
         {"id": pa.string(), "prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS, "margin": pa.float64()}
     ),
-    "conversations": pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())}),
+    "conversations": CONVERSATION,
+    "answers": CONVERSATION,
     "prompts": pa.schema({"id": pa.string(), "prompt_ids": IDS}),
 }
 
@@ -71,8 +73,8 @@ class Tally:
 def run(context: StageContext) -> dict[str, Any]:
     """Tokenise ``data`` with the tokenizer of ``tokenizer``; write tokens.parquet and report.json.
 
-    Config: ``format`` (pairs, conversations, prompts), ``max_length`` and ``max_prompt_length`` (tokens, null: no
-    limit), ``truncation`` (drop or keep-start; default keep-start for conversations, drop for pairs).
+    Config: ``format`` (pairs, conversations, answers, prompts), ``max_length`` and ``max_prompt_length`` (tokens, null:
+    no limit), ``truncation`` (drop or keep-start; default keep-start for conversations, drop for pairs).
     """
     kind = context.config["format"]
     if kind not in SCHEMAS:
@@ -108,7 +110,12 @@ def encode_rows(
     rows: Sequence[dict[str, Any]], kind: str, tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
 ) -> list[dict[str, Any]]:
     """Return what is stored of rows of one kind; ``tally`` is told what became of each."""
-    encode = {"pairs": encode_pairs, "conversations": encode_conversations, "prompts": encode_prompts}[kind]
+    encode = {
+        "pairs": encode_pairs,
+        "conversations": encode_conversations,
+        "answers": encode_answers,
+        "prompts": encode_prompts,
+    }[kind]
     tally.rows += len(rows)
     clean = _without_control_tokens(rows, tokenizer, tally)
     kept = encode(clean, tokenizer, limits, tally) if clean else []
@@ -177,18 +184,40 @@ def encode_conversations(
     kept = []
     for row, ids, mask in zip(rows, encoded["input_ids"], encoded["assistant_masks"], strict=True):
         _require_marks(row, mask, tokenizer)
-        if too_long := _over(ids, limits.max_length):
-            if limits.truncation == "drop":
-                tally.dropped["too-long"] += 1
-                continue
-            ids, mask = ids[: limits.max_length], mask[: limits.max_length]
-        if 1 not in mask:
-            tally.dropped["no-assistant-tokens"] += 1
-            continue
-        tally.truncated += too_long
-        _count(tally, tokenizer, ids)
-        kept.append({"id": row["id"], "input_ids": ids, "loss_mask": mask})
+        kept += _fit_conversation(row["id"], ids, mask, limits, tally)
+    for value in kept:
+        _count(tally, tokenizer, value["input_ids"])
     return kept
+
+
+def encode_answers(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return input_ids and loss_mask of every row kept: 1 on the response chosen for a prompt, and nowhere else."""
+    prompts = encode_chats(tokenizer, [row["prompt"] for row in rows], prompt=True)["input_ids"]
+    whole = encode_chats(tokenizer, [row["prompt"] + row["chosen"] for row in rows])["input_ids"]
+    kept = []
+    for row, prompt, ids in zip(rows, prompts, whole, strict=True):
+        answer = _completion(ids, prompt, tokenizer, row["id"])
+        mask = [0] * len(prompt) + [1] * len(answer)
+        kept += _fit_conversation(row["id"], prompt + answer, mask, limits, tally)
+    for value in kept:
+        _count(tally, tokenizer, value["input_ids"])
+    return kept
+
+
+def _fit_conversation(name: str, ids: Ids, mask: Ids, limits: Limits, tally: Tally) -> list[dict[str, Any]]:
+    """Return what is stored of a conversation, cut where the limits say so; nothing of one that they drop."""
+    if too_long := _over(ids, limits.max_length):
+        if limits.truncation == "drop":
+            tally.dropped["too-long"] += 1
+            return []
+        ids, mask = ids[: limits.max_length], mask[: limits.max_length]
+    if 1 not in mask:
+        tally.dropped["no-assistant-tokens"] += 1
+        return []
+    tally.truncated += too_long
+    return [{"id": name, "input_ids": ids, "loss_mask": mask}]
 
 
 def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str | None, list[Ids]]:
@@ -254,7 +283,12 @@ def _without_control_tokens(
 
 
 def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    needed = {"pairs": ("prompt", "chosen", "rejected"), "conversations": ("messages",), "prompts": ("prompt",)}[kind]
+    needed = {
+        "pairs": ("prompt", "chosen", "rejected"),
+        "conversations": ("messages",),
+        "answers": ("prompt", "chosen"),
+        "prompts": ("prompt",),
+    }[kind]
     try:
         lines = path.open(encoding="utf-8")
     except OSError as error:

@@ -148,21 +148,44 @@ class DataPlanner:
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
-        return self._graph.add(
-            "respond",
-            {**responses.decoding(), "chat": chat},
-            {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")},
-            label=f"responses of {policy.execution.label} for {made.name}",
-        )
+        label = f"responses of {policy.execution.label} for {made.name}"
+        config = {**responses.identity(cell.rounds), "chat": chat}
+        if responses.gold and made.parts[0].format != "preference":
+            message = f"{made.parts[0].name!r} has no chosen responses to its prompts"
+            raise SpecError(message, location=made.origins.locate("responses", "gold"))
+        return self.respond(policy, prompts, config, label=label, gold=responses.gold)
+
+    def respond(
+        self, policy: Stage, prompts: Stage, config: Mapping[str, Any], *, label: str, gold: bool = False
+    ) -> Stage:
+        """Return the stage of a policy's responses to the prompts of a set; ``config`` says how they are sampled.
+
+        With ``gold`` the chosen responses of the set's pairs join them.
+        """
+        inputs = {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")}
+        if gold:
+            inputs["gold"] = prompts.ref("pairs.jsonl")
+        return self._graph.add("respond", config, inputs, label=label)
+
+    def label(self, records: Ref, reward_model: Stage | None, closed_form: str | None = None, *, label: str) -> Stage:
+        """Return the stage that scores responses, by a reward model or by a formula."""
+        inputs = {"records": records}
+        if reward_model is not None:
+            inputs["reward_model"] = reward_model.ref("model")
+        return self._graph.add("label", {"closed_form": closed_form}, inputs, label=label)
+
+    def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
+        """Return the stage of the responses with the highest scores, as answers to imitate."""
+        inputs = {"records": labelled.ref("records.jsonl")}
+        return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
+        reward_model = None
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-            inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
+        return self.label(records, reward_model, label.by.closed_form, label=f"labels of {made.name}")
 
     def _paired(self, made: Pipeline, labelled: Stage) -> Stage:
         variant = made.variant

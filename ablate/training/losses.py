@@ -83,4 +83,5 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "ipo_avg": ipo_avg,
     "hinge": hinge,
     "robust_dpo": robust_dpo,
+    "sdpo": dpo,
 }

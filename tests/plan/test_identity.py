@@ -70,6 +70,11 @@ OTHER = {
     "stop_at_kl": 3.5,
     "seed": 9,
     "max_examples": 123,
+    "n": 3,
+    "top_p": 0.9,
+    "top_share": 0.25,
+    "parts": 3,
+    "order": "random",
 }
 
 
