@@ -189,10 +189,19 @@ class Responses(Strict):
     top_p: float = Field(1.0, gt=0, le=1, description="Of sampling: nucleus.")
     max_new_tokens: int = Field(512, ge=1, description="Longest response in tokens; an unfinished one is left out.")
     seed: int = Field(0, ge=0, description="Of sampling; fixed, so that every cell gets the same responses.")
+    gold: bool = Field(
+        False, description="Whether the set's own chosen response to a prompt joins them, to be labelled alike."
+    )
+    parts: int = Field(
+        1, ge=1, description="Parts that the prompts are drawn into, one a round of the method; 1: every round has all."
+    )
 
-    def decoding(self) -> dict[str, Any]:
-        """Return what sampling depends on, as JSON values."""
-        return self.model_dump(mode="json", exclude={"source"})
+    def identity(self, round_number: int) -> dict[str, Any]:
+        """Return what the responses of a round depend on beside policy and prompts, as JSON values."""
+        values = self.model_dump(mode="json", exclude={"source", "gold", "parts"})
+        # Rounds after the last part begin again.
+        own = {"part": (round_number - 1) % self.parts, "parts": self.parts} if self.parts > 1 else {}
+        return {**values, **own}
 
 
 class Mix(Strict):

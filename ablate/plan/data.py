@@ -181,26 +181,57 @@ class DataPlanner:
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
-        return self._graph.add(
-            "respond",
-            {**responses.decoding(), "chat": chat},
-            {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")},
-            label=f"responses of {policy.execution.label} for {made.name}",
-        )
+        label = f"responses of {policy.execution.label} for {made.name}"
+        config = {**responses.identity(cell.rounds), "chat": chat}
+        if responses.gold and made.parts[0].format != "preference":
+            message = f"{made.parts[0].name!r} has no chosen responses to its prompts"
+            raise SpecError(message, location=made.origins.locate("responses", "gold"))
+        return self.respond(policy, prompts, config, label=label, gold=responses.gold)
+
+    def respond(
+        self, policy: Stage, prompts: Stage, config: Mapping[str, Any], *, label: str, gold: bool = False
+    ) -> Stage:
+        """Return the stage of a policy's responses to the prompts of a set; ``config`` says how they are sampled.
+
+        With ``gold`` the chosen responses of the set's pairs join them.
+        """
+        inputs = {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")}
+        if gold:
+            inputs["gold"] = prompts.ref("pairs.jsonl")
+        return self._graph.add("respond", config, inputs, label=label)
+
+    def label(
+        self,
+        records: Ref,
+        reward_model: Stage | None,
+        by: Mapping[str, Any] | None = None,
+        *,
+        label: str,
+        locations: Mapping[str, str] | None = None,
+    ) -> Stage:
+        """Return the stage that scores responses: by a reward model, or as the config ``by`` says."""
+        inputs = {"records": records}
+        if reward_model is not None:
+            inputs["reward_model"] = reward_model.ref("model")
+        return self._graph.add("label", by or {"closed_form": None}, inputs, label=label, locations=locations or {})
+
+    def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
+        """Return the stage of the responses with the highest scores, as answers to imitate."""
+        inputs = {"records": labelled.ref("records.jsonl")}
+        return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        inputs: dict[str, Ref] = {"records": records}
+        reward_model = None
         config: dict[str, Any] = {"closed_form": label.by.closed_form}
         locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-            inputs["reward_model"] = reward_model.ref("model")
         if label.by.api is not None:
             config["api"] = label.by.api.identity()
             locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
-        return self._graph.add("label", config, inputs, label=f"labels of {made.name}", locations=locations)
+        return self.label(records, reward_model, config, label=f"labels of {made.name}", locations=locations)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

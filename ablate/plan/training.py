@@ -66,6 +66,8 @@ class TrainingPlanner:
         self.rankings: Callable[[Stage, Ref, int, str], Stage] = functools.cache(
             functools.partial(self._tokens, "rankings")
         )
+        self.conversations: Callable[[Ref, str, Ref, int, str], Stage] = functools.cache(self._conversation_tokens)
+        self.split: Callable[[Ref, Ref | None, int, str, int], Stage] = functools.cache(self._split)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
         self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
             self._reference_logprobs
@@ -261,11 +263,8 @@ class TrainingPlanner:
         )
         parameters = SFTParameters.model_validate(values)
         data = self.data.dataset(str(dataset_name), (("max_examples", max_examples), ("seed", seed)))
-        tokens = self._graph.add(
-            "tokenise",
-            {"format": "conversations", "max_length": parameters.max_length, "truncation": "keep-start"},
-            {"data": data.ref("conversations.jsonl"), "tokenizer": base.tokenizer},
-            label=f"tokens of {dataset_name}",
+        tokens = self.conversations(
+            data.ref("conversations.jsonl"), "conversations", base.tokenizer, parameters.max_length, str(dataset_name)
         )
         model = self._graph.add(
             "sft",
@@ -281,6 +280,22 @@ class TrainingPlanner:
             {"format": format, "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
+        )
+
+    def _conversation_tokens(self, data: Ref, form: str, tokenizer: Ref, max_length: int, label: str) -> Stage:
+        return self._graph.add(
+            "tokenise",
+            {"format": form, "max_length": max_length, "truncation": "keep-start"},
+            {"data": data, "tokenizer": tokenizer},
+            label=f"tokens of {label}",
+        )
+
+    def _split(self, data: Ref, measured: Ref | None, parts: int, ordering: str, seed: int) -> Stage:
+        return self._graph.add(
+            "split",
+            {"parts": parts, "order": ordering, **({"seed": seed} if ordering == "random" else {})},
+            {"data": data, **({} if measured is None else {"measured": measured})},
+            label=f"pairs in {parts} parts, {ordering}",
         )
 
     def _prompt_tokens(self, dataset: Stage, tokenizer: Ref, max_prompt_length: int) -> Stage:

@@ -167,4 +167,5 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "apo_zero": apo_zero,
     "apo_down": apo_down,
     "discopop": discopop,
+    "sdpo": dpo,
 }

@@ -100,6 +100,11 @@ OTHER = {
     "lora_alpha": 32,
     "lora_targets": "q_proj",
     "quantisation": "4bit",
+    "n": 3,
+    "top_p": 0.9,
+    "top_share": 0.25,
+    "parts": 3,
+    "order": "random",
 }
 
 
