@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, grpo, hinge, ipo, ppo, pro, reward_modelling, rloo, robust_dpo, rrhf
+from ablate.algorithms import (
+    aot,
+    bco,
+    dpo,
+    grpo,
+    hinge,
+    ipo,
+    kto,
+    orpo,
+    ppo,
+    pro,
+    reward_modelling,
+    rloo,
+    robust_dpo,
+    rrhf,
+    sft_chosen,
+    simpo,
+    trl_losses,
+)
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
@@ -10,6 +28,9 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
+        *(simpo.METHOD, orpo.METHOD),
+        *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
+        *(*trl_losses.METHODS, sft_chosen.METHOD),
         *(rrhf.METHOD, pro.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
         reward_modelling.METHOD,

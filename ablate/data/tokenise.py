@@ -170,7 +170,7 @@ def encode_pairs(
     ]
     kept = []
     for row, prompt, *full in zip(rows, prompts, *sides, strict=True):
-        completions = [_completion(ids, prompt, tokenizer, row["id"]) for ids in full]
+        completions = [completion_ids(ids, prompt, tokenizer, row["id"]) for ids in full]
         reason, cut = _fit_pair(prompt, completions, limits)
         if reason:
             tally.dropped[reason] += 1
@@ -233,7 +233,7 @@ def _candidates(
     full = encode_chats(tokenizer, conversations)["input_ids"] if clean else []
     found, cuts = rankings.Candidates(), 0
     for response, ids in zip(clean, full, strict=True):
-        completion = _completion(ids, prompt, tokenizer, name)
+        completion = completion_ids(ids, prompt, tokenizer, name)
         problem, cut = _fit(prompt, completion, limits)
         cuts += not problem and cut != completion
         found.add(response, None if problem else cut, problem or "")
@@ -294,7 +294,7 @@ def _fit(prompt: Ids, completion: Ids, limits: Limits) -> tuple[str | None, Ids]
     return ("prompt-too-long", completion) if room <= 0 else (None, completion[:room])
 
 
-def _completion(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
+def completion_ids(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
     """Return the ids of ``full`` beyond ``prompt``, without what the template puts after the end of the turn."""
     if full[: len(prompt)] != prompt:
         place = next((i for i, (a, b) in enumerate(zip(full, prompt, strict=False)) if a != b), len(full))

@@ -10,9 +10,8 @@ from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response, message
 from ablate.errors import StageError
-from ablate.evaluation.items import plain_text
 from ablate.evaluation.policy import Answer, Policy, open_policy
-from ablate.models.chat import Messages
+from ablate.models.chat import Messages, plain_text
 from ablate.training.seeding import derive_seed
 
 WRITER = "policy"

@@ -136,6 +136,11 @@ def derived_values(plan: Plan) -> dict[str, str]:
             derived["reward_model.init"] = "the cell's policy"
         if "reward_model.dataset" not in written and "reward_model.dataset" not in plan.grid.fixed:
             derived["reward_model.dataset"] = "the cell's dataset"
+    for method in {cell.method.name: cell.method for cell in plan.grid.cells}.values():
+        if method.rounds is not None and "rounds" not in written and experiment.rounds is None:
+            derived["rounds"] = f"{method.name}.{method.rounds}, where the algorithm is {method.name}"
+    for chain in plan.chains:
+        derived[f"policy {chain}"] = f"{chain.shown}; what it does not name is the cell's"
     return derived
 
 

@@ -98,17 +98,27 @@ class Experiment(Closed):
 
     name: str = Field(pattern=NAME_PATTERN, description="Name of the experiment: letters, digits, dot, dash.")
     question: str = Field("", description="The question the grid answers; tables carry it.")
-    policy: str | None = Field(None, description="Model: a catalog name, a hub id with @revision, or ./folder.")
+    policy: str | Mapping[str, Any] | None = Field(
+        None, description="Model: a catalog name, a hub id with @revision, ./folder; or {from: …}, {merge: […]}."
+    )
     dataset: str | None = Field(None, description="Preference set, when it is no axis.")
     algorithm: str | None = Field(None, description="Method, when it is no axis.")
     seed: int | None = Field(
         None, ge=0, strict=True, description="Seed of reward model, training and sampling, when it is no axis."
+    )
+    rounds: int | None = Field(
+        None, ge=1, strict=True, description="Times the method is run, each from the policy of the round before."
     )
     prompts: str | None = Field(
         None, description="Set whose prompts on-policy methods use; default: the cell's dataset."
     )
     reference: str | None = Field(
         None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
+    )
+    reward: str | None = Field(
+        None,
+        description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
+        "default: reward_model.",
     )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")

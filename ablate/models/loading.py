@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from ablate.errors import DataError, StageError
+from ablate.models.quantisation import loading_options
 from ablate.models.reward_heads import head_of, is_pairwise
 
 # What a stage prints goes to a log file, where progress bars are noise.
@@ -66,11 +67,17 @@ def load_tokenizer(
 
 
 def load_policy(
-    source: Path | str, *, revision: str | None = None, dtype: str = "float32", dropout: bool = False
+    source: Path | str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    dropout: bool = False,
+    quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder or, at a full ``revision``, from the hub.
 
-    ``dtype`` is that of the weights in memory; without ``dropout`` every dropout probability is zero.
+    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); without ``dropout``
+    every dropout probability is zero.
     """
     model: PreTrainedModel = _load(
         source,
@@ -79,6 +86,7 @@ def load_policy(
             revision=revision,
             config=_config(source, revision, dropout),
             dtype=getattr(torch, dtype),
+            **loading_options(quantisation),
         ),
     )
     return model
@@ -93,6 +101,7 @@ def load_reward_model(
     head_seed: int | None = None,
     outputs: int = 1,
     pairwise: bool = False,
+    quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a sequence classifier with one output.
 
@@ -118,7 +127,11 @@ def load_reward_model(
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForSequenceClassification.from_pretrained(
-            _source(source, revision), revision=revision, config=config, dtype=getattr(torch, dtype)
+            _source(source, revision),
+            revision=revision,
+            config=config,
+            dtype=getattr(torch, dtype),
+            **loading_options(quantisation),
         ),
     )
     if head_seed is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
@@ -14,7 +15,7 @@ from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -45,7 +46,7 @@ class DataPlanner:
         self.named: dict[str, dict[str, NamedSet]] = {}
         """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
         self._made: dict[tuple[str, Section, Cell | None, bool], Stage] = {}
-        self._open: list[str] = []
+        self._open: dict[tuple[str, Cell | None], None] = {}
 
     def dataset(self, name: str, data: Section, cell: Cell | None = None, *, records: bool = False) -> Stage:
         """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
@@ -73,6 +74,10 @@ class DataPlanner:
             label=f"{name}, as many as the smallest",
         )
 
+    def checks(self, name: str) -> set[Checks | None]:
+        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
+        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
+
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""
         config = entry.pocket_config()
@@ -82,7 +87,7 @@ class DataPlanner:
     def _set(self, named: NamedSet, data: Section, cell: Cell | None, *, records: bool = False) -> Stage:
         key = (named.name, data, cell if asks_for_a_cell(named) else None, records)
         if key not in self._made:
-            with self._opened(named):
+            with self._opened(named, key[2]):
                 settings = dict(data)
                 self._made[key] = (
                     self._entry(named, settings, records=records)
@@ -92,16 +97,18 @@ class DataPlanner:
         return self._made[key]
 
     @contextmanager
-    def _opened(self, named: NamedSet) -> Iterator[None]:
-        if named.name in self._open:
-            circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
+    def _opened(self, named: NamedSet, cell: Cell | None) -> Iterator[None]:
+        key = (named.name, cell)
+        if key in self._open:
+            names = [name for name, _ in self._open]
+            circle = " → ".join((*names[list(self._open).index(key) :], named.name))
             place = named.origins.locate() if isinstance(named, Pipeline) else None
             raise SpecError(f"making this set takes the set itself: {circle}", location=place)
-        self._open.append(named.name)
+        self._open[key] = None
         try:
             yield
         finally:
-            self._open.pop()
+            del self._open[key]
 
     def _entry(self, entry: DatasetEntry, settings: Mapping[str, Scalar], *, records: bool = False) -> Stage:
         files = self._facts.digests(entry)

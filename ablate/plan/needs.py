@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
 from ablate.plan.stage import Ref, Stage
@@ -29,12 +30,14 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Start, Start, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
-        ...
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Order:
     """A cell's training stage while it is put together: what it is given, and the stages that is made from.
 
     ``applied`` names parameters that a stage before it has applied: they are in that stage's identity only.
+    ``config`` is what its identity has beside algorithm, parameters and seed, ``parts`` the revisions of code.
     """
 
     shared: SharedStages
@@ -51,13 +55,21 @@ class Order:
     inputs: dict[str, Ref] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        learnt = self.dataset("dataset", records=self._learns_from_records())
         self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
+
+    def _learns_from_records(self) -> bool:
+        """Return whether the cell's set is used as rankings: by its method, or by the reward model it makes alone."""
+        method = self.cell.method
+        alone = not method.entry and learns_from_records(self.cell.sections().get("reward_model", ()))
+        return alone or "rankings" in method.needs
 
     def dataset(self, key: str, *, records: bool = False) -> Stage:
         """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
@@ -91,8 +103,21 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], order.parameters["dtype"])
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    order.inputs["reference_logprobs"] = _reference_pass(order)
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+
+
+def _reference_pass(order: Order, **differs: str) -> Ref:
+    how = {"dtype": order.parameters["dtype"], **differs}
+    if quantisation := order.parameters.get("quantisation"):
+        how["quantisation"] = quantisation
+    reference = order.shared.reference_of(order.cell)
+    logprobs = order.shared.reference_logprobs(reference, order.start, order.inputs["data"], tuple(how.items()))
+    return logprobs.ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -112,22 +137,55 @@ def reward_model(order: Order) -> None:
     order.reward_model = made
 
 
+def reward(order: Order) -> None:
+    """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
+    judge(order, "reward")
+
+
+def judge(order: Order, axis: str) -> None:
+    """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
+    name = str(order.cell.values[axis])
+    if name == REWARD_MODEL:
+        reward_model(order)
+    else:
+        _named_reward(order, axis, find_reward(name))
+
+
+def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
+    order.config |= {key: entry.name, **entry.identity()}
+    order.parts |= entry.parts()
+    prompt_texts(order)
+
+
 def prompts(order: Order) -> None:
-    """Provide ``prompts``: the tokens of the prompts that responses are sampled to."""
+    """Provide ``prompts``: the tokens of the prompts that responses are sampled to.
+
+    Where they are items of the pocket world, the gold reward of the responses is logged: config ``gold``.
+    """
     source = order.dataset("prompts")
     longest = order.parameters["max_prompt_length"]
     order.inputs["prompts"] = order.shared.prompts(source, order.start.tokenizer, longest).ref("tokens.parquet")
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
+    if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
+        _named_reward(order, "gold", find_reward(GOLD))
+
+
+def prompt_texts(order: Order) -> None:
+    """Provide ``prompt_texts``: the prompts as text, with what verifiers read of each."""
+    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
     "reward_model": reward_model,
+    "reward": reward,
     "prompts": prompts,
+    "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate.algorithms.registry import METHODS
@@ -16,7 +16,8 @@ from ablate.catalogs.origins import Origins
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
-from ablate.experiment.grid import OWN_START, Cell, Grid, Section, related_cell
+from ablate.experiment.chains import Merged, Trained, title_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, Section, place_of, related_cell, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
@@ -33,12 +34,14 @@ UNMATCHED = {"data.match": None}
 
 
 @dataclass(frozen=True)
-class Trained:
+class Made:
     """What a cell makes, and the shared stages it was made from."""
 
     policy: Stage
     inputs: dict[str, str] = field(default_factory=dict)
     reward_model: Stage | None = None
+    chat: bool = True
+    """Whether the policy knows a chat template."""
 
 
 class TrainingPlanner:
@@ -49,7 +52,8 @@ class TrainingPlanner:
         self._facts = facts
         self._graph = graph
         self._grid = grid
-        self.data = DataPlanner(facts, graph, self, matched_sets(grid))
+        self.data = DataPlanner(facts, graph, self, matched_sets(grid, facts))
+        self.cell: Callable[[Cell], Made] = functools.cache(self._cell)
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
         self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(functools.partial(self._tokens, "pairs"))
@@ -57,39 +61,95 @@ class TrainingPlanner:
             functools.partial(self._tokens, "rankings")
         )
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Start, Start, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
+            self._reference_logprobs
+        )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
         self._parameters = functools.cache(_method_parameters)
 
-    def cell(self, cell: Cell) -> Trained:
+    def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
-        order = Order(self, cell, self.start_of(cell), self._parameters(cell.method.name, _own_section(cell)))
+        start = self.start_of(cell)
+        if not cell.method.entry and not cell.method.needs:  # nothing is trained
+            return Made(start.model, {"sft": start.model.id}, chat=start.chat)
+        order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
         if not cell.method.entry:
-            return Trained(order.start.model, order.made_from, order.reward_model)
+            return Made(start.model, order.made_from, order.reward_model, start.chat)
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
             order.inputs,
             label=self._label(cell),
             entry=cell.method.entry,
-            parts={cell.method.name: cell.method.revision},
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
-        return Trained(policy, order.made_from, order.reward_model)
+        return Made(policy, order.made_from, order.reward_model)
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""
         others = (axis for axis in self._grid.axes if axis not in ("algorithm", "dataset"))
-        words = [f"{axis}={cell.values[axis]}" for axis in others if cell.values.get(axis) is not None]
+        words = [f"{axis}={_word(cell.values[axis])}" for axis in others if cell.values.get(axis) is not None]
+        words += [f"round {cell.rounds}"] if cell.rounds > 1 and "rounds" not in self._grid.axes else []
         return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
 
     def start_of(self, cell: Cell) -> Start:
-        """Return the model a cell's training starts from."""
-        return self.start(str(cell.values["policy"]), *starts_of(cell))
+        """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
+        start = self._policy(cell.policy, cell)
+        for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
+            start = replace(start, model=self.cell(cell.at_round(number)).policy, chat=True)
+        return start
+
+    def _policy(self, policy: str, cell: Cell) -> Start:
+        """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
+        if isinstance(policy, Trained):
+            other = self.related(policy, cell)
+            return replace(self.start_of(other), name=policy, model=self.cell(other).policy, chat=True)
+        if isinstance(policy, Merged):
+            starts = [self._policy(part, cell) for part in policy.policies]
+            model = self._graph.add(
+                "merge",
+                {"weights": list(policy.weights)},
+                {f"model-{index}": start.model.ref("model") for index, start in enumerate(starts)},
+                label=policy.shown,
+            )
+            return replace(starts[0], name=policy, model=model)
+        return self.start(policy, *starts_of(cell))
+
+    def related(self, policy: Trained, cell: Cell) -> Cell:
+        """Return the cell whose policy a chain means where ``cell`` uses it; it is checked like one of the grid."""
+        return self._related(policy.written, policy.origins, cell)
+
+    def _related(self, written: Mapping[str, Any], origins: Origins, cell: Cell) -> Cell:
+        other = related_cell(self._loaded, self._grid, cell, written, origins)
+
+        def locate(key: str) -> Location:
+            return written_at(origins, key) if key in written else place_of(self._loaded, cell.block, key)
+
+        check_cell(self._loaded, self._facts, other, locate)
+        return other
+
+    def roots(self, cell: Cell) -> Iterator[Cell]:
+        """Yield the cells in which a cell's chain ends: those that start from a model by its name."""
+        yield from self._roots(cell.policy, cell)
+
+    def _roots(self, policy: str, cell: Cell) -> Iterator[Cell]:
+        if isinstance(policy, Trained):
+            yield from self.roots(self.related(policy, cell))
+        elif isinstance(policy, Merged):
+            for part in policy.policies:
+                yield from self._roots(part, cell)
+        else:
+            yield replace(cell, values={**cell.values, "policy": policy})
+
+    def sft_of(self, cell: Cell) -> Start:
+        """Return the named model under a cell, after its SFT; of a merge, the first one."""
+        root = next(self.roots(cell))
+        return self.start(root.policy, *starts_of(root))
 
     def reference_of(self, cell: Cell) -> Start:
         """Return a cell's frozen reference: what its training starts from, or the model it names.
@@ -97,7 +157,7 @@ class TrainingPlanner:
         A model made here is used after the cell's own base training and SFT, as the reward model's init is; one of
         the hub or of a folder as it is.
         """
-        name = str(cell.values["reference"])
+        name = str(cell.values.get("reference", OWN_START))  # a method without one is compared with its start
         if name == OWN_START:
             return self.start_of(cell)
         entry = self._facts.models.get(name)
@@ -105,8 +165,9 @@ class TrainingPlanner:
         return self.start(name, *(starts_of(cell) if made_here else ((), ())))
 
     def base_of(self, cell: Cell) -> Start:
-        """Return the model under a cell's SFT."""
-        return self.base(str(cell.values["policy"]), cell.sections().get("pretrain", ()))
+        """Return the named model under a cell, before its SFT; of a merge, the first one."""
+        root = next(self.roots(cell))
+        return self.base(root.policy, root.sections().get("pretrain", ()))
 
     def _base(self, name: str, overrides: Section) -> Start:
         entry = self._facts.models.get(name)
@@ -216,13 +277,14 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, dtype: str) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, how: Section) -> Stage:
         shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
+        completions = dict(how).get("completions")
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype},
+            dict(how),
             {"model": reference.model.ref("model"), "data": data, **shared},
-            label="reference log-probabilities",
+            label=f"reference log-probabilities{f' of {completions} completions' if completions else ''}",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:
@@ -242,9 +304,8 @@ class TrainingPlanner:
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
         """Return the policy that writes responses for a pipeline, and whether it knows a chat template."""
         if isinstance(source, Mapping):
-            other = related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, origins)
-            check_cell(self._loaded, self._facts, other)
-            return self.cell(other).policy, True
+            made = self.cell(self._related({**source, **UNMATCHED}, origins, cell))
+            return made.policy, made.chat
         own = {"base": self.base_of, "policy": self.start_of}
         start = own[source](cell) if source in CELLS_OWN else self.start(source, *starts_of(cell))
         return start.model, start.chat
@@ -264,9 +325,11 @@ class TrainingPlanner:
         return self.reward_model(section, starts_of(cell), data, labels.seed)
 
 
-def matched_sets(grid: Grid) -> tuple[str, ...]:
+def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells))
+    learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
+    names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
+    return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
@@ -280,3 +343,7 @@ def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _own_section(cell: Cell) -> Section:
     return cell.sections().get(cell.method.name, ())
+
+
+def _word(value: Scalar) -> str:
+    return title_of(value) if isinstance(value, str) else str(value)

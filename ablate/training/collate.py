@@ -40,6 +40,11 @@ class Ragged:
         return np.diff(self.offsets)
 
     @classmethod
+    def of(cls, lists: Sequence[IntArray]) -> Ragged:
+        """Store ``lists`` flat; there must be one at least."""
+        return cls(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
+
+    @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Ragged:
         """Read a parquet column of lists."""
         lengths = np.array([0, *(len(row) for chunk in column.chunks for row in chunk)], dtype=np.int64)

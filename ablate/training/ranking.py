@@ -14,10 +14,11 @@ from ablate.algorithms.base import RankingParameters
 from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.logprobs import completion_logprobs
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.offline import train_offline
 from ablate.training.ranking_losses import POLICY_LOSSES, RankedLogprobs
 from ablate.training.rankings import RankingCollator, RankingTokens, by_prompt
@@ -73,11 +74,11 @@ def train_ranking(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"{algorithm!r} does not learn from rankings")
     seed_everything(int(context.config["seed"]))
     rankings = RankingTokens.read(context.inputs["data"])
-    model = load_policy(context.inputs["policy"])
+    model = tuned_policy(context, parameters)
     tokenizer = load_tokenizer(context.inputs["policy"])
     objective = RankedPolicyObjective(ranking_loss(algorithm, parameters))
     collator = RankingCollator(rankings, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"prompts": len(rankings), "responses": len(rankings.ranks), **history.last}

@@ -17,6 +17,7 @@ from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_pai
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator, PairCollator, PairTokens, read_margins
 from ablate.training.comparisons import ComparedPairs, ComparisonCollator
+from ablate.training.lora import settle, with_adapter
 from ablate.training.offline import train_offline
 from ablate.training.rankings import RankingCollator, RankingTokens
 from ablate.training.reward_losses import RANKING_LOSSES
@@ -90,13 +91,18 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     tokenizer = load_tokenizer(context.inputs["model"])
     weights = attribute_weights(parameters.attributes) if parameters.loss == "attributes" else {}
     model = load_reward_model(
-        context.inputs["model"], head_seed=derive_seed(seed, "head"), outputs=max(len(weights), 1)
+        context.inputs["model"],
+        head_seed=derive_seed(seed, "head"),
+        outputs=max(len(weights), 1),
+        quantisation=parameters.quantisation,
     )
+    with_adapter(model, parameters, seed)
     # transformers' own forward, which others may score with, needs the id to find the last token
     model.config.pad_token_id = tokenizer.pad_token_id
     task = TASKS[parameters.loss](context.inputs["data"], pad_id(tokenizer), parameters, context_length(model))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
     history = train_offline(context, model, task.objective, task.collator, parameters, cadence=cadence, floor=floor)
+    settle(model, context.output)
     heads = _finished(model, parameters, weights)
     save_model(model, tokenizer, context.output / "model")
     if heads is not None:

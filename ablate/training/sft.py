@@ -13,11 +13,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from ablate.algorithms.sft import SFTParameters
 from ablate.context import StageContext
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import ConversationCollator, ConversationTokens
 from ablate.training.logprobs import completion_logits, selected_logprobs
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.seeding import derive_seed, seed_everything
 from ablate.training.trainer import ExampleTrainer, TrainingRun
 
@@ -32,10 +33,10 @@ def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, A
     seed_everything(derive_seed(plan.seed, "sft"))
     conversations = ConversationTokens.read(context.inputs["data"])
     tokenizer = load_tokenizer(context.inputs["model"])
-    model = load_policy(context.inputs["model"])
+    model = tuned_policy(context, parameters, role="model")
     steps = make_trainer(model, tokenizer, conversations, parameters, plan).fit(context.previous_work)
     plan.history.write(context.output / "history.jsonl")
-    save_model(model.cpu(), tokenizer, context.output / "model")
+    publish(model.cpu(), tokenizer, context.output / "model")
     return {"examples": len(conversations), "steps": steps, **plan.history.last}
 
 

@@ -51,6 +51,11 @@ OTHER = {
     "dtype": "bfloat16",
     "max_grad_norm": 0.33,
     "beta": 0.77,
+    "gamma": 0.98,
+    "odds_ratio_weight": 0.44,
+    "desirable_weight": 1.4,
+    "undesirable_weight": 0.6,
+    "tau": 0.2,
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
@@ -59,7 +64,6 @@ OTHER = {
     "inner_epochs": 3,
     "temperature": 0.9,
     "kl_coefficient": 0.011,
-    "gamma": 0.98,
     "gae_lambda": 0.91,
     "clip_range": 0.15,
     "value_clip_range": 0.25,
@@ -81,10 +85,18 @@ OTHER = {
     "length_normalisation": "token",
     "seed": 9,
     "max_examples": 123,
+    "lora_rank": 4,
+    "lora_alpha": 32,
+    "lora_targets": "q_proj",
+    "quantisation": "4bit",
 }
 
 
-READ_WITH = {"margin_scale": {"loss": "margin"}, "attributes": {"loss": "attributes"}}
+READ_WITH = {
+    **{name: {"lora_rank": 8} for name in ("lora_alpha", "lora_targets", "quantisation")},
+    "margin_scale": {"loss": "margin"},
+    "attributes": {"loss": "attributes"},
+}
 """What must be chosen beside a parameter that is read with this choice alone."""
 
 
@@ -113,6 +125,7 @@ def parameters() -> list[tuple[str, str]]:
         for section in sections
         for name in SECTIONS[section].model_fields
         if (section, name) not in {("sft", "dataset"), ("reward_model", "init"), ("reward_model", "dataset")}
+        and name != "lora_dropout"  # which is always 0
     ]
 
 
@@ -166,6 +179,26 @@ def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) 
         assert {"train"} <= made
         assert not {"sft", "reward_model", "pretrain", "dataset"} & made
     assert "train" in made, "all that hangs on it changes too"
+
+
+def test_an_adapter_is_an_axis_beside_full_fine_tuning(plan: MakePlan) -> None:
+    """The cells without one are those of a study that knows no adapters; the reference pass is shared by both."""
+    grid = [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"], "dpo.lora_rank": [None, 16]}]
+    both = plan(text(grid=grid, dpo={"lora_alpha": 32}))
+    assert ids(plan(text())) < ids(both)
+    assert [cell.values.get("dpo.lora_rank") for cell in both.grid.cells] == [None, 16, None]
+    assert sum(stage.kind == "reference_logprobs" for stage in both.stages.values()) == 1
+    bits = plan(text(grid=grid, when=[{"if": {"dpo.lora_rank": 16}, "set": {"dpo.quantisation": "4bit"}}]))
+    assert sum(stage.kind == "reference_logprobs" for stage in bits.stages.values()) == 2
+
+
+def test_a_key_of_an_adapter_where_none_has_one_is_refused(plan: MakePlan) -> None:
+    with pytest.raises(SpecError, match=r"study.yaml:\d+: dpo.lora_alpha: .*no cell has one\n  set dpo.lora_rank"):
+        plan(text(dpo={"lora_alpha": 32}))
+    with pytest.raises(SpecError, match="lora_dropout is 0 here"):
+        plan(text(dpo={"lora_rank": 8, "lora_dropout": 0.1}))
+    with pytest.raises(SpecError, match="quantisation needs lora_rank"):
+        plan(text(dpo={"quantisation": "4bit"}))
 
 
 def test_what_an_earlier_stage_has_applied_is_in_its_identity_alone(plan: MakePlan) -> None:
