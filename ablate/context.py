@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ablate.errors import StageError
 
@@ -20,13 +20,15 @@ class Resources:
     """How a stage runs, never what it makes.
 
     ``threads`` of each process, indices of the ``gpus``, the most rows in one forward pass (``micro_batch``; null:
-    chosen by memory), and the seconds between two checkpoints.
+    chosen by memory), the seconds between two checkpoints, and where on-policy methods keep reference and reward model
+    (``frozen``): on the device of the policy, in host memory between uses, or on the last of the stage's GPUs.
     """
 
     threads: int = 1
     gpus: tuple[int, ...] = ()
     micro_batch: int | None = None
     checkpoint_seconds: float = 30.0
+    frozen: Literal["device", "host", "other-gpu"] = "device"
 
 
 class EventLog:

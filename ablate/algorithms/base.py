@@ -37,9 +37,37 @@ class PairParameters(TrainingParameters):
     )
 
 
+class RankingParameters(PairParameters):
+    """What every method that learns from k ranked responses to a prompt is given; defaults: the study's for DPO."""
+
+    epochs: int = Field(3, ge=1, description=f"Passes over the prompts; {UNPACKING} (of pairs).")
+    batch_size: int = Field(32, ge=1, description=f"Prompts an optimiser step, each with k responses; {UNPACKING}.")
+    max_length: int = Field(4096, ge=8, description=f"Tokens of prompt and response; {UNPACKING}.")
+    truncation: Literal["drop", "keep-start"] = Field(
+        "keep-start",
+        description="What happens to responses over max_length: cut, or left out of their ranking.",
+    )
+
+
 COST_OF_PAIRS = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; one forward pass "
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
+)
+
+READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+"""The axis by which a stage that a method needs is chosen."""
+
+COST_OF_BATCHES = (
+    f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
+)
+
+COST_WITHOUT_REFERENCE = (
+    "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
+)
+
+
+COST_OF_RANKINGS = (
+    "an epoch: one forward and one backward pass of the policy over all k responses of every prompt; no reference"
 )
 
 
@@ -47,11 +75,13 @@ COST_OF_PAIRS = (
 class Method:
     """A method as the planner sees it.
 
-    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed; an axis it does not read
-    becomes null, so that equal cells collapse. ``needs`` are the shared stages its training takes in. ``entry`` is
-    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change. ``rounds`` is the parameter that says how many times it is
-    run unless the cell says; None: once. ``formats`` are the kinds of sets it can learn from.
+    ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
+    axis it does not read becomes null, so that equal cells collapse. ``judge`` is the axis that names what scores
+    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``. ``needs`` are
+    the shared stages its training takes in. ``entry`` is the module and function of its training step; ``cost`` says
+    in forward and backward passes what it takes; ``revision`` is raised when the step's results change. ``rounds`` is
+    the parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of
+    sets it can learn from.
     """
 
     name: str
@@ -63,6 +93,13 @@ class Method:
     needs: tuple[str, ...]
     entry: str
     cost: str
+    judge: str | None = None
     revision: int = 1
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
+        judge = frozenset() if self.judge is None else frozenset({self.judge})
+        return self.reads | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

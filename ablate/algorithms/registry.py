@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from ablate.algorithms import dpo, hinge, ipo, none, ppo, rejection_sampling, robust_dpo, sdpo, supervised
+from ablate.algorithms import (
+    aot,
+    bco,
+    dpo,
+    grpo,
+    hinge,
+    ipo,
+    kto,
+    none,
+    orpo,
+    ppo,
+    pro,
+    rejection_sampling,
+    rloo,
+    robust_dpo,
+    rrhf,
+    sdpo,
+    sft_chosen,
+    simpo,
+    supervised,
+    trl_losses,
+)
 from ablate.algorithms.base import Method
 from ablate.errors import Location, UnknownNameError
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        dpo.METHOD,
-        ipo.METHOD,
-        ipo.AVERAGED,
-        hinge.METHOD,
-        robust_dpo.METHOD,
-        sdpo.METHOD,
-        supervised.METHOD,
-        rejection_sampling.METHOD,
-        ppo.METHOD,
-        none.METHOD,
+        *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD, sdpo.METHOD),
+        *(simpo.METHOD, orpo.METHOD),
+        *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
+        *(*trl_losses.METHODS, sft_chosen.METHOD),
+        *(rrhf.METHOD, pro.METHOD),
+        *(supervised.METHOD, rejection_sampling.METHOD, none.METHOD),
+        *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
     )
 }
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from ablate.catalogs.closed import Closed
 
 DType = Literal["float32", "bfloat16"]
 Scheduler = Literal["linear", "constant", "cosine"]
+LORA = "Hu et al. 2021 (arXiv 2106.09685)"
+ALL_LINEAR = "all-linear"
 
 
 class Parameters(Closed):
@@ -31,7 +33,7 @@ class Parameters(Closed):
         return values
 
 
-class OptimiserParameters(Parameters):
+class AdamWParameters(Parameters):
     """AdamW and the numeric type: what every stage that takes gradient steps is given."""
 
     learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
@@ -43,7 +45,61 @@ class OptimiserParameters(Parameters):
     )
 
 
-class PretrainParameters(OptimiserParameters):
+class OptimiserParameters(AdamWParameters):
+    """What every stage that tunes a model is given: AdamW, and which weights it trains: all of them, or an adapter."""
+
+    lora_rank: int | None = Field(
+        None,
+        ge=1,
+        description=f"Rank of the trained update of each layer; null: all weights are trained; {LORA}.",
+        json_schema_extra={"since": None},
+    )
+    lora_alpha: int = Field(
+        16,
+        ge=1,
+        description=f"The update is scaled by lora_alpha / lora_rank; {LORA}.",
+        json_schema_extra={"since": 16},
+    )
+    lora_dropout: float = Field(
+        0.0,
+        description="Always 0: as everything here, adapters are trained without dropout.",
+        json_schema_extra={"since": 0.0},
+    )
+    lora_targets: str = Field(
+        ALL_LINEAR,
+        pattern=r"^[\w.-]+(, ?[\w.-]+)*$",
+        description=f"Layers that get an update: {ALL_LINEAR} (all but the output layer), or names: q_proj, v_proj.",
+        json_schema_extra={"since": ALL_LINEAR},
+    )
+    quantisation: Literal["4bit"] | None = Field(
+        None,
+        description="4bit: the frozen weights under an adapter are held in NF4 (QLoRA, arXiv 2305.14314); needs a GPU.",
+        json_schema_extra={"since": None},
+    )
+
+    @field_validator("lora_dropout")
+    @classmethod
+    def _no_dropout(cls, value: float) -> float:
+        if value:
+            raise ValueError(
+                "lora_dropout is 0 here: dropout would make log-probabilities differ from those of the reference pass, "
+                "and results depend on the micro-batch"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _frozen_to_be_quantised(self) -> OptimiserParameters:
+        if self.quantisation and self.lora_rank is None:
+            raise ValueError("quantisation needs lora_rank: weights of 4 bits can't be trained themselves")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters as they enter a stage's identity; without an adapter nothing is said about one."""
+        values = super().identity()
+        return values if self.lora_rank else {k: v for k, v in values.items() if not k.startswith("lora_")}
+
+
+class PretrainParameters(AdamWParameters):
     """Next-token training of a model from scratch; steps are fixed, never the time.
 
     One document (or conversation) is one row: never packed.

@@ -158,6 +158,8 @@ def _content(example: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what an example is whatever its labels say, so that sets that differ in labels keep the same rows."""
     if "chosen" in example:
         return example["prompt"], sorted(digest(example[side]) for side in ("chosen", "rejected"))
+    if "responses" in example:
+        return example["prompt"], sorted(digest(response["messages"]) for response in example["responses"])
     return (example.get("messages") or example["prompt"],)
 
 

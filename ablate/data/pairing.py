@@ -54,11 +54,16 @@ def ranked(record: PreferenceRecord, seed: int) -> list[Response]:
 
     Equal ones are in an order drawn from the seed and their content.
     """
-    by_rank = all(response.rank is not None for response in record.responses)
-    positions = [_position(record, response, by_rank) for response in record.responses]
-    draws = _draws(record, seed) if len(set(positions)) < len(positions) else [0] * len(positions)
-    order = sorted(range(len(positions)), key=lambda index: (positions[index], draws[index]))
+    places = positions(record)
+    draws = _draws(record, seed) if len(set(places)) < len(places) else [0] * len(places)
+    order = sorted(range(len(places)), key=lambda index: (places[index], draws[index]))
     return [record.responses[index] for index in order]
+
+
+def positions(record: PreferenceRecord) -> list[float]:
+    """Return a number for each response, smaller for a better one: its rank where all have one, else -score."""
+    by_rank = all(response.rank is not None for response in record.responses)
+    return [_position(record, response, by_rank) for response in record.responses]
 
 
 def _position(record: PreferenceRecord, response: Response, by_rank: bool) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
+from ablate.catalogs.converters import RecordsOptions
 from ablate.context import StageContext, write_json
+from ablate.data import rankings
+from ablate.data.converters import native
+from ablate.data.pairing import TOLERANCE, positions
+from ablate.data.records import PreferenceRecord
 from ablate.errors import DataError, UsageError
-from ablate.models.chat import Ids, encode_chats
+from ablate.models.chat import Ids, Messages, encode_chats
 from ablate.models.loading import load_tokenizer
 
 CHUNK = 1000
@@ -31,7 +37,18 @@ SCHEMAS = {
     "conversations": CONVERSATION,
     "answers": CONVERSATION,
     "prompts": pa.schema({"id": pa.string(), "prompt_ids": IDS}),
+    "rankings": rankings.SCHEMA,
+    "rated": rankings.SCHEMA,
 }
+COLUMNS = {
+    "pairs": ("prompt", "chosen", "rejected"),
+    "conversations": ("messages",),
+    "answers": ("prompt", "chosen"),
+    "prompts": ("prompt",),
+    "rankings": ("prompt", "responses"),
+    "rated": ("prompt", "responses"),
+}
+"""What a row of each format must have, beside its id."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,10 @@ class Limits:
 
 @dataclass
 class Tally:
-    """What became of the rows: ``rows == kept + sum(dropped.values())``; ``truncated`` rows are among the kept."""
+    """What became of the rows: ``rows == kept + sum(dropped.values())``; ``truncated`` rows are among the kept.
+
+    ``responses`` are those of rankings, and ``left_out`` the ones that are in none, also of rows that are dropped.
+    """
 
     rows: int = 0
     kept: int = 0
@@ -57,10 +77,14 @@ class Tally:
     unknown_tokens: int = 0
     longest: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    responses: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
+        responses = {"responses": {"in": self.responses, "left_out": dict(sorted(self.left_out.items()))}}
         return {
+            **(responses if self.responses else {}),
             "in": self.rows,
             "kept": self.kept,
             "truncated": self.truncated,
@@ -73,8 +97,8 @@ class Tally:
 def run(context: StageContext) -> dict[str, Any]:
     """Tokenise ``data`` with the tokenizer of ``tokenizer``; write tokens.parquet and report.json.
 
-    Config: ``format`` (pairs, conversations, answers, prompts), ``max_length`` and ``max_prompt_length`` (tokens, null:
-    no limit), ``truncation`` (drop or keep-start; default keep-start for conversations, drop for pairs).
+    Config: ``format`` (a key of ``SCHEMAS``), ``max_length`` and ``max_prompt_length`` (tokens, null: no limit),
+    ``truncation`` (drop or keep-start; default keep-start for conversations, drop for the others).
     """
     kind = context.config["format"]
     if kind not in SCHEMAS:
@@ -110,12 +134,7 @@ def encode_rows(
     rows: Sequence[dict[str, Any]], kind: str, tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
 ) -> list[dict[str, Any]]:
     """Return what is stored of rows of one kind; ``tally`` is told what became of each."""
-    encode = {
-        "pairs": encode_pairs,
-        "conversations": encode_conversations,
-        "answers": encode_answers,
-        "prompts": encode_prompts,
-    }[kind]
+    encode = _ENCODERS[kind]
     tally.rows += len(rows)
     clean = _without_control_tokens(rows, tokenizer, tally)
     kept = encode(clean, tokenizer, limits, tally) if clean else []
@@ -154,7 +173,7 @@ def encode_pairs(
     ]
     kept = []
     for row, prompt, *full in zip(rows, prompts, *sides, strict=True):
-        completions = [_completion(ids, prompt, tokenizer, row["id"]) for ids in full]
+        completions = [completion_ids(ids, prompt, tokenizer, row["id"]) for ids in full]
         reason, cut = _fit_pair(prompt, completions, limits)
         if reason:
             tally.dropped[reason] += 1
@@ -171,6 +190,62 @@ def encode_pairs(
             }
         )
     return kept
+
+
+def encode_rankings(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    limits: Limits,
+    tally: Tally,
+    *,
+    ordered: bool = True,
+) -> list[dict[str, Any]]:
+    """Return prompt_ids, completion_ids, ranks (1 is best, equal ones are tied), scores and aspects of every record.
+
+    Responses over ``max_length`` are left out, or cut with keep-start; so are those whose ids equal those of one
+    before. A record that keeps fewer than two is dropped and, if it must be ``ordered``, one whose responses all tie.
+    """
+    kept = []
+    for row in rows:
+        record = native.convert(row, RecordsOptions())
+        if not isinstance(record, PreferenceRecord):
+            tally.dropped[getattr(record, "reason", "no-record")] += 1
+            continue
+        prompt, found = _candidates(str(row["id"]), record, tokenizer, limits, tally)
+        places = positions(replace(record, responses=tuple(found.responses)))
+        ranks = rankings.dense_ranks(places, TOLERANCE)
+        if len(ranks) < 2:
+            reason = "prompt-too-long" if found.left_out["prompt-too-long"] else "fewer-than-two-responses"
+            tally.dropped[reason] += 1
+        elif ordered and max(ranks) == 1:
+            tally.dropped["tied"] += 1
+        else:
+            _count(tally, tokenizer, *(prompt + completion for completion in found.completions))
+            kept.append(rankings.stored(str(row["id"]), prompt, found, ranks))
+    return kept
+
+
+def _candidates(
+    name: str, record: PreferenceRecord, tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> tuple[Ids, rankings.Candidates]:
+    """Return the ids of a record's prompt and of those of its responses that the limits keep."""
+    marks = tokenizer.all_special_tokens
+    clean = [response for response in record.responses if not _has_marks(response.messages, marks)]
+    conversations = [[*record.prompt, *response.messages] for response in clean]
+    prompt = encode_chats(tokenizer, [record.prompt], prompt=True)["input_ids"][0]
+    full = encode_chats(tokenizer, conversations)["input_ids"] if clean else []
+    found, cuts = rankings.Candidates(), 0
+    for response, ids in zip(clean, full, strict=True):
+        completion = completion_ids(ids, prompt, tokenizer, name)
+        problem, cut = _fit(prompt, completion, limits)
+        cuts += not problem and cut != completion
+        found.add(response, None if problem else cut, problem or "")
+    if spelt := len(record.responses) - len(clean):
+        found.left_out["control-token-in-text"] += spelt
+    tally.truncated += bool(cuts)
+    tally.responses += len(record.responses)
+    tally.left_out.update(found.left_out)
+    return prompt, found
 
 
 def encode_conversations(
@@ -198,7 +273,7 @@ def encode_answers(
     whole = encode_chats(tokenizer, [row["prompt"] + row["chosen"] for row in rows])["input_ids"]
     kept = []
     for row, prompt, ids in zip(rows, prompts, whole, strict=True):
-        answer = _completion(ids, prompt, tokenizer, row["id"])
+        answer = completion_ids(ids, prompt, tokenizer, row["id"])
         mask = [0] * len(prompt) + [1] * len(answer)
         kept += _fit_conversation(row["id"], prompt + answer, mask, limits, tally)
     for value in kept:
@@ -226,18 +301,25 @@ def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str 
         return "prompt-too-long", completions
     if completions[0] == completions[1]:
         return "equal-completions", completions
-    if limits.max_length is None or len(prompt) + max(map(len, completions)) <= limits.max_length:
-        return None, completions
+    (chosen_problem, chosen), (rejected_problem, rejected) = (_fit(prompt, ids, limits) for ids in completions)
+    if problem := chosen_problem or rejected_problem:
+        return problem, completions
+    return ("equal-when-truncated" if chosen == rejected else None), [chosen, rejected]
+
+
+def _fit(prompt: Ids, completion: Ids, limits: Limits) -> tuple[str | None, Ids]:
+    """Return why a completion does not fit (None: it does), and its ids, cut where the limits say so."""
+    if _over(prompt, limits.max_prompt_length):
+        return "prompt-too-long", completion
+    if limits.max_length is None or len(prompt) + len(completion) <= limits.max_length:
+        return None, completion
     if limits.truncation == "drop":
-        return "too-long", completions
+        return "too-long", completion
     room = limits.max_length - len(prompt)
-    if room <= 0:
-        return "prompt-too-long", completions
-    cut = [ids[:room] for ids in completions]
-    return ("equal-when-truncated" if cut[0] == cut[1] else None), cut
+    return ("prompt-too-long", completion) if room <= 0 else (None, completion[:room])
 
 
-def _completion(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
+def completion_ids(full: Ids, prompt: Ids, tokenizer: PreTrainedTokenizerBase, name: str) -> Ids:
     """Return the ids of ``full`` beyond ``prompt``, without what the template puts after the end of the turn."""
     if full[: len(prompt)] != prompt:
         place = next((i for i, (a, b) in enumerate(zip(full, prompt, strict=False)) if a != b), len(full))
@@ -275,20 +357,30 @@ def _without_control_tokens(
     clean = []
     for row in rows:
         parts = [row[name] for name in ("prompt", "chosen", "rejected", "messages") if name in row]
-        if any(mark in message["content"] for messages in parts for message in messages for mark in marks):
+        if any(_has_marks(messages, marks) for messages in parts):
             tally.dropped["control-token-in-text"] += 1
         else:
             clean.append(row)
     return clean
 
 
+def _has_marks(messages: Messages, marks: Sequence[str]) -> bool:
+    return any(mark in message["content"] for message in messages for mark in marks)
+
+
+Encoder = Callable[[Sequence[dict[str, Any]], PreTrainedTokenizerBase, Limits, Tally], list[dict[str, Any]]]
+_ENCODERS: dict[str, Encoder] = {
+    "pairs": encode_pairs,
+    "conversations": encode_conversations,
+    "answers": encode_answers,
+    "prompts": encode_prompts,
+    "rankings": encode_rankings,
+    "rated": partial(encode_rankings, ordered=False),
+}
+
+
 def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
-    needed = {
-        "pairs": ("prompt", "chosen", "rejected"),
-        "conversations": ("messages",),
-        "answers": ("prompt", "chosen"),
-        "prompts": ("prompt",),
-    }[kind]
+    needed = COLUMNS[kind]
     try:
         lines = path.open(encoding="utf-8")
     except OSError as error:

@@ -23,6 +23,7 @@ from ablate.evaluation.grading import (
 from ablate.evaluation.items import Likelihoods
 from ablate.pocket.grading import grade as grade_pocket
 from ablate.rewards.closed_form import closed_form as find_formula
+from ablate.rewards.likelihood import Likelihood, log_likelihood, log_ratio
 
 
 def pocket(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -189,11 +190,37 @@ def pairwise(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     Beside it what trivial rules reach on the same pairs: ``random`` (a seeded coin for each pair), ``longest`` and
     ``shortest`` (by characters; a tie is lost). A pair without a score (too long) is lost and counted.
     """
+    return _pairwise(evidence.scores, options)
+
+
+def implicit(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
+    """As :func:`pairwise`, with a policy's implicit reward as the score: log pi - log ref of each response.
+
+    Without ``reference`` it is log pi alone. With it, a model that was tuned against none has no such reward: as its
+    own reference it would give every response 0.
+    """
+    if options["reference"] and evidence.reference is None:
+        return Grades([], [], {"reason": "without preference tuning there is no reference, and no implicit reward"})
+    references = evidence.reference_likelihoods if options["reference"] else {}
+    rows = evidence.pair_likelihoods
+    if references and (absent := [row["id"] for row in rows if row["id"] not in references]):
+        raise StageError(f"{len(absent)} pairs have no likelihoods under the reference, the first is {absent[0]}")
+
+    def reward(row: Mapping[str, Any], side: str) -> float | None:
+        own, average = Likelihood.read(row[side]), options["average"]
+        if not options["reference"]:
+            return log_likelihood(own, average=average)
+        return log_ratio(own, Likelihood.read(references[row["id"]][side]), average=average)
+
+    return _pairwise([{**row, **{side: reward(row, side) for side in ("chosen", "rejected")}} for row in rows], options)
+
+
+def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Grades:
     coin = random.Random(options["seed"])
     examples: list[Example] = []
     margins: list[float] = []
     ties = too_long = 0
-    for row in evidence.scores:
+    for row in scores:
         chosen, rejected = row["chosen"], row["rejected"]
         scored = chosen is not None and rejected is not None
         too_long += not scored

@@ -12,9 +12,8 @@ from ablate.data.examples import prompt_id
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response, draw, message
 from ablate.errors import StageError
-from ablate.evaluation.items import plain_text
 from ablate.evaluation.policy import Answer, Policy, open_policy
-from ablate.models.chat import Messages
+from ablate.models.chat import Messages, plain_text
 from ablate.training.seeding import derive_seed
 
 WRITER, GOLD = "policy", "gold"

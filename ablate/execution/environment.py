@@ -14,7 +14,7 @@ from typing import Any
 
 from ablate.store import Store
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "numpy", "pyarrow", "pydantic")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "lm-eval", "numpy", "pyarrow", "pydantic")
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

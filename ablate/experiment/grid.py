@@ -12,6 +12,7 @@ from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.origins import Origins
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, is_read_by_chain, read_policy, root_of
 from ablate.experiment.loading import LoadedExperiment
@@ -28,6 +29,10 @@ COUNTS = {"seed": 0, "rounds": 1}
 """Keys that stand alone and are whole numbers, with the least they can be; others are names."""
 DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "prompts": "dataset"}
 """Keys that, written nowhere, take another key's value."""
+OWN_START = "sft"
+"""The reference of a method whose specification names none: the model that its training starts from."""
+DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL}
+"""Keys that, written nowhere, have this value."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,16 @@ class Cell:
     def at_round(self, number: int) -> Cell:
         """Return the cell of this one's round ``number``, from 1."""
         return replace(self, values={**self.values, "rounds": number})
+
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether a reward model is made for this cell."""
+        return "reward_model.init" in self.values
+
+    @property
+    def scored_without_model(self) -> bool:
+        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
+        return self.method.judge is not None and not self.has_reward_model
 
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
@@ -473,7 +488,11 @@ class _Projection:
         for key, source in derived.items():
             found = values.get(source)
             values[key] = root_of(found) if isinstance(found, Chain) else found
-        scalars, sections = _read_keys(method.name)
+        for key, default in DEFAULTS.items():
+            if values.get(key) is None:
+                values[key] = derived[key] = default
+        judge = self._judge(block, method, values)
+        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL))
         kept = {
             key: value
             for key, value in values.items()
@@ -493,6 +512,13 @@ class _Projection:
         if "dataset" in METHODS[name].reads:
             self._require(block, values, "dataset")
         return METHODS[name]
+
+    def _judge(self, block: int, method: Method, values: Values) -> Scalar:
+        """Return the name of what scores responses; None where nothing does."""
+        judge = None if method.judge is None else values[method.judge]
+        if method.judge is not None and judge not in REWARDS:
+            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
+        return judge
 
     def _require(self, block: int, values: Values, *keys: str) -> None:
         for key in keys:
@@ -518,9 +544,9 @@ def _reads(method: str, key: str) -> bool:
 
 
 @functools.cache
-def _read_keys(method: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the scalars and the sections that a method reads."""
-    reads = METHODS[method].reads
+def _read_keys(method: str, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the scalars and the sections that a method reads, with or without those of a reward model."""
+    reads = METHODS[method].axes - (frozenset() if reward_model else {"reward_model"})
     return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
 
 

@@ -50,7 +50,7 @@ SECTIONS: dict[str, type[Closed]] = {
     **{name: method.parameters for name, method in METHODS.items()},
 }
 
-SCALARS = ("policy", "dataset", "algorithm", "seed", "rounds", "prompts")
+SCALARS = ("policy", "dataset", "algorithm", "seed", "rounds", "prompts", "reference", "reward")
 """Keys of a cell that stand alone; every other key is ``section.parameter``."""
 
 SHORTHANDS = {"reward_model": "reward_model.init"}

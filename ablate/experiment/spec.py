@@ -112,6 +112,14 @@ class Experiment(Closed):
     prompts: str | None = Field(
         None, description="Set whose prompts on-policy methods use; default: the cell's dataset."
     )
+    reference: str | None = Field(
+        None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
+    )
+    reward: str | None = Field(
+        None,
+        description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
+        "default: reward_model.",
+    )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")

@@ -25,6 +25,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from ablate.errors import DataError, StageError
+from ablate.models.quantisation import loading_options
+from ablate.models.reward_heads import head_of, is_pairwise
 
 # What a stage prints goes to a log file, where progress bars are noise.
 disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -65,11 +67,17 @@ def load_tokenizer(
 
 
 def load_policy(
-    source: Path | str, *, revision: str | None = None, dtype: str = "float32", dropout: bool = False
+    source: Path | str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    dropout: bool = False,
+    quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder or, at a full ``revision``, from the hub.
 
-    ``dtype`` is that of the weights in memory; without ``dropout`` every dropout probability is zero.
+    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); without ``dropout``
+    every dropout probability is zero.
     """
     model: PreTrainedModel = _load(
         source,
@@ -78,6 +86,7 @@ def load_policy(
             revision=revision,
             config=_config(source, revision, dropout),
             dtype=getattr(torch, dtype),
+            **loading_options(quantisation),
         ),
     )
     return model
@@ -90,11 +99,15 @@ def load_reward_model(
     dtype: str = "float32",
     dropout: bool = False,
     head_seed: int | None = None,
+    outputs: int = 1,
+    pairwise: bool = False,
+    quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a sequence classifier with one output.
 
-    Without ``head_seed`` the source must be a reward model. With it the source is a language model, which gets a new
-    scalar head: weights normal with variance 1 / (hidden size + 1), so that first scores have a variance near 1.
+    Without ``head_seed`` the source must be a reward model, which scores a response or, with ``pairwise``, compares
+    two. With it the source is a language model, which gets a new head of ``outputs``: weights normal with variance
+    1 / (hidden size + 1), so that first scores have a variance near 1.
     """
     config = _config(source, revision, dropout)
     is_reward_model = any("SequenceClassification" in name for name in config.architectures or [])
@@ -103,18 +116,27 @@ def load_reward_model(
             f"{source} is no reward model: architectures {config.architectures}, num_labels {config.num_labels}",
             hint="a reward model is a sequence classifier with num_labels 1",
         )
-    config.num_labels = 1
+    if head_seed is None and is_pairwise(config) != pairwise:
+        raise DataError(
+            f"{source} {'scores one response' if pairwise else 'compares two responses and gives none a score'}",
+            hint="a reward model with loss: pairwise serves suites of pairs and labels; others score single responses",
+        )
+    config.num_labels = outputs
     if config.pad_token_id is None:
         config.pad_token_id = load_tokenizer(source, revision=revision, template=False).pad_token_id
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForSequenceClassification.from_pretrained(
-            _source(source, revision), revision=revision, config=config, dtype=getattr(torch, dtype)
+            _source(source, revision),
+            revision=revision,
+            config=config,
+            dtype=getattr(torch, dtype),
+            **loading_options(quantisation),
         ),
     )
     if head_seed is not None:
         generator = torch.Generator().manual_seed(head_seed)
-        head = _score_head(model)
+        head = head_of(model).weight
         with torch.no_grad():
             head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[-1] + 1) ** 0.5)
     return model
@@ -235,11 +257,3 @@ def _load(source: Path | str, load: Callable[[], Loaded]) -> Loaded:
             f"can't load {source}: {error}",
             hint="without a network a model of the hub must be in the cache (hf download ID --revision COMMIT)",
         ) from error
-
-
-def _score_head(model: PreTrainedModel) -> torch.Tensor:
-    for name in ("score", "classifier"):
-        head = getattr(model, name, None)
-        if isinstance(head, torch.nn.Linear):
-            return head.weight
-    raise DataError(f"{type(model).__name__} has no linear head called score or classifier")

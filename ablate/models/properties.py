@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from ablate.errors import DataError
+
 
 def eos_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end a response: those of the generation config and the tokenizer's EOS."""
@@ -24,3 +26,13 @@ def context_length(model: nn.Module) -> int | None:
     config: Any = getattr(model, "config", None)
     sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
     return next((int(size) for size in sizes if size), None)
+
+
+def require_positions(model: nn.Module, tokens: int) -> None:
+    """Raise DataError unless a sequence of this many tokens fits the model's context."""
+    positions = context_length(model)
+    if positions is not None and tokens > positions:
+        raise DataError(
+            f"the longest sequence has {tokens} tokens; the model has {positions} positions",
+            hint=f"set max_length to at most {positions}: what is longer is then cut or dropped, as truncation says",
+        )

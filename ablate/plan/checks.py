@@ -8,11 +8,14 @@ from dataclasses import replace
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
+from ablate.catalogs.rewards import find_reward
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
-from ablate.experiment.grid import Cell, own_rounds, place_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
+from ablate.plan.sets import entries_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -30,19 +33,22 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     for chain in chains_in(cell.policy):
         if isinstance(chain, Merged):
             _check_merge(facts, chain)
-    for key in ("policy", "reward_model.init"):
+    for key in ("policy", "reward_model.init", "reference"):
         made = _scratch(facts, cell, key)
         if made is not None:
             _check_pretraining(cell, made, find)
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
-    if "reward_model" in cell.method.needs:
-        _check_tokenizers(facts, cell, find)
+        _check_verifier(facts, cell, find)
+    if cell.has_reward_model:
+        _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
+    if cell.values.get("reference", OWN_START) != OWN_START:
+        _check_tokenizers(facts, cell, find, "reference", "the reference is")
 
 
 def _check_learning(facts: Facts, cell: Cell, locate: Locate) -> None:
     method = cell.method
-    if "dataset" in method.reads:
+    if "dataset" in method.reads and not cell.scored_without_model:
         named = facts.dataset(str(cell.values["dataset"]), locate("dataset"))
         if named.format not in method.formats:
             wanted = f"dataset needs a set of {' or '.join(method.formats)} data"
@@ -70,6 +76,23 @@ def _check_merge(facts: Facts, merge: Merged) -> None:
             raise SpecError(
                 f"the models of a merge have one {what}; that of {second} is not that of {first}",
                 location=merge.origins.locate("merge", index),
+            )
+
+
+def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
+    """Raise SpecError for a key of an adapter in a section where no cell has one: it would say nothing."""
+    for key in (*grid.fixed, *grid.axes):
+        section, _, name = key.partition(".")
+        readers = [cell for cell in grid.cells if key in cell.values]
+        if not name.startswith("lora_") or not readers:
+            continue
+        default = SECTIONS[section].model_fields[name].default
+        said = [cell for cell in readers if cell.values[key] != default]
+        if said and all(cell.values.get(f"{section}.lora_rank") is None for cell in readers):
+            raise SpecError(
+                f"{key} describes an adapter, and no cell has one",
+                location=place_of(loaded, readers[0].block, key),
+                hint=f"set {section}.lora_rank, or leave {name} out",
             )
 
 
@@ -131,15 +154,55 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
     )
 
 
-def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate) -> None:
-    policy, judge = (_scratch(facts, cell, key) for key in ("policy", "reward_model.init"))
-    if policy is None or judge is None or _tokenizer(policy) == _tokenizer(judge):
+def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
+    """A verifier reads facts of each prompt, which the prompts' set must carry."""
+    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    if verifier is None:
+        return
+    name = str(cell.values["prompts"])
+    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    if not lacking:
+        return
+    entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
+    known = [entry.name for entry in entries if entry.checks == verifier.checks]
+    raise SpecError(
+        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
+        f"which the prompts of {lacking[0]!r} do not carry",
+        location=locate("prompts"),
+        hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
+        f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
+    )
+
+
+_FACTS = {
+    "pocket": "the item of each prompt",
+    "answer": "the answer to each prompt",
+    "ifeval": "the instructions of each prompt that can be checked",
+}
+
+
+def check_disjoint(facts: Facts, entry: DatasetEntry, place: Location) -> None:
+    """Raise SpecError at ``place``, where prompts to train on are named, when a suite tests on them."""
+    pocket, names = entry.source.pocket, set(entry.source.names())
+    for suite in facts.suites.values():
+        same_split = pocket is not None and suite.data.pocket is not None and pocket.split == suite.data.pocket.split
+        if same_split or names & set(suite.files):
+            shared = f"the {pocket.split} split of the pocket world" if pocket else min(names & set(suite.files))
+            raise SpecError(
+                f"the prompts of {entry.name!r} are those of {shared}, on which the suite {suite.name!r} tests",
+                location=place,
+                hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
+            )
+
+
+def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate, key: str, role: str) -> None:
+    policy, other = _scratch(facts, cell, "policy"), _scratch(facts, cell, key)
+    if policy is None or other is None or _tokenizer(policy) == _tokenizer(other):
         return
     alike = [name for name, entry in facts.models.items() if _shares_tokenizer(entry, policy)]
     raise SpecError(
-        f"the reward model starts from {cell.values['reward_model.init']}, whose tokenizer is not that of the policy, "
-        f"{cell.values['policy']}",
-        location=locate("reward_model.init"),
+        f"{role} {cell.values[key]}, whose tokenizer is not that of the policy, {cell.values['policy']}",
+        location=locate(key),
         hint=f"allowed: {', '.join(sorted(alike))}",
     )
 

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -44,32 +46,38 @@ class DataPlanner:
         self._matched = tuple(matched)
         self.named: dict[str, dict[str, NamedSet]] = {}
         """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
-        self._made: dict[tuple[str, Section, Cell | None], Stage] = {}
+        self._made: dict[tuple[str, Section, Cell | None, bool], Stage] = {}
         self._open: dict[tuple[str, Cell | None], None] = {}
 
-    def dataset(self, name: str, data: Section, cell: Cell | None = None) -> Stage:
+    def dataset(self, name: str, data: Section, cell: Cell | None = None, *, records: bool = False) -> Stage:
         """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
 
-        A set that a model takes part in depends on the ``cell`` that uses it.
+        A set that a model takes part in depends on the ``cell`` that uses it. With ``records`` a preference set leaves
+        prompts with all their responses, which are sampled and matched in number as pairs are.
         """
         settings, named = dict(data), self._facts.dataset(name)
         matched = settings.pop("match", None) is not None and name in self._matched
-        own = self._set(named, _section(settings), cell)
-        return self._note(named, self._cut(name, own, settings, cell) if matched else own)
+        own = self._set(named, _section(settings), cell, records=records)
+        return self._note(named, self._cut(name, own, settings, cell, records=records) if matched else own)
 
     def _note(self, named: NamedSet, stage: Stage) -> Stage:
         self.named.setdefault(stage.id, {})[named.name] = named
         return stage
 
-    def _cut(self, name: str, own: Stage, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
-        others = {self._set(self._facts.dataset(other), _section(settings), cell).id for other in self._matched}
+    def _cut(self, name: str, own: Stage, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool) -> Stage:
+        found = [self._facts.dataset(other) for other in self._matched]
+        others = {self._set(other, _section(settings), cell, records=records).id for other in found}
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
             "match",
-            {"format": "preference", "seed": settings.get("seed") or 0},
+            {"format": _format("preference", records), "seed": settings.get("seed") or 0},
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
+
+    def checks(self, name: str) -> set[Checks | None]:
+        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
+        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""
@@ -77,15 +85,15 @@ class DataPlanner:
         assert config is not None
         return self._graph.add("pocket", config, label=f"rows of {entry.catalog_name}")
 
-    def _set(self, named: NamedSet, data: Section, cell: Cell | None) -> Stage:
-        key = (named.name, data, cell if asks_for_a_cell(named) else None)
+    def _set(self, named: NamedSet, data: Section, cell: Cell | None, *, records: bool = False) -> Stage:
+        key = (named.name, data, cell if asks_for_a_cell(named) else None, records)
         if key not in self._made:
-            with self._opened(named, key[-1]):
+            with self._opened(named, key[2]):
                 settings = dict(data)
                 self._made[key] = (
-                    self._entry(named, settings)
+                    self._entry(named, settings, records=records)
                     if isinstance(named, DatasetEntry)
-                    else self._pipeline(named, settings, cell)
+                    else self._pipeline(named, settings, cell, records=records)
                 )
         return self._made[key]
 
@@ -127,11 +135,11 @@ class DataPlanner:
             locations=self._facts.locations(files),
         )
 
-    def _pipeline(self, made: Pipeline, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+    def _pipeline(self, made: Pipeline, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool) -> Stage:
         variant = made.variant
         if variant.mix is not None:
             mix = Mix.read(variant.mix, variant.temperature, variant.caps)
-            return self._mixture(made, mix, settings, cell)
+            return self._mixture(made, mix, settings, cell, records=records)
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
@@ -139,12 +147,12 @@ class DataPlanner:
         (part,) = made.parts
         if variant.responses is None:
             assert isinstance(part, DatasetEntry)
-            records = self._entry(part, settings, records=True).ref("records.jsonl")
+            rows = self._entry(part, settings, records=True).ref("records.jsonl")
         else:
             prompts = self._set(part, _section(settings), cell)
-            records = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
-        labelled = self._label(made, variant.label, records, cell)
-        return self._paired(made, labelled)
+            rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
+        labelled = self._label(made, variant.label, rows, cell)
+        return self._from_labels(made, labelled, records=records)
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
@@ -167,12 +175,18 @@ class DataPlanner:
             inputs["gold"] = prompts.ref("pairs.jsonl")
         return self._graph.add("respond", config, inputs, label=label)
 
-    def label(self, records: Ref, reward_model: Stage | None, closed_form: str | None = None, *, label: str) -> Stage:
-        """Return the stage that scores responses, by a reward model or by a formula."""
-        inputs = {"records": records}
-        if reward_model is not None:
-            inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", {"closed_form": closed_form}, inputs, label=label)
+    def label(self, records: Ref, by: Stage | RewardEntry | str, *, label: str, prompts: Stage | None = None) -> Stage:
+        """Return the stage that scores responses: by a reward model, a formula's name, or a reward of ``prompts``."""
+        inputs, config, parts = {"records": records}, dict[str, Any](closed_form=None), dict[str, int]()
+        if isinstance(by, Stage):
+            inputs["reward_model"] = by.ref("model")
+        elif isinstance(by, str):
+            config["closed_form"] = by
+        else:
+            assert prompts is not None
+            config, parts = {**config, "reward": by.name, **by.identity()}, by.parts()
+            inputs["prompt_texts"] = prompts.ref("prompts.jsonl")
+        return self._graph.add("label", config, inputs, label=label, parts=parts)
 
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
@@ -181,27 +195,32 @@ class DataPlanner:
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        reward_model = None
+        by: Stage | str = str(label.by.closed_form)
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
-            reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-        return self.label(records, reward_model, label.by.closed_form, label=f"labels of {made.name}")
+            by = self._models.labeller(label.by.reward_model, cell, origins)
+        return self.label(records, by, label=f"labels of {made.name}")
 
-    def _paired(self, made: Pipeline, labelled: Stage) -> Stage:
+    def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
+        """Return the pairs that are drawn from labelled records, or the records themselves."""
         variant = made.variant
         gap = variant.where.identity().get("score_gap") if variant.where else None
         pairing = variant.pairing or _pairing_of(made.parts[0], own_labels=variant.responses is None)
         source: dict[str, Any] = {"files": {}, "split": None, "max_examples": None}
-        entry = {"format": "preference", "converter": "records", "converter_options": {}, **source}
+        format = _format("preference", records)
+        entry = {"format": format, "converter": "records", "converter_options": {}, **source}
+        paired = {} if records else {"pairing": pairing.model_dump(mode="json")}
         return self._graph.add(
             "dataset",
-            {**entry, "pairing": pairing.model_dump(mode="json"), **({"where": {"score_gap": gap}} if gap else {})},
+            {**entry, **paired, **({"where": {"score_gap": gap}} if gap else {})},
             {"source": labelled.ref("records.jsonl")},
             label=made.name,
             parts={"records": 1, **({"where": 1} if gap else {})},
         )
 
-    def _mixture(self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None) -> Stage:
+    def _mixture(
+        self, made: Pipeline, mix: Mix, settings: Mapping[str, Scalar], cell: Cell | None, *, records: bool
+    ) -> Stage:
         total, whole = sum(mix.counts or ()), _whole(settings.get("max_examples"))
         if whole is not None and total > whole:
             raise SpecError(
@@ -209,14 +228,19 @@ class DataPlanner:
                 location=made.origins.locate("mix"),
                 hint="write fractions, or raise data.max_examples",
             )
-        parts = [self._note(part, self._set(part, (), cell)) for part in made.parts]
+        parts = [self._note(part, self._set(part, (), cell, records=records)) for part in made.parts]
         sampling = {"max_examples": settings.get("max_examples"), "seed": settings.get("seed") or 0}
         return self._graph.add(
             "mixture",
-            {"format": made.format, **mix.identity(), **sampling},
+            {"format": _format(made.format, records), **mix.identity(), **sampling},
             {f"part-{index}": part.ref() for index, part in enumerate(parts)},
             label=made.name,
         )
+
+
+def _format(format: str, records: bool) -> str:
+    """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
+    return "records" if records and format == "preference" else format
 
 
 def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:

@@ -50,8 +50,11 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
 def _roles(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage_id: str) -> Iterator[str]:
     """Yield the roles of a stage's rows, followed through the stages that hand them on."""
     for child in (stages[other] for other in children.get(stage_id, ())):
-        if any(role == "only_prompts" and ref.stage == stage_id for role, ref in child.identity.inputs):
+        given_as = {role for role, ref in child.identity.inputs if ref.stage == stage_id}
+        if "only_prompts" in given_as:
             yield "selection"
+        elif "prompt_texts" in given_as:
+            yield "prompts"
         elif child.kind in ROLES:
             yield _role(child)
         elif _takes_prompts(child):

@@ -39,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "train": Kind(""),  # the entry is the method's own
     "generate": Kind("ablate.evaluation.generate:run"),
     "score": Kind("ablate.rewards.stage:run"),
+    "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

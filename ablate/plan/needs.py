@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
 from ablate.plan.stage import Ref, Stage
@@ -28,12 +30,16 @@ class SharedStages(Protocol):
     pairs: Callable[[Stage, Ref, int, str], Stage]
     conversations: Callable[[Ref, str, Ref, int, str], Stage]
     split: Callable[[Ref, Ref | None, int, str, int], Stage]
+    rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Stage, Ref, str], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from."""
+
+    def reference_of(self, cell: Cell) -> Start:
+        """Return the frozen reference of a cell."""
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Order:
     """A cell's training stage while it is put together: what it is given, and the stages that is made from.
 
     ``applied`` names parameters that a stage before it has applied: they are in that stage's identity only.
+    ``config`` is what its identity has beside algorithm, parameters and seed, ``parts`` the revisions of code.
     """
 
     shared: SharedStages
@@ -52,16 +59,20 @@ class Order:
     applied: set[str] = field(default_factory=set)
     measured: Ref | None = None
     """What the reference's pass is over, where that is more than ``data``."""
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        self.made_from |= {"dataset": self.dataset("dataset").id, "sft": self.start.model.id}
+        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
 
-    def dataset(self, key: str) -> Stage:
-        """Return the set that the cell names under ``key``."""
-        return self.shared.data.dataset(str(self.cell.values[key]), self.cell.sections()["data"], self.cell)
+    def dataset(self, key: str, *, records: bool = False) -> Stage:
+        """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
+        data = self.cell.sections()["data"]
+        return self.shared.data.dataset(str(self.cell.values[key]), data, self.cell, records=records)
 
 
 def pairs(order: Order) -> None:
@@ -72,11 +83,45 @@ def pairs(order: Order) -> None:
     order.applied |= {"max_length", "truncation"}
 
 
+def rankings(order: Order) -> None:
+    """Provide ``data``: the tokens of the set's prompts with all their responses and ranks."""
+    longest, truncation = order.parameters["max_length"], order.parameters["truncation"]
+    records = order.dataset("dataset", records=True)
+    order.inputs["data"] = order.shared.rankings(records, order.start.tokenizer, longest, truncation).ref(
+        "tokens.parquet"
+    )
+    order.applied |= {"max_length", "truncation"}
+
+
 def reference_logprobs(order: Order) -> None:
-    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both."""
-    data = order.measured or order.inputs["data"]
-    logprobs = order.shared.reference_logprobs(order.start.model, data, order.parameters["dtype"])
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    """Provide ``reference_logprobs``: the reference's pass over ``data``, one for all who learn from both.
+
+    Where the reference is not what training starts from, its ``reference`` is provided too: the first loss differs.
+    """
+    other = order.shared.reference_of(order.cell)
+    if other.model is not order.start.model:
+        order.inputs["reference"] = other.model.ref("model")
+    order.inputs["reference_logprobs"] = _reference_pass(order)
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+
+
+def _reference_pass(order: Order, cell: Cell | None = None, **differs: str) -> Ref:
+    """Return the pass of the reference of ``cell``, by default the order's own."""
+    how = {"dtype": order.parameters["dtype"], **differs}
+    if quantisation := order.parameters.get("quantisation"):
+        how["quantisation"] = quantisation
+    reference, data = order.shared.reference_of(cell or order.cell), order.measured or order.inputs["data"]
+    logprobs = order.shared.reference_logprobs(reference, order.start, data, tuple(how.items()))
+    return logprobs.ref("logprobs.parquet")
+
+
+def reference(order: Order) -> None:
+    """Provide ``reference``: the frozen model that the policy is held to."""
+    order.inputs["reference"] = order.shared.reference_of(order.cell).model.ref("model")
 
 
 def part(order: Order) -> None:
@@ -84,8 +129,7 @@ def part(order: Order) -> None:
     whole, ordering = order.inputs["data"], order.parameters["order"]
     measured = None
     if ordering == "easy-to-hard":
-        first = order.shared.start_of(order.cell.at_round(1)).model
-        measured = order.shared.reference_logprobs(first, whole, order.parameters["dtype"]).ref("logprobs.parquet")
+        measured = _reference_pass(order, order.cell.at_round(1))
         if order.cell.rounds == 1:
             order.measured = whole
     seed = dict(order.cell.sections()["data"]).get("seed") or 0
@@ -104,7 +148,7 @@ def answers(order: Order) -> None:
 
 
 def best_responses(order: Order) -> None:
-    """Provide ``data``: the tokens of the policy's own responses that the reward model likes best."""
+    """Provide ``data``: the tokens of the policy's own responses to the prompts that score best."""
     source, parameters = order.dataset("prompts"), order.parameters
     label = f"{order.start.model.execution.label} for {source.execution.label}"
     decoding = {name: parameters[name] for name in ("n", "temperature", "top_p")}
@@ -112,8 +156,9 @@ def best_responses(order: Order) -> None:
     responses = order.shared.data.respond(
         order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
     )
-    judge, records = _trained_reward_model(order), responses.ref("records.jsonl")
-    scored = order.shared.data.label(records, judge, label=f"labels of {label}")
+    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
+    by = _trained_reward_model(order) if name == REWARD_MODEL else find_reward(name)
+    scored = order.shared.data.label(records, by, label=f"labels of {label}", prompts=source)
     best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
     order.made_from["prompts"] = source.id
     order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}
@@ -127,41 +172,81 @@ def _imitate(order: Order, data: Ref, form: str, label: str) -> None:
 
 
 def reward_model(order: Order) -> None:
-    """Provide ``reward_model``, trained with the cell's seed, and ``reference``, the model training starts from."""
-    made = _trained_reward_model(order)
-    order.inputs |= {"reference": order.start.model.ref("model"), "reward_model": made.ref("model")}
+    """Provide ``reward_model``, trained with the cell's seed."""
+    order.inputs["reward_model"] = _trained_reward_model(order).ref("model")
 
 
 def _trained_reward_model(order: Order) -> Stage:
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
-    dataset = order.dataset("reward_model.dataset")
+    dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
     order.made_from["reward_model"] = made.id
     order.reward_model = made
     return made
 
 
+def reward(order: Order) -> None:
+    """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
+    judge(order, "reward")
+
+
+def judge(order: Order, axis: str) -> None:
+    """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
+    name = str(order.cell.values[axis])
+    if name == REWARD_MODEL:
+        reward_model(order)
+    else:
+        _named_reward(order, axis, find_reward(name))
+
+
+def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
+    order.config |= {key: entry.name, **entry.identity()}
+    order.parts |= entry.parts()
+    prompt_texts(order)
+
+
 def prompts(order: Order) -> None:
-    """Provide ``prompts``: the tokens of the prompts that responses are sampled to."""
+    """Provide ``prompts``: the tokens of the prompts that responses are sampled to.
+
+    Where they are items of the pocket world, the gold reward of the responses is logged: config ``gold``.
+    """
     source = order.dataset("prompts")
     longest = order.parameters["max_prompt_length"]
     order.inputs["prompts"] = order.shared.prompts(source, order.start.tokenizer, longest).ref("tokens.parquet")
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
+    if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
+        _named_reward(order, "gold", find_reward(GOLD))
+
+
+def prompt_texts(order: Order) -> None:
+    """Provide ``prompt_texts``: the prompts as text, with what verifiers read of each."""
+    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
+    "rankings": rankings,
     "part": part,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
+    "reference": reference,
     "answers": answers,
     "best_responses": best_responses,
     "reward_model": reward_model,
+    "reward": reward,
     "prompts": prompts,
+    "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+
+
+def learns_from_records(section: Section) -> bool:
+    """Return whether the loss of a reward model's section is over prompts with all their responses, not over pairs."""
+    written = dict(section).get("loss")
+    return written in TOKENS_OF_LOSS and TOKENS_OF_LOSS[written] != "pairs"
 
 
 def starts_of(cell: Cell) -> tuple[Section, Section]:

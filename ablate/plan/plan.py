@@ -10,23 +10,25 @@ from typing import Any
 
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, Trained, chains_in
-from ablate.experiment.grid import Cell, Grid, conditions, expand, place_of, validate_sections, written_at
+from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell, check_embedded, check_licence
+from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
-MODEL_KEYS = ("policy", "reward_model.init")
+MODEL_KEYS = ("policy", "reward_model.init", "reference")
 DATASET_KEYS = {
     "sft.dataset": ("instruction",),
     "dataset": ("preference", "instruction"),  # a method may need one of them
@@ -162,6 +164,7 @@ class _Builder:
 
     def build(self) -> Plan:
         self._check_conditions()
+        check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
         cells = [self._cell(cell) for cell in self.grid.cells]
@@ -204,7 +207,8 @@ class _Builder:
         }
         if made.reward_model is not None:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
-        evaluations = self._evaluate_policy(made.policy, chat=made.chat)
+        reference = self.training.reference_of(cell).model
+        evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
         root = cell.policy.root if isinstance(cell.policy, Chain) else None
         return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs, root)
 
@@ -214,7 +218,9 @@ class _Builder:
         for key in (*MODEL_KEYS, *DATASET_KEYS):
             name = cell.values.get(key)
             if name is not None and not isinstance(name, Chain):
-                self._check_name(key, str(name), place_of(self.loaded, cell.block, key))
+                as_prompts = key == "dataset" and cell.scored_without_model
+                place = place_of(self.loaded, cell.block, key)
+                self._check_name("prompts" if as_prompts else key, str(name), place)
 
     def _check_chain(self, chain: Chain) -> None:
         """Look up the names that a chain gives, each where it is written."""
@@ -248,6 +254,8 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
+            if key == "prompts":
+                check_disjoint(self.facts, entry, place)
         for other in takes_part(named):
             self._check_name(*other)
 
@@ -276,11 +284,15 @@ class _Builder:
         if key == "algorithm":
             find_method(name, location=place)
         elif key in MODEL_KEYS:
-            self.training.check_model(name, place)
+            own = (OWN_START,) if key == "reference" else ()
+            if name not in own:
+                self.training.check_model(name, place, others=own)
         elif key == WRITER:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
+        elif key == "reward":
+            find_reward(name, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
@@ -293,8 +305,12 @@ class _Builder:
                 "stage": stage,
             }
 
-    def _evaluate_policy(self, policy: Stage, *, chat: bool) -> dict[str, str]:
-        return {suite.name: self.evaluation.policy(suite, policy, chat=chat).id for suite in self.policy_suites}
+    def _evaluate_policy(self, policy: Stage, *, chat: bool, reference: Stage | None = None) -> dict[str, str]:
+        stages = {
+            suite.name: self.evaluation.policy(suite, policy, chat=chat, reference=reference)
+            for suite in self.policy_suites
+        }
+        return {name: stage.id for name, stage in stages.items()}
 
     def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
         key = (stage.id, sft if self.by_policy else "")
@@ -306,10 +322,9 @@ class _Builder:
             for axis in self.grid.axes
             if axis.startswith(("reward_model.", "data.", "sft.", "pretrain.")) and axis in cell.values
         }
-        self._describe_dataset(
-            str(axes["reward_model.dataset"]),
-            self.training.data.dataset(str(axes["reward_model.dataset"]), cell.sections()["data"], cell).id,
-        )
+        name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
+        learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
+        self._describe_dataset(name, learnt.id)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate.algorithms.registry import METHODS
-from ablate.algorithms.reward_model import RewardModelParameters
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
@@ -17,7 +17,7 @@ from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.chains import Merged, Trained, title_of
-from ablate.experiment.grid import Cell, Grid, Section, place_of, related_cell, written_at
+from ablate.experiment.grid import OWN_START, Cell, Grid, Section, place_of, related_cell, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
@@ -25,7 +25,7 @@ from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
-from ablate.plan.needs import PROVIDERS, Order, Start, starts_of
+from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
@@ -56,11 +56,16 @@ class TrainingPlanner:
         self.cell: Callable[[Cell], Made] = functools.cache(self._cell)
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
-        self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(self._pair_tokens)
+        self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(functools.partial(self._tokens, "pairs"))
+        self.rankings: Callable[[Stage, Ref, int, str], Stage] = functools.cache(
+            functools.partial(self._tokens, "rankings")
+        )
         self.conversations: Callable[[Ref, str, Ref, int, str], Stage] = functools.cache(self._conversation_tokens)
         self.split: Callable[[Ref, Ref | None, int, str, int], Stage] = functools.cache(self._split)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Stage, Ref, str], Stage] = functools.cache(self._reference_logprobs)
+        self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
+            self._reference_logprobs
+        )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
             self._reward_model
         )
@@ -77,11 +82,11 @@ class TrainingPlanner:
         own = _without(order.parameters, *order.applied)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
             order.inputs,
             label=self._label(cell),
             entry=cell.method.entry,
-            parts={cell.method.name: cell.method.revision},
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Made(policy, order.made_from, order.reward_model)
 
@@ -145,6 +150,19 @@ class TrainingPlanner:
         """Return the named model under a cell, after its SFT; of a merge, the first one."""
         root = next(self.roots(cell))
         return self.start(root.policy, *starts_of(root))
+
+    def reference_of(self, cell: Cell) -> Start:
+        """Return a cell's frozen reference: what its training starts from, or the model it names.
+
+        A model made here is used after the cell's own base training and SFT, as the reward model's init is; one of
+        the hub or of a folder as it is.
+        """
+        name = str(cell.values.get("reference", OWN_START))  # a method without one is compared with its start
+        if name == OWN_START:
+            return self.start_of(cell)
+        entry = self._facts.models.get(name)
+        made_here = entry is not None and entry.scratch is not None
+        return self.start(name, *(starts_of(cell) if made_here else ((), ())))
 
     def base_of(self, cell: Cell) -> Start:
         """Return the named model under a cell, before its SFT; of a merge, the first one."""
@@ -240,11 +258,11 @@ class TrainingPlanner:
         )
         return Start(name, model, base.tokenizer, chat=True)
 
-    def _pair_tokens(self, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
+    def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": "pairs", "max_length": max_length, "truncation": truncation},
-            {"data": dataset.ref("pairs.jsonl"), "tokenizer": tokenizer},
+            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
         )
 
@@ -272,12 +290,14 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(self, reference: Stage, data: Ref, dtype: str) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, how: Section) -> Stage:
+        shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
+        completions = dict(how).get("completions")
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype},
-            {"model": reference.ref("model"), "data": data},
-            label="reference log-probabilities",
+            dict(how),
+            {"model": reference.model.ref("model"), "data": data, **shared},
+            label=f"reference log-probabilities{f' of {completions} completions' if completions else ''}",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:
@@ -285,7 +305,8 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        tokens = self.pairs(dataset, start.tokenizer, parameters.max_length, parameters.truncation)
+        format = TOKENS_OF_LOSS[parameters.loss]
+        tokens = self._tokens(format, dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
             {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
@@ -312,13 +333,15 @@ class TrainingPlanner:
         values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
         validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
-        data = self.data.dataset(labels.dataset, sampling, cell)
-        return self.reward_model(tuple(sorted(values.items())), starts_of(cell), data, labels.seed)
+        section = tuple(sorted(values.items()))
+        data = self.data.dataset(labels.dataset, sampling, cell, records=learns_from_records(section))
+        return self.reward_model(section, starts_of(cell), data, labels.seed)
 
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    names = dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells if "dataset" in cell.values)
+    learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
+    names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
     return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
 
 

@@ -390,7 +390,8 @@ def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str)
         columns: list[Any] = ["suites"]
     else:
         columns = ["categories", *(["average"] if len(categories - NOT_AVERAGED) > 1 else [])]
-        columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED)]
+        columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED - {"reward"})]
+        columns += [{"suite": suite} for suite, about in plan["suites"].items() if _classifies(about)]
     algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
     deltas = []
     # Settings of one method's own have no counterpart in the other: a difference would be between any two of them.
@@ -404,6 +405,11 @@ def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str)
         "name": name, "title": title, "subject": subject, "rows": rows, "columns": columns,
         "baselines": baselines, "deltas": deltas, "compare": {"to": to},
     })  # fmt: skip
+
+
+def _classifies(about: Mapping[str, Any]) -> bool:
+    """Whether a suite is about a policy's implicit reward: a mean of two such suites would mean nothing."""
+    return bool(about["subject"] == "policy" and about["category"] == "reward")
 
 
 def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], subject: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The label stage: the responses of records scored anew, by a reward model or a formula."""
+"""The label stage: the responses of records scored anew, by a reward model, a formula or a verifier."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablate.context import StageContext, write_json
+from ablate.catalogs.rewards import find_reward
+from ablate.context import StageContext, import_function, write_json
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
@@ -78,13 +79,24 @@ def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[
     if name is not None:
         formula = closed_form(name)
         return [formula(response.messages[-1]["content"]) for record in records for response in record.responses]
-    reward: Reward = open_reward(context)
+    reward = _reward(context)
     asked = [
         ((*record.prompt, *response.messages[:-1]), response.messages[-1]["content"])
         for record in records
         for response in record.responses
     ]
     return reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+
+
+def _reward(context: StageContext) -> Reward:
+    """Return the reward that ``config["reward"]`` names, which reads ``prompt_texts``; else the reward model."""
+    name = context.config.get("reward")
+    if name is None:
+        return open_reward(context)
+    opened: Reward = import_function(find_reward(name).entry, f"the reward {name}")(
+        name, read_json_lines(context.inputs["prompt_texts"])
+    )
+    return opened
 
 
 def _split(records: Sequence[PreferenceRecord], scores: Sequence[float | None]) -> Iterator[list[float | None]]:

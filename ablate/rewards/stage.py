@@ -8,15 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from ablate.catalogs.suites import resolve_entry
-from ablate.context import StageContext, import_function, write_json
+from ablate.context import StageContext, write_json
 from ablate.data.json_lines import read_json_lines, write_json_lines
-from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.models.chat import Messages
 from ablate.models.loading import load_reward_model, load_tokenizer
 from ablate.rewards.interface import Reward
-from ablate.rewards.pairs import Pair, pair_subset
+from ablate.rewards.pairs import Pair, build_pairs
 from ablate.rewards.reward_model import RewardModel
 from ablate.training.devices import stage_device
 
@@ -68,32 +66,12 @@ def score_responses(reward: Reward, responses: Path) -> list[Row]:
     ]
 
 
-def build_pairs(context: StageContext) -> list[Pair]:
-    """The pairs of the suite: all that its prompts function makes of the data, or the configured draw of them."""
-    config = context.config
-    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
-    pairs = pair_subset(
-        build(open_source(context), config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0)
-    )
-    if not pairs:
-        raise StageError("this suite has no pairs")
-    return pairs
-
-
 def score_pairs(reward: Reward, pairs: Sequence[Pair]) -> list[Row]:
     """One row for each pair with the scores and lengths (characters) of both responses."""
     prompts = [pair.prompt for pair in pairs]
     texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
     scores = reward.score([*prompts, *prompts], texts)
     return [
-        {
-            "id": pair.id,
-            "task": pair.task,
-            "subset": pair.subset,
-            "chosen": chosen,
-            "rejected": rejected,
-            "chosen_length": len(pair.chosen),
-            "rejected_length": len(pair.rejected),
-        }
+        {**pair.facts(), "chosen": chosen, "rejected": rejected}
         for pair, chosen, rejected in zip(pairs, scores[: len(pairs)], scores[len(pairs) :], strict=True)
     ]

@@ -70,3 +70,34 @@ def generalised_advantages(
         advantages_BR[:, t] = next_advantages_B
         next_values_B = values_BR[:, t]
     return advantages_BR, advantages_BR + values_BR
+
+
+def regularised_outcomes(
+    logps_NR: Tensor, reference_logps_NR: Tensor, outcomes_N: Tensor, mask_NR: Tensor, kl_coefficient: float
+) -> Tensor:
+    """Return R = r - beta (log pi(y) - log pi_ref(y)) of whole responses, [N] (Ahmadian et al. 2024, eq. 3)."""
+    log_ratios_N = (logps_NR - reference_logps_NR).where(mask_NR.bool(), 0.0).sum(-1)
+    return outcomes_N - kl_coefficient * log_ratios_N
+
+
+def leave_one_out(rewards_N: Tensor, group: int) -> Tensor:
+    """Return each reward minus the mean of the others of its group, [N] (Ahmadian et al. 2024, section 3.2).
+
+    A group is ``group`` rewards one after another. In float64: equal rewards give exactly 0.
+    """
+    rewards_BK = rewards_N.double().view(-1, group)
+    others_BK = (rewards_BK.sum(-1, keepdim=True) - rewards_BK) / (group - 1)
+    return (rewards_BK - others_BK).flatten().to(rewards_N.dtype)
+
+
+def group_normalised(rewards_N: Tensor, group: int, epsilon: float | None) -> Tensor:
+    """Return (r - mean) / (sd + ``epsilon``) within each group, [N] (Shao et al. 2024, section 4.1.2).
+
+    The standard deviation has k - 1 in its denominator; with ``epsilon`` null the difference is not divided
+    (Dr. GRPO). In float64: equal rewards give exactly 0.
+    """
+    rewards_BK = rewards_N.double().view(-1, group)
+    advantages_BK = rewards_BK - rewards_BK.mean(-1, keepdim=True)
+    if epsilon is not None:
+        advantages_BK = advantages_BK / (rewards_BK.std(-1, keepdim=True) + epsilon)
+    return advantages_BK.flatten().to(rewards_N.dtype)

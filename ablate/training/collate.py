@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,11 @@ class Ragged:
         return np.diff(self.offsets)
 
     @classmethod
+    def of(cls, lists: Sequence[IntArray]) -> Ragged:
+        """Store ``lists`` flat; there must be one at least."""
+        return cls(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
+
+    @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Ragged:
         """Read a parquet column of lists."""
         lengths = np.array([0, *(len(row) for chunk in column.chunks for row in chunk)], dtype=np.int64)
@@ -65,6 +70,24 @@ class Examples(Dataset[int]):
         """Tokens of each example's longest sequence."""
         raise NotImplementedError
 
+    @property
+    def sequences(self) -> int:
+        """Sequences of one example in a forward pass."""
+        return 1
+
+
+class Collator(Protocol):
+    """Makes a batch from row numbers of its examples, and puts these into ``rows``."""
+
+    @property
+    def examples(self) -> Examples:
+        """The examples that rows are numbers of."""
+        ...
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Return the padded batch of these rows."""
+        ...
+
 
 @dataclass(frozen=True)
 class PairTokens(Examples):
@@ -73,6 +96,11 @@ class PairTokens(Examples):
     prompts: Ragged
     chosen: Ragged
     rejected: Ragged
+
+    @property
+    def sequences(self) -> int:
+        """Chosen and rejected."""
+        return 2
 
     @property
     def lengths_N(self) -> IntArray:
@@ -102,6 +130,21 @@ class PairTokens(Examples):
                 f"{path}: {len(empty)} pairs have an empty prompt or completion, first {pairs.ids[empty[0]]}"
             )
         return pairs
+
+
+def read_margins(path: Path) -> Tensor:
+    """Return the score gap of every pair of a ``tokens.parquet``, float32 [N], 0 where the chosen scored lower.
+
+    Raises DataError where a pair has none.
+    """
+    table = pq.read_table(path, columns=["id", "margin"])
+    gaps = table.column("margin").to_pylist()
+    if missing := [name for name, gap in zip(table.column("id").to_pylist(), gaps, strict=True) if gap is None]:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(gaps)} pairs have no score gap, first {missing[0]}",
+            hint="loss margin needs a set whose responses have scores; sets of ranks and choices have none",
+        )
+    return torch.tensor(gaps, dtype=torch.float32).clamp_min(0)
 
 
 def pad_sequences(
@@ -139,6 +182,11 @@ class PairCollator:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     side: Side = "right"
     extra: int = 0
+
+    @property
+    def examples(self) -> PairTokens:
+        """The pairs."""
+        return self.pairs
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Any]:
         """Return the padded batch of these rows."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate.algorithms.ppo import PPOParameters
 from ablate.context import Resources
-from ablate.errors import StageError
-from ablate.training.advantages import generalised_advantages, masked_mean, masked_variance, penalised_rewards, whiten
+from ablate.models.chat import Messages
+from ablate.training.advantages import masked_mean
 from ablate.training.devices import autocast, stage_device
 from ablate.training.logprobs import length_batches
 from ablate.training.rollouts import (
@@ -68,12 +67,19 @@ def _size(model: nn.Module, *names: str) -> int:
     return next((int(size) for name in names if (size := getattr(model.config, name, None))), 1)
 
 
+def named_prompts(episodes: Sequence[Episode], rows: Sequence[int]) -> str:
+    """Name the prompts of ``rows`` for a message, eight at most."""
+    names = list(dict.fromkeys(episodes[row].prompt_id for row in rows))
+    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+
+
 @dataclass(frozen=True)
 class Rollout:
     """The episodes of one step and what the models said of them while the policy was the one that sampled them.
 
-    Tensors are on the CPU, float32, [N, R] with padding on the right. ``scores_N`` are the reward model's own;
-    ``outcomes_N`` those after ``missing_eos_reward`` has replaced the score of every response without EOS.
+    The responses to one prompt are ``group`` episodes one after another. Tensors are on the CPU, float32, [N, R] with
+    padding on the right. ``scores_N`` are the reward's own; ``outcomes_N`` those after ``missing_eos_reward`` has
+    replaced the score of every response without EOS.
     """
 
     episodes: list[Episode]
@@ -84,35 +90,11 @@ class Rollout:
     reference_logps_NR: Tensor
     entropies_NR: Tensor
     values_NR: Tensor | None
+    group: int = 1
 
     def prompt_ids(self, rows: Sequence[int]) -> str:
         """Name the prompts of ``rows`` for a message, eight at most."""
-        names = list(dict.fromkeys(self.episodes[row].prompt_id for row in rows))
-        return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the update learns from, [N, R]: ``advantages_NR`` as they enter the loss, ``returns_NR`` for the critic."""
-
-    advantages_NR: Tensor
-    returns_NR: Tensor | None
-
-
-def gae_targets(rollout: Rollout, parameters: PPOParameters) -> Targets:
-    """PPO's rule: rewards with a per-token KL penalty, GAE, advantages whitened over the whole rollout."""
-    if rollout.values_NR is None:
-        raise StageError("generalised advantages need a value network, and this method has none")
-    mask_NR = rollout.mask_NR
-    rewards_NR = penalised_rewards(
-        rollout.logps_NR, rollout.reference_logps_NR, rollout.outcomes_N, mask_NR, parameters.kl_coefficient
-    )
-    advantages_NR, returns_NR = generalised_advantages(
-        rewards_NR, rollout.values_NR, mask_NR, parameters.gamma, parameters.gae_lambda
-    )
-    if parameters.whiten_advantages:
-        advantages_NR = whiten(advantages_NR, mask_NR)
-    return Targets(advantages_NR, returns_NR)
+        return named_prompts(self.episodes, rows)
 
 
 def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype: str) -> Score:
@@ -130,6 +112,24 @@ def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype:
     return score
 
 
+ScoreTexts = Callable[[Sequence[Messages], Sequence[str]], list[float | None]]
+"""Scores responses to prompts, both as text; null where there is no score."""
+
+
+def text_score(score: ScoreTexts, prompts: Mapping[str, Messages], decode: Callable[[list[int]], str]) -> Score:
+    """Return the score function of a formula or a verifier; ``prompts`` are the messages by the prompt's id.
+
+    A response that has no score gets NaN, which stops the run.
+    """
+
+    def of_episodes(episodes: Sequence[Episode]) -> Tensor:
+        texts = [decode(episode.response_ids) for episode in episodes]
+        scores = score([prompts[episode.prompt_id] for episode in episodes], texts)
+        return torch.tensor([float("nan") if value is None else value for value in scores])
+
+    return of_episodes
+
+
 def outcomes(scores_N: Tensor, episodes: Sequence[Episode], missing_eos_reward: float | None) -> Tensor:
     """Return the scores with ``missing_eos_reward`` in place of that of every response without EOS; null: as given."""
     if missing_eos_reward is None:
@@ -139,9 +139,9 @@ def outcomes(scores_N: Tensor, episodes: Sequence[Episode], missing_eos_reward: 
 
 
 def mini_batches(count: int, size: int, seed: int, step: int, inner_epoch: int) -> list[list[int]]:
-    """Return a seeded partition of ``count`` rows into ceil(count / size) mini-batches whose sizes differ by at most 1.
+    """Return a seeded partition of ``count`` units into ceil(count / size) mini-batches, of sizes that differ by 1.
 
-    So no mini-batch is a small remainder whose few episodes would weigh more than the others.
+    So no mini-batch is a small remainder whose few units would weigh more than the others.
     """
     stream = torch.Generator().manual_seed(derive_seed(seed, "mini-batches", step, inner_epoch))
     order = torch.randperm(count, generator=stream).numpy()
@@ -183,8 +183,10 @@ class Recorder:
     dtype: str
 
     @torch.no_grad()
-    def record(self, episodes: list[Episode], chunks: list[list[int]], scores_N: Tensor, outcomes_N: Tensor) -> Rollout:
-        """Return the rollout.
+    def record(
+        self, episodes: list[Episode], chunks: list[list[int]], scores_N: Tensor, outcomes_N: Tensor, group: int = 1
+    ) -> Rollout:
+        """Return the rollout, whose prompts have ``group`` responses each.
 
         ``chunks`` are the micro-batches that the first inner epoch will use, so that its log-probabilities are made
         from the very same arrays as the behaviour policy's.
@@ -203,7 +205,7 @@ class Recorder:
             if self.value is not None:
                 values_NR[rows, :width] = response_values(self.value, batch).cpu()
         values = None if self.value is None else values_NR
-        return Rollout(episodes, mask_NR, scores_N, outcomes_N, logps_NR, reference_NR, entropies_NR, values)
+        return Rollout(episodes, mask_NR, scores_N, outcomes_N, logps_NR, reference_NR, entropies_NR, values, group)
 
     def _batches(self, episodes: list[Episode], chunks: list[list[int]]) -> Iterator[tuple[list[int], EpisodeBatch]]:
         with autocast(self.limits.device, self.dtype):
@@ -211,27 +213,21 @@ class Recorder:
                 yield rows, padded(episodes, rows, self.pad_id, self.limits)
 
 
-def rollout_statistics(rollout: Rollout, targets: Targets, kl_coefficient: float) -> dict[str, float]:
-    """Return what is logged of a rollout before the update.
+def rollout_statistics(rollout: Rollout) -> dict[str, float]:
+    """Return what is logged of every rollout before the update.
 
     ``kl``: mean over episodes of the sum of log pi_T - log pi_ref,T (nats); ``kl_per_token``: the same sum a token;
-    ``rlhf_reward``: mean outcome - beta KL; ``score``: the reward model's, before missing EOS is punished.
+    ``score``: the reward's own, before missing EOS is punished.
     """
     mask_NR = rollout.mask_NR
     log_ratios_NR = rollout.logps_NR - rollout.reference_logps_NR
-    kl_N = log_ratios_NR.sum(-1)
     statistics = {
-        "rlhf_reward": (rollout.outcomes_N - kl_coefficient * kl_N).mean(),
         "score": rollout.scores_N.mean(),
         "score_sd": rollout.scores_N.std(correction=0),
-        "kl": kl_N.mean(),
+        "kl": log_ratios_NR.sum(-1).mean(),
         "kl_per_token": masked_mean(log_ratios_NR, mask_NR),
         "entropy": masked_mean(rollout.entropies_NR, mask_NR),
         "response_length": mask_NR.sum(-1).float().mean(),
         "missing_eos": torch.tensor([not episode.finished for episode in rollout.episodes]).float().mean(),
     }
-    if rollout.values_NR is not None and targets.returns_NR is not None:
-        spread = masked_variance(targets.returns_NR, mask_NR)
-        residual = masked_variance(targets.returns_NR - rollout.values_NR, mask_NR)
-        statistics["explained_variance"] = 1.0 - residual / spread
     return {name: float(value) for name, value in statistics.items()}

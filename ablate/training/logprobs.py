@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from ablate.context import StageContext
 from ablate.errors import StageError
-from ablate.models.loading import load_policy
+from ablate.models.loading import load_policy, load_tokenizer, require_same_tokenizer
+from ablate.models.properties import require_positions
 from ablate.training.collate import IntArray, PairTokens, pad_sequences
 from ablate.training.devices import autocast, stage_device
+from ablate.training.mismatch import mismatched
 
 # Limits of one forward pass of the reference: padded tokens, and elements of the logits array.
 PASS_TOKENS = 4096
@@ -127,10 +129,19 @@ def length_batches(lengths_N: IntArray, tokens: int) -> Iterator[IntArray]:
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion."""
+    """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion.
+
+    With ``completions: mismatched`` in the config those of other prompts, as :func:`mismatched` deals them out.
+    The input ``tokenizer`` is that of a policy whose reference is another model: it must be the reference's, too.
+    """
     pairs = PairTokens.read(context.inputs["data"])
+    if context.config.get("completions") == "mismatched":
+        pairs = mismatched(pairs)
     device = stage_device(context.resources)
-    model: nn.Module = load_policy(context.inputs["model"])
+    if "tokenizer" in context.inputs:  # of the policy, which made the tokens
+        require_same_tokenizer(*(load_tokenizer(context.inputs[role]) for role in ("tokenizer", "model")))
+    model: nn.Module = load_policy(context.inputs["model"], quantisation=context.config.get("quantisation"))
+    require_positions(model, int(pairs.lengths_N.max()))
     model.to(device).eval()
     both = [pairs.prompts[i] for i in range(len(pairs))] * 2
     completions = [side[i] for side in (pairs.chosen, pairs.rejected) for i in range(len(pairs))]

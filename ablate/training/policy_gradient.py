@@ -1,335 +1,171 @@
-"""On-policy training: the one loop in which PPO, and every method that samples from the policy it trains, runs.
-
-A step: take prompts -> sample responses -> score them -> log-probabilities, KL, values -> advantages -> mini-batches.
-Methods differ in the advantage rule (``METHODS``) and in nothing else.
-
-Which policy is meant: responses are sampled from pi_T = softmax(logits / temperature), so pi_T is the behaviour policy
-and the policy that is optimised. The ratio, the KL penalty (pi_T against the reference's pi_ref,T) and the entropy are
-all of pi_T. EasyLM, with which the study was run, samples at 0.7 and takes ratio and KL from untempered
-log-probabilities (llama_train_ppo.py at 042c148); its ratio is not that of the policy that sampled. It whitens per row,
-here it is over the batch. The other rules are EasyLM's.
-
-Resuming: every random number is derived from (seed, step), so that a checkpoint is weights, AdamW's moments, the step
-and the history, and a resumed run makes the same rollouts, losses and weights as an unbroken one.
-"""
+"""The policy-gradient methods: the advantages and losses of each, and the stage that trains by them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel
 
+from ablate.algorithms.grpo import GRPOParameters
+from ablate.algorithms.on_policy import PolicyGradientParameters
 from ablate.algorithms.ppo import PPOParameters
-from ablate.context import EventLog, StageContext, read_json, write_json
-from ablate.errors import DataError, StageError, UnknownNameError
-from ablate.models.loading import (
-    load_policy,
-    load_reward_model,
-    load_tokenizer,
-    require_same_tokenizer,
-    save_model,
-)
-from ablate.models.properties import context_length, eos_ids, pad_id
-from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
+from ablate.algorithms.registry import find_method
+from ablate.algorithms.rloo import RLOOParameters
+from ablate.context import StageContext
+from ablate.errors import UnknownNameError
+from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
-from ablate.training.experience import (
-    PassLimits,
-    Recorder,
-    Rollout,
-    Score,
-    Targets,
-    gae_targets,
-    mini_batches,
-    outcomes,
-    prompt_rows,
-    reward_model_score,
-    rollout_statistics,
+from ablate.training.experience import Rollout, padded
+from ablate.training.learner import Network
+from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
+from ablate.training.placement import tuned_value
+from ablate.training.policy_loss import (
+    Terms,
+    approximate_kl,
+    clipped_policy_losses,
+    clipped_response_losses,
+    clipped_value_losses,
+    policy_clipped,
+    value_clipped,
 )
-from ablate.training.history import History
-from ablate.training.policy_update import Learner, Network
-from ablate.training.rollouts import Episode, sample
-from ablate.training.schedules import learning_rate_factor
-from ablate.training.seeding import derive_seed
-
-SAMPLES_PER_STEP = 3
+from ablate.training.policy_update import PolicyGradientLearner
+from ablate.training.score_head import response_values
+from ablate.training.targets import Targets, gae_targets, group_targets, leave_one_out_targets
 
 
 @dataclass(frozen=True)
-class OnPolicyMethod:
-    """What sets an on-policy method apart: how a rollout becomes advantages, and what that needs."""
+class PPOLearner(PolicyGradientLearner[PPOParameters]):
+    """PPO: token-level clipped ratios with generalised advantages, and a value network of its own."""
 
-    targets: Callable[[Rollout, PPOParameters], Targets]
-    value_network: bool = True
-    responses_per_prompt: int = 1
+    def targets(self, rollout: Rollout) -> Targets:
+        """Return advantages and returns (see ``gae_targets``)."""
+        return gae_targets(rollout, self.parameters)
 
+    def losses(self, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Return the clipped losses of the tokens."""
+        given = (terms.logps_BR, terms.old_logps_BR, terms.advantages_BR, self.parameters.clip_range)
+        return clipped_policy_losses(*given), policy_clipped(*given)
 
-METHODS = {"ppo": OnPolicyMethod(gae_targets)}
+    def count(self, mask_MR: Tensor) -> float:
+        """Return the tokens: the loss is their mean."""
+        return float(mask_MR.sum())
+
+    def value_backward(self, rollout: Rollout, targets: Targets, chunk: list[int], mask_MR: Tensor) -> dict[str, float]:
+        """Add the gradients of the clipped value loss, a mean over the mini-batch's tokens."""
+        if rollout.values_NR is None or targets.returns_NR is None:
+            return {}
+        batch = padded(rollout.episodes, chunk, self.pad_id, self.limits)
+        mask_BR, tokens = batch.response_mask_BR, float(mask_MR.sum())
+        cut = self.cut(chunk, mask_BR.shape[1])
+        with autocast(self.limits.device, self.parameters.dtype):
+            values_BR = response_values(self.networks["value"].model, batch)
+        old_BR, returns_BR = cut(rollout.values_NR), cut(targets.returns_NR)
+        losses_BR = clipped_value_losses(values_BR, old_BR, returns_BR, self.parameters.value_clip_range)
+        loss = masked_mean(losses_BR, mask_BR, tokens)
+        torch.autograd.backward(self.parameters.value_coefficient * loss)
+        with torch.no_grad():
+            clipped_BR = value_clipped(values_BR, old_BR, returns_BR, self.parameters.value_clip_range)
+            fraction = masked_mean(clipped_BR, mask_BR, tokens).item()
+        return {"value_loss": loss.item(), "value_clip_fraction": fraction}
+
+    def total(self, means: dict[str, float]) -> float:
+        """Return policy loss and weighted value loss together."""
+        return means["policy_loss"] + self.parameters.value_coefficient * means.get("value_loss", 0.0)
+
+    def statistics(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
+        """Return those of all policy gradients, and the share of the returns' variance that the values explain."""
+        statistics = super().statistics(rollout, targets)
+        if rollout.values_NR is not None and targets.returns_NR is not None:
+            spread = masked_variance(targets.returns_NR, rollout.mask_NR)
+            residual = masked_variance(targets.returns_NR - rollout.values_NR, rollout.mask_NR)
+            statistics["explained_variance"] = float(1.0 - residual / spread)
+        return statistics
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A tokenised prompt that ends with the template's generation prompt."""
+class RLOOLearner(PolicyGradientLearner[RLOOParameters]):
+    """RLOO: one clipped ratio a response, leave-one-out advantages."""
 
-    id: str
-    ids: list[int]
+    def targets(self, rollout: Rollout) -> Targets:
+        """Return the advantages (see ``leave_one_out_targets``)."""
+        return leave_one_out_targets(rollout, self.parameters)
+
+    def losses(self, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Return the responses' losses, spread over their tokens."""
+        return clipped_response_losses(terms, self.parameters.clip_range)
+
+    def count(self, mask_MR: Tensor) -> float:
+        """Return the responses: the loss is their mean."""
+        return float(len(mask_MR))
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """The ids that end a response, the id that fills padding (it may be one of them), and how ids become text."""
+class GRPOLearner(PolicyGradientLearner[GRPOParameters]):
+    """GRPO: token-level clipped ratios with group-normalised advantages, the KL estimate in the loss."""
 
-    eos: frozenset[int]
-    pad: int
-    decode: Callable[[list[int]], str]
+    def targets(self, rollout: Rollout) -> Targets:
+        """Return the advantages (see ``group_targets``)."""
+        return group_targets(rollout, self.parameters)
 
-    @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-        """Return those of a model and its tokenizer; text shows special tokens."""
-        return cls(
-            eos_ids(model, tokenizer),
-            pad_id(tokenizer),
-            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)),
-        )
+    def losses(self, terms: Terms) -> tuple[Tensor, Tensor]:
+        """Return the clipped losses and KL penalties of the tokens, over the length that normalises them."""
+        parameters = self.parameters
+        given = (terms.logps_BR, terms.old_logps_BR, terms.advantages_BR, parameters.clip_range)
+        penalties_BR = approximate_kl(terms.reference_logps_BR, terms.logps_BR)
+        losses_BR = clipped_policy_losses(*given) + parameters.kl_coefficient * penalties_BR
+        lengths: dict[str, Tensor | int] = {
+            "response": terms.mask_BR.sum(-1, keepdim=True),
+            "limit": parameters.max_response_length,
+            "token": 1,
+        }
+        return losses_BR / lengths[parameters.length_normalisation], policy_clipped(*given)
 
-
-class OnPolicyTrainer:
-    """Policy, reference, value network and score function, and the loop over steps.
-
-    The policy and the value network are trained in place; the reference stays as it is. ``score`` is the reward.
-    """
-
-    def __init__(
-        self,
-        method: OnPolicyMethod,
-        parameters: PPOParameters,
-        seed: int,
-        *,
-        policy: nn.Module,
-        reference: nn.Module,
-        value: nn.Module | None,
-        score: Score,
-        prompts: list[Prompt],
-        tokens: Tokens,
-        limits: PassLimits,
-        events: EventLog | None = None,
-    ) -> None:
-        self.method, self.parameters, self.seed = method, parameters, seed
-        self.score, self.prompts, self.tokens, self.limits = score, prompts, tokens, limits
-        decay = parameters.weight_decay
-        value_rate = parameters.value_learning_rate or parameters.learning_rate
-        value_network = None if value is None else Network(value.to(limits.device), value_rate, decay)
-        policy_network = Network(policy.to(limits.device), parameters.learning_rate, decay)
-        self.learner = Learner(policy_network, value_network, parameters, tokens.pad, limits)
-        frozen = reference.to(limits.device).eval().requires_grad_(False)
-        self.recorder = Recorder(policy, frozen, value, tokens.pad, limits, parameters.temperature, parameters.dtype)
-        self.steps = planned_steps(parameters, len(prompts))
-        self.done = 0
-        self.history = History(events, total_steps=self.steps)
-        self.samples: list[dict[str, Any]] = []
-
-    def train(self, work: Path, previous: Iterable[Path] = (), *, cadence: Cadence | None = None) -> None:
-        """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one."""
-        if checkpoint := latest_checkpoint([work, *previous]):
-            self.load(checkpoint)
-        clock = CheckpointClock(cadence or Cadence())
-        while self.done < self.steps:
-            self.step()
-            if clock.due(self.done, self.steps):
-                clock.save(work, self.done, self.save)
-
-    def step(self) -> None:
-        """Sample, score, compute advantages, update, log."""
-        parameters, number = self.parameters, self.done + 1
-        episodes = self.sample_episodes(self.done)
-        parts = mini_batches(len(episodes), parameters.mini_batch_size, self.seed, number, 0)
-        rollout = self.evaluate_episodes(episodes, parts)
-        targets = self.method.targets(rollout, parameters)
-        statistics = rollout_statistics(rollout, targets, parameters.kl_coefficient)
-        self._check_kl(statistics["kl"], rollout)
-        factor = 0.0
-        for inner_epoch in range(parameters.inner_epochs):
-            if inner_epoch:
-                parts = mini_batches(len(episodes), parameters.mini_batch_size, self.seed, number, inner_epoch)
-            for index, rows in enumerate(parts):
-                factor = self._rate_factor(inner_epoch, index, len(parts))
-                first = inner_epoch == index == 0
-                losses = self.learner.update(rollout, targets, rows, factor, step=number, first=first)
-                self.history.add(len(rows), **losses)
-        self.done = number
-        self._log(rollout, {**self.history.means(), **statistics, "learning_rate": factor * parameters.learning_rate})
-
-    def sample_episodes(self, step: int) -> list[Episode]:
-        """Return the episodes of ``step`` (0-based), sampled from the policy as it is."""
-        parameters, per_prompt = self.parameters, self.method.responses_per_prompt
-        rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
-        prompts = [self.prompts[row] for row in rows for _ in range(per_prompt)]
-        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
-        policy = self.learner.policy.model
-        with autocast(self.limits.device, parameters.dtype):
-            responses = sample(
-                policy,
-                [prompt.ids for prompt in prompts],
-                max_new_tokens=parameters.max_response_length,
-                temperature=parameters.temperature,
-                eos_token_ids=self.tokens.eos,
-                pad_token_id=self.tokens.pad,
-                generator_seed=derive_seed(self.seed, "rollout", step),
-                batch_size=self.limits.sampling_rows(policy, longest),
-            )
-        pairs = zip(prompts, responses, strict=True)
-        return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
-
-    def evaluate_episodes(self, episodes: list[Episode], parts: list[list[int]]) -> Rollout:
-        """Score the episodes and record log-probabilities and values in the micro-batches of ``parts``."""
-        scores_N = self.score(episodes)
-        if not scores_N.isfinite().all():
-            bad = [episode.prompt_id for episode, ok in zip(episodes, scores_N.isfinite(), strict=True) if not ok]
-            raise StageError(
-                f"step {self.done + 1}: the reward of {len(bad)} responses is not finite; prompts {bad[:8]}"
-            )
-        chunks = [chunk for rows in parts for chunk in self.limits.chunks(episodes, rows)]
-        outcomes_N = outcomes(scores_N, episodes, self.parameters.missing_eos_reward)
-        return self.recorder.record(episodes, chunks, scores_N, outcomes_N)
-
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint's files."""
-        self.learner.policy.save(folder, "policy")
-        if self.learner.value is not None:
-            self.learner.value.save(folder, "value")
-        self.history.save(folder)
-        write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
-
-    def load(self, folder: Path) -> None:
-        """Restore a checkpoint."""
-        self.learner.policy.load(folder, "policy")
-        if self.learner.value is not None:
-            self.learner.value.load(folder, "value")
-        self.history.load(folder)
-        state = read_json(folder / "state.json")
-        self.done, self.samples = state["step"], state["samples"]
-
-    def _rate_factor(self, inner_epoch: int, index: int, parts: int) -> float:
-        """Return the share of the peak learning rate at this optimiser step: warm-up, then constant."""
-        inner = self.parameters.inner_epochs
-        update = (self.done * inner + inner_epoch) * parts + index
-        ratio = self.parameters.warmup_ratio
-        return learning_rate_factor(update, steps=self.steps * inner * parts, warmup_ratio=ratio, shape="constant")
-
-    def _check_kl(self, kl: float, rollout: Rollout) -> None:
-        limit = self.parameters.stop_at_kl
-        if not kl < float("inf") or (limit is not None and kl > limit):
-            rows = range(len(rollout.episodes))
-            raise StageError(
-                f"step {self.done + 1}: the KL from the reference is {kl:.3g} nats, "
-                f"allowed: {'any finite' if limit is None else limit}; prompts {rollout.prompt_ids(rows)}",
-                hint="raise kl_coefficient, or lower the learning rate",
-            )
-
-    def _log(self, rollout: Rollout, values: dict[str, float]) -> None:
-        self.history.log(self.done, **values, samples=self.done * len(rollout.episodes))
-        for row in range(min(SAMPLES_PER_STEP, len(rollout.episodes))):
-            episode = rollout.episodes[row]
-            self.samples.append(
-                {
-                    "step": self.done,
-                    "id": episode.prompt_id,
-                    "prompt": self.tokens.decode(episode.prompt_ids),
-                    "response": self.tokens.decode(episode.response_ids),
-                    "score": float(rollout.scores_N[row]),
-                    "finished": episode.finished,
-                }
-            )
+    def count(self, mask_MR: Tensor) -> float:
+        """Return the responses, or the tokens where ``length_normalisation`` asks for their mean."""
+        return float(mask_MR.sum() if self.parameters.length_normalisation == "token" else len(mask_MR))
 
 
-def planned_steps(parameters: PPOParameters, prompts: int) -> int:
-    """Return ``steps``, or as many whole steps as ``epochs`` passes over the prompts hold (a rest is not used)."""
-    if parameters.steps is not None:
-        return parameters.steps
-    steps = parameters.epochs * prompts // parameters.prompts_per_step
-    if steps == 0:
-        raise StageError(
-            f"{parameters.epochs} pass over {prompts} prompts holds no step of {parameters.prompts_per_step} prompts",
-            hint="lower prompts_per_step, raise epochs, or set steps (prompts then repeat)",
-        )
-    return steps
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """Return the prompts of ``tokens.parquet``, which holds none that is too long.
-
-    Raises DataError when columns are missing, a prompt is empty or there is none.
-    """
-    table = pq.read_table(path)
-    if missing := {"id", "prompt_ids"} - set(table.column_names):
-        raise DataError(
-            f"{path} lacks the columns {sorted(missing)}; it has {table.column_names}: no tokenised prompts"
-        )
-    columns = zip(table.column("id").to_pylist(), table.column("prompt_ids").to_pylist(), strict=True)
-    prompts = [Prompt(name, ids) for name, ids in columns]
-    if not prompts:
-        raise DataError(f"{path} holds no prompt; see the report beside it for what was dropped")
-    if empty := [prompt.id for prompt in prompts if not prompt.ids]:
-        raise DataError(f"{path}: {len(empty)} prompts have no token, first {empty[0]}")
-    return prompts
-
-
-def check_positions(model: PreTrainedModel, prompts: list[Prompt], max_response_length: int) -> None:
-    """Raise StageError when prompt and response may need more positions than the model has."""
-    positions = context_length(model)
-    longest = max(len(prompt.ids) for prompt in prompts)
-    if positions is not None and longest + max_response_length > positions:
-        raise StageError(
-            f"a prompt of {longest} tokens and max_response_length {max_response_length} need "
-            f"{longest + max_response_length} positions; the policy has {positions}",
-            hint=f"set max_response_length to at most {max(positions - longest, 0)}, or lower max_prompt_length",
-        )
+LEARNERS: Mapping[str, type[PolicyGradientLearner[Any]]] = {
+    "ppo": PPOLearner,
+    "rloo": RLOOLearner,
+    "grpo": GRPOLearner,
+}
+"""By the name of the method."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train a policy against a reward model; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
+    """Train a policy against a reward; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
 
-    The value network starts from the reward model and is not published.
+    A value network starts from the reward model, or where a formula or a verifier scores, from the policy; it is not
+    published.
     """
     name = context.config["algorithm"]
-    if name not in METHODS:
-        raise UnknownNameError("on-policy algorithm", name, METHODS)
-    method = METHODS[name]
-    parameters = PPOParameters.model_validate(context.config["parameters"])
-    roles = ("policy", "reference", "reward_model")
-    tokenizers = [load_tokenizer(context.inputs[role], template=False) for role in roles]
-    for other in tokenizers[1:]:
-        require_same_tokenizer(tokenizers[0], other)
-    prompts = read_prompts(context.inputs["prompts"])
-    policy = load_policy(context.inputs["policy"])
-    check_positions(policy, prompts, parameters.max_response_length)
-    reward_model: nn.Module = load_reward_model(context.inputs["reward_model"])
-    limits = PassLimits.of(context.resources, int(policy.config.vocab_size))
-    tokens = Tokens.of(policy, tokenizers[0])
-    frozen = reward_model.to(limits.device).eval().requires_grad_(False)
+    if name not in LEARNERS:
+        raise UnknownNameError("policy-gradient method", name, LEARNERS)
+    parameters = find_method(name).parameters.model_validate(context.config["parameters"])
+    assert isinstance(parameters, PolicyGradientParameters)
+    by_name = "reward" in context.config
+    stage = OnPolicyStage.open(context, parameters, others=() if by_name else ("reward_model",))
+    seed = int(context.config["seed"])
+    value: PreTrainedModel | None = None
+    networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
+    if isinstance(parameters, PPOParameters):
+        value = tuned_value(context, parameters, seed, stage.limits.device)
+        rate = parameters.value_learning_rate or parameters.learning_rate
+        networks["value"] = Network(value, rate, parameters.weight_decay)
     trainer = OnPolicyTrainer(
-        method,
-        parameters,
-        int(context.config["seed"]),
-        policy=policy,
-        reference=load_policy(context.inputs["reference"]),
-        value=load_reward_model(context.inputs["reward_model"]) if method.value_network else None,
-        score=reward_model_score(frozen, tokens.pad, limits, parameters.dtype),
-        prompts=prompts,
-        tokens=tokens,
-        limits=limits,
+        LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
+        seed,
+        reference=stage.reference,
+        score=stage.judge("reward", parameters.dtype, value),
+        gold=stage.gold,
+        labels_per_response=int(by_name),
+        prompts=stage.prompts,
+        tokens=stage.tokens,
         events=context.events,
     )
-    torch.set_num_threads(context.resources.threads)
-    trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
-    save_model(policy, tokenizers[0], context.output / "model")
-    trainer.history.write(context.output / "history.jsonl")
-    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in trainer.samples]
-    (context.output / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
-    return {"prompts": len(prompts), "steps": trainer.steps, **trainer.history.last}
+    return stage.train(trainer)

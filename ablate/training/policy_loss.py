@@ -1,12 +1,28 @@
-"""PPO's clipped losses per token, as pure functions of [B, R] tensors (Schulman et al. 2017).
+"""The losses of policy gradients per token, as pure functions of [B, R] tensors.
 
-They are reduced by ``advantages.masked_mean`` with the token count of the whole mini-batch, so that neither padding
-nor micro-batches nor a smaller mini-batch changes the scale of the loss.
+They are reduced by ``advantages.masked_mean`` with the count (tokens, responses) of the whole mini-batch, so that
+neither padding nor micro-batches nor a smaller mini-batch changes the scale of the loss.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a policy's losses are made of, each [B, R]; only ``logps_BR`` has gradients.
+
+    ``old_logps_BR`` are those of the policy that sampled; ``mask_BR`` is 1 on response tokens, the EOS included.
+    """
+
+    logps_BR: Tensor
+    old_logps_BR: Tensor
+    reference_logps_BR: Tensor
+    advantages_BR: Tensor
+    mask_BR: Tensor
 
 
 def clipped_policy_losses(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR: Tensor, clip_range: float) -> Tensor:
@@ -14,6 +30,21 @@ def clipped_policy_losses(logps_BR: Tensor, old_logps_BR: Tensor, advantages_BR:
     ratios_BR = (logps_BR - old_logps_BR).exp()
     clipped_BR = ratios_BR.clamp(1.0 - clip_range, 1.0 + clip_range)
     return -(ratios_BR * advantages_BR).minimum(clipped_BR * advantages_BR)
+
+
+def clipped_response_losses(terms: Terms, clip_range: float | None) -> tuple[Tensor, Tensor]:
+    """Return the clipped losses of whole responses, spread evenly over their tokens, and where the clip is active.
+
+    rho = pi(y) / pi_old(y) is one ratio a response. Before the first update its gradient is that of REINFORCE,
+    -A grad log pi(y) (Ahmadian et al. 2024, eq. 5); None does not clip it.
+    """
+    mask_BR = terms.mask_BR.bool()
+    lengths_B1 = terms.mask_BR.sum(-1, keepdim=True)
+    log_ratios_B1 = (terms.logps_BR - terms.old_logps_BR).where(mask_BR, 0.0).sum(-1, keepdim=True)
+    zeros_B1, advantages_B1 = log_ratios_B1.new_zeros(log_ratios_B1.shape), terms.advantages_BR[:, :1]
+    given = (log_ratios_B1, zeros_B1, advantages_B1, float("inf") if clip_range is None else clip_range)
+    losses_BR = (clipped_policy_losses(*given) / lengths_B1).expand(mask_BR.shape)
+    return losses_BR, policy_clipped(*given).expand(mask_BR.shape)
 
 
 def clipped_value_losses(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, clip_range: float) -> Tensor:
@@ -37,6 +68,9 @@ def value_clipped(values_BR: Tensor, old_values_BR: Tensor, returns_BR: Tensor, 
 
 
 def approximate_kl(logps_BR: Tensor, old_logps_BR: Tensor) -> Tensor:
-    """Return (rho - 1) - log rho, [B, R]: unbiased for KL(pi_old || pi), never negative (Schulman 2020, "k3")."""
+    """Return (rho - 1) - log rho, [B, R]: unbiased for KL(pi_old || pi), never negative (Schulman 2020, "k3").
+
+    With the reference's log-probabilities first and the policy's second it is GRPO's estimate of KL(pi || pi_ref).
+    """
     log_ratios_BR = logps_BR - old_logps_BR
     return log_ratios_BR.expm1() - log_ratios_BR

@@ -3,87 +3,61 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ablate.algorithms.base import TrainingParameters
 from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
+from ablate.training.batch_losses import BATCH_LOSSES
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens
-from ablate.training.logprobs import completion_logprobs
-from ablate.training.losses import PREFERENCE_LOSSES, PairLogprobs
+from ablate.training.coupling import COUPLINGS, CoupledObjective
+from ablate.training.lora import publish, tuned_policy
+from ablate.training.losses import PREFERENCE_LOSSES
+from ablate.training.mismatch import MismatchCollator, mismatched
+from ablate.training.objectives import PreferenceObjective, ReferenceFreeObjective
 from ablate.training.offline import train_offline
+from ablate.training.reference_free import REFERENCE_FREE_LOSSES
 from ablate.training.seeding import seed_everything
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 
 
-@dataclass(frozen=True)
-class PreferenceObjective:
-    """A preference loss over one forward pass of chosen and rejected together."""
+def make_objective(
+    algorithm: str, parameters: TrainingParameters, *, own_reference: bool = True
+) -> PreferenceObjective | ReferenceFreeObjective:
+    """Return the objective of ``algorithm``; raises StageError if it has no offline preference loss.
 
-    loss: Callable[[PairLogprobs], Tensor]
-    beta: float
-    tolerance: float
-
-    def units(self, batch: dict[str, Any]) -> int:
-        """Return the pairs."""
-        return len(batch["rows"])
-
-    def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss per pair, and implicit rewards beta (log pi - log ref), accuracy, margin and log pi."""
-        chosen_B, rejected_B = completion_logprobs(model, batch).chunk(2)
-        pairs = _with_policy(batch, chosen_B, rejected_B)
-        chosen_reward_B = self.beta * (chosen_B - pairs.reference_chosen_B).detach()
-        rejected_reward_B = self.beta * (rejected_B - pairs.reference_rejected_B).detach()
-        values = {
-            "rewards/chosen": chosen_reward_B,
-            "rewards/rejected": rejected_reward_B,
-            "rewards/accuracy": (chosen_reward_B > rejected_reward_B).float(),
-            "rewards/margin": chosen_reward_B - rejected_reward_B,
-            "logps/chosen": chosen_B.detach(),
-            "logps/rejected": rejected_B.detach(),
-        }
-        return self.loss(pairs), values
-
-    def check_start(self, loss_U: Tensor, batch: dict[str, Any]) -> None:
-        """Require the loss of a policy equal to its reference: ln 2 for DPO."""
-        equal = _with_policy(batch, batch["reference_chosen"], batch["reference_rejected"])
-        expected, found = float(self.loss(equal).mean()), float(loss_U.mean())
-        if not abs(found - expected) <= self.tolerance:
-            raise StageError(
-                f"before the first step the loss is {found:.6f}, but a policy equal to its reference gives "
-                f"{expected:.6f} (tolerance {self.tolerance:g}): the reference log-probabilities were not made by "
-                "this policy from these tokens",
-                hint="remove the reference_logprobs stage and run again",
-            )
+    ``own_reference``: the reference is the model that training starts from, so that the first loss is known.
+    """
+    losses = PREFERENCE_LOSSES | REFERENCE_FREE_LOSSES | BATCH_LOSSES
+    if algorithm not in losses:
+        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, losses))
+    loss, beta = _with_parameters(losses[algorithm], parameters), getattr(parameters, "beta", 1.0)
+    if algorithm in REFERENCE_FREE_LOSSES:
+        return ReferenceFreeObjective(loss, beta)
+    dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
+    tolerance = START_TOLERANCE[dtype] if own_reference else None
+    if algorithm in BATCH_LOSSES:
+        return CoupledObjective(loss, beta, tolerance, COUPLINGS[algorithm](beta))
+    return PreferenceObjective(loss, beta, tolerance)
 
 
-def _with_policy(batch: dict[str, Any], chosen_B: Tensor, rejected_B: Tensor) -> PairLogprobs:
-    chosen_tokens_B, rejected_tokens_B = batch["completion_mask"].sum(-1).chunk(2)
-    reference = batch["reference_chosen"], batch["reference_rejected"]
-    return PairLogprobs(chosen_B, rejected_B, *reference, chosen_tokens_B, rejected_tokens_B)
-
-
-def preference_loss(algorithm: str, parameters: TrainingParameters) -> Callable[[PairLogprobs], Tensor]:
-    """Return the loss of ``algorithm`` with its keyword arguments taken from the parameters of the same names."""
-    if algorithm not in PREFERENCE_LOSSES:
-        raise StageError(f"{algorithm!r} has no offline preference loss", hint=suggestion(algorithm, PREFERENCE_LOSSES))
-    function = PREFERENCE_LOSSES[algorithm]
-    options = [option for option in inspect.signature(function).parameters if option != "pairs"]
-    return partial(function, **{option: getattr(parameters, option) for option in options})
+def _with_parameters(loss: Callable[..., Tensor], parameters: TrainingParameters) -> Callable[..., Tensor]:
+    # The keyword-only arguments of a loss are the method's parameters of the same names.
+    options = [item.name for item in inspect.signature(loss).parameters.values() if item.kind is item.KEYWORD_ONLY]
+    return partial(loss, **{option: getattr(parameters, option) for option in options})
 
 
 def read_reference(path: Path, pairs: PairTokens) -> dict[str, Tensor]:
@@ -116,6 +90,20 @@ def read_reference(path: Path, pairs: PairTokens) -> dict[str, Tensor]:
     }
 
 
+def make_collator(pairs: PairTokens, inputs: Mapping[str, Path], pad: int) -> PairCollator:
+    """Return the collator of ``pairs``, with what the reference made of them and of their mismatches, if given."""
+
+    def columns(name: str, tokens: PairTokens) -> dict[str, Tensor]:
+        return read_reference(inputs[name], tokens) if name in inputs else {}
+
+    own = columns("reference_logprobs", pairs)
+    if "mismatched_logprobs" not in inputs:
+        return PairCollator(pairs, pad_id=pad, columns=own)
+    others = mismatched(pairs)
+    other = PairCollator(others, pad_id=pad, columns=columns("mismatched_logprobs", others))
+    return MismatchCollator(pairs, pad_id=pad, columns=own, other=other)
+
+
 def run(context: StageContext) -> dict[str, Any]:
     """Train a policy with the loss that ``config["algorithm"]`` names; write ``model/`` and ``history.jsonl``."""
     return train_preference(context, Cadence(context.resources.checkpoint_seconds))
@@ -129,16 +117,11 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
-    model = load_policy(context.inputs["policy"])
+    model = tuned_policy(context, parameters)
     tokenizer = load_tokenizer(context.inputs["policy"])
-    columns = read_reference(context.inputs["reference_logprobs"], pairs)
-    objective = PreferenceObjective(
-        loss=preference_loss(algorithm, parameters),
-        beta=getattr(parameters, "beta", 1.0),
-        tolerance=START_TOLERANCE[parameters.dtype],
-    )
-    collator = PairCollator(pairs, pad_id=pad_id(tokenizer), columns=columns)
+    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
+    collator = make_collator(pairs, context.inputs, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"pairs": len(pairs), **history.last}

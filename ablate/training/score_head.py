@@ -1,4 +1,4 @@
-"""A decoder with a linear head of one output, as reward model (one score a sequence) and value network (one a token).
+"""A decoder with a linear head: a reward model (one score a sequence) or a value network (one value a token).
 
 transformers' own forward of such a model is not used: it looks for the last id that is not ``pad_token_id`` and reads
 one token early wherever a text ends with that id. Which token is real is told by the masks alone.
@@ -16,6 +16,11 @@ from ablate.training.rollouts import EpisodeBatch
 
 def sequence_scores(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Return the head's value at each row's last real token (the EOS if the text has one), float32, shape [B]."""
+    return sequence_outputs(model, input_ids_BT, attention_mask_BT).squeeze(-1)
+
+
+def sequence_outputs(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
+    """Return all outputs of the head at each row's last real token, float32, shape [B, outputs]."""
     trunk, head = _trunk_and_head(model)
     hidden_BTH = _hidden(trunk, input_ids_BT, attention_mask_BT)
     columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
@@ -29,7 +34,7 @@ def response_values(model: nn.Module, batch: EpisodeBatch) -> Tensor:
     trunk, head = _trunk_and_head(model)
     width = batch.response_mask_BR.shape[1]
     hidden_BTH = _hidden(trunk, batch.input_ids_BT, batch.attention_mask_BT)
-    values_BR = _outputs(head, hidden_BTH[:, -width - 1 : -1])
+    values_BR = _outputs(head, hidden_BTH[:, -width - 1 : -1]).squeeze(-1)
     return values_BR.where(batch.response_mask_BR.bool(), 0.0)
 
 
@@ -40,7 +45,7 @@ def _outputs(head: nn.Module, hidden: Tensor) -> Tensor:
     """
     with torch.autocast(hidden.device.type, enabled=False):
         outputs: Tensor = head(hidden.float())
-    return outputs.squeeze(-1)
+    return outputs
 
 
 def _hidden(trunk: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ablate.algorithms.registry import find_method
 from ablate.algorithms.sft import SFTParameters
 from ablate.context import StageContext
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import ConversationCollator, ConversationTokens
 from ablate.training.logprobs import completion_logits, selected_logprobs
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.seeding import derive_seed, seed_everything
 from ablate.training.trainer import ExampleTrainer, TrainingRun
 
@@ -43,10 +44,10 @@ def _fine_tune(context: StageContext, role: str, parameters: SFTParameters, cade
     seed_everything(derive_seed(plan.seed, "sft"))
     conversations = ConversationTokens.read(context.inputs["data"])
     tokenizer = load_tokenizer(context.inputs[role])
-    model = load_policy(context.inputs[role])
+    model = tuned_policy(context, parameters, role=role)
     steps = make_trainer(model, tokenizer, conversations, parameters, plan).fit(context.previous_work)
     plan.history.write(context.output / "history.jsonl")
-    save_model(model.cpu(), tokenizer, context.output / "model")
+    publish(model.cpu(), tokenizer, context.output / "model")
     return {"examples": len(conversations), "steps": steps, **plan.history.last}
 
 

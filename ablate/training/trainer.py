@@ -27,10 +27,12 @@ from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_ste
 from ablate.training.collate import Examples
 from ablate.training.devices import autocast, stage_device
 from ablate.training.history import History
+from ablate.training.lora import has_adapter, load_trained, save_trained
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
 LOGGING_STEPS = 10
+ADAPTER_FILE = "trained.safetensors"
 
 
 class Objective(Protocol):
@@ -81,8 +83,6 @@ class ExampleTrainer(Trainer):
     """
 
     objective: Objective
-    sequences = 1
-    """Sequences of one example in a forward pass."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ExampleTrainer(Trainer):
         self._batch_rows: list[int] = []
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
-        tokens = self.sequences * int(examples.lengths_N.max())
+        tokens = examples.sequences * int(examples.lengths_N.max())
         size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
             examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed
@@ -171,10 +171,10 @@ class ExampleTrainer(Trainer):
         history, units = self.run.history, len(loss_U)
         if not units:  # conversations without a labelled token
             return loss_U.sum()
-        if self.state.global_step == 0 and history.empty:
-            self.objective.check_start(loss_U.detach(), inputs)
         means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
         self._require_finite("loss", means[0], inputs["rows"].tolist())
+        if self.state.global_step == 0 and history.empty:
+            self.objective.check_start(loss_U.detach(), inputs)
         history.add(units, **dict(zip(("loss", *values), means, strict=True)))
         # Gradients are averaged over processes, so each process's part is scaled up by their number.
         scale: float = self.args.world_size / int(num_items_in_batch or units)
@@ -211,6 +211,20 @@ class ExampleTrainer(Trainer):
         if means := self.run.history.means():
             self.run.history.log(self.state.global_step, **means, **values, epoch=round(self.state.epoch or 0.0, 6))
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write the weights into a checkpoint; under an adapter the trained ones alone, as the others never change."""
+        if not has_adapter(self._policy):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save and output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_trained(self._policy, Path(output_dir) / ADAPTER_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if has_adapter(self._policy):
+            load_trained(self._policy, Path(resume_from_checkpoint) / ADAPTER_FILE)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         def write(folder: Path) -> None:
             self.args.output_dir = str(folder)
@@ -218,16 +232,24 @@ class ExampleTrainer(Trainer):
                 Trainer._save_checkpoint(self, model, trial)  # TRL's own adds a model card
             finally:
                 self.args.output_dir = str(self.run.work)
-            self.run.history.save(folder)
+            self.save_progress(folder)
 
         self.clock.save(self.run.work, self.state.global_step, write)
+
+    def save_progress(self, checkpoint: Path) -> None:
+        """Write what is ours of a checkpoint, beside what the Trainer keeps: the history."""
+        self.run.history.save(checkpoint)
+
+    def load_progress(self, checkpoint: Path) -> None:
+        """Go back to what ``save_progress`` wrote."""
+        self.run.history.load(checkpoint)
 
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
         history, resume = self.run.history, None
         history.total_steps = self.parameters.epochs * -(-len(self.examples) // self.parameters.batch_size)
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
-            history.load(checkpoint)
+            self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
         self.train(resume_from_checkpoint=resume)
         self.record(learning_rate=self._get_learning_rate())

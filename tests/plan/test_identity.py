@@ -32,7 +32,7 @@ SPEC: dict[str, Any] = {
     "sft": {"dataset": "pocket-instructions", "learning_rate": 0.001},
     "reward_model": {"epochs": 2},
     "grid": [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}],
-    "ppo": SHORT,
+    **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
     "evaluate": {"policy": ["pocket-factuality"], "reward_model": ["pocket-pairs", "best-of-16"]},
 }
@@ -51,14 +51,19 @@ OTHER = {
     "dtype": "bfloat16",
     "max_grad_norm": 0.33,
     "beta": 0.77,
+    "gamma": 0.98,
+    "odds_ratio_weight": 0.44,
+    "desirable_weight": 1.4,
+    "undesirable_weight": 0.6,
+    "tau": 0.2,
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,
+    "responses_per_prompt": 6,
     "mini_batch_size": 24,
     "inner_epochs": 3,
     "temperature": 0.9,
     "kl_coefficient": 0.011,
-    "gamma": 0.98,
     "gae_lambda": 0.91,
     "clip_range": 0.15,
     "value_clip_range": 0.25,
@@ -68,6 +73,16 @@ OTHER = {
     "max_prompt_length": 77,
     "max_response_length": 55,
     "stop_at_kl": 3.5,
+    "loss": "instruct-k",
+    "margin_scale": 0.4,
+    "centring": 0.02,
+    "attributes": "helpfulness=1, verbosity=-0.5",
+    "rank_weight": 100.0,
+    "length_exponent": 0.5,
+    "sft_weight": 0.2,
+    "scale_by_deviation": False,
+    "deviation_epsilon": 0.01,
+    "length_normalisation": "token",
     "seed": 9,
     "max_examples": 123,
     "n": 3,
@@ -75,7 +90,19 @@ OTHER = {
     "top_share": 0.25,
     "parts": 3,
     "order": "random",
+    "lora_rank": 4,
+    "lora_alpha": 32,
+    "lora_targets": "q_proj",
+    "quantisation": "4bit",
 }
+
+
+READ_WITH = {
+    **{name: {"lora_rank": 8} for name in ("lora_alpha", "lora_targets", "quantisation")},
+    "margin_scale": {"loss": "margin"},
+    "attributes": {"loss": "attributes"},
+}
+"""What must be chosen beside a parameter that is read with this choice alone."""
 
 
 def other_value(section: str, name: str) -> Any:
@@ -103,6 +130,7 @@ def parameters() -> list[tuple[str, str]]:
         for section in sections
         for name in SECTIONS[section].model_fields
         if (section, name) not in {("sft", "dataset"), ("reward_model", "init"), ("reward_model", "dataset")}
+        and name != "lora_dropout"  # which is always 0
     ]
 
 
@@ -147,14 +175,35 @@ def test_a_variant_that_changes_nothing_is_the_same_data(plan: MakePlan) -> None
 @pytest.mark.parametrize(("section", "name"), parameters())
 def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) -> None:
     grid = [{"dataset": "pocket-hh", "algorithm": list(METHODS)}]
-    before = ids(plan(text(grid=grid)))
-    after = ids(plan(text(grid=grid, **{section: {**SPEC.get(section, {}), name: other_value(section, name)}})))
+    own = {**SPEC.get(section, {}), **READ_WITH.get(name, {})}
+    before = ids(plan(text(grid=grid, **{section: own})))
+    after = ids(plan(text(grid=grid, **{section: {**own, name: other_value(section, name)}})))
     assert before != after
     made = kinds(after - before)
     if section in METHODS and not name.startswith("max_"):
         assert {"train"} <= made
         assert not {"sft", "reward_model", "pretrain", "dataset"} & made
     assert "train" in made, "all that hangs on it changes too"
+
+
+def test_an_adapter_is_an_axis_beside_full_fine_tuning(plan: MakePlan) -> None:
+    """The cells without one are those of a study that knows no adapters; the reference pass is shared by both."""
+    grid = [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"], "dpo.lora_rank": [None, 16]}]
+    both = plan(text(grid=grid, dpo={"lora_alpha": 32}))
+    assert ids(plan(text())) < ids(both)
+    assert [cell.values.get("dpo.lora_rank") for cell in both.grid.cells] == [None, 16, None]
+    assert sum(stage.kind == "reference_logprobs" for stage in both.stages.values()) == 1
+    bits = plan(text(grid=grid, when=[{"if": {"dpo.lora_rank": 16}, "set": {"dpo.quantisation": "4bit"}}]))
+    assert sum(stage.kind == "reference_logprobs" for stage in bits.stages.values()) == 2
+
+
+def test_a_key_of_an_adapter_where_none_has_one_is_refused(plan: MakePlan) -> None:
+    with pytest.raises(SpecError, match=r"study.yaml:\d+: dpo.lora_alpha: .*no cell has one\n  set dpo.lora_rank"):
+        plan(text(dpo={"lora_alpha": 32}))
+    with pytest.raises(SpecError, match="lora_dropout is 0 here"):
+        plan(text(dpo={"lora_rank": 8, "lora_dropout": 0.1}))
+    with pytest.raises(SpecError, match="quantisation needs lora_rank"):
+        plan(text(dpo={"quantisation": "4bit"}))
 
 
 def test_what_an_earlier_stage_has_applied_is_in_its_identity_alone(plan: MakePlan) -> None:

@@ -20,13 +20,12 @@ from ablate.training.experience import (
     PassLimits,
     Recorder,
     Rollout,
-    Targets,
-    gae_targets,
     mini_batches,
     outcomes,
     reward_model_score,
 )
-from ablate.training.policy_update import Learner, Network
+from ablate.training.learner import Network
+from ablate.training.policy_gradient import PPOLearner
 from ablate.training.rollouts import (
     Episode,
     EpisodeBatch,
@@ -37,6 +36,7 @@ from ablate.training.rollouts import (
     sample,
 )
 from ablate.training.score_head import response_values, sequence_scores
+from ablate.training.targets import Targets, gae_targets
 
 PAD, EOS, V = 0, 1, 40
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**20)
@@ -95,9 +95,10 @@ def parameters(**changes: Any) -> PPOParameters:
     return PPOParameters(**{"learning_rate": 1e-3, "mini_batch_size": 24, "prompts_per_step": 24, **changes})
 
 
-def learner(settings: PPOParameters, limits: PassLimits = LIMITS, pad: int = PAD) -> Learner:
-    value = Network(reward_model(), settings.learning_rate, 0.0)
-    return Learner(Network(policy(), settings.learning_rate, 0.0), value, settings, pad, limits)
+def learner(settings: PPOParameters, limits: PassLimits = LIMITS, pad: int = PAD) -> PPOLearner:
+    models = (("policy", policy()), ("value", reward_model()))
+    networks = {name: Network(model, settings.learning_rate, 0.0) for name, model in models}
+    return PPOLearner(networks, settings, pad, limits)
 
 
 def rollout(
@@ -113,8 +114,7 @@ def rollout(
     return recorder.record(found, chunks or [list(range(len(found)))], scores_N, outcomes_N)
 
 
-def gradients(network: Network | None) -> dict[str, torch.Tensor]:
-    assert network is not None
+def gradients(network: Network) -> dict[str, torch.Tensor]:
     return {name: value.grad.clone() for name, value in network.parameters.items() if value.grad is not None}
 
 
@@ -122,8 +122,7 @@ def losses_and_gradients(settings: PPOParameters, made: Rollout, limits: PassLim
     """Losses and gradients of one mini-batch with all rows, without the optimiser step."""
     trained = learner(settings, limits, pad)
     kept: dict[str, dict[str, torch.Tensor]] = {}
-    for name, network in (("policy", trained.policy), ("value", trained.value)):
-        assert network is not None
+    for name, network in trained.networks.items():
 
         def keep(factor: float, max_norm: float, name: str = name, network: Network = network) -> float:
             kept[name] = gradients(network)
@@ -273,8 +272,7 @@ def test_the_ratio_is_exactly_one_before_the_first_update(dtype: str) -> None:
     trained = learner(settings)
     for rows in parts:
         for chunk in LIMITS.chunks(found, rows):
-            count = made.mask_NR[rows].sum()
-            _, means = trained._policy_loss(made, gae_targets(made, settings), chunk, count)
+            _, means = trained.policy_loss(made, gae_targets(made, settings), chunk, made.mask_NR[rows])
             assert means["largest_log_ratio"] == 0.0
             assert means["approx_kl"] == means["policy_clip_fraction"] == 0.0
 

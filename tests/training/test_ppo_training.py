@@ -26,7 +26,9 @@ from ablate.context import EventLog, Resources, StageContext
 from ablate.errors import AblateError, DataError, StageError
 from ablate.training.checkpoints import Cadence, complete_checkpoints
 from ablate.training.experience import PassLimits, Score
-from ablate.training.policy_gradient import METHODS, OnPolicyTrainer, Prompt, Tokens, planned_steps, run
+from ablate.training.learner import Network
+from ablate.training.on_policy import OnPolicyTrainer, Prompt, Tokens, planned_steps
+from ablate.training.policy_gradient import PPOLearner, run
 from ablate.training.rollouts import Episode
 
 PAD, EOS, V, WANTED = 0, 1, 20, 5
@@ -77,25 +79,21 @@ def trainer(score: Score = count_wanted, *, seed: int = 0, steps: int | None = 5
         "steps": steps,
         **changes,
     }
+    parameters = PPOParameters(**values)
+    networks = {name: Network(model, 3e-3, 0.0) for name, model in (("policy", policy(seed)), ("value", classifier()))}
     return OnPolicyTrainer(
-        METHODS["ppo"],
-        PPOParameters(**values),
+        PPOLearner(networks, parameters, PAD, LIMITS),
         seed,
-        policy=policy(seed),
         reference=policy(seed),
-        value=classifier(),
         score=score,
         prompts=[Prompt(f"p{i}", [2 + i % 7, 3 + i % 11, 4][: 1 + i % 3]) for i in range(40)],
         tokens=Tokens(frozenset({EOS}), PAD, lambda ids: " ".join(map(str, ids))),
-        limits=LIMITS,
     )
 
 
 def weights(made: OnPolicyTrainer) -> dict[str, torch.Tensor]:
-    value = made.learner.value
-    assert value is not None
-    named = {f"policy.{name}": tensor for name, tensor in made.learner.policy.parameters.items()}
-    return {**named, **{f"value.{name}": tensor for name, tensor in value.parameters.items()}}
+    networks = made.learner.networks.items()
+    return {f"{role}.{name}": tensor for role, network in networks for name, tensor in network.parameters.items()}
 
 
 def assert_equal_runs(first: OnPolicyTrainer, second: OnPolicyTrainer) -> None:
@@ -169,7 +167,7 @@ def test_a_reward_that_is_not_finite_names_step_and_prompt(tmp_path: Path) -> No
     def score(episodes: Sequence[Episode]) -> torch.Tensor:
         return torch.tensor([float("nan") if episode.prompt_id == "p7" else 0.0 for episode in episodes])
 
-    with pytest.raises(StageError, match=r"step [12]: the reward of \d responses is not finite; prompts \['p7'"):
+    with pytest.raises(StageError, match=r"step [12]: the reward of \d responses is not finite; prompts p7"):
         trainer(score, steps=3).train(tmp_path)
 
 

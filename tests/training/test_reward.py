@@ -18,7 +18,8 @@ from ablate.models.loading import load_reward_model, load_tokenizer
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens, pad_sequences
 from ablate.training.offline import OfflineTrainer
-from ablate.training.reward import RewardObjective, run, train_reward_model
+from ablate.training.reward import run, train_reward_model
+from ablate.training.reward_objectives import PairObjective
 from ablate.training.score_head import sequence_scores
 
 PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "min_learning_rate": 3e-4}
@@ -98,7 +99,7 @@ def test_loss_and_gradients_equal_those_of_trl(policy_folder, write_pairs, tmp_p
 
     data = write_pairs(16)
     ours = load_reward_model(policy_folder, head_seed=0)
-    loss_B, values = RewardObjective()(ours, PairCollator(PairTokens.read(data), pad_id=0)(list(range(16))))
+    loss_B, values = PairObjective()(ours, PairCollator(PairTokens.read(data), pad_id=0)(list(range(16))))
     loss_B.mean().backward()
 
     rows = [
