@@ -1,4 +1,4 @@
-"""Rejection sampling: the policy's own best responses, by a reward model, are what it is fine-tuned on."""
+"""Rejection sampling: the policy's own best responses are what it is fine-tuned on."""
 
 from __future__ import annotations
 
@@ -38,5 +38,6 @@ METHOD = Method(
     reads=frozenset({"dataset", "reward_model", "prompts"}),
     needs=("best_responses",),
     entry="ablate.training.sft:run_method",
+    judge="reward",
     cost=f"n samples of the policy to every prompt; one forward pass of the reward model over each; {COST} kept",
 )

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.pipelines import Label, Labeller, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
@@ -201,19 +202,23 @@ class DataPlanner:
         return self._graph.add("respond", config, inputs, label=label)
 
     def label(
-        self,
-        records: Ref,
-        reward_model: Stage | None,
-        by: Mapping[str, Any] | None = None,
-        *,
-        label: str,
-        locations: Mapping[str, str] | None = None,
+        self, records: Ref, by: Stage | RewardEntry | Labeller, *, label: str, prompts: Stage | None = None
     ) -> Stage:
-        """Return the stage that scores responses: by a reward model, or as the config ``by`` says."""
-        inputs = {"records": records}
-        if reward_model is not None:
-            inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", by or {"closed_form": None}, inputs, label=label, locations=locations or {})
+        """Return the stage that scores responses: by a reward model, a reward of ``prompts``, a formula or an API."""
+        inputs, config, parts = {"records": records}, dict[str, Any](closed_form=None), dict[str, int]()
+        locations: dict[str, str] = {}
+        if isinstance(by, Stage):
+            inputs["reward_model"] = by.ref("model")
+        elif isinstance(by, Labeller):
+            config["closed_form"] = by.closed_form
+            if by.api is not None:
+                config["api"] = by.api.identity()
+                locations = {"api_url": by.api.url, "api_key": by.api.key}
+        else:
+            assert prompts is not None
+            config, parts = {**config, "reward": by.name, **by.identity()}, by.parts()
+            inputs["prompt_texts"] = prompts.ref("prompts.jsonl")
+        return self._graph.add("label", config, inputs, label=label, locations=locations, parts=parts)
 
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
@@ -222,16 +227,11 @@ class DataPlanner:
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        reward_model = None
-        config: dict[str, Any] = {"closed_form": label.by.closed_form}
-        locations: dict[str, str] = {}
+        by: Stage | Labeller = label.by
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
-            reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-        if label.by.api is not None:
-            config["api"] = label.by.api.identity()
-            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
-        return self.label(records, reward_model, config, label=f"labels of {made.name}", locations=locations)
+            by = self._models.labeller(label.by.reward_model, cell, origins)
+        return self.label(records, by, label=f"labels of {made.name}")
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

@@ -133,7 +133,7 @@ def part(order: Order) -> None:
     whole, ordering = order.inputs["data"], order.parameters["order"]
     measured = None
     if ordering == "easy-to-hard":
-        measured = _reference_pass(order, order.shared.start_of(order.cell.at_round(1)), whole)
+        measured = _reference_pass(order, order.shared.reference_of(order.cell.at_round(1)), whole)
         if order.cell.rounds == 1:
             order.measured = whole
     seed = dict(order.cell.sections()["data"]).get("seed") or 0
@@ -152,7 +152,7 @@ def answers(order: Order) -> None:
 
 
 def best_responses(order: Order) -> None:
-    """Provide ``data``: the tokens of the policy's own responses that the reward model likes best."""
+    """Provide ``data``: the tokens of the policy's own responses to the prompts that score best."""
     source, parameters = order.dataset("prompts"), order.parameters
     label = f"{order.start.model.execution.label} for {source.execution.label}"
     decoding = {name: parameters[name] for name in ("n", "temperature", "top_p")}
@@ -160,8 +160,9 @@ def best_responses(order: Order) -> None:
     responses = order.shared.data.respond(
         order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
     )
-    judge, records = _trained_reward_model(order), responses.ref("records.jsonl")
-    scored = order.shared.data.label(records, judge, label=f"labels of {label}")
+    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
+    by = _trained_reward_model(order) if name == REWARD_MODEL else find_reward(name)
+    scored = order.shared.data.label(records, by, label=f"labels of {label}", prompts=source)
     best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
     order.made_from["prompts"] = source.id
     order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}

@@ -1,4 +1,4 @@
-"""The label stage: the responses of records scored anew, by a reward model, a formula or a closed model's API."""
+"""The label stage: the responses of records scored anew, by a reward model, a formula, a verifier or an API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ablate.catalogs.pipelines import ApiLabels
-from ablate.context import StageContext, write_json
+from ablate.catalogs.rewards import find_reward
+from ablate.context import StageContext, import_function, write_json
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
@@ -89,10 +90,11 @@ def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[
         formula = closed_form(name)
         return [[formula(text) for text in own] for own in texts]
     api = context.config.get("api")
-    if api is None and (judge := open_judge(context)):
+    named = api is not None or "reward" in context.config
+    if not named and (judge := open_judge(context)):
         _require_single_turns(records)
         return round_robin(judge, prompts, texts)
-    reward: Reward = open_reward(context) if api is None else open_api(context, ApiLabels.model_validate(api))
+    reward = _reward(context) if api is None else open_api(context, ApiLabels.model_validate(api))
     before = [(*record.prompt, *response.messages[:-1]) for record in records for response in record.responses]
     return list(_split(records, reward.score(before, [text for own in texts for text in own])))
 
@@ -112,6 +114,17 @@ def _require_single_turns(records: Sequence[PreferenceRecord]) -> None:
                 "prompt can't read it",
                 hint="label this set with a reward model that scores single responses",
             )
+
+
+def _reward(context: StageContext) -> Reward:
+    """Return the reward that ``config["reward"]`` names, which reads ``prompt_texts``; else the reward model."""
+    name = context.config.get("reward")
+    if name is None:
+        return open_reward(context)
+    opened: Reward = import_function(find_reward(name).entry, f"the reward {name}")(
+        name, read_json_lines(context.inputs["prompt_texts"])
+    )
+    return opened
 
 
 def _split(records: Sequence[PreferenceRecord], scores: Sequence[float | None]) -> Iterator[list[float | None]]:
