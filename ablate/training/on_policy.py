@@ -32,7 +32,8 @@ from ablate.errors import DataError, StageError
 from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
-from ablate.training.devices import autocast
+from ablate.training.devices import autocast, room_for
+from ablate.training.distributed import barrier, from_main, interleaved, is_main, share, world
 from ablate.training.experience import (
     PassLimits,
     Recorder,
@@ -106,6 +107,7 @@ class OnPolicyTrainer:
         temperature, dtype = self.parameters.temperature, self.parameters.dtype
         self.recorder = Recorder(learner.policy.model, frozen, value, tokens.pad, self.limits, temperature, dtype)
         self.steps = planned_steps(self.parameters, len(prompts))
+        self._check_processes()
         self.done = 0
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
@@ -116,9 +118,12 @@ class OnPolicyTrainer:
             self.load(checkpoint)
         clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
-            self.step()
-            if clock.due(self.done, self.steps):
-                clock.save(work, self.done, self.save)
+            with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
+                self.step()
+            if from_main(clock.due(self.done, self.steps)):
+                if is_main():
+                    clock.save(work, self.done, self.save)
+                barrier()
 
     def step(self) -> None:
         """Sample, score, make the targets, update, log."""
@@ -148,19 +153,20 @@ class OnPolicyTrainer:
         rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
         prompts = [self.prompts[row] for row in rows for _ in range(parameters.responses_per_prompt)]
         longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
-        policy = self.learner.policy.model
+        policy, own = self.learner.policy.model, share(range(len(prompts)))
         with autocast(self.limits.device, parameters.dtype):
             responses = sample(
                 policy,
-                [prompt.ids for prompt in prompts],
+                [prompts[row].ids for row in own],
                 max_new_tokens=parameters.max_response_length,
                 temperature=parameters.temperature,
                 eos_token_ids=self.tokens.eos,
                 pad_token_id=self.tokens.pad,
                 generator_seed=derive_seed(self.seed, "rollout", step),
                 batch_size=self.limits.sampling_rows(policy, longest),
+                numbers=own,
             )
-        pairs = zip(prompts, responses, strict=True)
+        pairs = zip(prompts, interleaved(responses), strict=True)
         return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
 
     def mini_batches(self, episodes: int, inner_epoch: int) -> list[list[int]]:
@@ -195,6 +201,14 @@ class OnPolicyTrainer:
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]
+
+    def _check_processes(self) -> None:
+        """Raise StageError where several processes train, and the method or its mini-batches can't be divided."""
+        episodes = self.parameters.prompts_per_step * self.parameters.responses_per_prompt
+        smallest = episodes // -(-episodes // self.parameters.mini_batch_size)
+        if world() > 1 and not (self.learner.divisible and smallest >= world()):
+            can = f"mini-batches of {smallest}" if self.learner.divisible else "this method"
+            raise StageError(f"{world()} processes can't share {can}", hint="run this stage with one process")
 
     def _rate_factor(self, inner_epoch: int, index: int, parts: int) -> float:
         """Return the share of the peak learning rate at this optimiser step: warm-up, then constant."""
