@@ -5,16 +5,19 @@ from __future__ import annotations
 from ablate.algorithms import (
     aot,
     bco,
+    d2po,
     dpo,
     grpo,
     hinge,
     ipo,
     kto,
     none,
+    online_dpo,
     orpo,
     ppo,
     pro,
     rejection_sampling,
+    reward_modelling,
     rloo,
     robust_dpo,
     rrhf,
@@ -30,13 +33,15 @@ from ablate.errors import Location, UnknownNameError
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD, sdpo.METHOD),
+        *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(simpo.METHOD, orpo.METHOD),
         *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
-        *(*trl_losses.METHODS, sft_chosen.METHOD),
+        *(*trl_losses.METHODS, sft_chosen.METHOD, sdpo.METHOD),
         *(rrhf.METHOD, pro.METHOD),
-        *(supervised.METHOD, rejection_sampling.METHOD, none.METHOD),
+        *(supervised.METHOD, rejection_sampling.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+        *(online_dpo.METHOD, d2po.METHOD),
+        *(reward_modelling.METHOD, none.METHOD),
     )
 }
 

@@ -242,7 +242,12 @@ GRADERS: dict[str, Entry] = {
     "gsm8k": Entry("ablate.evaluation.graders:gsm8k", metrics=("exact_match",)),
     "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
     "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
-    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", *_RULES)),
+    "pairwise": Entry(
+        "ablate.evaluation.graders:pairwise",
+        PairwiseOptions,
+        revision=2,
+        metrics=("accuracy", *_RULES, "calibration_error"),
+    ),
     "implicit": Entry("ablate.evaluation.graders:implicit", ImplicitOptions, metrics=("accuracy", *_RULES)),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }

@@ -28,6 +28,9 @@ from ablate.models.loading import load_tokenizer
 CHUNK = 1000
 """Rows rendered, tokenised and written at a time: memory does not grow with the data."""
 
+ORDER = "order"
+"""Name in a file's metadata of the order in which batches take its rows; absent: a seeded one."""
+
 IDS = pa.list_(pa.int32())
 CONVERSATION = pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())})
 SCHEMAS = {
@@ -98,14 +101,20 @@ def run(context: StageContext) -> dict[str, Any]:
     """Tokenise ``data`` with the tokenizer of ``tokenizer``; write tokens.parquet and report.json.
 
     Config: ``format`` (a key of ``SCHEMAS``), ``max_length`` and ``max_prompt_length`` (tokens, null: no limit),
-    ``truncation`` (drop or keep-start; default keep-start for conversations, drop for the others).
+    ``truncation`` (drop or keep-start; default keep-start for conversations, drop for the others), ``order`` (kept:
+    batches take the rows as they come; default: a seeded order).
     """
     kind = context.config["format"]
     if kind not in SCHEMAS:
         raise UsageError(f"unknown format {kind!r}", hint=f"allowed: {', '.join(SCHEMAS)}")
     tokenizer = load_tokenizer(context.inputs["tokenizer"])
     tally = tokenise_file(
-        context.inputs["data"], context.output / "tokens.parquet", tokenizer, kind, read_limits(context.config)
+        context.inputs["data"],
+        context.output / "tokens.parquet",
+        tokenizer,
+        kind,
+        read_limits(context.config),
+        order=context.config.get("order"),
     )
     write_json(context.output / "report.json", tally.as_json())
     if not tally.kept:
@@ -119,14 +128,26 @@ def read_limits(config: Mapping[str, Any]) -> Limits:
     return Limits(config.get("max_length"), config.get("max_prompt_length"), str(config.get("truncation") or default))
 
 
-def tokenise_file(path: Path, target: Path, tokenizer: PreTrainedTokenizerBase, kind: str, limits: Limits) -> Tally:
-    """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows."""
+def tokenise_file(
+    path: Path,
+    target: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: str,
+    limits: Limits,
+    *,
+    order: str | None = None,
+) -> Tally:
+    """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows.
+
+    An ``order`` is written into the file's metadata, where the trainers read it.
+    """
     tally = Tally()
     rows = _rows(path, kind)
-    with pq.ParquetWriter(target, SCHEMAS[kind], compression="zstd") as writer:
+    schema = SCHEMAS[kind].with_metadata({ORDER: order}) if order else SCHEMAS[kind]
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         while chunk := list(islice(rows, CHUNK)):
             if kept := encode_rows(chunk, kind, tokenizer, limits, tally):
-                writer.write_table(pa.Table.from_pylist(kept, schema=SCHEMAS[kind]))
+                writer.write_table(pa.Table.from_pylist(kept, schema=schema))
     return tally
 
 

@@ -28,9 +28,9 @@ class SharedStages(Protocol):
 
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
+    rankings: Callable[[Stage, Ref, int, str], Stage]
     conversations: Callable[[Ref, str, Ref, int, str], Stage]
     split: Callable[[Ref, Ref | None, int, str, int], Stage]
-    rankings: Callable[[Stage, Ref, int, str], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
     reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
@@ -57,10 +57,10 @@ class Order:
     inputs: dict[str, Ref] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
-    measured: Ref | None = None
-    """What the reference's pass is over, where that is more than ``data``."""
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    measured: Ref | None = None
+    """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
@@ -101,22 +101,20 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    order.inputs["reference_logprobs"] = _reference_pass(order)
+    order.inputs["reference_logprobs"] = _reference_pass(order, other, order.measured or order.inputs["data"])
 
 
 def mismatched_logprobs(order: Order) -> None:
     """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
-    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+    other = order.shared.reference_of(order.cell)
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, other, order.inputs["data"], completions="mismatched")
 
 
-def _reference_pass(order: Order, cell: Cell | None = None, **differs: str) -> Ref:
-    """Return the pass of the reference of ``cell``, by default the order's own."""
+def _reference_pass(order: Order, reference: Start, data: Ref, **differs: str) -> Ref:
     how = {"dtype": order.parameters["dtype"], **differs}
     if quantisation := order.parameters.get("quantisation"):
         how["quantisation"] = quantisation
-    reference, data = order.shared.reference_of(cell or order.cell), order.measured or order.inputs["data"]
-    logprobs = order.shared.reference_logprobs(reference, order.start, data, tuple(how.items()))
-    return logprobs.ref("logprobs.parquet")
+    return order.shared.reference_logprobs(reference, order.start, data, tuple(how.items())).ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -129,7 +127,7 @@ def part(order: Order) -> None:
     whole, ordering = order.inputs["data"], order.parameters["order"]
     measured = None
     if ordering == "easy-to-hard":
-        measured = _reference_pass(order, order.cell.at_round(1))
+        measured = _reference_pass(order, order.shared.reference_of(order.cell.at_round(1)), whole)
         if order.cell.rounds == 1:
             order.measured = whole
     seed = dict(order.cell.sections()["data"]).get("seed") or 0
@@ -156,13 +154,23 @@ def best_responses(order: Order) -> None:
     responses = order.shared.data.respond(
         order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
     )
-    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
-    by = _trained_reward_model(order) if name == REWARD_MODEL else find_reward(name)
-    scored = order.shared.data.label(records, by, label=f"labels of {label}", prompts=source)
+    scored = _scored(order, responses, source, f"labels of {label}")
     best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
     order.made_from["prompts"] = source.id
     order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}
     _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
+
+
+def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
+    """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
+    name, config = str(order.cell.values["reward"]), {"closed_form": None}
+    records = responses.ref("records.jsonl")
+    if name == REWARD_MODEL:
+        by = {"reward_model": _trained_reward_model(order).ref("model")}
+        return order.shared.data.label(records, config, by, label=label)
+    entry = find_reward(name)
+    by, named = {"prompt_texts": prompts.ref("prompts.jsonl")}, {"reward": name, **entry.identity()}
+    return order.shared.data.label(records, {**config, **named}, by, label=label, parts=entry.parts())
 
 
 def _imitate(order: Order, data: Ref, form: str, label: str) -> None:
@@ -190,6 +198,17 @@ def _trained_reward_model(order: Order) -> Stage:
 def reward(order: Order) -> None:
     """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
     judge(order, "reward")
+
+
+def annotator(order: Order) -> None:
+    """Provide what orders the pairs of an online method: the reward model, or the name of a formula or a verifier."""
+    judge(order, "annotator")
+
+
+def discriminator(order: Order) -> None:
+    """Provide what D2PO's discriminator starts from, where that is the reward model."""
+    if order.cell.has_reward_model:
+        reward_model(order)
 
 
 def judge(order: Order, axis: str) -> None:
@@ -237,10 +256,20 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "best_responses": best_responses,
     "reward_model": reward_model,
     "reward": reward,
+    "annotator": annotator,
+    "discriminator": discriminator,
     "prompts": prompts,
     "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+
+APPLIED = {
+    "pairs": ("max_length", "truncation"),
+    "rankings": ("max_length", "truncation"),
+    "reference_logprobs": ("dtype",),
+    "prompts": ("max_prompt_length",),
+}
+"""The parameters of a method that what it needs is made by."""
 
 
 def learns_from_records(section: Section) -> bool:

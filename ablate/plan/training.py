@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
@@ -22,13 +24,17 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
-from ablate.plan.data import DataPlanner
+from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
+OWN_STEP = "ablate.training.own:run"
+"""Runs the training step of a researcher's own method."""
+TRL_STEP = "ablate.training.trl_preference:run"
+"""Trains with TRL's own trainer, whose version is in the identity."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
@@ -74,18 +80,28 @@ class TrainingPlanner:
     def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
         start = self.start_of(cell)
-        if not cell.method.entry:  # nothing is trained
+        if not cell.method.needs:  # nothing is trained
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
+        if not cell.method.entry:
+            return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
+        step = _step_of(cell.method, order.parameters)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"], **order.config},
+            {
+                "algorithm": cell.method.name,
+                "parameters": own,
+                "seed": cell.values["seed"],
+                **order.config,
+                **step.config,
+            },
             order.inputs,
             label=self._label(cell),
-            entry=cell.method.entry,
+            entry=step.entry,
+            locations=step.locations,
             parts={cell.method.name: cell.method.revision, **order.parts},
         )
         return Made(policy, order.made_from, order.reward_model)
@@ -261,7 +277,7 @@ class TrainingPlanner:
     def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"format": format, "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
         )
@@ -347,6 +363,23 @@ def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Which code trains, and what of it is identity."""
+
+    entry: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+
+def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
+    if method.own_code is not None:
+        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+    if parameters.get("implementation") == "trl":
+        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:

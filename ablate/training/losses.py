@@ -159,7 +159,6 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "ipo_avg": ipo_avg,
     "hinge": hinge,
     "robust_dpo": robust_dpo,
-    "sdpo": dpo,
     "sigmoid_norm": sigmoid_norm,
     "exo_pair": exo_pair,
     "nca_pair": nca_pair,
@@ -168,4 +167,5 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "apo_zero": apo_zero,
     "apo_down": apo_down,
     "discopop": discopop,
+    "sdpo": dpo,
 }
