@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,16 +73,26 @@ COST_OF_RANKINGS = (
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """Where the training step of a researcher's own method is: importable as named, and the sha256 of its files."""
+
+    step: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
     axis it does not read becomes null, so that equal cells collapse. ``judge`` is the axis that names what scores
-    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``. ``needs`` are
-    the shared stages its training takes in. ``entry`` is the module and function of its training step; ``cost`` says
-    in forward and backward passes what it takes; ``revision`` is raised when the step's results change. ``rounds`` is
-    the parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of
-    sets it can learn from.
+    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``, or where the
+    parameter that ``reward_model_if`` names has the value beside it. ``needs`` are the shared stages its training
+    takes in. ``entry`` is the module and function of its training step, empty where the policy stays as it is;
+    ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
+    learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
+    parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
+    can learn from. ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -94,9 +105,12 @@ class Method:
     entry: str
     cost: str
     judge: str | None = None
+    reward_model_if: tuple[str, str] | None = None
+    leaves_pairs: bool = False
     revision: int = 1
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)
+    own_code: OwnCode | None = None
 
     @property
     def axes(self) -> frozenset[str]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from ablate.experiment.chains import WrittenPolicy
 from ablate.experiment.sections import SCALARS, SECTIONS, cell_keys
-from ablate.experiment.spec import EXPERIMENT
+from ablate.experiment.spec import experiment_model
 
 
 def experiment_schema() -> dict[str, Any]:
     """Return the schema: sections with all their parameters, grid blocks with every axis there is."""
-    schema = EXPERIMENT.model_json_schema(by_alias=True)
+    schema = experiment_model().model_json_schema(by_alias=True)
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     for name, model in SECTIONS.items():
         section = model.model_json_schema()

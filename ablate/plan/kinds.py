@@ -24,6 +24,8 @@ KINDS: dict[str, Kind] = {
     "dataset": Kind("ablate.data.stage:run", heavy=False, gpu=False),
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
+    "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
     "merge": Kind("ablate.models.merge:run", gpu=False),

@@ -19,7 +19,13 @@ MICRO_BATCH_LOGITS = 2**28
 
 
 def batch_order(
-    lengths_N: IntArray, batch_size: int, seed: int, epoch: int, *, window: int = WINDOW_BATCHES
+    lengths_N: IntArray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    window: int = WINDOW_BATCHES,
+    kept_order: bool = False,
 ) -> list[list[int]]:
     """Return the batches of an epoch as row numbers, a function of the arguments alone.
 
@@ -27,8 +33,12 @@ def batch_order(
     into batches, and the batches of all windows come in random order. So which rows share a batch depends on their
     lengths, but for every loss and micro-batch alike. The rows that do not fill a batch are the permutation's last
     ones: a random sample too, in a smaller batch at the end. Inside each batch rows are sorted by length, so that its
-    micro-batches pad little.
+    micro-batches pad little. With ``kept_order`` the batches are the rows as they come, in every epoch.
     """
+    if kept_order:
+        rows_N = np.arange(len(lengths_N))
+        starts = range(0, len(rows_N), batch_size)
+        return [_by_length(rows_N[start : start + batch_size], lengths_N).tolist() for start in starts]
     random = np.random.default_rng(derive_seed(seed, "order", epoch))
     order = random.permutation(len(lengths_N))
     whole = len(order) // batch_size * batch_size
@@ -55,13 +65,16 @@ class MicroBatches(Sampler[list[int]]):
 
     drop_last = False
 
-    def __init__(self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int) -> None:
+    def __init__(
+        self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int, kept_order: bool = False
+    ) -> None:
         if batch_size % micro_batch:
             raise ValueError(f"a micro-batch of {micro_batch} does not divide the batch of {batch_size}")
         self.lengths_N = lengths_N
         self.batch_size = micro_batch
         self.whole_batch = batch_size
         self.seed = seed
+        self.kept_order = kept_order
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -72,7 +85,8 @@ class MicroBatches(Sampler[list[int]]):
         return -(-len(self.lengths_N) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch):
+        order = batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch, kept_order=self.kept_order)
+        for rows in order:
             for start in range(0, len(rows), self.batch_size):
                 yield rows[start : start + self.batch_size]
 

@@ -213,15 +213,13 @@ class OnPolicyTrainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint's files."""
-        for name, network in self.learner.networks.items():
-            network.save(folder, name)
+        self.learner.save(folder)
         self.history.save(folder)
         write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
 
     def load(self, folder: Path) -> None:
         """Restore a checkpoint."""
-        for name, network in self.learner.networks.items():
-            network.load(folder, name)
+        self.learner.load(folder)
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]

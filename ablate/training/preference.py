@@ -29,6 +29,7 @@ from ablate.training.objectives import PreferenceObjective, ReferenceFreeObjecti
 from ablate.training.offline import train_offline
 from ablate.training.reference_free import REFERENCE_FREE_LOSSES
 from ablate.training.seeding import seed_everything
+from ablate.training.trainer import Objective
 
 # Largest difference of the first loss from that of a policy equal to its reference (ln 2 for DPO).
 START_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
@@ -47,11 +48,23 @@ def make_objective(
     loss, beta = _with_parameters(losses[algorithm], parameters), getattr(parameters, "beta", 1.0)
     if algorithm in REFERENCE_FREE_LOSSES:
         return ReferenceFreeObjective(loss, beta)
-    dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
-    tolerance = START_TOLERANCE[dtype] if own_reference else None
     if algorithm in BATCH_LOSSES:
+        tolerance = _start_tolerance(parameters, own_reference)
         return CoupledObjective(loss, beta, tolerance, COUPLINGS[algorithm](beta))
-    return PreferenceObjective(loss, beta, tolerance)
+    return preference_objective(losses[algorithm], parameters, own_reference=own_reference)
+
+
+def preference_objective(
+    loss: Callable[..., Tensor], parameters: TrainingParameters, *, own_reference: bool = True
+) -> PreferenceObjective:
+    """Return the objective of a loss of policy and reference; its keyword arguments are parameters of those names."""
+    beta, tolerance = getattr(parameters, "beta", 1.0), _start_tolerance(parameters, own_reference)
+    return PreferenceObjective(_with_parameters(loss, parameters), beta, tolerance)
+
+
+def _start_tolerance(parameters: TrainingParameters, own_reference: bool) -> float | None:
+    dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
+    return START_TOLERANCE[dtype] if own_reference else None
 
 
 def _with_parameters(loss: Callable[..., Tensor], parameters: TrainingParameters) -> Callable[..., Tensor]:
@@ -115,11 +128,18 @@ def train_preference(context: StageContext, cadence: Cadence) -> dict[str, Any]:
     parameters = find_method(algorithm).parameters.model_validate(context.config["parameters"])
     if not isinstance(parameters, TrainingParameters):
         raise StageError(f"{algorithm!r} does not learn from a fixed set of pairs")
+    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
+    return train_pairs(context, objective, parameters, cadence)
+
+
+def train_pairs(
+    context: StageContext, objective: Objective, parameters: TrainingParameters, cadence: Cadence
+) -> dict[str, Any]:
+    """Train a policy with ``objective`` on pairs; write ``model/`` and ``history.jsonl``."""
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
     model = tuned_policy(context, parameters)
     tokenizer = load_tokenizer(context.inputs["policy"])
-    objective = make_objective(algorithm, parameters, own_reference="reference" not in context.inputs)
     collator = make_collator(pairs, context.inputs, pad_id(tokenizer))
     history = train_offline(context, model, objective, collator, parameters, cadence=cadence)
     publish(model, tokenizer, context.output / "model")

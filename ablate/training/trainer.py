@@ -108,7 +108,11 @@ class ExampleTrainer(Trainer):
         tokens = examples.sequences * int(examples.lengths_N.max())
         size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
-            examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed
+            examples.lengths_N,
+            batch_size=parameters.batch_size,
+            micro_batch=size,
+            seed=run.seed,
+            kept_order=examples.kept_order,
         )
         super().__init__(
             model=model,
