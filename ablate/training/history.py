@@ -26,6 +26,15 @@ class History:
         self.records: list[dict[str, Any]] = []
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
+        self._marked: tuple[dict[str, float], dict[str, float]] = {}, {}
+
+    def mark(self) -> None:
+        """Remember what is collected now, at the start of a step that may have to be given up."""
+        self._marked = dict(self._sums), dict(self._weights)
+
+    def go_back(self) -> None:
+        """Forget what was collected since the mark."""
+        self._sums, self._weights = map(dict, self._marked)
 
     def log(self, step: int, **values: float | int | str | None) -> None:
         """Append one record; a value that is not finite is recorded as null."""

@@ -24,8 +24,9 @@ from transformers.trainer_callback import PrinterCallback
 from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext
 from ablate.errors import StageError
+from ablate.models.properties import require_positions
 from ablate.training.batches import MicroBatches, micro_batch_size
-from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
+from ablate.training.checkpoints import PREFIX, Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
 from ablate.training.collate import Examples
 from ablate.training.devices import autocast, room_for, stage_device
 from ablate.training.distributed import barrier, from_main, gathered, is_main, world
@@ -109,7 +110,9 @@ class ExampleTrainer(Trainer):
         self._steps_an_epoch = -(-len(examples) // parameters.batch_size)
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
-        tokens = examples.sequences * int(examples.lengths_N.max())
+        longest = int(examples.lengths_N.max())
+        require_positions(model, longest)
+        tokens = examples.sequences * longest
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
             examples.lengths_N,
@@ -162,6 +165,7 @@ class ExampleTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         """Return the units of the effective batch over all processes: what the mean of the loss divides by."""
+        self.run.history.mark()
         counted = [batch for batch in batch_samples if not batch["idle"]]
         self._batch_rows = [row for batch in counted for row in batch["rows"].tolist()]
         return int(sum(gathered(sum(self.objective.units(batch) for batch in counted))))
@@ -180,7 +184,7 @@ class ExampleTrainer(Trainer):
         if not units or inputs["idle"]:  # conversations without a labelled token; a pass that others need company in
             return 0.0 * loss_U.sum()
         means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
-        self._require_finite("loss", means[0], inputs["rows"].tolist())
+        self.require_finite("loss", means[0], inputs["rows"].tolist())
         if self.state.global_step == 0 and history.empty:
             self.objective.check_start(loss_U.detach(), inputs)
         history.add(units, **dict(zip(("loss", *values), means, strict=True)))
@@ -191,11 +195,12 @@ class ExampleTrainer(Trainer):
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         value = float(norm)
-        self._require_finite("gradient norm", value, self._batch_rows)
+        self.require_finite("gradient norm", value, self._batch_rows)
         self.run.history.add(1, grad_norm=value)
         return norm
 
-    def _require_finite(self, what: str, value: float, rows: Sequence[int]) -> None:
+    def require_finite(self, what: str, value: float, rows: Sequence[int]) -> None:
+        """Raise StageError with the step and the ids of the batch for a ``value`` that is not finite."""
         if math.isfinite(value):
             return
         ids = [self.examples.ids[row] for row in rows]
@@ -269,11 +274,27 @@ class ExampleTrainer(Trainer):
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
             self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
-        with room_for(self.batches.batch_size):
-            self.train(resume_from_checkpoint=resume)
+        try:
+            with room_for(self.batches.batch_size):
+                self.train(resume_from_checkpoint=resume)
+        except StageError as error:
+            raise self._stopped(error) from error
         self.record(learning_rate=self._get_learning_rate())
         self._policy.config.use_cache = self._use_cache  # the Trainer turned it off, but a saved policy generates
         return int(self.state.global_step)
+
+    def _stopped(self, error: StageError) -> StageError:
+        """Return the error of a run that can't go on, with where the state before the step is saved.
+
+        It is a checkpoint as any other: a run that is started again, with what was wrong put right, goes on from it.
+        Before the first step there is nothing to save, and a process among several can't save alone.
+        """
+        if not self.state.global_step or self.args.world_size > 1:
+            return error
+        self.run.history.go_back()
+        self._save_checkpoint(self._policy, None)
+        saved = self.run.work / f"{PREFIX}{self.state.global_step}"
+        return StageError(f"{error.message}; the state before it is saved in {saved}", hint=error.hint)
 
 
 class _Checkpointing(TrainerCallback):
