@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from pydantic.fields import FieldInfo
 from rich.table import Table
 
 from ablate.algorithms.base import Method
+from ablate.algorithms.own import is_own, load_method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.console import Json, out, print_wide
 
@@ -32,11 +34,17 @@ def algorithms_list(as_json: Json = False) -> None:
 
 @algorithms_app.command("show")
 def algorithms_show(
-    name: Annotated[str, typer.Argument(help="Name of a method, see `ablate algorithms list`.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A method, see `ablate algorithms list`; or one of yours, `package.module:NAME` or `./file.py:NAME`.",
+            show_default=False,
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show one method: formula, source, what it needs and costs, parameters with defaults and their sources."""
-    method = find_method(name)
+    method = load_method(name, Path.cwd()) if is_own(name) else find_method(name)
     if as_json:
         typer.echo(json.dumps(facts(method), indent=1))
         return

@@ -121,6 +121,37 @@ def grid(seeds: Sequence[int]) -> str:
     return f"[{{dataset: [pocket-hh, pocket-ultrafeedback], algorithm: [dpo, ppo], seed: {list(seeds)}}}]"
 
 
+LOSSES = """\
+extends: tiny.yaml
+name: losses
+simpo: &same {epochs: 1, learning_rate: 1.0e-4, max_length: 256}
+kto: *same
+bco: *same
+aot: *same
+discopop: *same
+sft_chosen: *same
+grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, sft_chosen]}]
+evaluate: {policy: [short-gold], reward_model: []}
+"""
+
+
+def test_a_loss_of_every_family_goes_from_yaml_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    assert to_run(ablate, "losses.yaml")["reference_logprobs"] == 2  # shared, and KTO's over mismatched completions
+    ablate("run", "losses.yaml")
+    assert "All 9 evaluations are done." in ablate("report", "losses")  # 2 baselines and 7 cells
+    stages = tmp_path / "store" / "stages"
+    curves = {}
+    for folder in stages.glob("train-*"):
+        algorithm = json.loads((folder / "stage.json").read_text())["config"]["algorithm"]
+        curves[algorithm] = json.loads((folder / "output" / "history.jsonl").read_text().splitlines()[0])
+    assert {name: round(curves[name]["loss"], 3) for name in ("dpo", "kto", "bco", "aot", "discopop")} == {
+        "dpo": 0.693, "kto": 0.5, "bco": 0.693, "aot": 0.693, "discopop": 0.847,
+    }  # fmt: skip
+    assert curves["kto"]["kl"] == pytest.approx(0, abs=1e-3) == curves["bco"]["shift"]
+    assert curves["simpo"]["rewards/chosen"] < 0
+
+
 SETS = """\
 extends: tiny.yaml
 name: sets
@@ -156,6 +187,38 @@ def test_labels_responses_and_mixtures_of_a_specification_go_to_a_table(ablate: 
     assert scores <= {1.0, 2.0, 3.0, 4.0, 5.0}  # one aspect, where the mean of four has fractions
     printed = ablate("report", "sets", "--data")
     assert "All 7 evaluations are done." in printed and "Both" in printed and "made here" in printed
+
+
+MANUAL = (Path(__file__).parents[1] / "docs/algorithms.md").read_text(encoding="utf-8")
+
+
+def test_a_method_of_ones_own_and_policies_as_classifiers_go_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    """The manual's method beside DPO; a baseline has no implicit reward, which is a gap with a reason and not 0."""
+    code = MANUAL.partition("This is all of `dpop.py`")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "dpop.py").write_text(code)
+    shipped = Path(__file__).parents[1] / "experiments"
+    text = POCKET.format(shipped=shipped).partition("grid:")[0] + (
+        "dpop: {learning_rate: 1.0e-4, epochs: 1, max_length: 256}\n"
+        "grid:\n"
+        "  - {dataset: pocket-hh, algorithm: dpo}\n"
+        "  - {dataset: pocket-hh, algorithm: './dpop.py:METHOD', dpop.penalty: [0.0, 5.0]}\n"
+        "evaluate: {policy: [short-implicit], reward_model: []}\n"
+        "report: null\n"
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "evals" / "implicit.yaml").write_text(
+        "suites:\n  short-implicit: {title: Pairs, category: reward, subject: policy, engine: implicit, "
+        "data: {pocket: {what: pairs, n: 3}}, prompts: pocket-pairs, grader: implicit, primary: accuracy}\n"
+    )
+    ablate("run", "own.yaml")
+    ablate("report", "tiny")
+    lines = (tmp_path / "out/tiny/report.md").read_text().splitlines()
+    cells = [line.split("|") for line in lines if line.startswith("| Pocket HH")]
+    assert [cell[2].strip() for cell in cells] == ["DPO", "DPO-Positive", "DPO-Positive"]
+    assert all(0 <= float(cell[-2].strip(" *▲▼")) <= 100 for cell in cells)
+    (baseline,) = [line for line in lines if line.startswith("| SFT")]
+    assert "–" in baseline
+    assert any("there is no reference, and no implicit reward" in line for line in lines)
 
 
 @pytest.mark.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,10 @@ COST_OF_PAIRS = (
 READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
 """The axis by which a stage that a method needs is chosen."""
 
+COST_OF_BATCHES = (
+    f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
+)
+
 COST_WITHOUT_REFERENCE = (
     "an epoch: one forward and one backward pass of the policy over both completions of every pair; no reference"
 )
@@ -68,14 +73,26 @@ COST_OF_RANKINGS = (
 
 
 @dataclass(frozen=True)
+class OwnCode:
+    """Where the training step of a researcher's own method is: importable as named, and the sha256 of its files."""
+
+    step: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Method:
     """A method as the planner sees it.
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
-    axis it does not read becomes null, so that equal cells collapse. ``needs`` are the shared stages its training
-    takes in. ``entry`` is
-    the module and function of its training step; ``cost`` says in forward and backward passes what it takes;
-    ``revision`` is raised when the step's results change.
+    axis it does not read becomes null, so that equal cells collapse. ``judge`` is the axis that names what scores
+    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``, or where the
+    parameter that ``reward_model_if`` names has the value beside it. ``needs`` are the shared stages its training
+    takes in. ``entry`` is the module and function of its training step, empty where the policy stays as it is;
+    ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
+    learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
+    parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
+    can learn from. ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -87,9 +104,16 @@ class Method:
     needs: tuple[str, ...]
     entry: str
     cost: str
+    judge: str | None = None
+    reward_model_if: tuple[str, str] | None = None
+    leaves_pairs: bool = False
     revision: int = 1
+    rounds: str | None = None
+    formats: tuple[str, ...] = ("preference",)
+    own_code: OwnCode | None = None
 
     @property
     def axes(self) -> frozenset[str]:
         """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
-        return self.reads | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}
+        judge = frozenset() if self.judge is None else frozenset({self.judge})
+        return self.reads | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

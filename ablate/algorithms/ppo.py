@@ -32,10 +32,11 @@ METHOD = Method(
     formula="L = -E_t min(rho_t A_t, clip(rho_t, 1-eps, 1+eps) A_t) + c_v L_value; r = RM(x, y) - beta KL per token",
     source="Schulman et al. 2017; Ouyang et al. 2022; " + UNPACKING,
     reads=frozenset({"dataset", "reward_model", "prompts"}),
-    needs=("prompts", "reward_model", "reference"),
+    needs=("prompts", "reference", "reward"),
     entry="ablate.training.policy_gradient:run",
     cost=(
         "a step: sampling from the policy; one forward pass of policy, value network, reference and reward model over "
         "the rollouts; for each inner epoch one forward and one backward pass of policy and value network over them"
     ),
+    judge="reward",
 )

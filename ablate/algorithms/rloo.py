@@ -36,10 +36,11 @@ METHOD = Method(
     ),
     source=f"{SOURCE}, section 3.2",
     reads=frozenset({"dataset", "reward_model", "prompts"}),
-    needs=("prompts", "reward_model"),
+    needs=("prompts", "reference", "reward"),
     entry="ablate.training.policy_gradient:run",
     cost=(
         "a step: sampling k responses a prompt; one forward pass of policy, reference and reward model over the "
         "rollouts; for each inner epoch one forward and one backward pass of the policy over them. No value network"
     ),
+    judge="reward",
 )

@@ -16,6 +16,14 @@ from ablate.catalogs.functions import checked_options, is_function
 
 Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
 Diverging = Literal["first-turn", "same-history", "drop"]
+Checks = Literal["pocket", "answer", "ifeval"]
+"""What a verifier can read of a prompt, by kind."""
+CHECK_COLUMNS: dict[Checks, tuple[str, ...]] = {
+    "pocket": ("id", "skill", "split", "spec"),
+    "answer": ("answer",),
+    "ifeval": ("instruction_id_list", "kwargs"),
+}
+"""Columns of a row that hold it."""
 HelpSteerScore = Literal["mean-without-verbosity", "mean", "nvidia-70b", "nvidia-340b"]
 
 
@@ -63,6 +71,24 @@ class PromptsOptions(Strict):
     """Options of ``prompts``: rows that hold one prompt, a string or messages."""
 
     column: str = "prompt"
+
+
+class VerifiablePromptsOptions(PromptsOptions):
+    """Options of ``verifiable_prompts``: prompts with what a verifier reads of each."""
+
+    checks: Checks
+    """``pocket``: an item of the pocket world; ``answer``: a number, or a solution that ends with ``####`` and it;
+    ``ifeval``: ids of instructions and their arguments."""
+    columns: Mapping[str, str] = {}
+    """Names of columns that are called otherwise, by the name in ``CHECK_COLUMNS``."""
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, value: Mapping[str, str], info: ValidationInfo) -> Mapping[str, str]:
+        allowed = CHECK_COLUMNS.get(info.data.get("checks", "pocket"), ())
+        if unknown := [name for name in value if name not in allowed]:
+            raise ValueError(f"columns names {unknown[0]!r}; allowed: {', '.join(allowed)}")
+        return value
 
 
 class ColumnsOptions(Strict):
@@ -209,6 +235,10 @@ class RecordsOptions(Strict):
     """Options of ``records``: this package's own form, a prompt and k responses with whatever labels they have."""
 
 
+class OnlinePairsOptions(Strict):
+    """Options of ``online_pairs``: pairs of a policy's own samples, as an online run leaves them."""
+
+
 class AlpacaOptions(Strict):
     """Options of ``alpaca``: an instruction, an optional input and an output."""
 
@@ -314,11 +344,13 @@ CONVERTER_OPTIONS: dict[str, type[Strict]] = {
     "fine_grained_rlhf": FineGrainedOptions,
     "llama_factory": LlamaFactoryOptions,
     "records": RecordsOptions,
+    "online_pairs": OnlinePairsOptions,
     "messages": MessagesOptions,
     "alpaca": AlpacaOptions,
     "sharegpt": ShareGPTOptions,
     "oasst_tree": OASSTTreeOptions,
     "prompts": PromptsOptions,
+    "verifiable_prompts": VerifiablePromptsOptions,
     "mined_prompts": MinedPromptsOptions,
     "chosen_as_instruction": ChosenAsInstructionOptions,
     "by_file": ByFileOptions,
@@ -334,6 +366,7 @@ OTHERS = (
     "sharegpt",
     "oasst_tree",
     "prompts",
+    "verifiable_prompts",
     "mined_prompts",
     "chosen_as_instruction",
     "by_file",

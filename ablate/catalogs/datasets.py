@@ -15,6 +15,8 @@ from ablate.catalogs.converters import (
     CONVERTER_OPTIONS,
     CONVERTER_REVISIONS,
     PREFERENCE_CONVERTERS,
+    Checks,
+    VerifiablePromptsOptions,
     complete_options,
     known_converter,
 )
@@ -64,7 +66,7 @@ class Split(Strict):
 class PocketSource(Strict):
     """Made by a pocket stage; the values are the configuration of that stage."""
 
-    what: Literal["corpus", "instructions", "preferences"]
+    what: Literal["corpus", "instructions", "preferences", "items"]
     name: str | None = None
     n: int = Field(gt=0)
     split: Literal["train", "validation", "test"] = "train"
@@ -76,8 +78,8 @@ class PocketSource(Strict):
     def _named(self) -> PocketSource:
         if self.curtness is not None and self.what != "instructions":
             raise ValueError("curtness is written for what: instructions, and only there")
-        if (self.what == "preferences") != (self.name is not None):
-            raise ValueError("name is written for what: preferences, and only there")
+        if self.what != "items" and (self.what == "preferences") != (self.name is not None):
+            raise ValueError("name is written for what: preferences, and for items of one skill alone")
         return self
 
 
@@ -218,6 +220,14 @@ class DatasetEntry(SetFacts):
     def reads_sample(self) -> bool:
         """Whether the rows are those of the sample."""
         return self.sample is not None and self.source.pocket is not None
+
+    @property
+    def checks(self) -> Checks | None:
+        """What a verifier can read of each prompt; None where the set carries nothing."""
+        if self.converter != "verifiable_prompts":
+            return None
+        options = VerifiablePromptsOptions.model_validate(dict(self.converter_options))
+        return options.checks
 
     @property
     def shown_title(self) -> str:

@@ -36,14 +36,17 @@ Category = Literal[
     "reward",
 ]
 Subject = Literal["policy", "reward_model"]
-Engine = Literal["items", "choices", "lm-eval", "pairs", "best-of-n"]
+Engine = Literal["items", "choices", "lm-eval", "implicit", "pairs", "best-of-n"]
 Skill = Literal["facts", "truth", "arithmetic", "code", "safety", "chat", "constraints"]
 """Skills of the pocket world."""
+PAIR_ENGINES = ("implicit", "pairs")
+"""Engines that ask which response of a pair is the better one: nothing is generated."""
 
 _SUBJECT_OF_ENGINE: dict[str, str] = {
     "items": "policy",
     "choices": "policy",
     "lm-eval": "policy",
+    "implicit": "policy",
     "pairs": "reward_model",
     "best-of-n": "reward_model",
 }
@@ -152,6 +155,18 @@ class PairwiseOptions(Closed):
     seed: int = Field(default=0, ge=0, description="of the random baseline")
 
 
+class ImplicitOptions(PairwiseOptions):
+    """The implicit reward of a policy (Rafailov et al. 2023), as RewardBench takes it."""
+
+    reference: bool = Field(default=True, description="log pi - log ref; false: log pi alone")
+    average: bool = Field(description="divide by the response's tokens; default: only without a reference")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _average_without_a_reference(cls, value: Any) -> Any:
+        return {"average": not value.get("reference", True), **value} if isinstance(value, Mapping) else value
+
+
 class LmEvalTask(Closed):
     """A task of lm-eval, fed from files under the data root instead of the hub."""
 
@@ -212,6 +227,7 @@ PROMPTS: dict[str, Entry] = {
     "llmbar": Entry("ablate.rewards.pairs:llmbar"),
 }
 
+_RULES = ("random", "longest", "shortest")
 _CHECKS = ("answered", "correct", "worked", "polite", "concise")
 _CHECKS_OF_A_SKILL = ("misconception", "refused", "should_refuse", "greeted", "constraints_kept")
 _REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
@@ -227,8 +243,12 @@ GRADERS: dict[str, Entry] = {
     "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
     "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
     "pairwise": Entry(
-        "ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", "random", "longest", "shortest")
+        "ablate.evaluation.graders:pairwise",
+        PairwiseOptions,
+        revision=2,
+        metrics=("accuracy", *_RULES, "calibration_error"),
     ),
+    "implicit": Entry("ablate.evaluation.graders:implicit", ImplicitOptions, metrics=("accuracy", *_RULES)),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }
 
@@ -321,6 +341,8 @@ class Suite(Closed):
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
+        if (self.engine == "implicit") != (self.grader == "implicit") and ":" not in self.grader:
+            raise PydanticCustomError("implicit", "engine implicit and grader implicit belong together")
         self._check_skills()
         return self
 
@@ -353,8 +375,8 @@ class Suite(Closed):
         ``files`` maps each of :attr:`files` to its sha256. ``chat`` replaces the suite's value (base models get
         ``False``). Raises ``ValueError`` for a suite without a generate stage or a file without a digest.
         """
-        if self.engine == "pairs":
-            raise ValueError(f"suite {self.name} scores pairs: it has no generate stage")
+        if self.engine in PAIR_ENGINES:
+            raise ValueError(f"suite {self.name} is about pairs: it has no generate stage")
         engine = "items" if self.engine == "best-of-n" else self.engine
         chat = self.chat if chat is None else chat
         config = self._data_config(files) | {"engine": engine, "chat": chat}
@@ -370,6 +392,12 @@ class Suite(Closed):
             return {"what": "responses"}
         return {"what": "pairs"} | self._data_config(files)
 
+    def likelihoods_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
+        """Config of the likelihoods stage of a suite about a policy's implicit reward; ``chat`` as in generation."""
+        if self.engine != "implicit":
+            raise ValueError(f"suite {self.name} asks for no likelihoods of pairs")
+        return self._data_config(files) | {"chat": self.chat if chat is None else chat}
+
     def select_config(self) -> dict[str, Any]:
         """Config of the select stage of a best-of-n suite."""
         if self.select is None:
@@ -383,11 +411,17 @@ class Suite(Closed):
 
     def protocol_digest(self, files: Mapping[str, str] | None = None) -> str:
         """Twelve hex digits that are equal exactly when two suites' numbers may share a column."""
-        made = self.score_config(files) if self.engine == "pairs" else self.generation_config(files)
+        made = self._made(files)
         chosen = self.select and self.select_config()
         parts = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _made(self, files: Mapping[str, str] | None) -> dict[str, Any]:
+        """Config of the stage that asks the model."""
+        if self.engine == "implicit":
+            return self.likelihoods_config(files)
+        return self.score_config(files) if self.engine == "pairs" else self.generation_config(files)
 
     def _data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
         digests = dict(files or {})

@@ -158,6 +158,8 @@ def _prompt_examples(converted: Kept) -> tuple[Example, ...] | Dropped:
     prompt = prompt_of(converted)
     source = converted[0].source if isinstance(converted, tuple) else converted.source
     value = prompt_value(prompt, source)
+    if isinstance(converted, Prompt) and converted.checks is not None:
+        value["checks"] = dict(converted.checks)
     return (Example(value, prompt, source, key=lambda: str(value["id"])),)
 
 

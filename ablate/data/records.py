@@ -127,12 +127,13 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt alone; the last turn is the user's."""
+    """A prompt alone; the last turn is the user's. ``checks`` is what a verifier reads to score a response to it."""
 
     messages: Messages
     source: str
     row_id: str
     language: str | None = None
+    checks: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

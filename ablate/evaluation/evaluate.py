@@ -41,7 +41,7 @@ def run(context: StageContext) -> dict[str, Any]:
     primary = primary_metric(grades.metrics, config["primary"])
     health = {**grades.health, "n": primary.n, "examples": len({row.example for row in grades.examples})}
     if primary.value is None:
-        health["reason"] = f"{config['primary']} is undefined over {primary.n} examples"
+        health.setdefault("reason", f"{config['primary']} is undefined over {primary.n} examples")
     protocol = {**evidence.protocol, "grader": config["grader"], "options": dict(config["options"]), **grades.protocol}
     metrics = [asdict(metric) for metric in (*grades.metrics, *_pick_references(context, grade, primary))]
     _refuse_nan(metrics)
@@ -66,12 +66,17 @@ def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> l
 
 
 def open_evidence(context: StageContext) -> Evidence:
-    """What the stage's inputs hold: ``responses`` (a generate or select stage), or ``scores``."""
+    """What the stage's inputs hold: ``responses`` (a generate or select stage), ``likelihoods`` or ``scores``."""
     if "responses" in context.inputs:
         folder = artifact_folder(context.inputs["responses"])
         return Evidence(folder, context.work, read_json(folder / PROTOCOL))
+    if "likelihoods" in context.inputs:
+        folder = artifact_folder(context.inputs["likelihoods"])
+        return Evidence(
+            folder, context.work, read_json(folder / PROTOCOL), reference=context.inputs.get("reference_likelihoods")
+        )
     if "scores" not in context.inputs:
-        raise StageError("an evaluate stage needs an input responses or scores")
+        raise StageError("an evaluate stage needs an input responses, likelihoods or scores")
     scores = context.inputs["scores"]
     path = scores / "scores.jsonl" if scores.is_dir() else scores
     protocol = path.parent / PROTOCOL

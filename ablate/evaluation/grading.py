@@ -24,6 +24,7 @@ from ablate.evaluation.items import (
     read_likelihoods,
     read_responses,
 )
+from ablate.rewards.likelihood import PAIR_LIKELIHOODS
 
 OVERALL = "overall"
 """Task name of the metrics over all examples of a suite."""
@@ -77,6 +78,8 @@ class Evidence:
     scratch: Path
     protocol: Mapping[str, Any] = field(default_factory=dict)
     scores_file: Path | None = None
+    reference: Path | None = None
+    """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -112,6 +115,17 @@ class Evidence:
         if self.scores_file is None:
             raise StageError("this grader reads scores; the stage was given responses")
         return read_json_lines(self.scores_file)
+
+    @cached_property
+    def pair_likelihoods(self) -> list[dict[str, Any]]:
+        """Rows of pairs with the policy's likelihoods."""
+        return read_json_lines(self.folder / PAIR_LIKELIHOODS)
+
+    @cached_property
+    def reference_likelihoods(self) -> dict[str, dict[str, Any]]:
+        """Rows of pairs with the reference's likelihoods, by id; empty where there is no reference."""
+        rows = [] if self.reference is None else read_json_lines(self.reference / PAIR_LIKELIHOODS)
+        return {row["id"]: row for row in rows}
 
     @property
     def has_responses(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.subsets import at_most_each
-from ablate.models.chat import Messages
+from ablate.models.chat import Messages, plain_text
 
 Finish = Literal["eos", "length", "stop", "too_long"]
 
@@ -21,11 +21,6 @@ ITEMS = "items.jsonl"
 RESPONSES = "responses.jsonl"
 LIKELIHOODS = "likelihoods.jsonl"
 PROTOCOL = "protocol.json"
-
-
-def plain_text(prompt: Messages) -> str:
-    """A prompt for a model without a chat format, where nothing says how it is written for one."""
-    return "\n\n".join(message["content"] for message in prompt)
 
 
 @dataclass(frozen=True)

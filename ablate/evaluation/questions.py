@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.datasets import locate
-from ablate.catalogs.suites import Suite, resolve_entry
+from ablate.catalogs.suites import PAIR_ENGINES, Suite, resolve_entry
 from ablate.context import EventLog, StageContext, import_function
 from ablate.data.audit.overlap import Against, Exam, Question
 from ablate.data.audit.texts import dialogue
@@ -49,7 +49,7 @@ def questions(suite: Suite, root: Path | None) -> list[Question]:
     with tempfile.TemporaryDirectory() as folder:
         made = build(_source(suite, root, Path(folder)), _without_shots(suite.prompts.options))
     bare = _BARE.get(name, _last_turn)
-    if suite.engine == "pairs":
+    if suite.engine in PAIR_ENGINES:
         return [Question(pair.id, bare(pair)) for pair in pair_subset(made, suite.limit, suite.sample_seed)]
     return [Question(item.id, bare(item)) for item in subset(made, suite.limit, suite.sample_seed)]
 

@@ -12,7 +12,9 @@ from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.origins import Origins
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
+from ablate.experiment.chains import Chain, is_read_by_chain, read_policy, root_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys
 from ablate.experiment.spec import Scalar
@@ -20,13 +22,17 @@ from ablate.experiment.spec import Scalar
 Values = Mapping[str, Scalar]
 Section = tuple[tuple[str, Scalar], ...]
 """A section's keys and values, sorted: hashable, so that equal requests are answered once."""
-ALWAYS_READ = frozenset({"policy", "algorithm", "seed"})
+ALWAYS_READ = frozenset({"policy", "algorithm", "seed", "rounds"})
 SHARED_SECTIONS = frozenset({"data", "pretrain", "sft"})
 """Sections that describe what every method starts from."""
+COUNTS = {"seed": 0, "rounds": 1}
+"""Keys that stand alone and are whole numbers, with the least they can be; others are names."""
 DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "prompts": "dataset"}
 """Keys that, written nowhere, take another key's value."""
 OWN_START = "sft"
 """The reference of a method whose specification names none: the model that its training starts from."""
+DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL, "annotator": REWARD_MODEL}
+"""Keys that, written nowhere, have this value."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,42 @@ class Cell:
         """The method of this cell."""
         return METHODS[str(self.values["algorithm"])]
 
+    @property
+    def policy(self) -> str:
+        """The policy it starts from: the name of a model, or a chain."""
+        policy = self.values["policy"]
+        assert isinstance(policy, str)
+        return policy
+
+    @property
+    def rounds(self) -> int:
+        """How many times the method is run, each from the policy of the round before."""
+        rounds = self.values.get("rounds") or own_rounds(self.method, self.values)
+        assert isinstance(rounds, int)
+        return rounds
+
+    def at_round(self, number: int) -> Cell:
+        """Return the cell of this one's round ``number``, from 1."""
+        return replace(self, values={**self.values, "rounds": number})
+
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether a reward model is made for this cell."""
+        return "reward_model.init" in self.values
+
+    @property
+    def scored_without_model(self) -> bool:
+        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
+        return self.method.judge is not None and not self.has_reward_model
+
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
         return self._sections
+
+    def own_sections(self) -> dict[str, Section]:
+        """Return the sections that the cell's method reads; of those that only its chain reads it may have a part."""
+        sections = _read_keys(self.method.name)[1]
+        return {name: section for name, section in self._sections.items() if name in sections}
 
     @functools.cached_property
     def _sections(self) -> dict[str, Section]:
@@ -78,11 +117,12 @@ class Grid:
 def expand(loaded: LoadedExperiment) -> Grid:
     """Expand the grid: deterministic in order and identity; raises SpecError for a grid that makes no sense."""
     fixed = _fixed_values(loaded)
-    blocks = [_Axes.read(loaded, index, block) for index, block in enumerate(loaded.experiment.grid)]
+    policy = fixed.get("policy")
+    blocks = [_Axes.read(loaded, index, block, policy) for index, block in enumerate(loaded.experiment.grid)]
     _refuse_idle_overrides(loaded, blocks)
     varied = tuple(dict.fromkeys(key for axes in blocks for key in axes.keys))
-    rules, excludes = _Rule.read_all(loaded), _read_excludes(loaded)
-    projection = _Projection(loaded, _defaults(varied))
+    rules, excludes = _Rule.read_all(loaded, policy), _read_excludes(loaded)
+    projection = _Projection(loaded, _defaults(varied), "rounds" in varied)
     seen: dict[frozenset[tuple[str, Scalar]], Cell] = {}
     for index, axes in enumerate(blocks):
         used: set[str] = set()
@@ -106,26 +146,30 @@ def related_cell(
 ) -> Cell:
     """Return the cell that is like ``cell`` but for the keys ``written`` at ``origins``; the grid may not have it.
 
-    What ``cell`` derives from other keys is derived anew; conditionals apply, and never to a written key.
+    What ``cell`` derives from other keys is derived anew, and rounds are its own; conditionals apply, and never to a
+    written key.
     """
+    default = grid.fixed.get("policy")
     places: dict[str, Location] = {}
     assignment: dict[str, Scalar] = {}
     for key, value in written.items():
-        for name, item in _flatten(key, value, origins.locate(key)).items():
-            assignment[name], places[name] = item, origins.locate(key)
-    axes = _Axes.read(loaded, cell.block, loaded.experiment.grid[cell.block])
+        read = read_policy(value, origins.inside(key), default, _flatten) if key == "policy" else value
+        place = written_at(origins, key)
+        for name, item in _flatten(key, read, place).items():
+            assignment[name], places[name] = item, place
+    axes = _Axes.read(loaded, cell.block, loaded.experiment.grid[cell.block], default)
     own = {*grid.fixed, *(key for group in axes.groups for row in group for key, value in row if value is not None)}
     inherited = {key: value for key, value in cell.values.items() if key in own or key not in DERIVED}
-    projection = _Projection(loaded, _defaults(grid.axes))
-    values = {**grid.fixed, **inherited, **assignment}
-    for rule in _Rule.read_all(loaded):
+    projection = _Projection(loaded, _defaults(grid.axes), "rounds" in grid.axes)
+    values = {**grid.fixed, **inherited, "rounds": None, **assignment}
+    for rule in _Rule.read_all(loaded, default):
         if _matches(projection.keep_read(cell.block, values), rule.condition):
             values.update({key: value for key, value in rule.set.items() if key not in assignment})
     found = Cell(projection.keep_read(cell.block, values), cell.block)
     unread = next((key for key in assignment if key not in found.values), None)
     if unread is not None:
         raise SpecError(f"{found.method.title} does not read {unread!r}", location=places[unread])
-    for name, section in found.sections().items():
+    for name, section in found.own_sections().items():
         _validate_section(name, section, lambda *path: places.get(".".join(path)) or _locate(loaded, cell.block, *path))
     return found
 
@@ -135,7 +179,8 @@ def _refuse_idle_overrides(loaded: LoadedExperiment, blocks: Sequence[_Axes]) ->
     for override in loaded.overrides:
         written, _, value = override.partition("=")
         key = SHORTHANDS.get(written, written)
-        if written not in loaded.interpolated and all(key in axes.keys for axes in blocks):
+        is_taken = written in loaded.interpolated or (key == "policy" and any(axes.has_chains for axes in blocks))
+        if not is_taken and all(key in axes.keys for axes in blocks):
             numbers = ", ".join(str(number) for number in range(1, len(blocks) + 1))
             where = f"block{'s' * (len(blocks) > 1)} {numbers}"
             raise SpecError(
@@ -160,7 +205,7 @@ def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
     """Check every section of every cell against its closed model; equal sections are checked once."""
     checked: set[tuple[str, Section]] = set()
     for cell in grid.cells:
-        for name, section in cell.sections().items():
+        for name, section in cell.own_sections().items():
             if (name, section) in checked:
                 continue
             checked.add((name, section))
@@ -170,6 +215,12 @@ def validate_sections(loaded: LoadedExperiment, grid: Grid) -> None:
 def _validate_section(name: str, section: Section, locate: Callable[..., Location]) -> None:
     # Strict: neither a quoted number nor a yes is taken for a number.
     validated(SECTIONS[name], dict(section), functools.partial(locate, name), strict=True)
+
+
+def written_at(origins: Origins, key: str) -> Location:
+    """Return where a key of a cell stands in a mapping of such keys, dotted or nested; else where the mapping does."""
+    paths = ((key,), (SHORTHANDS.get(key, key),), tuple(key.split(".")), (key.partition(".")[0],))
+    return origins.locate(*next((path for path in paths if origins.has(*path)), ()))
 
 
 def place_of(loaded: LoadedExperiment, block: int, key: str) -> Location:
@@ -203,12 +254,14 @@ class _Axes:
     keys: tuple[str, ...]
 
     @classmethod
-    def read(cls, loaded: LoadedExperiment, index: int, block: Mapping[str, Any]) -> _Axes:
+    def read(cls, loaded: LoadedExperiment, index: int, block: Mapping[str, Any], policy: Scalar) -> _Axes:
         groups, keys = [], dict[str, None]()
         for key, value in block.items():
             if key == "zip" and (not isinstance(value, Mapping) or not value):
                 raise SpecError("zip is a mapping of axes", location=loaded.origins.locate("grid", index, "zip"))
             for members in [dict(_dotted(value))] if key == "zip" else [{k: v} for k, v in _dotted({key: value})]:
+                if "policy" in members:
+                    members["policy"] = _policies(loaded, index, members["policy"], policy, zipped=key == "zip")
                 group = _zipped(loaded, index, members)
                 written = dict.fromkeys(name for settings in group for name, _ in settings)
                 twice = next((name for name in written if name in keys), None)
@@ -218,18 +271,33 @@ class _Axes:
                 groups.append(group)
         return cls(tuple(groups), tuple(keys))
 
+    @property
+    def has_chains(self) -> bool:
+        """Whether a policy is made here: it may start from that of the file."""
+        return any(isinstance(value, Chain) for group in self.groups for row in group for _, value in row)
+
     def assignments(self) -> Iterator[dict[str, Scalar]]:
         for combination in itertools.product(*self.groups):
             yield {key: value for settings in combination for key, value in settings}
 
 
 def _dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``."""
+    """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``.
+
+    A mapping that is a policy is one value.
+    """
     for key, value in written.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and key != "policy":
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _policies(loaded: LoadedExperiment, index: int, written: Any, default: Scalar, *, zipped: bool) -> Sequence[Any]:
+    origins = loaded.origins.inside("grid", index, *(["zip"] if zipped else []), "policy")
+    if not isinstance(written, list):
+        return [read_policy(written, origins, default, _flatten)]
+    return [read_policy(item, origins.inside(place), default, _flatten) for place, item in enumerate(written)]
 
 
 def _zipped(
@@ -269,9 +337,9 @@ def _flatten(key: str, value: Any, place: Location) -> dict[str, Scalar]:
     key = _known(key, "axis", place)
     if value is not None and not isinstance(value, str | int | float | bool):
         raise SpecError(f"{key} needs a single value (found {value!r})", location=place)
-    if key == "seed" and (type(value) is not int or value < 0):
-        raise SpecError(f"seed needs a whole number, 0 or more (found {value!r})", location=place)
-    if key in SCALARS and key != "seed" and not (isinstance(value, str) or (value is None and key == "prompts")):
+    if key in COUNTS and (type(value) is not int or value < COUNTS[key]):
+        raise SpecError(f"{key} needs a whole number, {COUNTS[key]} or more (found {value!r})", location=place)
+    if key in SCALARS and key not in COUNTS and not (isinstance(value, str) or (value is None and key == "prompts")):
         raise SpecError(f"{key} needs a name (found {value!r})", location=place)
     return {key: value}
 
@@ -289,7 +357,8 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
     for key in SCALARS:
         value = getattr(experiment, key)
         if value is not None:
-            fixed[key] = value
+            is_policy = key == "policy"
+            fixed[key] = read_policy(value, loaded.origins.inside(key), None, _flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
@@ -316,6 +385,8 @@ def conditions(loaded: LoadedExperiment) -> Iterator[tuple[str, Any, Location]]:
         for key, wanted in _dotted(condition):
             place = _written_at(loaded, condition, key, *path)
             for value in _as_list(wanted):
+                if isinstance(value, Mapping):  # a policy that is made here
+                    continue
                 yield SHORTHANDS.get(key, key), value, place
 
 
@@ -327,7 +398,10 @@ def _read_condition(loaded: LoadedExperiment, written: Mapping[str, Any], *path:
     found = []
     for key, wanted in _dotted(written):
         place = _written_at(loaded, written, key, *path)
-        found.append((_known(key, "key", place), tuple(_as_list(wanted))))
+        # A name says nothing of the policy that a chain starts from unless that is written in it.
+        origins = loaded.origins.inside(*path, key)
+        values = (read_policy(value, origins, "", _flatten) if key == "policy" else value for value in _as_list(wanted))
+        found.append((_known(key, "key", place), tuple(values)))
     return tuple(found)
 
 
@@ -348,14 +422,16 @@ class _Rule:
     place: Location
 
     @classmethod
-    def read_all(cls, loaded: LoadedExperiment) -> list[_Rule]:
+    def read_all(cls, loaded: LoadedExperiment, policy: Scalar) -> list[_Rule]:
         rules = []
         for number, rule in enumerate(loaded.experiment.when):
             place = loaded.origins.locate("when", number)
             condition = _read_condition(loaded, rule.condition, "when", number, "if")
             values: dict[str, Scalar] = {}
             for key, value in rule.set.items():
-                values.update(_flatten(key, value, loaded.origins.locate("when", number, "set", key)))
+                origins = loaded.origins.inside("when", number, "set", key)
+                read = read_policy(value, origins, policy, _flatten) if key == "policy" else value
+                values.update(_flatten(key, read, origins.locate()))
             rules.append(cls(condition, values, place))
         return rules
 
@@ -391,10 +467,11 @@ def _defaults(varied: Iterable[str]) -> dict[str, Scalar]:
 
 @dataclass(frozen=True)
 class _Projection:
-    """Fills derived keys in, then keeps only what a cell's method reads."""
+    """Fills derived keys in, then keeps only what a cell's method reads, or those of the chain that it starts from."""
 
     loaded: LoadedExperiment
     defaults: Values
+    rounds_vary: bool
 
     @functools.cached_property
     def without_sft(self) -> Values:
@@ -402,33 +479,82 @@ class _Projection:
 
     def keep_read(self, block: int, written: Values) -> Values:
         values = {**(self.defaults if "sft.dataset" in written else self.without_sft), **written}
-        for key in ("policy", "dataset", "algorithm"):
+        method = self._method(block, values)
+        if values.get("rounds") is None:
+            values.pop("rounds", None)
+            if self.rounds_vary:
+                values["rounds"] = own_rounds(method, values)
+        derived = {key: source for key, source in DERIVED.items() if values.get(key) is None}
+        for key, source in derived.items():
+            found = values.get(source)
+            values[key] = root_of(found) if isinstance(found, Chain) else found
+        for key, default in DEFAULTS.items():
+            if values.get(key) is None:
+                values[key] = derived[key] = default
+        judge = self._judge(block, method, values)
+        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL) or _starts_from_one(method, values))
+        kept = {
+            key: value
+            for key, value in values.items()
+            if (key.partition(".")[0] in sections if "." in key else key in scalars)
+        }
+        policy = values["policy"]
+        if isinstance(policy, Chain):
+            others = (key for key in values if key not in kept and key not in derived)
+            kept |= {key: values[key] for key in others if is_read_by_chain(policy, key, method.name, _reads)}
+        return kept
+
+    def _method(self, block: int, values: Values) -> Method:
+        self._require(block, values, "policy", "algorithm")
+        name = str(values["algorithm"])
+        if name not in METHODS:
+            find_method(name, location=place_of(self.loaded, block, "algorithm"))
+        if "dataset" in METHODS[name].reads:
+            self._require(block, values, "dataset")
+        return METHODS[name]
+
+    def _judge(self, block: int, method: Method, values: Values) -> Scalar:
+        """Return the name of what scores responses; None where nothing does."""
+        judge = None if method.judge is None else values[method.judge]
+        if method.judge is not None and judge not in REWARDS:
+            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
+        return judge
+
+    def _require(self, block: int, values: Values, *keys: str) -> None:
+        for key in keys:
             if values.get(key) is None:
                 raise SpecError(
                     f"{key!r} is set nowhere",
                     location=self.loaded.origins.locate("grid", block),
                     hint=f"add {key}: to the file or to this block",
                 )
-        if values["algorithm"] not in METHODS:
-            find_method(str(values["algorithm"]), location=place_of(self.loaded, block, "algorithm"))
-        method = METHODS[str(values["algorithm"])]
-        for key, source in DERIVED.items():
-            if values.get(key) is None:
-                values[key] = values[source]
-        if values.get("reference") is None:
-            values["reference"] = OWN_START
-        scalars, sections = _read_keys(method.name)
-        return {
-            key: value
-            for key, value in values.items()
-            if (key.partition(".")[0] in sections if "." in key else key in scalars)
-        }
+
+
+def own_rounds(method: Method, values: Values) -> int:
+    """Return how often a method is run in a cell that does not say."""
+    if method.rounds is None:
+        return 1
+    default = method.parameters.model_fields[method.rounds].default
+    return int(values.get(f"{method.name}.{method.rounds}") or default)
+
+
+def _reads(method: str, key: str) -> bool:
+    scalars, sections = _read_keys(method)
+    return key.partition(".")[0] in sections if "." in key else key in scalars
+
+
+def _starts_from_one(method: Method, values: Values) -> bool:
+    """Whether a method takes a cell's reward model in beside its judge, by one of its parameters."""
+    if method.reward_model_if is None:
+        return False
+    name, wanted = method.reward_model_if
+    return bool(values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == wanted)
 
 
 @functools.cache
-def _read_keys(method: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the scalars and the sections that a method reads."""
-    reads = METHODS[method].axes
+def _read_keys(method: str, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the scalars and the sections that a method reads, with or without those of a reward model."""
+    reads = METHODS[method].axes - (frozenset() if reward_model else {"reward_model"})
     return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
 
 

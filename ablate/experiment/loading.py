@@ -16,7 +16,8 @@ from ablate.catalogs.closed import validated
 from ablate.catalogs.loading import YamlLoader, read_yaml
 from ablate.catalogs.origins import KeyPath, Origins
 from ablate.errors import Location, SpecError, UsageError, suggestion
-from ablate.experiment.spec import EXPERIMENT, Experiment
+from ablate.experiment.own_methods import with_own_methods
+from ablate.experiment.spec import Experiment, experiment_model
 from ablate.shipped import find_by_name, search_folders
 
 
@@ -46,7 +47,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    experiment = validated(EXPERIMENT, resolved, origins.locate)
+    named = with_own_methods(resolved, path.parent, origins)  # first: their sections are known from then on
+    experiment = validated(experiment_model(), named, origins.locate)
     interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
     return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated)
 
@@ -114,9 +116,6 @@ def _apply_override(config: DictConfig, override: str, origins: Origins) -> Orig
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UsageError("not of the form key=value", location=place, hint="example: dpo.beta=0.05")
-    section = key.split(".")[0]
-    if section not in EXPERIMENT.model_fields:
-        raise SpecError(f"unknown key {section!r}", location=place, hint=suggestion(section, EXPERIMENT.model_fields))
     if not text.strip():
         raise UsageError(f"no value is given for {key}", location=place, hint=f"{key}=null asks for none")
     try:

@@ -27,6 +27,11 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prompt: bo
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
 
 
+def plain_text(prompt: Messages) -> str:
+    """A prompt for a model without a chat format, where nothing says how it is written for one."""
+    return "\n\n".join(message["content"] for message in prompt)
+
+
 def encode_rendered(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
     """Return the token ids of text that the chat template rendered."""
     return _begun(list(tokenizer.encode(text, add_special_tokens=False)), _own_bos(tokenizer))

@@ -2,33 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.errors import Location, SpecError
-from ablate.experiment.grid import OWN_START, Cell, Grid, place_of
+from ablate.catalogs.rewards import find_reward
+from ablate.errors import Location, SpecError, suggestion
+from ablate.experiment.chains import Chain, Merged, chains_in, root_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
+from ablate.plan.needs import APPLIED, PROVIDERS
+from ablate.plan.sets import entries_of
+
+Locate = Callable[[str], Location]
+"""Where a cell's value of a key was written."""
 
 
-def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell) -> None:
-    """Raise SpecError for lengths beyond a model's positions and for models that must share a tokenizer and don't.
+def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locate | None = None) -> None:
+    """Raise SpecError for lengths beyond a model's positions, and for models that can't do what they are needed for.
 
-    Models on the hub and in folders say neither here; their stages check.
+    Those are models that must share a tokenizer and don't, and a reward model that gives single responses no score.
+
+    So for a set that the method can't learn from, for more rounds than it has and for models of a merge that differ.
+    Models on the hub and in folders say neither length nor tokenizer here; their stages check. ``locate`` says where
+    keys of a cell are written that is none of the grid's.
     """
+    find = locate or (lambda key: place_of(loaded, cell.block, key))
+    if cell.method.own_code is not None:
+        _check_needs(cell, find("algorithm"))
+    _check_learning(facts, cell, find)
+    for chain in chains_in(cell.policy):
+        if isinstance(chain, Merged):
+            _check_merge(facts, chain)
     for key in ("policy", "reward_model.init", "reference"):
         made = _scratch(facts, cell, key)
         if made is not None:
-            _check_pretraining(loaded, cell, made)
+            _check_pretraining(cell, made, find)
     if "prompts" in cell.method.needs:
-        _check_rollouts(loaded, cell, _scratch(facts, cell, "policy"))
-    if "reward_model" in cell.method.needs:
-        _check_tokenizers(loaded, facts, cell, "reward_model.init", "the reward model starts from")
+        _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
+        _check_verifier(facts, cell, find)
+    if cell.has_reward_model and cell.method.entry:
+        _check_loss(cell, find)
+        _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
-        _check_tokenizers(loaded, facts, cell, "reference", "the reference is")
+        _check_tokenizers(facts, cell, find, "reference", "the reference is")
+
+
+def _check_learning(facts: Facts, cell: Cell, locate: Locate) -> None:
+    method = cell.method
+    if "dataset" in method.reads and not cell.scored_without_model:
+        named = facts.dataset(str(cell.values["dataset"]), locate("dataset"))
+        if named.format not in method.formats:
+            wanted = f"dataset needs a set of {' or '.join(method.formats)} data"
+            hint = f"{method.title} can't learn from any other"
+            raise SpecError(
+                f"{named.name!r} holds {named.format} data; {wanted}", location=locate("dataset"), hint=hint
+            )
+    if method.rounds is not None:
+        most = own_rounds(method, cell.values)
+        if cell.rounds > most:
+            raise SpecError(
+                f"{method.title} has {most} rounds, {method.name}.{method.rounds}; {cell.rounds} are asked for",
+                location=locate("rounds"),
+            )
+
+
+def _check_merge(facts: Facts, merge: Merged) -> None:
+    roots = [facts.models.get(root_of(policy)) for policy in merge.policies]
+    made = [entry.scratch for entry in roots if entry is not None and entry.scratch is not None]
+    for index, other in enumerate(made[1:], start=1):
+        shape, tokenizer = other.architecture == made[0].architecture, _tokenizer(other) == _tokenizer(made[0])
+        if not (shape and tokenizer):
+            what = "tokenizer" if shape else "shape"
+            first, second = root_of(merge.policies[0]), root_of(merge.policies[index])
+            raise SpecError(
+                f"the models of a merge have one {what}; that of {second} is not that of {first}",
+                location=merge.origins.locate("merge", index),
+            )
 
 
 def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
@@ -46,6 +101,32 @@ def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
                 location=place_of(loaded, readers[0].block, key),
                 hint=f"set {section}.lora_rank, or leave {name} out",
             )
+
+
+def _check_loss(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a method scores responses with a model that compares two and scores none."""
+    if cell.values.get("reward_model.loss") == "pairwise":
+        raise SpecError(
+            f"a reward model with loss pairwise compares two responses, and {cell.method.title} needs a score of each",
+            location=locate("reward_model.loss"),
+            hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
+            "algorithm reward_modelling, suites of pairs and labels",
+        )
+
+
+def _check_needs(cell: Cell, place: Location) -> None:
+    """Raise SpecError where a researcher's own method needs what nobody provides, or lacks what that is made by."""
+    method = cell.method
+    for need in method.needs:
+        if need not in PROVIDERS:
+            hint = suggestion(need, PROVIDERS)
+            raise SpecError(f"{method.title} needs {need!r}, which nothing provides", location=place, hint=hint)
+        for name in APPLIED.get(need, ()):
+            if name not in method.parameters.model_fields:
+                raise SpecError(
+                    f"{method.title} needs {need!r}, and its parameters have no {name!r}, by which that is made",
+                    location=place,
+                )
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:
@@ -74,21 +155,22 @@ def check_licence(loaded: LoadedExperiment, entry: DatasetEntry, place: Location
 
 
 def _scratch(facts: Facts, cell: Cell, key: str) -> Scratch | None:
-    entry = facts.models.get(str(cell.values.get(key)))
+    value = cell.values.get(key)
+    entry = facts.models.get(root_of(value) if isinstance(value, Chain) else str(value))
     return entry.scratch if entry else None
 
 
-def _check_pretraining(loaded: LoadedExperiment, cell: Cell, made: Scratch) -> None:
+def _check_pretraining(cell: Cell, made: Scratch, locate: Locate) -> None:
     written, positions = cell.values.get("pretrain.max_length"), made.architecture.max_positions
     if isinstance(written, int) and written > positions:
         raise SpecError(
             f"max_length {written} is more than the {positions} positions of the model",
-            location=place_of(loaded, cell.block, "pretrain.max_length"),
+            location=locate("pretrain.max_length"),
             hint=f"allowed: 8 to {positions}",
         )
 
 
-def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None) -> None:
+def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
     """A rollout starts with a prompt of up to ``max_prompt_length`` tokens: what is longer is dropped, not cut."""
     name, names = cell.method.name, ("max_prompt_length", "max_response_length")
     fields = cell.method.parameters.model_fields
@@ -100,19 +182,60 @@ def _check_rollouts(loaded: LoadedExperiment, cell: Cell, policy: Scratch | None
     raise SpecError(
         f"max_prompt_length {prompt} and max_response_length {response} need {prompt + response} positions; "
         f"{cell.values['policy']} has {positions}",
-        location=place_of(loaded, cell.block, f"{name}.max_response_length"),
+        location=locate(f"{name}.max_response_length"),
         hint=allowed if response < positions else f"lower both, {name}.max_response_length to below {positions}",
     )
 
 
-def _check_tokenizers(loaded: LoadedExperiment, facts: Facts, cell: Cell, key: str, role: str) -> None:
+def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
+    """A verifier reads facts of each prompt, which the prompts' set must carry."""
+    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    if verifier is None:
+        return
+    name = str(cell.values["prompts"])
+    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    if not lacking:
+        return
+    entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
+    known = [entry.name for entry in entries if entry.checks == verifier.checks]
+    raise SpecError(
+        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
+        f"which the prompts of {lacking[0]!r} do not carry",
+        location=locate("prompts"),
+        hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
+        f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
+    )
+
+
+_FACTS = {
+    "pocket": "the item of each prompt",
+    "answer": "the answer to each prompt",
+    "ifeval": "the instructions of each prompt that can be checked",
+}
+
+
+def check_disjoint(facts: Facts, entry: DatasetEntry, place: Location) -> None:
+    """Raise SpecError at ``place``, where prompts to train on are named, when a suite tests on them."""
+    pocket, names = entry.source.pocket, set(entry.source.names())
+    for suite in facts.suites.values():
+        same_split = pocket is not None and suite.data.pocket is not None and pocket.split == suite.data.pocket.split
+        if same_split or names & set(suite.files):
+            shared = f"the {pocket.split} split of the pocket world" if pocket else min(names & set(suite.files))
+            raise SpecError(
+                f"the prompts of {entry.name!r} are those of {shared}, on which the suite {suite.name!r} tests",
+                location=place,
+                hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
+            )
+
+
+def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate, key: str, role: str) -> None:
     policy, other = _scratch(facts, cell, "policy"), _scratch(facts, cell, key)
     if policy is None or other is None or _tokenizer(policy) == _tokenizer(other):
         return
     alike = [name for name, entry in facts.models.items() if _shares_tokenizer(entry, policy)]
     raise SpecError(
         f"{role} {cell.values[key]}, whose tokenizer is not that of the policy, {cell.values['policy']}",
-        location=place_of(loaded, cell.block, key),
+        location=locate(key),
         hint=f"allowed: {', '.join(sorted(alike))}",
     )
 

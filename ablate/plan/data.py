@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
@@ -14,7 +15,7 @@ from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -45,7 +46,7 @@ class DataPlanner:
         self.named: dict[str, dict[str, NamedSet]] = {}
         """Id of a stage to the sets that it makes, by the names that the experiment calls them."""
         self._made: dict[tuple[str, Section, Cell | None, bool], Stage] = {}
-        self._open: list[str] = []
+        self._open: dict[tuple[str, Cell | None], None] = {}
 
     def dataset(self, name: str, data: Section, cell: Cell | None = None, *, records: bool = False) -> Stage:
         """Return the stage that leaves the examples of a set; ``data`` says how it is sampled.
@@ -68,10 +69,14 @@ class DataPlanner:
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
             "match",
-            {"format": _format("preference", records), "seed": settings.get("seed") or 0},
+            {"format": _format("preference", records), "seed": settings.get("seed") or 0, **order_of(own)},
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
+
+    def checks(self, name: str) -> set[Checks | None]:
+        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
+        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""
@@ -82,7 +87,7 @@ class DataPlanner:
     def _set(self, named: NamedSet, data: Section, cell: Cell | None, *, records: bool = False) -> Stage:
         key = (named.name, data, cell if asks_for_a_cell(named) else None, records)
         if key not in self._made:
-            with self._opened(named):
+            with self._opened(named, key[2]):
                 settings = dict(data)
                 self._made[key] = (
                     self._entry(named, settings, records=records)
@@ -92,16 +97,18 @@ class DataPlanner:
         return self._made[key]
 
     @contextmanager
-    def _opened(self, named: NamedSet) -> Iterator[None]:
-        if named.name in self._open:
-            circle = " → ".join((*self._open[self._open.index(named.name) :], named.name))
+    def _opened(self, named: NamedSet, cell: Cell | None) -> Iterator[None]:
+        key = (named.name, cell)
+        if key in self._open:
+            names = [name for name, _ in self._open]
+            circle = " → ".join((*names[list(self._open).index(key) :], named.name))
             place = named.origins.locate() if isinstance(named, Pipeline) else None
             raise SpecError(f"making this set takes the set itself: {circle}", location=place)
-        self._open.append(named.name)
+        self._open[key] = None
         try:
             yield
         finally:
-            self._open.pop()
+            del self._open[key]
 
     def _entry(self, entry: DatasetEntry, settings: Mapping[str, Scalar], *, records: bool = False) -> Stage:
         files = self._facts.digests(entry)
@@ -135,6 +142,8 @@ class DataPlanner:
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
+        if variant.replay is not None:
+            return self._replay(made, variant.replay, settings, cell)
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -146,23 +155,83 @@ class DataPlanner:
         labelled = self._label(made, variant.label, rows, cell)
         return self._from_labels(made, labelled, records=records)
 
+    def _replay(self, made: Pipeline, run: Mapping[str, Scalar], settings: Mapping[str, Scalar], cell: Cell) -> Stage:
+        """Return the pairs that another cell's online run learnt from, as rows of a set."""
+        online, _ = self._models.writer(run, cell, made.origins.inside("replay"))
+        config: dict[str, Any] = {
+            "format": "preference",
+            "converter": "online_pairs",
+            "converter_options": {},
+            "files": {},
+            "split": None,
+            "max_examples": settings.get("max_examples"),
+            "pairing": Pairing().model_dump(mode="json"),
+        }
+        if made.variant.order == "kept":
+            config["order"] = "kept"
+        if config["max_examples"] is not None:
+            config |= {"seed": settings.get("seed") or 0, "cap": settings.get("cap") or "after-filter"}
+        return self._graph.add(
+            "dataset",
+            config,
+            {"source": online.ref("pairs.jsonl")},
+            label=made.name,
+            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+        )
+
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
-        return self._graph.add(
-            "respond",
-            {**responses.decoding(), "chat": chat},
-            {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")},
-            label=f"responses of {policy.execution.label} for {made.name}",
-        )
+        label = f"responses of {policy.execution.label} for {made.name}"
+        config = {**responses.identity(cell.rounds), "chat": chat}
+        if responses.gold and made.parts[0].format != "preference":
+            message = f"{made.parts[0].name!r} has no chosen responses to its prompts"
+            raise SpecError(message, location=made.origins.locate("responses", "gold"))
+        return self.respond(policy, prompts, config, label=label, gold=responses.gold)
+
+    def respond(
+        self, policy: Stage, prompts: Stage, config: Mapping[str, Any], *, label: str, gold: bool = False
+    ) -> Stage:
+        """Return the stage of a policy's responses to the prompts of a set; ``config`` says how they are sampled.
+
+        With ``gold`` the chosen responses of the set's pairs join them.
+        """
+        inputs = {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")}
+        if gold:
+            inputs["gold"] = prompts.ref("pairs.jsonl")
+        return self._graph.add("respond", config, inputs, label=label)
+
+    def label(
+        self,
+        records: Ref,
+        reward_model: Stage | None,
+        by: Mapping[str, Any] | None = None,
+        *,
+        label: str,
+        locations: Mapping[str, str] | None = None,
+    ) -> Stage:
+        """Return the stage that scores responses: by a reward model, or as the config ``by`` says."""
+        inputs = {"records": records}
+        if reward_model is not None:
+            inputs["reward_model"] = reward_model.ref("model")
+        return self._graph.add("label", by or {"closed_form": None}, inputs, label=label, locations=locations or {})
+
+    def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
+        """Return the stage of the responses with the highest scores, as answers to imitate."""
+        inputs = {"records": labelled.ref("records.jsonl")}
+        return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
+        reward_model = None
+        config: dict[str, Any] = {"closed_form": label.by.closed_form}
+        locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-            inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
+        if label.by.api is not None:
+            config["api"] = label.by.api.identity()
+            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
+        return self.label(records, reward_model, config, label=f"labels of {made.name}", locations=locations)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""
@@ -204,6 +273,12 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def order_of(dataset: Stage) -> dict[str, str]:
+    """Return the order in which batches take a set's rows, as a stage's config spells it; nothing: a seeded one."""
+    order = dataset.identity.config.value.get("order")
+    return {} if order is None else {"order": str(order)}
 
 
 def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:

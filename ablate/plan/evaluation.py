@@ -28,8 +28,13 @@ class EvaluationPlanner:
         self._grader = functools.cache(lambda name: find_entry("grader", name))
         self._items = functools.cache(self._items_inputs)
 
-    def policy(self, suite: Suite, policy: Stage, *, chat: bool) -> Stage:
-        """Return the stage whose metrics say how ``policy`` does on ``suite``; ``chat``: it knows a chat template."""
+    def policy(self, suite: Suite, policy: Stage, *, chat: bool, reference: Stage | None = None) -> Stage:
+        """Return the stage whose metrics say how ``policy`` does on ``suite``; ``chat``: it knows a chat template.
+
+        ``reference`` is the model that it was tuned against, for suites about its implicit reward.
+        """
+        if suite.engine == "implicit":
+            return self._classify(suite, policy, chat=chat, reference=reference)
         responses = self._generate(suite, policy, chat=chat)
         return self._evaluate(suite, {"responses": responses.ref()})
 
@@ -76,6 +81,24 @@ class EvaluationPlanner:
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),
             "note": suite.protocol,
         }
+
+    def _classify(self, suite: Suite, policy: Stage, *, chat: bool, reference: Stage | None) -> Stage:
+        """Return the stage that grades a policy's implicit reward: of each model one pass over the pairs."""
+        inputs = {"likelihoods": self._likelihoods(suite, policy, chat=chat).ref()}
+        if reference is not None and suite.options["reference"]:
+            inputs["reference_likelihoods"] = self._likelihoods(suite, reference, chat=chat).ref()
+        return self._evaluate(suite, inputs)
+
+    def _likelihoods(self, suite: Suite, policy: Stage, *, chat: bool) -> Stage:
+        files = self.files(suite.name)
+        return self._graph.add(
+            "likelihoods",
+            suite.likelihoods_config(dict(files), chat=chat and suite.chat),
+            {"policy": policy.ref("model"), **self._items(suite.name)},
+            parts=self._prompts(suite.prompts.name),
+            label=f"likelihoods of pairs under {policy.execution.label}",
+            locations=self._facts.locations(files),
+        )
 
     def _generate(self, suite: Suite, policy: Stage, *, chat: bool) -> Stage:
         config = self._generation(suite.name, chat and suite.chat)

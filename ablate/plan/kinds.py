@@ -26,8 +26,11 @@ KINDS: dict[str, Kind] = {
     "dataset": Kind("ablate.data.stage:run", heavy=False, gpu=False),
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
+    "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
+    "merge": Kind("ablate.models.merge:run", gpu=False),
     "tokenizer": Kind("ablate.models.tokenizers:run", gpu=False),
     "tokenise": Kind("ablate.data.tokenise:run", gpu=False),
     "pretrain": Kind("ablate.training.pretrain:run"),
@@ -38,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "train": Kind("", ranks=True),  # the entry is the method's own
     "generate": Kind("ablate.evaluation.generate:run"),
     "score": Kind("ablate.rewards.stage:run"),
+    "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

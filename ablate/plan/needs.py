@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
 from ablate.plan.stage import Ref, Stage
@@ -28,13 +29,17 @@ class SharedStages(Protocol):
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
+    conversations: Callable[[Ref, str, Ref, int, str], Stage]
+    split: Callable[[Ref, Ref | None, int, str, int], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
-    reference_logprobs: Callable[[Start, Start, Ref, str, str | None], Stage]
+    reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
+
+    def start_of(self, cell: Cell) -> Start:
+        """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
-        ...
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Order:
     """A cell's training stage while it is put together: what it is given, and the stages that is made from.
 
     ``applied`` names parameters that a stage before it has applied: they are in that stage's identity only.
+    ``config`` is what its identity has beside algorithm, parameters and seed, ``parts`` the revisions of code.
     """
 
     shared: SharedStages
@@ -51,6 +57,10 @@ class Order:
     inputs: dict[str, Ref] = field(default_factory=dict)
     made_from: dict[str, str] = field(default_factory=dict)
     applied: set[str] = field(default_factory=set)
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
+    measured: Ref | None = None
+    """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
@@ -91,9 +101,20 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    dtype, quantisation = order.parameters["dtype"], order.parameters.get("quantisation")
-    logprobs = order.shared.reference_logprobs(other, order.start, order.inputs["data"], dtype, quantisation)
-    order.inputs["reference_logprobs"] = logprobs.ref("logprobs.parquet")
+    order.inputs["reference_logprobs"] = _reference_pass(order, other, order.measured or order.inputs["data"])
+
+
+def mismatched_logprobs(order: Order) -> None:
+    """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
+    other = order.shared.reference_of(order.cell)
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, other, order.inputs["data"], completions="mismatched")
+
+
+def _reference_pass(order: Order, reference: Start, data: Ref, **differs: str) -> Ref:
+    how = {"dtype": order.parameters["dtype"], **differs}
+    if quantisation := order.parameters.get("quantisation"):
+        how["quantisation"] = quantisation
+    return order.shared.reference_logprobs(reference, order.start, data, tuple(how.items())).ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -101,36 +122,143 @@ def reference(order: Order) -> None:
     order.inputs["reference"] = order.shared.reference_of(order.cell).model.ref("model")
 
 
+def part(order: Order) -> None:
+    """Cut ``data`` to the part of this round; the first reference's pass over all of it, which orders it, is shared."""
+    whole, ordering = order.inputs["data"], order.parameters["order"]
+    measured = None
+    if ordering == "easy-to-hard":
+        measured = _reference_pass(order, order.shared.start_of(order.cell.at_round(1)), whole)
+        if order.cell.rounds == 1:
+            order.measured = whole
+    seed = dict(order.cell.sections()["data"]).get("seed") or 0
+    assert isinstance(seed, int)
+    parts = order.shared.split(whole, measured, order.parameters["parts"], ordering, seed)
+    order.inputs["data"] = parts.ref(f"part-{order.cell.rounds}.parquet")
+    order.applied |= {"parts", "order"}
+
+
+def answers(order: Order) -> None:
+    """Provide ``data``: the tokens of the set's conversations, or of the chosen responses to its prompts."""
+    dataset = order.dataset("dataset")
+    is_pairs = dataset.identity.config.value["format"] == "preference"
+    file, form = ("pairs.jsonl", "answers") if is_pairs else ("conversations.jsonl", "conversations")
+    _imitate(order, dataset.ref(file), form, dataset.execution.label)
+
+
+def best_responses(order: Order) -> None:
+    """Provide ``data``: the tokens of the policy's own responses that the reward model likes best."""
+    source, parameters = order.dataset("prompts"), order.parameters
+    label = f"{order.start.model.execution.label} for {source.execution.label}"
+    decoding = {name: parameters[name] for name in ("n", "temperature", "top_p")}
+    decoding |= {"max_new_tokens": parameters["max_response_length"], "seed": order.cell.values["seed"]}
+    responses = order.shared.data.respond(
+        order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
+    )
+    judge, records = _trained_reward_model(order), responses.ref("records.jsonl")
+    scored = order.shared.data.label(records, judge, label=f"labels of {label}")
+    best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
+    order.made_from["prompts"] = source.id
+    order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}
+    _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
+
+
+def _imitate(order: Order, data: Ref, form: str, label: str) -> None:
+    tokens = order.shared.conversations(data, form, order.start.tokenizer, order.parameters["max_length"], label)
+    order.inputs["data"] = tokens.ref("tokens.parquet")
+    order.applied.add("max_length")
+
+
 def reward_model(order: Order) -> None:
     """Provide ``reward_model``, trained with the cell's seed."""
+    order.inputs["reward_model"] = _trained_reward_model(order).ref("model")
+
+
+def _trained_reward_model(order: Order) -> Stage:
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
     dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
-    order.inputs["reward_model"] = made.ref("model")
     order.made_from["reward_model"] = made.id
     order.reward_model = made
+    return made
+
+
+def reward(order: Order) -> None:
+    """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
+    judge(order, "reward")
+
+
+def annotator(order: Order) -> None:
+    """Provide what orders the pairs of an online method: the reward model, or the name of a formula or a verifier."""
+    judge(order, "annotator")
+
+
+def discriminator(order: Order) -> None:
+    """Provide what D2PO's discriminator starts from, where that is the reward model."""
+    if order.cell.has_reward_model:
+        reward_model(order)
+
+
+def judge(order: Order, axis: str) -> None:
+    """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
+    name = str(order.cell.values[axis])
+    if name == REWARD_MODEL:
+        reward_model(order)
+    else:
+        _named_reward(order, axis, find_reward(name))
+
+
+def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
+    order.config |= {key: entry.name, **entry.identity()}
+    order.parts |= entry.parts()
+    prompt_texts(order)
 
 
 def prompts(order: Order) -> None:
-    """Provide ``prompts``: the tokens of the prompts that responses are sampled to."""
+    """Provide ``prompts``: the tokens of the prompts that responses are sampled to.
+
+    Where they are items of the pocket world, the gold reward of the responses is logged: config ``gold``.
+    """
     source = order.dataset("prompts")
     longest = order.parameters["max_prompt_length"]
     order.inputs["prompts"] = order.shared.prompts(source, order.start.tokenizer, longest).ref("tokens.parquet")
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
+    if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
+        _named_reward(order, "gold", find_reward(GOLD))
+
+
+def prompt_texts(order: Order) -> None:
+    """Provide ``prompt_texts``: the prompts as text, with what verifiers read of each."""
+    order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
+    "part": part,
     "reference_logprobs": reference_logprobs,
+    "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
+    "answers": answers,
+    "best_responses": best_responses,
     "reward_model": reward_model,
+    "reward": reward,
+    "annotator": annotator,
+    "discriminator": discriminator,
     "prompts": prompts,
+    "prompt_texts": prompt_texts,
 }
 """By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+
+APPLIED = {
+    "pairs": ("max_length", "truncation"),
+    "rankings": ("max_length", "truncation"),
+    "reference_logprobs": ("dtype",),
+    "prompts": ("max_prompt_length",),
+}
+"""The parameters of a method that what it needs is made by."""
 
 
 def learns_from_records(section: Section) -> bool:

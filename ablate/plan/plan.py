@@ -10,12 +10,14 @@ from typing import Any
 
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
-from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections
+from ablate.experiment.chains import Chain, Merged, Trained, chains_in
+from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_adapters, check_cell, check_embedded, check_licence
+from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
@@ -29,7 +31,7 @@ RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
 MODEL_KEYS = ("policy", "reward_model.init", "reference")
 DATASET_KEYS = {
     "sft.dataset": ("instruction",),
-    "dataset": ("preference",),
+    "dataset": ("preference", "instruction"),  # a method may need one of them
     "reward_model.dataset": ("preference",),
     "prompts": ("preference", "instruction", "prompts"),
 }
@@ -46,6 +48,8 @@ class Subject:
     stage: str
     evaluations: Mapping[str, str]
     inputs: Mapping[str, str]
+    root: str | None = None
+    """The model under a policy that is made here; None where the axis policy names it."""
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
@@ -80,6 +84,12 @@ class Plan:
         """The datasets whose rows are those of their embedded samples."""
         return [name for name, facts in self.datasets.items() if facts["embedded"]]
 
+    @property
+    def chains(self) -> list[Chain]:
+        """The policies of cells that are made here, each once."""
+        policies = dict.fromkeys(cell.policy for cell in self.grid.cells)
+        return [policy for policy in policies if isinstance(policy, Chain)]
+
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
         return {
@@ -97,11 +107,13 @@ class Plan:
                     "stage": item.stage,
                     "evaluations": dict(item.evaluations),
                     "inputs": dict(item.inputs),
+                    **({"root": item.root} if item.root else {}),
                 }
                 for item in self.subjects
             ],
             "suites": {name: dict(facts) for name, facts in self.suites.items()},
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
+            "policies": {str(chain): chain.shown for chain in self.chains},
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
             "data": [dict(facts) for facts in self.data],
             "stages": {
@@ -155,7 +167,7 @@ class _Builder:
         check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
-        cells = [self._cell(cell) for cell in self.grid.cells]
+        cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self.reward_models.values())
@@ -173,10 +185,12 @@ class _Builder:
             suites.append(suite)
         return suites
 
-    def _cell(self, cell: Cell) -> Subject:
+    def _cell(self, cell: Cell) -> Subject | None:
+        """Return the policy of a cell; None where it is about its reward model alone."""
         check_cell(self.loaded, self.facts, cell)
-        trained = self.training.cell(cell)
-        self._describe_dataset(str(cell.values["dataset"]), trained.inputs["dataset"])
+        made = self.training.cell(cell)
+        if "dataset" in made.inputs:
+            self._describe_dataset(str(cell.values["dataset"]), made.inputs["dataset"])
         axes = {
             axis: cell.values.get(axis)
             for axis in dict.fromkeys(
@@ -192,17 +206,38 @@ class _Builder:
                 )
             )
         }
-        if trained.reward_model is not None:
-            self._reward_model(cell, trained.reward_model, trained.inputs["sft"])
-        return Subject(
-            "policy", "cell", axes, trained.policy.id, self._evaluate_policy(trained.policy, chat=True), trained.inputs
-        )
+        if made.reward_model is not None:
+            self._reward_model(cell, made.reward_model, made.inputs["sft"])
+            if not cell.method.entry:
+                return None
+        reference = self.training.reference_of(cell).model
+        evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
+        root = cell.policy.root if isinstance(cell.policy, Chain) else None
+        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs, root)
 
     def _check_names(self, cell: Cell) -> None:
+        for chain in chains_in(cell.policy):
+            self._check_chain(chain)
         for key in (*MODEL_KEYS, *DATASET_KEYS):
             name = cell.values.get(key)
-            if name is not None:
-                self._check_name(key, str(name), place_of(self.loaded, cell.block, key))
+            if name is not None and not isinstance(name, Chain):
+                as_prompts = key == "dataset" and cell.scored_without_model
+                place = place_of(self.loaded, cell.block, key)
+                self._check_name("prompts" if as_prompts else key, str(name), place)
+
+    def _check_chain(self, chain: Chain) -> None:
+        """Look up the names that a chain gives, each where it is written."""
+        if isinstance(chain, Merged):
+            for index, policy in enumerate(chain.policies):
+                if not isinstance(policy, Chain):
+                    self._check_name("policy", policy, chain.origins.locate("merge", index))
+        elif isinstance(chain, Trained):
+            for key in (*MODEL_KEYS, *DATASET_KEYS):
+                name = chain.written.get(key)
+                if name is not None and not isinstance(name, Chain):
+                    is_files = key == "policy" and not chain.origins.has("policy")
+                    place = self.loaded.origins.locate("policy") if is_files else written_at(chain.origins, key)
+                    self._check_name(key, str(name), place)
 
     def _check_name(self, key: str, name: str, place: Location) -> None:
         """Look the name that a key is given up, once, so that an error says where it was written."""
@@ -222,6 +257,8 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
+            if key == "prompts":
+                check_disjoint(self.facts, entry, place)
         for other in takes_part(named):
             self._check_name(*other)
 
@@ -257,6 +294,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
+        elif key in ("reward", "annotator"):
+            find_reward(name, axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
@@ -269,8 +308,12 @@ class _Builder:
                 "stage": stage,
             }
 
-    def _evaluate_policy(self, policy: Stage, *, chat: bool) -> dict[str, str]:
-        return {suite.name: self.evaluation.policy(suite, policy, chat=chat).id for suite in self.policy_suites}
+    def _evaluate_policy(self, policy: Stage, *, chat: bool, reference: Stage | None = None) -> dict[str, str]:
+        stages = {
+            suite.name: self.evaluation.policy(suite, policy, chat=chat, reference=reference)
+            for suite in self.policy_suites
+        }
+        return {name: stage.id for name, stage in stages.items()}
 
     def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
         key = (stage.id, sft if self.by_policy else "")
@@ -285,9 +328,21 @@ class _Builder:
         name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
         learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
         self._describe_dataset(name, learnt.id)
+        self._check_picks(cell)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+
+    def _check_picks(self, cell: Cell) -> None:
+        """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        if cell.values.get("reward_model.loss") == "pairwise" and picking:
+            names = self.loaded.experiment.evaluate.reward_model
+            raise SpecError(
+                f"suite {picking[0]!r} picks by score, and a reward model with loss pairwise scores no single response",
+                location=self.loaded.origins.locate("evaluate", "reward_model", names.index(picking[0])),
+                hint="evaluate it on suites of pairs",
+            )
 
     def _baselines(self) -> list[Subject]:
         """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""
@@ -296,9 +351,9 @@ class _Builder:
         for role in self.loaded.experiment.baselines:
             sections = ("pretrain.", "sft.") if role == "sft" else ("pretrain.",)
             shaping = dict.fromkeys(("policy", *(axis for axis in self.grid.axes if axis.startswith(sections))))
-            for cell in self.grid.cells:
-                axes = {axis: cell.values.get(axis) for axis in shaping}
-                start = self.training.start_of(cell) if role == "sft" else self.training.base_of(cell)
+            for root in (root for cell in self.grid.cells for root in self.training.roots(cell)):
+                axes = {axis: root.values.get(axis) for axis in shaping}
+                start = self.training.sft_of(root) if role == "sft" else self.training.base_of(root)
                 key = role, tuple(axes.values())
                 if key in baselines or role_of.setdefault(start.model.id, role) != role:
                     continue

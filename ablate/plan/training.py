@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
@@ -16,29 +18,36 @@ from ablate.catalogs.origins import Origins
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
-from ablate.experiment.grid import OWN_START, Cell, Grid, Section, related_cell
+from ablate.experiment.chains import Merged, Trained, title_of
+from ablate.experiment.grid import OWN_START, Cell, Grid, Section, place_of, related_cell, written_at
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
-from ablate.plan.data import DataPlanner
+from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
+OWN_STEP = "ablate.training.own:run"
+"""Runs the training step of a researcher's own method."""
+TRL_STEP = "ablate.training.trl_preference:run"
+"""Trains with TRL's own trainer, whose version is in the identity."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class Made:
     """What a cell makes, and the shared stages it was made from."""
 
     policy: Stage
     inputs: dict[str, str] = field(default_factory=dict)
     reward_model: Stage | None = None
+    chat: bool = True
+    """Whether the policy knows a chat template."""
 
 
 class TrainingPlanner:
@@ -49,15 +58,18 @@ class TrainingPlanner:
         self._facts = facts
         self._graph = graph
         self._grid = grid
-        self.data = DataPlanner(facts, graph, self, matched_sets(grid))
+        self.data = DataPlanner(facts, graph, self, matched_sets(grid, facts))
+        self.cell: Callable[[Cell], Made] = functools.cache(self._cell)
         self.base = functools.cache(self._base)
         self.start = functools.cache(self._start)
         self.pairs: Callable[[Stage, Ref, int, str], Stage] = functools.cache(functools.partial(self._tokens, "pairs"))
         self.rankings: Callable[[Stage, Ref, int, str], Stage] = functools.cache(
             functools.partial(self._tokens, "rankings")
         )
+        self.conversations: Callable[[Ref, str, Ref, int, str], Stage] = functools.cache(self._conversation_tokens)
+        self.split: Callable[[Ref, Ref | None, int, str, int], Stage] = functools.cache(self._split)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
-        self.reference_logprobs: Callable[[Start, Start, Ref, str, str | None], Stage] = functools.cache(
+        self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
             self._reference_logprobs
         )
         self.reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage] = functools.cache(
@@ -65,31 +77,95 @@ class TrainingPlanner:
         )
         self._parameters = functools.cache(_method_parameters)
 
-    def cell(self, cell: Cell) -> Trained:
+    def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
-        order = Order(self, cell, self.start_of(cell), self._parameters(cell.method.name, _own_section(cell)))
+        start = self.start_of(cell)
+        if not cell.method.needs:  # nothing is trained
+            return Made(start.model, {"sft": start.model.id}, chat=start.chat)
+        order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
+        if not cell.method.entry:
+            return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
+        step = _step_of(cell.method, order.parameters)
         policy = self._graph.add(
             "train",
-            {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]},
+            {
+                "algorithm": cell.method.name,
+                "parameters": own,
+                "seed": cell.values["seed"],
+                **order.config,
+                **step.config,
+            },
             order.inputs,
             label=self._label(cell),
-            entry=cell.method.entry,
-            parts={cell.method.name: cell.method.revision},
+            entry=step.entry,
+            locations=step.locations,
+            parts={cell.method.name: cell.method.revision, **order.parts},
         )
-        return Trained(policy, order.made_from, order.reward_model)
+        return Made(policy, order.made_from, order.reward_model)
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""
         others = (axis for axis in self._grid.axes if axis not in ("algorithm", "dataset"))
-        words = [f"{axis}={cell.values[axis]}" for axis in others if cell.values.get(axis) is not None]
+        words = [f"{axis}={_word(cell.values[axis])}" for axis in others if cell.values.get(axis) is not None]
+        words += [f"round {cell.rounds}"] if cell.rounds > 1 and "rounds" not in self._grid.axes else []
         return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
 
     def start_of(self, cell: Cell) -> Start:
-        """Return the model a cell's training starts from."""
-        return self.start(str(cell.values["policy"]), *starts_of(cell))
+        """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
+        start = self._policy(cell.policy, cell)
+        for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
+            start = replace(start, model=self.cell(cell.at_round(number)).policy, chat=True)
+        return start
+
+    def _policy(self, policy: str, cell: Cell) -> Start:
+        """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
+        if isinstance(policy, Trained):
+            other = self.related(policy, cell)
+            return replace(self.start_of(other), name=policy, model=self.cell(other).policy, chat=True)
+        if isinstance(policy, Merged):
+            starts = [self._policy(part, cell) for part in policy.policies]
+            model = self._graph.add(
+                "merge",
+                {"weights": list(policy.weights)},
+                {f"model-{index}": start.model.ref("model") for index, start in enumerate(starts)},
+                label=policy.shown,
+            )
+            return replace(starts[0], name=policy, model=model)
+        return self.start(policy, *starts_of(cell))
+
+    def related(self, policy: Trained, cell: Cell) -> Cell:
+        """Return the cell whose policy a chain means where ``cell`` uses it; it is checked like one of the grid."""
+        return self._related(policy.written, policy.origins, cell)
+
+    def _related(self, written: Mapping[str, Any], origins: Origins, cell: Cell) -> Cell:
+        other = related_cell(self._loaded, self._grid, cell, written, origins)
+
+        def locate(key: str) -> Location:
+            return written_at(origins, key) if key in written else place_of(self._loaded, cell.block, key)
+
+        check_cell(self._loaded, self._facts, other, locate)
+        return other
+
+    def roots(self, cell: Cell) -> Iterator[Cell]:
+        """Yield the cells in which a cell's chain ends: those that start from a model by its name."""
+        yield from self._roots(cell.policy, cell)
+
+    def _roots(self, policy: str, cell: Cell) -> Iterator[Cell]:
+        if isinstance(policy, Trained):
+            yield from self.roots(self.related(policy, cell))
+        elif isinstance(policy, Merged):
+            for part in policy.policies:
+                yield from self._roots(part, cell)
+        else:
+            yield replace(cell, values={**cell.values, "policy": policy})
+
+    def sft_of(self, cell: Cell) -> Start:
+        """Return the named model under a cell, after its SFT; of a merge, the first one."""
+        root = next(self.roots(cell))
+        return self.start(root.policy, *starts_of(root))
 
     def reference_of(self, cell: Cell) -> Start:
         """Return a cell's frozen reference: what its training starts from, or the model it names.
@@ -97,7 +173,7 @@ class TrainingPlanner:
         A model made here is used after the cell's own base training and SFT, as the reward model's init is; one of
         the hub or of a folder as it is.
         """
-        name = str(cell.values["reference"])
+        name = str(cell.values.get("reference", OWN_START))  # a method without one is compared with its start
         if name == OWN_START:
             return self.start_of(cell)
         entry = self._facts.models.get(name)
@@ -105,8 +181,9 @@ class TrainingPlanner:
         return self.start(name, *(starts_of(cell) if made_here else ((), ())))
 
     def base_of(self, cell: Cell) -> Start:
-        """Return the model under a cell's SFT."""
-        return self.base(str(cell.values["policy"]), cell.sections().get("pretrain", ()))
+        """Return the named model under a cell, before its SFT; of a merge, the first one."""
+        root = next(self.roots(cell))
+        return self.base(root.policy, root.sections().get("pretrain", ()))
 
     def _base(self, name: str, overrides: Section) -> Start:
         entry = self._facts.models.get(name)
@@ -186,11 +263,8 @@ class TrainingPlanner:
         )
         parameters = SFTParameters.model_validate(values)
         data = self.data.dataset(str(dataset_name), (("max_examples", max_examples), ("seed", seed)))
-        tokens = self._graph.add(
-            "tokenise",
-            {"format": "conversations", "max_length": parameters.max_length, "truncation": "keep-start"},
-            {"data": data.ref("conversations.jsonl"), "tokenizer": base.tokenizer},
-            label=f"tokens of {dataset_name}",
+        tokens = self.conversations(
+            data.ref("conversations.jsonl"), "conversations", base.tokenizer, parameters.max_length, str(dataset_name)
         )
         model = self._graph.add(
             "sft",
@@ -203,9 +277,25 @@ class TrainingPlanner:
     def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"format": format, "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
+        )
+
+    def _conversation_tokens(self, data: Ref, form: str, tokenizer: Ref, max_length: int, label: str) -> Stage:
+        return self._graph.add(
+            "tokenise",
+            {"format": form, "max_length": max_length, "truncation": "keep-start"},
+            {"data": data, "tokenizer": tokenizer},
+            label=f"tokens of {label}",
+        )
+
+    def _split(self, data: Ref, measured: Ref | None, parts: int, ordering: str, seed: int) -> Stage:
+        return self._graph.add(
+            "split",
+            {"parts": parts, "order": ordering, **({"seed": seed} if ordering == "random" else {})},
+            {"data": data, **({} if measured is None else {"measured": measured})},
+            label=f"pairs in {parts} parts, {ordering}",
         )
 
     def _prompt_tokens(self, dataset: Stage, tokenizer: Ref, max_prompt_length: int) -> Stage:
@@ -216,15 +306,14 @@ class TrainingPlanner:
             label=f"prompts of {dataset.execution.label}",
         )
 
-    def _reference_logprobs(
-        self, reference: Start, start: Start, data: Ref, dtype: str, quantisation: str | None
-    ) -> Stage:
+    def _reference_logprobs(self, reference: Start, start: Start, data: Ref, how: Section) -> Stage:
         shared = {} if reference.tokenizer == start.tokenizer else {"tokenizer": start.tokenizer}
+        completions = dict(how).get("completions")
         return self._graph.add(
             "reference_logprobs",
-            {"dtype": dtype, **({"quantisation": quantisation} if quantisation else {})},
+            dict(how),
             {"model": reference.model.ref("model"), "data": data, **shared},
-            label="reference log-probabilities",
+            label=f"reference log-probabilities{f' of {completions} completions' if completions else ''}",
         )
 
     def _reward_model(self, section: Section, starts: tuple[Section, Section], dataset: Stage, seed: int) -> Stage:
@@ -244,9 +333,8 @@ class TrainingPlanner:
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
         """Return the policy that writes responses for a pipeline, and whether it knows a chat template."""
         if isinstance(source, Mapping):
-            other = related_cell(self._loaded, self._grid, cell, {**source, **UNMATCHED}, origins)
-            check_cell(self._loaded, self._facts, other)
-            return self.cell(other).policy, True
+            made = self.cell(self._related({**source, **UNMATCHED}, origins, cell))
+            return made.policy, made.chat
         own = {"base": self.base_of, "policy": self.start_of}
         start = own[source](cell) if source in CELLS_OWN else self.start(source, *starts_of(cell))
         return start.model, start.chat
@@ -266,13 +354,32 @@ class TrainingPlanner:
         return self.reward_model(section, starts_of(cell), data, labels.seed)
 
 
-def matched_sets(grid: Grid) -> tuple[str, ...]:
+def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
-    return tuple(dict.fromkeys(str(cell.values["dataset"]) for cell in grid.cells))
+    learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
+    names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
+    return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:
     return METHODS[name].parameters.model_validate(dict(section)).identity()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Which code trains, and what of it is identity."""
+
+    entry: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
+
+
+def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
+    if method.own_code is not None:
+        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+    if parameters.get("implementation") == "trl":
+        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -282,3 +389,7 @@ def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _own_section(cell: Cell) -> Section:
     return cell.sections().get(cell.method.name, ())
+
+
+def _word(value: Scalar) -> str:
+    return title_of(value) if isinstance(value, str) else str(value)

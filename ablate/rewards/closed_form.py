@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ablate.errors import UnknownNameError
+from ablate.models.chat import Messages
 from ablate.pocket.language import count_nouns
 
 Formula = Callable[[str], float]
@@ -17,3 +20,19 @@ def closed_form(name: str) -> Formula:
     if name not in FORMULAS:
         raise UnknownNameError("closed-form reward", name, FORMULAS)
     return FORMULAS[name]
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A formula as a reward: nothing is asked of the prompt."""
+
+    formula: Formula
+
+    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
+        """One number for each response."""
+        return [self.formula(response) for response in responses]
+
+
+def open_formula(name: str, rows: Sequence[Mapping[str, Any]]) -> ClosedForm:
+    """The formula called ``name`` as a reward; the rows of the prompts are not read."""
+    return ClosedForm(closed_form(name))

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from ablate.catalogs.suites import resolve_entry
+from ablate.context import StageContext, import_function
 from ablate.data.records import digest
 from ablate.data.sources import read_rows
 from ablate.data.subsets import at_most_each
-from ablate.data.suite_files import Source
-from ablate.errors import DataError
-from ablate.models.chat import Messages
+from ablate.data.suite_files import Source, open_source
+from ablate.errors import DataError, StageError
+from ablate.models.chat import Messages, plain_text
+from ablate.pocket.language import question_text
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,22 @@ class Pair:
     prompt: Messages
     chosen: str
     rejected: str
+    plain: str | None = None
+    """The whole prompt without a chat template, where it is not the turns' texts."""
+
+    def plain_text(self) -> str:
+        """The prompt for a model without a chat format."""
+        return plain_text(self.prompt) if self.plain is None else self.plain
+
+    def facts(self) -> dict[str, Any]:
+        """What rows of results say of the pair; lengths of responses are in characters."""
+        return {
+            "id": self.id,
+            "task": self.task,
+            "subset": self.subset,
+            "chosen_length": len(self.chosen),
+            "rejected_length": len(self.rejected),
+        }
 
 
 # LLMBar's files under the names that RewardBench gives its subsets.
@@ -45,7 +64,9 @@ def pocket(source: Source, options: Mapping[str, Any]) -> list[Pair]:
     pairs = []
     for row in source.rows():
         chosen, rejected = _text(row["chosen"]), _text(row["rejected"])
-        pairs.append(Pair(row["id"], "pocket-pairs", row["subset"], tuple(row["prompt"]), chosen, rejected))
+        prompt = tuple(row["prompt"])
+        plain = question_text(plain_text(prompt))
+        pairs.append(Pair(row["id"], "pocket-pairs", row["subset"], prompt, chosen, rejected, plain))
     return pairs
 
 
@@ -65,6 +86,18 @@ def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
             pairs.append(
                 Pair(identity, "llmbar", LLMBAR[stem], ({"role": "user", "content": row["input"]},), chosen, rejected)
             )
+    return pairs
+
+
+def build_pairs(context: StageContext) -> list[Pair]:
+    """The pairs of the suite: all that its prompts function makes of the data, or the configured draw of them."""
+    config = context.config
+    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
+    pairs = pair_subset(
+        build(open_source(context), config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0)
+    )
+    if not pairs:
+        raise StageError("this suite has no pairs")
     return pairs
 
 

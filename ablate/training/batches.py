@@ -20,7 +20,13 @@ MICRO_BATCH_LOGITS = 2**28
 
 
 def batch_order(
-    lengths_N: IntArray, batch_size: int, seed: int, epoch: int, *, window: int = WINDOW_BATCHES
+    lengths_N: IntArray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    window: int = WINDOW_BATCHES,
+    kept_order: bool = False,
 ) -> list[list[int]]:
     """Return the batches of an epoch as row numbers, a function of the arguments alone.
 
@@ -28,8 +34,12 @@ def batch_order(
     into batches, and the batches of all windows come in random order. So which rows share a batch depends on their
     lengths, but for every loss and micro-batch alike. The rows that do not fill a batch are the permutation's last
     ones: a random sample too, in a smaller batch at the end. Inside each batch rows are sorted by length, so that its
-    micro-batches pad little.
+    micro-batches pad little. With ``kept_order`` the batches are the rows as they come, in every epoch.
     """
+    if kept_order:
+        rows_N = np.arange(len(lengths_N))
+        starts = range(0, len(rows_N), batch_size)
+        return [_by_length(rows_N[start : start + batch_size], lengths_N).tolist() for start in starts]
     random = np.random.default_rng(derive_seed(seed, "order", epoch))
     order = random.permutation(len(lengths_N))
     whole = len(order) // batch_size * batch_size
@@ -57,13 +67,16 @@ class MicroBatches(Sampler[list[int]]):
 
     drop_last = False
 
-    def __init__(self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int) -> None:
+    def __init__(
+        self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int, kept_order: bool = False
+    ) -> None:
         if batch_size % (micro_batch * world()):
             raise ValueError(f"{world()} micro-batches of {micro_batch} do not divide the batch of {batch_size}")
         self.lengths_N = lengths_N
         self.batch_size = micro_batch
         self.whole_batch = batch_size
         self.seed = seed
+        self.kept_order = kept_order
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,7 +88,8 @@ class MicroBatches(Sampler[list[int]]):
         return whole * self._passes(self.whole_batch) + self._passes(rest)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch):
+        order = batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch, kept_order=self.kept_order)
+        for rows in order:
             own = share(rows)
             for index in range(self._passes(len(rows))):
                 yield own[index * self.batch_size : (index + 1) * self.batch_size] or [~rows[0]]

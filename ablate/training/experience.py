@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.context import Resources
+from ablate.models.chat import Messages
 from ablate.training.advantages import masked_mean
 from ablate.training.devices import autocast, stage_device
 from ablate.training.distributed import share, summed
@@ -75,6 +76,12 @@ def _size(model: nn.Module, *names: str) -> int:
     return next((int(size) for name in names if (size := getattr(model.config, name, None))), 1)
 
 
+def named_prompts(episodes: Sequence[Episode], rows: Sequence[int]) -> str:
+    """Name the prompts of ``rows`` for a message, eight at most."""
+    names = list(dict.fromkeys(episodes[row].prompt_id for row in rows))
+    return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+
+
 @dataclass(frozen=True)
 class Rollout:
     """The episodes of one step and what the models said of them while the policy was the one that sampled them.
@@ -96,8 +103,7 @@ class Rollout:
 
     def prompt_ids(self, rows: Sequence[int]) -> str:
         """Name the prompts of ``rows`` for a message, eight at most."""
-        names = list(dict.fromkeys(self.episodes[row].prompt_id for row in rows))
-        return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+        return named_prompts(self.episodes, rows)
 
 
 def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype: str) -> Score:
@@ -113,6 +119,24 @@ def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype:
         return summed(scores_N)
 
     return score
+
+
+ScoreTexts = Callable[[Sequence[Messages], Sequence[str]], list[float | None]]
+"""Scores responses to prompts, both as text; null where there is no score."""
+
+
+def text_score(score: ScoreTexts, prompts: Mapping[str, Messages], decode: Callable[[list[int]], str]) -> Score:
+    """Return the score function of a formula or a verifier; ``prompts`` are the messages by the prompt's id.
+
+    A response that has no score gets NaN, which stops the run.
+    """
+
+    def of_episodes(episodes: Sequence[Episode]) -> Tensor:
+        texts = [decode(episode.response_ids) for episode in episodes]
+        scores = score([prompts[episode.prompt_id] for episode in episodes], texts)
+        return torch.tensor([float("nan") if value is None else value for value in scores])
+
+    return of_episodes
 
 
 def outcomes(scores_N: Tensor, episodes: Sequence[Episode], missing_eos_reward: float | None) -> Tensor:

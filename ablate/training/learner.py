@@ -111,6 +111,16 @@ class Learner(ABC, Generic[P, T]):
             )
         return means
 
+    def save(self, folder: Path) -> None:
+        """Write what a checkpoint holds of the learner: its networks."""
+        for name, network in self.networks.items():
+            network.save(folder, name)
+
+    def load(self, folder: Path) -> None:
+        """Restore what ``save`` wrote."""
+        for name, network in self.networks.items():
+            network.load(folder, name)
+
     def cut(self, chunk: list[int], width: int) -> Callable[[Tensor], Tensor]:
         """Return a function that takes a micro-batch's rows and response columns out of a rollout's tensor."""
         return lambda values_NR: values_NR[chunk, :width].to(self.limits.device)

@@ -18,6 +18,7 @@ from ablate.models.loading import load_policy, load_tokenizer, require_same_toke
 from ablate.models.properties import require_positions
 from ablate.training.collate import IntArray, PairTokens, pad_sequences
 from ablate.training.devices import autocast, stage_device
+from ablate.training.mismatch import mismatched
 
 # Limits of one forward pass of the reference: padded tokens, and elements of the logits array.
 PASS_TOKENS = 4096
@@ -130,9 +131,12 @@ def length_batches(lengths_N: IntArray, tokens: int) -> Iterator[IntArray]:
 def run(context: StageContext) -> dict[str, Any]:
     """Write ``logprobs.parquet``: the reference's log-probabilities of every chosen and rejected completion.
 
+    With ``completions: mismatched`` in the config those of other prompts, as :func:`mismatched` deals them out.
     The input ``tokenizer`` is that of a policy whose reference is another model: it must be the reference's, too.
     """
     pairs = PairTokens.read(context.inputs["data"])
+    if context.config.get("completions") == "mismatched":
+        pairs = mismatched(pairs)
     device = stage_device(context.resources)
     if "tokenizer" in context.inputs:  # of the policy, which made the tokens
         require_same_tokenizer(*(load_tokenizer(context.inputs[role]) for role in ("tokenizer", "model")))

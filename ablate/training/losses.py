@@ -6,9 +6,11 @@ function. ``_B`` marks a vector over the pairs of a batch; log-probabilities are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
@@ -88,6 +90,63 @@ def robust_dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> T
     return unscaled_B / (1 - 2 * label_smoothing)
 
 
+def sigmoid_norm(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return DPO's loss per pair on mean log-ratios: each completion's is divided by its number of tokens.
+
+    Lambert et al. 2024 (arXiv 2411.15124), eq. 6, length-normalised DPO; there beta is 5.
+    """
+    return -logsigmoid(beta * pairs.mean_ratio_difference_B)
+
+
+def exo_pair(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> Tensor:
+    """Return EXO's loss per pair, the reverse KL from the labels to the policy; Ji et al. 2024 (arXiv 2402.00856).
+
+    Equation 16 with K = 2: labels (1 - epsilon, epsilon), policy (sigma(h), sigma(-h)); DPO's is the forward KL.
+    """
+    h_B = beta * pairs.log_ratio_difference_B
+    chosen_B = torch.sigmoid(h_B) * (logsigmoid(h_B) - math.log1p(-label_smoothing))
+    return chosen_B + torch.sigmoid(-h_B) * (logsigmoid(-h_B) - math.log(label_smoothing))
+
+
+def nca_pair(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return NCA's loss per pair, in its form for two completions; Chen et al. 2024 (arXiv 2402.05369)."""
+    chosen_B, rejected_B = pairs.rewards(beta)
+    return -logsigmoid(chosen_B) - 0.5 * (logsigmoid(-chosen_B) + logsigmoid(-rejected_B))
+
+
+def bco_pair(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return BCO's loss per pair without its shift, summed over the two; Jung et al. 2024 (arXiv 2404.04656)."""
+    chosen_B, rejected_B = pairs.rewards(beta)
+    return -logsigmoid(chosen_B) - logsigmoid(-rejected_B)
+
+
+def sppo_hard(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return SPPO's loss per pair with winning probabilities 1 and 0; Wu et al. 2024 (arXiv 2405.00675).
+
+    Equation 4.7 with 1/eta = beta, divided by beta squared: log-ratios are drawn to 1/(2 beta) and -1/(2 beta).
+    """
+    return (pairs.chosen_ratio_B - 1 / (2 * beta)) ** 2 + (pairs.rejected_ratio_B + 1 / (2 * beta)) ** 2
+
+
+def apo_zero(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return APO-zero's loss per pair: chosen up, rejected down; D'Oosterlinck 2024 (arXiv 2408.06266), eq. 7."""
+    chosen_B, rejected_B = pairs.rewards(beta)
+    return 1 - torch.sigmoid(chosen_B) + torch.sigmoid(rejected_B)
+
+
+def apo_down(pairs: PairLogprobs, *, beta: float) -> Tensor:
+    """Return APO-down's loss per pair: both down, rejected more; D'Oosterlinck 2024 (arXiv 2408.06266), eq. 8."""
+    chosen_B, rejected_B = pairs.rewards(beta)
+    return torch.sigmoid(chosen_B) + 1 - torch.sigmoid(chosen_B - rejected_B)
+
+
+def discopop(pairs: PairLogprobs, *, beta: float, tau: float) -> Tensor:
+    """Return DiscoPOP's loss per pair, logistic and exponential mixed; Lu et al. 2024 (arXiv 2406.08414), eq. 5."""
+    h_B = beta * pairs.log_ratio_difference_B
+    share_B = torch.sigmoid(h_B / tau)
+    return -(1 - share_B) * logsigmoid(h_B) + share_B * torch.exp(-h_B)
+
+
 def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
     """Return -log sigma(r_c - r_r) per pair of scores; Ouyang et al. 2022 (arXiv 2203.02155), eq. 1 with K = 2."""
     return -logsigmoid(chosen_B - rejected_B)
@@ -100,4 +159,13 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "ipo_avg": ipo_avg,
     "hinge": hinge,
     "robust_dpo": robust_dpo,
+    "sigmoid_norm": sigmoid_norm,
+    "exo_pair": exo_pair,
+    "nca_pair": nca_pair,
+    "bco_pair": bco_pair,
+    "sppo_hard": sppo_hard,
+    "apo_zero": apo_zero,
+    "apo_down": apo_down,
+    "discopop": discopop,
+    "sdpo": dpo,
 }

@@ -17,21 +17,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ablate.algorithms.on_policy import RolloutParameters
-from ablate.context import EventLog, StageContext, read_json, write_json
-from ablate.errors import DataError, StageError
+from ablate.catalogs.rewards import find_reward
+from ablate.context import EventLog, StageContext, import_function, read_json, write_json
+from ablate.data.json_lines import read_json_lines
+from ablate.errors import DataError, OutOfMemory, StageError
+from ablate.models.chat import Messages
 from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
-from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint
+from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast, room_for
 from ablate.training.distributed import barrier, from_main, interleaved, is_main, share, world
 from ablate.training.experience import (
@@ -40,14 +43,17 @@ from ablate.training.experience import (
     Rollout,
     Score,
     mini_batches,
+    named_prompts,
     outcomes,
     prompt_rows,
+    reward_model_score,
     rollout_statistics,
+    text_score,
 )
 from ablate.training.history import History
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
-from ablate.training.placement import frozen_reference
+from ablate.training.placement import frozen_reference, frozen_score
 from ablate.training.rollouts import Episode, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
@@ -84,7 +90,9 @@ class Tokens:
 class OnPolicyTrainer:
     """A learner with its policy, the reference, and the loop over steps.
 
-    The learner's networks are trained in place; the reference stays as it is. ``score`` is the reward.
+    The learner's networks are trained in place; the reference stays as it is. ``score`` is the reward, ``gold`` the
+    true one where it is known, which is logged alone. ``labels_per_response`` says how many labels a score costs: 0
+    for a reward model, whose labels were spent on its own training.
     """
 
     def __init__(
@@ -96,10 +104,12 @@ class OnPolicyTrainer:
         score: Score,
         prompts: list[Prompt],
         tokens: Tokens,
+        gold: Score | None = None,
+        labels_per_response: int = 0,
         events: EventLog | None = None,
     ) -> None:
-        self.learner, self.seed, self.score = learner, seed, score
-        self.prompts, self.tokens = prompts, tokens
+        self.learner, self.seed, self.score, self.gold = learner, seed, score, gold
+        self.prompts, self.tokens, self.labels_per_response = prompts, tokens, labels_per_response
         self.parameters: RolloutParameters = learner.parameters
         self.limits: PassLimits = learner.limits
         frozen = reference.to(self.limits.device).eval().requires_grad_(False)
@@ -111,30 +121,57 @@ class OnPolicyTrainer:
         self.done = 0
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
+        self._updating = False
 
     def train(self, work: Path, previous: Iterable[Path] = (), *, cadence: Cadence | None = None) -> None:
-        """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one."""
+        """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one.
+
+        A step that must not go on (a reward, loss or KL that is not finite or too large, a ratio that is not 1) stops
+        the run with a StageError, which says where the state is saved.
+        """
         if checkpoint := latest_checkpoint([work, *previous]):
             self.load(checkpoint)
         clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
-            with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
-                self.step()
+            try:
+                with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
+                    self.step()
+            except OutOfMemory:
+                raise
+            except StageError as error:
+                saved = f"; the state is saved in {self._save_stopped(work)}" if is_main() else ""
+                raise StageError(f"{error.message}{saved}", hint=error.hint) from error
             if from_main(clock.due(self.done, self.steps)):
                 if is_main():
                     clock.save(work, self.done, self.save)
                 barrier()
 
+    def _save_stopped(self, work: Path) -> Path:
+        """Save the state of a run that is stopped, and return its folder.
+
+        Before the first update of a step that is a checkpoint: what was wrong can be put right, and the run goes on.
+        Later it is for looking at alone: a resumed run makes the step again from its beginning.
+        """
+        if not self._updating:
+            return save_checkpoint(work, self.done, self.save)
+        folder = work / f"stopped-in-step-{self.done + 1}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder)
+        return folder
+
     def step(self) -> None:
         """Sample, score, make the targets, update, log."""
         number, learner = self.done + 1, self.learner
+        self._updating = False
         episodes = self.sample_episodes(self.done)
         parts = self.mini_batches(len(episodes), 0)
         rollout = self.evaluate_episodes(episodes, parts)
         targets = learner.targets(rollout)
         statistics = {**rollout_statistics(rollout), **learner.statistics(rollout, targets)}
+        if self.gold is not None:
+            statistics["gold"] = float(self._finite(self.gold(episodes), "gold reward", episodes).mean())
         self._check_kl(statistics["kl"], rollout)
-        factor = 0.0
+        factor, self._updating = 0.0, True
         for inner_epoch in range(self.parameters.inner_epochs):
             if inner_epoch:
                 parts = self.mini_batches(len(episodes), inner_epoch)
@@ -177,27 +214,20 @@ class OnPolicyTrainer:
 
     def evaluate_episodes(self, episodes: list[Episode], parts: list[list[int]]) -> Rollout:
         """Score the episodes and record log-probabilities and values in the micro-batches of ``parts``."""
-        scores_N = self.score(episodes)
-        if not scores_N.isfinite().all():
-            bad = [episode.prompt_id for episode, ok in zip(episodes, scores_N.isfinite(), strict=True) if not ok]
-            raise StageError(
-                f"step {self.done + 1}: the reward of {len(bad)} responses is not finite; prompts {bad[:8]}"
-            )
+        scores_N = self._finite(self.score(episodes), "reward", episodes)
         chunks = [chunk for rows in parts for chunk in self.limits.chunks(episodes, rows)]
         outcomes_N = outcomes(scores_N, episodes, self.parameters.missing_eos_reward)
         return self.recorder.record(episodes, chunks, scores_N, outcomes_N, self.parameters.responses_per_prompt)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint's files."""
-        for name, network in self.learner.networks.items():
-            network.save(folder, name)
+        self.learner.save(folder)
         self.history.save(folder)
         write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
 
     def load(self, folder: Path) -> None:
         """Restore a checkpoint."""
-        for name, network in self.learner.networks.items():
-            network.load(folder, name)
+        self.learner.load(folder)
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]
@@ -217,6 +247,17 @@ class OnPolicyTrainer:
         ratio = self.parameters.warmup_ratio
         return learning_rate_factor(update, steps=self.steps * inner * parts, warmup_ratio=ratio, shape="constant")
 
+    def _finite(self, scores_N: Tensor, what: str, episodes: list[Episode]) -> Tensor:
+        """Return the scores; StageError names the prompts of those that are not finite."""
+        rows = [row for row, is_finite in enumerate(scores_N.isfinite().tolist()) if not is_finite]
+        if rows:
+            raise StageError(
+                f"step {self.done + 1}: the {what} of {len(rows)} responses is not finite; prompts "
+                f"{named_prompts(episodes, rows)}",
+                hint="look at what scores them: it gave no number for these responses",
+            )
+        return scores_N
+
     def _check_kl(self, kl: float, rollout: Rollout) -> None:
         limit = self.parameters.stop_at_kl
         if not kl < float("inf") or (limit is not None and kl > limit):
@@ -228,7 +269,8 @@ class OnPolicyTrainer:
             )
 
     def _log(self, rollout: Rollout, values: dict[str, float]) -> None:
-        self.history.log(self.done, **values, samples=self.done * len(rollout.episodes))
+        samples = self.done * len(rollout.episodes)
+        self.history.log(self.done, **{"labels": samples * self.labels_per_response, **values}, samples=samples)
         for row in range(min(SAMPLES_PER_STEP, len(rollout.episodes))):
             episode = rollout.episodes[row]
             self.samples.append(
@@ -317,6 +359,32 @@ class OnPolicyStage:
         policy.to(limits.device)  # type: ignore[arg-type]
         reference = frozen_reference(context, policy, parameters)
         return cls(context, tokenizer, policy, reference, prompts, Tokens.of(policy, tokenizer), limits)
+
+    def judge(self, key: str, dtype: str, value: PreTrainedModel | None = None) -> Score:
+        """Return what scores responses: the reward that config ``key`` names, or the input ``reward_model``.
+
+        A reward model reads the policy's own token ids, so it must share its tokenizer (``others`` of :meth:`open`).
+        ``value`` is a network that was loaded from the same input: under an adapter it serves as the reward model, too.
+        """
+        if key in self.context.config:
+            return self._named(str(self.context.config[key]))
+
+        def score_of(model: nn.Module, device: torch.device) -> Score:
+            return reward_model_score(model, self.tokens.pad, replace(self.limits, device=device), dtype)
+
+        return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
+
+    @property
+    def gold(self) -> Score | None:
+        """The true reward, where config ``gold`` names it."""
+        name = self.context.config.get("gold")
+        return None if name is None else self._named(str(name))
+
+    def _named(self, name: str) -> Score:
+        rows = read_json_lines(self.context.inputs["prompt_texts"])
+        reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
+        prompts: dict[str, Messages] = {row["id"]: tuple(row["prompt"]) for row in rows}
+        return text_score(reward.score, prompts, lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)))
 
     def train(self, trainer: OnPolicyTrainer) -> dict[str, Any]:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""

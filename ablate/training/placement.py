@@ -76,11 +76,20 @@ def frozen_reference(context: StageContext, policy: PreTrainedModel, parameters:
     return reference if place.home == place.at == stage_device(context.resources) else Placed(reference, place)
 
 
-def tuned_value(path: Path, parameters: OptimiserParameters, seed: int, device: torch.device) -> PreTrainedModel:
-    """Load the value network from a reward model, under an adapter where the parameters say so."""
-    model = with_adapter(
-        load_reward_model(path, quantisation=parameters.quantisation), parameters, derive_seed(seed, "value")
-    )
+def tuned_value(
+    context: StageContext, parameters: OptimiserParameters, seed: int, device: torch.device
+) -> PreTrainedModel:
+    """Load the value network: the reward model, or the policy with a new head that says 0 everywhere.
+
+    It is under an adapter where the parameters say so.
+    """
+    by_model = "reward_model" in context.inputs
+    source, head_seed = ("reward_model", None) if by_model else ("policy", 0)
+    model = load_reward_model(context.inputs[source], head_seed=head_seed, quantisation=parameters.quantisation)
+    if not by_model:
+        with torch.no_grad():
+            model.get_parameter("score.weight").zero_()
+    model = with_adapter(model, parameters, derive_seed(seed, "value"))
     model.to(device)  # type: ignore[arg-type]
     return model
 

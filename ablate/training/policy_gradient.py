@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ablate.algorithms.grpo import GRPOParameters
@@ -19,10 +19,10 @@ from ablate.context import StageContext
 from ablate.errors import UnknownNameError
 from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
-from ablate.training.experience import Rollout, Score, padded, reward_model_score
+from ablate.training.experience import Rollout, padded
 from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
-from ablate.training.placement import frozen_score, tuned_value
+from ablate.training.placement import tuned_value
 from ablate.training.policy_loss import (
     Terms,
     approximate_kl,
@@ -138,32 +138,32 @@ LEARNERS: Mapping[str, type[PolicyGradientLearner[Any]]] = {
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Train a policy against a reward model; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
+    """Train a policy against a reward; write ``model/``, ``history.jsonl`` and ``samples.jsonl``.
 
-    The value network starts from the reward model and is not published.
+    A value network starts from the reward model, or where a formula or a verifier scores, from the policy; it is not
+    published.
     """
     name = context.config["algorithm"]
     if name not in LEARNERS:
         raise UnknownNameError("policy-gradient method", name, LEARNERS)
     parameters = find_method(name).parameters.model_validate(context.config["parameters"])
     assert isinstance(parameters, PolicyGradientParameters)
-    stage = OnPolicyStage.open(context, parameters, others=("reward_model",))
-    seed, path = int(context.config["seed"]), context.inputs["reward_model"]
+    by_name = "reward" in context.config
+    stage = OnPolicyStage.open(context, parameters, others=() if by_name else ("reward_model",))
+    seed = int(context.config["seed"])
     value: PreTrainedModel | None = None
     networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
     if isinstance(parameters, PPOParameters):
-        value = tuned_value(path, parameters, seed, stage.limits.device)
+        value = tuned_value(context, parameters, seed, stage.limits.device)
         rate = parameters.value_learning_rate or parameters.learning_rate
         networks["value"] = Network(value, rate, parameters.weight_decay)
-
-    def score_of(model: nn.Module, device: torch.device) -> Score:
-        return reward_model_score(model, stage.tokens.pad, replace(stage.limits, device=device), parameters.dtype)
-
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
         seed,
         reference=stage.reference,
-        score=frozen_score(path, value, context.resources, score_of),
+        score=stage.judge("reward", parameters.dtype, value),
+        gold=stage.gold,
+        labels_per_response=int(by_name),
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,

@@ -112,7 +112,11 @@ class ExampleTrainer(Trainer):
         tokens = examples.sequences * int(examples.lengths_N.max())
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
-            examples.lengths_N, batch_size=parameters.batch_size, micro_batch=size, seed=run.seed
+            examples.lengths_N,
+            batch_size=parameters.batch_size,
+            micro_batch=size,
+            seed=run.seed,
+            kept_order=examples.kept_order,
         )
         super().__init__(
             model=model,
@@ -242,7 +246,7 @@ class ExampleTrainer(Trainer):
                 self.args.output_dir = str(self.run.work)
             barrier()  # every process has written its part
             if folder is not None:
-                self.run.history.save(folder)
+                self.save_progress(folder)
 
         if is_main():
             self.clock.save(self.run.work, self.state.global_step, write)
@@ -250,12 +254,20 @@ class ExampleTrainer(Trainer):
             write(None)
         barrier()
 
+    def save_progress(self, checkpoint: Path) -> None:
+        """Write what is ours of a checkpoint, beside what the Trainer keeps: the history."""
+        self.run.history.save(checkpoint)
+
+    def load_progress(self, checkpoint: Path) -> None:
+        """Go back to what ``save_progress`` wrote."""
+        self.run.history.load(checkpoint)
+
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
         history, resume = self.run.history, None
         history.total_steps = self.parameters.epochs * self._steps_an_epoch
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
-            history.load(checkpoint)
+            self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
         with room_for(self.batches.batch_size):
             self.train(resume_from_checkpoint=resume)

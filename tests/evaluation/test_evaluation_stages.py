@@ -18,6 +18,7 @@ from ablate.evaluation.items import Response, read_items, read_responses
 from ablate.evaluation.select import select_best, selection_report
 from ablate.pocket import stage as pocket
 from ablate.pocket.vocabulary import NOUNS
+from ablate.rewards import implicit
 from ablate.rewards import stage as score
 from ablate.shipped import shipped_folder
 
@@ -124,6 +125,48 @@ def test_pairs_are_scored_by_the_model(run_stage: Run, reward_folder: Path) -> N
     names = {(row["task"], row["metric"]) for row in metrics(graded)["metrics"]}
     assert {("overall", name) for name in ("accuracy", "random", "longest", "shortest")} <= names
     assert {task for task, _ in names} >= {"overall", "facts", "safety"}
+
+
+def test_a_policy_classifies_pairs_by_its_implicit_reward(run_stage: Run, pocket_policy: Path, tmp_path: Path) -> None:
+    """Of the same policy with and without its reference; a baseline has none, which is no score of 0."""
+    from ablate.models.loading import load_policy, load_tokenizer, save_model
+
+    reference = load_policy(pocket_policy)
+    reference.lm_head.weight.data.mul_(0.9)
+    save_model(reference, load_tokenizer(pocket_policy), tmp_path / "reference")
+    pairs = run_stage("pairs", pocket.run, {"what": "pairs", "name": "all", "n": 3, "split": "test", "seed": 0}, {})
+    suites = load_suites([shipped_folder("evals")])
+    suite, alone = suites["pocket-pairs-implicit"], suites["pocket-pairs-likelihood"]
+    assert suite.likelihoods_config() == alone.likelihoods_config(), "one pass serves both"
+    made = {
+        name: run_stage(name, implicit.run, suite.likelihoods_config(), {"policy": folder, "items": pairs / "data"})
+        for name, folder in {"own": pocket_policy, "others": tmp_path / "reference"}.items()
+    }
+    both = {"likelihoods": made["own"], "reference_likelihoods": made["others"]}
+    graded = run_stage("with", evaluate.run, suite.grading_config(), both)
+    names = {(row["task"], row["metric"]) for row in metrics(graded)["metrics"]}
+    assert {("overall", name) for name in ("accuracy", "random", "longest", "shortest")} <= names
+    assert {task for task, _ in names} >= {"overall", "facts", "safety"}
+    rows = {name: read_json_lines(folder / "likelihoods.jsonl") for name, folder in made.items()}
+    won = [
+        own["chosen"]["logprob"] - other["chosen"]["logprob"]
+        > own["rejected"]["logprob"] - other["rejected"]["logprob"]
+        for own, other in zip(rows["own"], rows["others"], strict=True)
+    ]
+    assert metrics(graded)["score"] == pytest.approx(sum(won) / 21)
+    found = run_stage("without", evaluate.run, alone.grading_config(), {"likelihoods": made["own"]})
+    likelier = [
+        row["chosen"]["logprob"] / row["chosen"]["tokens"] > row["rejected"]["logprob"] / row["rejected"]["tokens"]
+        for row in rows["own"]
+    ]
+    assert metrics(found)["score"] == pytest.approx(sum(likelier) / 21)
+    baseline = metrics(run_stage("baseline", evaluate.run, suite.grading_config(), {"likelihoods": made["own"]}))
+    assert (baseline["score"], baseline["metrics"]) == (None, [])
+    assert "no reference" in baseline["health"]["reason"]
+    lines = (made["others"] / "likelihoods.jsonl").read_text().splitlines(keepends=True)
+    (made["others"] / "likelihoods.jsonl").write_text("".join(lines[1:]))
+    with pytest.raises(StageError, match="1 pairs have no likelihoods under the reference"):
+        run_stage("torn", evaluate.run, suite.grading_config(), both)
 
 
 def test_ties_are_broken_by_the_seed_and_unscored_responses_are_last() -> None:

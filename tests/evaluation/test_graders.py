@@ -14,7 +14,7 @@ from ablate.data.json_lines import write_json_lines
 from ablate.errors import StageError
 from ablate.evaluation import graders
 from ablate.evaluation.evaluate import primary_metric
-from ablate.evaluation.grading import Evidence, Example, Metric, bootstrap_stderr, mean_metric, mean_metrics
+from ablate.evaluation.grading import Evidence, Example, Grades, Metric, bootstrap_stderr, mean_metric, mean_metrics
 from ablate.evaluation.items import (
     Item,
     Likelihoods,
@@ -158,6 +158,35 @@ def test_pairwise_ties_are_lost_and_trivial_rules_stand_beside(tmp_path: Path) -
     assert grades.health["mean_margin"] == pytest.approx(0.0)
 
 
+def test_implicit_rewards_by_hand(tmp_path: Path) -> None:
+    """Log-probabilities of three pairs under policy and reference; the second is won only where lengths count."""
+    own = {"won": ((-4.0, 4), (-6.0, 2)), "long": ((-9.0, 9), (-6.0, 2)), "unread": ((-1.0, 1), None)}
+    reference = {"won": ((-5.0, 4), (-5.0, 2)), "long": ((-9.5, 9), (-7.0, 2)), "unread": ((-2.0, 1), (-2.0, 1))}
+    for name, values in {"own": own, "reference": reference}.items():
+        (tmp_path / name).mkdir()
+        rows = [
+            {"id": pair, "task": "t", "subset": "s", "chosen_length": 2, "rejected_length": 1}
+            | {
+                side: None if value is None else {"logprob": value[0], "tokens": value[1]}
+                for side, value in zip(("chosen", "rejected"), sides, strict=True)
+            }
+            for pair, sides in values.items()
+        ]
+        write_json_lines(tmp_path / name / "likelihoods.jsonl", rows)
+    found = Evidence(tmp_path / "own", tmp_path, reference=tmp_path / "reference")
+
+    def grade(**options: bool) -> Grades:
+        return graders.implicit(found, {"seed": 0, **options})
+
+    grades = grade(reference=True, average=False)  # 1 against -1, 0.5 against 1
+    assert value(grades.metrics, "accuracy") == pytest.approx(1 / 3)
+    assert grades.health["mean_margin"] == pytest.approx((2.0 - 0.5) / 2)
+    assert grades.health["too_long"] == 1
+    assert value(grade(reference=False, average=False).metrics, "accuracy") == pytest.approx(1 / 3)  # -9 against -6
+    assert value(grade(reference=False, average=True).metrics, "accuracy") == pytest.approx(2 / 3)  # -1 against -3
+    assert value(grades.metrics, "longest") == 1.0
+
+
 def test_pocket_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> None:
     items, gold = [], []
     for skill in SKILLS.values():
@@ -192,6 +221,8 @@ def test_the_catalog_names_every_metric_that_a_grader_gives(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
     write_likelihoods(tmp_path / "choices", [Likelihoods("q", "mmlu", "", (-1.0, -2.0))])
     write_json_lines(tmp_path / "scores.jsonl", [{"id": "p", **scores}])
+    likely = {side: {"logprob": -2.0, "tokens": 2} for side in ("chosen", "rejected")}
+    write_json_lines(tmp_path / "likelihoods.jsonl", [{"id": "p", **scores, **likely}])
     found = {
         "pocket": (evidence(tmp_path / "pocket", pocket, ["yes"] * len(pocket)), {"skills": None, "measure": "gold"}),
         "gsm8k": (evidence(tmp_path / "gsm8k", gsm8k, ["7"]), {}),
@@ -199,6 +230,7 @@ def test_the_catalog_names_every_metric_that_a_grader_gives(tmp_path: Path) -> N
         "choices": (evidence(tmp_path / "choices", letters), {}),
         "closed-form": (evidence(tmp_path / "gsm8k", gsm8k, ["7"]), {"reward": "nouns"}),
         "pairwise": (Evidence(tmp_path, tmp_path, {}, tmp_path / "scores.jsonl"), {"seed": 0}),
+        "implicit": (Evidence(tmp_path, tmp_path), {"seed": 0, "reference": False, "average": True}),
     }
     for name, (given, options) in found.items():
         grades = getattr(graders, name.replace("-", "_"))(given, options)

@@ -65,7 +65,7 @@ def test_named_code_exists() -> None:
 def test_pocket_suites_share_one_generation_and_their_twins_differ_in_the_split_only() -> None:
     suites = shipped()
     test = [suites[name] for name in suites if name.startswith("pocket-") and "validation" not in name]
-    policies = [suite for suite in test if suite.subject == "policy"]
+    policies = [suite for suite in test if suite.engine == "items"]
     assert len(policies) == 9
     assert len({str((suite.generation_config(), suite.items_config())) for suite in policies}) == 1
     assert len({str(suite.grading_config()) for suite in policies}) == 9
@@ -198,6 +198,7 @@ def test_generation_needs_the_digest_of_every_file() -> None:
             "unknown metric of grader pocket 'gld'\n  did you mean 'gold'?",
         ),
         ("primary: accuracy", "primary: facts/acuracy", 13, "primary", "did you mean 'accuracy'?"),
+        ("engine: items", "engine: implicit", 1, "", "engine implicit and grader implicit belong together"),
         (
             "prompts: pocket",
             "prompts: {name: mmlu, options: {shot: 1}}",

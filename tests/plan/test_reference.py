@@ -110,3 +110,31 @@ def test_a_condition_may_name_a_reference(plan: MakePlan) -> None:
     ]
     with pytest.raises(UsageError, match="unknown model 'pocket-mediun'"):
         plan(AXIS + "exclude: [{reference: pocket-mediun}]\n")
+
+
+CLASSIFIER = AXIS.replace("algorithm: [dpo, ppo]", "algorithm: [dpo, ipo]") + (
+    "baselines: [base, sft]\nevaluate: {policy: [pocket-pairs-implicit, pocket-pairs-likelihood]}\n"
+)
+
+
+def test_one_pass_over_the_pairs_serves_every_suite_and_every_policy_it_is_the_reference_of(plan: MakePlan) -> None:
+    made = plan(CLASSIFIER)
+    passes = {stage.id: stage for stage in made.stages.values() if stage.kind == "likelihoods"}
+    assert len(passes) == 4 + 2 + 1, "four policies, two references (one is the sft baseline), the base model"
+    graded = {
+        (item.role, item.axes.get("algorithm"), item.axes.get("reference"), suite): {
+            role: dict(passes[ref.stage].identity.inputs)["policy"].stage
+            for role, ref in made.stages[stage].identity.inputs
+        }
+        for item in made.subjects
+        for suite, stage in item.evaluations.items()
+    }
+    sft = next(item.stage for item in made.subjects if item.role == "sft")
+    other = next(stage.id for stage in made.stages.values() if stage.kind == "sft" and stage.id != sft)
+    for method in ("dpo", "ipo"):
+        assert graded["cell", method, "sft", "pocket-pairs-implicit"]["reference_likelihoods"] == sft
+        assert graded["cell", method, "pocket-medium", "pocket-pairs-implicit"]["reference_likelihoods"] == other
+        assert set(graded["cell", method, "sft", "pocket-pairs-likelihood"]) == {"likelihoods"}
+    assert graded["sft", None, None, "pocket-pairs-implicit"] == {"likelihoods": sft}
+    base = next(item for item in made.subjects if item.role == "base").evaluations["pocket-pairs-likelihood"]
+    assert not passes[made.stages[base].parents[0]].identity.config.value["chat"]

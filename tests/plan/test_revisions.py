@@ -33,10 +33,16 @@ SPEC: dict[str, Any] = {
             "label": {"by": {"reward_model": {"init": "pocket-small", "dataset": "pocket-hh"}}},
         },
     },
-    "grid": [{"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)}],
+    "grid": [
+        {"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)},
+        {"dataset": "pocket-hh", "algorithm": "dpo", "policy": {"merge": ["pocket-small", {"from": {"seed": 1}}]}},
+    ],
     **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
     "baselines": ["base", "sft"],
-    "evaluate": {"policy": ["pocket-gold", "pocket-if"], "reward_model": ["pocket-pairs", "best-of-16"]},
+    "evaluate": {
+        "policy": ["pocket-gold", "pocket-if", "pocket-pairs-implicit"],
+        "reward_model": ["pocket-pairs", "best-of-16"],
+    },
 }
 
 
@@ -73,7 +79,7 @@ def test_of_a_kind(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, kind: str) -
     assert changed_by(plan, lambda: monkeypatch.setitem(KINDS, kind, raised), lambda stage: stage.kind == kind)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.entry])
 def test_of_a_method(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     raised = dataclasses.replace(METHODS[name], revision=METHODS[name].revision + 1)
 
@@ -92,7 +98,7 @@ def test_of_a_converter(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: s
     assert changed_by(plan, lambda: monkeypatch.setitem(datasets.CONVERTER_REVISIONS, name, revision), uses)
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("pocket", {"generate"}), ("pocket-pairs", {"score"})])
+@pytest.mark.parametrize(("name", "kinds"), [("pocket", {"generate"}), ("pocket-pairs", {"score", "likelihoods"})])
 def test_of_prompts(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str, kinds: set[str]) -> None:
     raised = dataclasses.replace(suites.PROMPTS[name], revision=suites.PROMPTS[name].revision + 1)
 

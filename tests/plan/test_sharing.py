@@ -68,6 +68,16 @@ def of_cell(plan: Plan, **axes: Any) -> str:
     return stages.pop()
 
 
+def test_offline_methods_share_the_passes_of_the_reference(plan: MakePlan) -> None:
+    block = {"dataset": ["pocket-hh", "pocket-shp"], "algorithm": ["dpo", "simpo", "kto", "bco"], "seed": [0, 1]}
+    made = plan(text(grid=[{**block, "kto.beta": [0.1, 0.3]}], evaluate={"policy": [], "reward_model": []}))
+    passes = [stage for stage in made.stages.values() if stage.kind == "reference_logprobs"]
+    assert len(passes) == 4, "for each set one over its completions and, for KTO, one over mismatched ones"
+    for algorithm, needed in (("dpo", 1), ("simpo", 0), ("kto", 2), ("bco", 1)):
+        trained = [made.stages[item.stage] for item in made.subjects if item.axes.get("algorithm") == algorithm]
+        assert {len({parent.id for parent in passes} & set(stage.parents)) for stage in trained} == {needed}
+
+
 def test_a_grid_shares_all_that_its_cells_have_in_common(plan: MakePlan) -> None:
     made = counts(plan(text()))
     assert made["tokenizer"] == made["pretrain"] == made["sft"] == 1

@@ -13,17 +13,26 @@ import torch
 from ablate.training.losses import (
     PREFERENCE_LOSSES,
     PairLogprobs,
+    apo_down,
+    apo_zero,
+    bco_pair,
     bradley_terry,
+    discopop,
     dpo,
+    exo_pair,
     hinge,
     ipo,
     ipo_avg,
+    nca_pair,
     robust_dpo,
+    sigmoid_norm,
+    sppo_hard,
 )
 from ablate.training.schedules import learning_rate_factor
 
 BETA = 0.3
 EPSILON = 0.15
+TAU = 0.8
 
 
 def sigma(value: float) -> float:
@@ -61,6 +70,47 @@ def slow_robust(*logps: float) -> float:
     return ((1 - EPSILON) * given - EPSILON * flipped) / (1 - 2 * EPSILON)
 
 
+def slow_exo(*logps: float) -> float:
+    """Ji et al. 2024, eq. 16: KL(p_theta || p_r) over two completions, probabilities as printed."""
+    policy = (sigma(BETA * difference(*logps)), sigma(-BETA * difference(*logps)))
+    labels = (1 - EPSILON, EPSILON)
+    return sum(p * math.log(p / q) for p, q in zip(policy, labels, strict=True))
+
+
+def slow_nca(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """Chen et al. 2024: -log sigma(r_w) - 1/2 sum over both of log sigma(-r)."""
+    chosen, rejected = BETA * (c - ref_c), BETA * (r - ref_r)
+    return -math.log(sigma(chosen)) - sum(0.5 * math.log(1 - sigma(reward)) for reward in (chosen, rejected))
+
+
+def slow_bco_pair(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """Jung et al. 2024 with delta = 0: the cross-entropies of one positive and one negative example."""
+    return -math.log(sigma(BETA * (c - ref_c))) - math.log(1 - sigma(BETA * (r - ref_r)))
+
+
+def slow_sppo(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """Wu et al. 2024, eq. 4.7: [log ratio - eta (P - 1/2)]^2 with P = 1 and P = 0, eta = 1/beta."""
+    eta = 1 / BETA
+    return (c - ref_c - eta * (1 - 0.5)) ** 2 + (r - ref_r - eta * (0 - 0.5)) ** 2
+
+
+def slow_apo_zero(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """D'Oosterlinck et al. 2024, eq. 7: -sigma(r_w) + sigma(r_l), and a constant 1."""
+    return -sigma(BETA * (c - ref_c)) + sigma(BETA * (r - ref_r)) + 1
+
+
+def slow_apo_down(c: float, r: float, ref_c: float, ref_r: float) -> float:
+    """D'Oosterlinck et al. 2024, eq. 8: sigma(r_w) - sigma(r_w - r_l), and a constant 1."""
+    return sigma(BETA * (c - ref_c)) - sigma(BETA * difference(c, r, ref_c, ref_r)) + 1
+
+
+def slow_discopop(*logps: float) -> float:
+    """Lu et al. 2024, eq. 5: the log-ratio modulated loss."""
+    rho = BETA * difference(*logps)
+    share = sigma(rho / TAU)
+    return (1 - share) * -math.log(sigma(rho)) + share * math.exp(-rho)
+
+
 def random_pairs(count: int) -> list[tuple[float, float, float, float]]:
     generator = random.Random(3)
     return [tuple(generator.uniform(-30, -5) for _ in range(4)) for _ in range(count)]  # type: ignore[misc]
@@ -81,8 +131,17 @@ CASES = [
     (slow_ipo, lambda pairs: ipo_avg(pairs, beta=BETA)),  # of one token a completion
     (slow_hinge, lambda pairs: hinge(pairs, beta=BETA)),
     (slow_robust, lambda pairs: robust_dpo(pairs, beta=BETA, label_smoothing=EPSILON)),
+    (slow_dpo, lambda pairs: sigmoid_norm(pairs, beta=BETA)),  # of one token a completion
+    (slow_exo, lambda pairs: exo_pair(pairs, beta=BETA, label_smoothing=EPSILON)),
+    (slow_nca, lambda pairs: nca_pair(pairs, beta=BETA)),
+    (slow_bco_pair, lambda pairs: bco_pair(pairs, beta=BETA)),
+    (slow_sppo, lambda pairs: sppo_hard(pairs, beta=BETA)),
+    (slow_apo_zero, lambda pairs: apo_zero(pairs, beta=BETA)),
+    (slow_apo_down, lambda pairs: apo_down(pairs, beta=BETA)),
+    (slow_discopop, lambda pairs: discopop(pairs, beta=BETA, tau=TAU)),
 ]
-NAMES = ["dpo", "cdpo", "ipo", "ipo_avg", "hinge", "robust_dpo"]
+NAMES = ["dpo", "cdpo", "ipo", "ipo_avg", "hinge", "robust_dpo", "sigmoid_norm", "exo_pair", "nca_pair", "bco_pair"]
+NAMES += ["sppo_hard", "apo_zero", "apo_down", "discopop"]
 
 
 @pytest.mark.parametrize(("slow", "fast"), CASES, ids=NAMES)
@@ -116,6 +175,27 @@ def test_ipo_and_hinge_worked_by_hand():
     assert ipo_avg(averaged, beta=0.25).item() == pytest.approx(1.0)
     assert hinge(pairs, beta=0.25).item() == pytest.approx(0.25)
     assert hinge(pairs, beta=0.5).item() == 0.0
+
+
+def test_losses_of_single_rewards_worked_by_hand():
+    # rewards at beta 1: chosen ln 3, rejected -ln 4, so sigma 3/4 and 1/5, sigma of the difference 12/13
+    pairs = as_tensors([(math.log(3), -math.log(4), 0.0, 0.0)])
+    assert apo_zero(pairs, beta=1.0).item() == pytest.approx(1 / 4 + 1 / 5)
+    assert apo_down(pairs, beta=1.0).item() == pytest.approx(3 / 4 + 1 / 13)
+    assert bco_pair(pairs, beta=1.0).item() == pytest.approx(-math.log(3 / 4) - math.log(4 / 5))
+    assert nca_pair(pairs, beta=1.0).item() == pytest.approx(-math.log(3 / 4) - (math.log(1 / 4) + math.log(4 / 5)) / 2)
+    # EXO is 0 where sigma of the difference is what the labels say
+    assert exo_pair(pairs, beta=1.0, label_smoothing=1 / 13).item() == pytest.approx(0.0, abs=1e-12)
+    # targets 1 and -1 at beta 1/2; log-ratios ln 3 and -ln 4
+    assert sppo_hard(pairs, beta=0.5).item() == pytest.approx((math.log(3) - 1) ** 2 + (1 - math.log(4)) ** 2)
+    # equal to the reference, both parts of DiscoPOP weigh 1/2: (ln 2 + 1) / 2
+    assert discopop(as_tensors([(-3.0, -4.0, -3.0, -4.0)]), beta=0.1, tau=0.05).item() == pytest.approx(
+        (math.log(2) + 1) / 2
+    )
+    # over 2 and 4 tokens: (ln 9)/2 + (ln 16)/4 = ln 6, and sigma(ln 6) = 6/7
+    lengths = {"chosen_tokens_B": torch.tensor([2.0]), "rejected_tokens_B": torch.tensor([4.0])}
+    long = replace(as_tensors([(math.log(9), -math.log(16), 0.0, 0.0)]), **lengths)
+    assert sigmoid_norm(long, beta=1.0).item() == pytest.approx(-math.log(6 / 7))
 
 
 def test_robust_dpo_is_unbiased_under_flipped_labels():

@@ -1,4 +1,4 @@
-"""Rankings on the offline trainer: batches, micro-batches, reward models and policies that learn from them, resuming."""
+"""Rankings on the offline trainer: batches, micro-batches, what learns from them, and resuming."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def test_squared_errors_are_over_the_ratings_there_are(policy_folder, write_rank
     batch = RankingCollator(rankings, 0, ratings)(range(5))
     model = load_reward_model(policy_folder, head_seed=0, outputs=2).eval()
     objective = AttributeObjective(list(WRITE))
-    loss_U, values = objective(model, batch)
+    loss_U, _ = objective(model, batch)
     expected = []
     for row in range(5):
         for number in range(rankings.first[row], rankings.first[row + 1]):
@@ -324,7 +324,7 @@ def test_squared_errors_are_over_the_ratings_there_are(policy_folder, write_rank
 def test_an_attribute_with_a_weight_that_nothing_is_rated_for_is_named(policy_folder, write_rankings, make_context):
     config = reward_config("attributes", attributes="helpfulnes=1, humor=0")
     context = make_context("reward", config, {"model": policy_folder, "data": write_rankings(4)})
-    with pytest.raises(DataError, match="(?s)is rated for 'helpfulnes'.*did you mean 'helpfulness'"):
+    with pytest.raises(DataError, match=r"(?s)is rated for 'helpfulnes'.*did you mean 'helpfulness'"):
         train_reward_model(context, Cadence())
 
 

@@ -19,6 +19,7 @@ CONVERTERS: dict[str, Callable[[Row, Any], Converted]] = {
     "sharegpt": instructions.convert_sharegpt,
     "oasst_tree": instructions.convert_oasst_tree,
     "prompts": conversations.convert_prompt,
+    "verifiable_prompts": conversations.convert_verifiable_prompt,
     "mined_prompts": instructions.convert_mined_prompt,
     "chosen_as_instruction": chosen_as_instruction.convert,
 }

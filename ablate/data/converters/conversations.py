@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from ablate.catalogs.converters import MessagesOptions, PromptsOptions
+from ablate.catalogs.converters import CHECK_COLUMNS, MessagesOptions, PromptsOptions, VerifiablePromptsOptions
 from ablate.data.converters.columns import columns
 from ablate.data.records import (
     Conversation,
@@ -38,6 +39,18 @@ def convert_prompt(row: Row, options: PromptsOptions) -> Converted:
     if not turns or turns[-1]["role"] != "user":
         return Dropped("prompt-does-not-end-with-user")
     return Prompt(turns, source=_source(row, "prompts"), row_id=digest(row))
+
+
+def convert_verifiable_prompt(row: Row, options: VerifiablePromptsOptions) -> Converted:
+    """A prompt as :func:`convert_prompt` reads it, with the columns that its verifier reads; none may be null."""
+    names = CHECK_COLUMNS[options.checks]
+    values = columns(row, "verifiable_prompts", *(options.columns.get(name, name) for name in names))
+    prompt = convert_prompt(row, options)
+    if not isinstance(prompt, Prompt):
+        return prompt
+    if any(value is None for value in values):
+        return Dropped("nothing-to-check")
+    return replace(prompt, checks=dict(zip(names, values, strict=True)))
 
 
 def _turns(value: Any) -> Messages | Dropped:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from ablate.catalogs.digests import sha256_file
-from ablate.catalogs.functions import source_file
+from ablate.catalogs.functions import import_own
 from ablate.data.records import Conversation, Converted, Dropped, PreferenceRecord, Prompt, Row, problem_of_turns
 from ablate.errors import DataError
 from ablate.models.chat import Messages
@@ -34,22 +30,7 @@ def load(name: str, options: Mapping[str, Any], digest: str | None) -> Callable[
 
 
 def _import(name: str, digest: str | None) -> Callable[[Row, Mapping[str, Any]], Any]:
-    file = source_file(name)
-    if digest is not None and sha256_file(file) != digest:
-        raise DataError(
-            f"{file} is not the file this stage was planned with",
-            hint="restore it, or plan again: what its converter makes is another dataset",
-        )
-    module, _, attribute = name.partition(":")
-    if (folder := str(Path.cwd())) not in sys.path:  # an installed command starts without it
-        sys.path.insert(0, folder)
-    try:
-        loaded = importlib.import_module(module)
-    except Exception as error:  # whatever the researcher's module raises while it is imported
-        raise DataError(f"can't import the converter {name}: {type(error).__name__}: {error}") from error
-    if loaded.__file__ is None or not file.samefile(loaded.__file__):
-        raise DataError(f"{module} is {loaded.__file__}, not {file}", hint="give your module another name")
-    function = getattr(loaded, attribute, None)
+    function = import_own(name, "the converter", digest=digest)
     if not callable(function):
         raise DataError(f"the converter {name} is not a function")
     return function  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""Graders as rewards: the prompts that are trained on carry what their grader reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablate.catalogs.converters import CHECK_COLUMNS
+from ablate.catalogs.rewards import Verifier, find_reward
+from ablate.context import import_function
+from ablate.data.examples import prompt_id
+from ablate.errors import DataError, StageError
+from ablate.evaluation.grading import Evidence, Example, Grades, mean_metrics, response_health, shortened
+from ablate.evaluation.items import Item, Response
+from ablate.models.chat import Messages
+
+Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
+
+
+@dataclass(frozen=True)
+class HeldEvidence(Evidence):
+    """Evidence that lies in memory: items by id, and responses to some of them."""
+
+    held_items: Mapping[str, Item] = field(default_factory=dict)
+    held_responses: Sequence[Response] = ()
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """The items that were answered."""
+        return {row.id: self.held_items[row.id] for row in self.held_responses}
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The responses."""
+        return list(self.held_responses)
+
+
+@dataclass(frozen=True)
+class GradedReward:
+    """One metric of a grader as the score of a response; ``items`` are those of the prompts, by the prompt's id."""
+
+    items: Mapping[str, Item]
+    grade: Grader
+    verifier: Verifier
+
+    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
+        """The metric for each response; StageError for a prompt that has no item."""
+        rows = [
+            Response(self._item(prompt).id, self._item(prompt).task, place, "", response, "eos", 0)
+            for place, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+        ]
+        by_id = {item.id: item for item in self.items.values()}
+        evidence = HeldEvidence(Path(), Path(), held_items=by_id, held_responses=rows)
+        graded = self.grade(evidence, self.verifier.options).examples
+        values = {example.sample: example.value for example in graded if example.metric == self.verifier.metric}
+        return [values.get(place) for place in range(len(rows))]
+
+    def _item(self, prompt: Messages) -> Item:
+        name = prompt_id(prompt)
+        if name not in self.items:
+            raise StageError(f"there is nothing to check responses to this prompt by: {prompt[-1]['content'][:80]!r}")
+        return self.items[name]
+
+
+def open_verifier(name: str, rows: Sequence[Mapping[str, Any]]) -> GradedReward:
+    """The verifier called ``name`` over the ``rows`` of a prompts file, whose ``checks`` it reads."""
+    verifier = find_reward(name).verifier
+    if verifier is None:
+        raise StageError(f"{name} is no verifier")
+    grade: Grader = import_function(verifier.code.entry, f"the grader of the reward {name}")
+    return GradedReward({row["id"]: item_of(row, verifier, name) for row in rows}, grade, verifier)
+
+
+def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
+    """The item that a row of a prompts file describes, as the verifier's grader reads it."""
+    checks, wanted = row.get("checks") or {}, CHECK_COLUMNS[verifier.checks]
+    if missing := [column for column in wanted if column not in checks]:
+        raise DataError(
+            f"prompt {row['id']} lacks {', '.join(missing)}, which the reward {name} reads",
+            hint=f"a set of prompts has them with converter: verifiable_prompts, checks: {verifier.checks}",
+        )
+    prompt = tuple(row["prompt"])
+    data = {**checks, "prompt": list(prompt) if verifier.checks == "pocket" else prompt[-1]["content"]}
+    if verifier.checks == "answer" and isinstance(checks["answer"], int | float):
+        data["answer"] = f"{checks['answer']:.15g}"
+    return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
+
+
+def ifeval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
+    """IFEval's strict check of each response: 1 where all its instructions are followed.
+
+    ``options.sentences`` names the splitter of sentences and words (a key of ``SENTENCES``).
+    """
+    from ablate.evaluation.sentences import checker_splitter, import_checker, seeded_checker
+
+    import_checker()
+    from lm_eval.tasks.ifeval.utils import InputExample, test_instruction_following_strict
+
+    examples = []
+    with checker_splitter(options["sentences"]), seeded_checker():
+        for row in evidence.responses:
+            data = evidence.items[row.id].data
+            asked = InputExample(0, data["instruction_id_list"], data["prompt"], data["kwargs"])
+            kept = test_instruction_following_strict(asked, row.response).follow_all_instructions
+            said = shortened(row.response)
+            examples.append(Example(row.id, row.sample, row.task, "prompt_level_strict_acc", float(kept), None, said))
+    return Grades(examples, mean_metrics(examples), response_health(evidence.responses))

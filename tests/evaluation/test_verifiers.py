@@ -1,0 +1,147 @@
+"""Graders as rewards: what they read of a prompt, what they give for right, wrong and unreadable responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ablate.catalogs.converters import CHECK_COLUMNS, VerifiablePromptsOptions
+from ablate.catalogs.rewards import GOLD, REWARD_MODEL, REWARDS, find_reward
+from ablate.context import import_function
+from ablate.data.converters import CONVERTERS, bind
+from ablate.data.examples import maker
+from ablate.data.records import Dropped
+from ablate.errors import AblateError, DataError, StageError, UnknownNameError
+from ablate.evaluation.verifiers import open_verifier
+from ablate.models.chat import Messages
+from ablate.pocket.behaviour import Behaviour
+from ablate.pocket.draws import Draw
+from ablate.pocket.language import SKILLS, Item, draw_item, gold_reward, perfect_answer, skill_named
+
+
+def as_row(native: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """A native row as the prompts file holds it."""
+    convert = bind("verifiable_prompts", options)
+    return maker("prompts", None)(convert("train.jsonl", native))[0].value  # type: ignore[index, arg-type]
+
+
+def pocket_items() -> list[Item]:
+    return [draw_item(SKILLS[name], "train", Draw("test", name)) for name in SKILLS]
+
+
+def user(text: str) -> Messages:
+    return ({"role": "user", "content": text},)
+
+
+def test_pocket_rewards_are_those_of_the_pocket_world() -> None:
+    items = pocket_items()
+    rows = [as_row(item.row(), checks="pocket") for item in items]
+    draw = Draw("answers")
+    right = [perfect_answer(item, draw) for item in items]
+    wrong = [skill_named(item.skill).write(item.spec, Behaviour(correct=False, polite=False), draw) for item in items]
+    prompts = [user(item.prompt) for item in items] * 2
+    gold = open_verifier("pocket-gold", rows).score(prompts, right + wrong)
+    assert gold == [gold_reward(item, text) for item, text in zip(items * 2, right + wrong, strict=True)]
+    assert gold[: len(items)] == [2.0] * len(items)
+    assert open_verifier("pocket-correct", rows).score(prompts, right + wrong) == [1.0] * 7 + [0.0] * 7
+
+
+def test_several_responses_to_one_prompt_are_scored_apart_and_in_order() -> None:
+    item = pocket_items()[2]
+    texts = [perfect_answer(item, Draw("a")), "", perfect_answer(item, Draw("b")), "nonsense ."]
+    reward = open_verifier("pocket-correct", [as_row(item.row(), checks="pocket")])
+    assert reward.score([user(item.prompt)] * 4, texts) == [1.0, 0.0, 1.0, 0.0]
+    assert reward.score([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ("So the answer is 72.", 1.0),
+        ("72", 1.0),
+        ("First 48 / 2 = 24, then 48 + 24 = 72", 1.0),
+        ("It is 1,072.", 0.0),
+        ("72, or rather 73", 0.0),
+        ("I do not know", 0.0),
+        ("", 0.0),
+    ],
+)
+@pytest.mark.parametrize("answer", ["Natalia sold 48/2 = 24 clips in May.\n#### 72", "72"])
+def test_an_exact_answer_is_the_last_number(answer: str, response: str, score: float) -> None:
+    row = as_row({"question": "How many?", "answer": answer}, checks="answer", column="question")
+    assert open_verifier("exact-answer", [row]).score([user("How many?")], [response]) == [score]
+
+
+@pytest.mark.parametrize(
+    ("response", "score"),
+    [
+        ("alpha beta gamma", 1.0),
+        ("alpha, beta and gamma", 0.0),  # a comma
+        ("alpha", 0.0),  # the other keyword is not there
+        ("", 0.0),
+    ],
+)
+def test_ifeval_needs_every_instruction(response: str, score: float) -> None:
+    native = {
+        "prompt": "Name the letters.",
+        "instruction_id_list": ["punctuation:no_comma", "keywords:existence"],
+        "kwargs": [{"keywords": None}, {"keywords": ["alpha", "gamma"], "num_words": None}],
+    }
+    reward = open_verifier("ifeval", [as_row(native, checks="ifeval")])
+    assert reward.score([user("Name the letters.")], [response]) == [score]
+
+
+def test_columns_of_other_names_are_read() -> None:
+    options = {"checks": "answer", "column": "q", "columns": {"answer": "target"}}
+    assert as_row({"q": "1 + 1?", "target": 2}, **options)["checks"] == {"answer": 2}
+    row = as_row({"q": "1 + 1?", "target": 2}, **options)
+    assert open_verifier("exact-answer", [row]).score([user("1 + 1?")], ["2"]) == [1.0]
+
+
+def test_a_row_without_what_is_checked_is_an_error_or_dropped() -> None:
+    convert = bind("verifiable_prompts", {"checks": "answer"})
+    with pytest.raises(DataError, match="lacks answer"):
+        convert("a.jsonl", {"prompt": "1 + 1?"})
+    assert convert("a.jsonl", {"prompt": "1 + 1?", "answer": None}) == Dropped("nothing-to-check")
+    assert isinstance(convert("a.jsonl", {"prompt": "", "answer": "2"}), Dropped)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "checks"),
+        ({"checks": "answers"}, "'pocket', 'answer' or 'ifeval'"),
+        ({"checks": "answer", "columns": {"spec": "x"}}, "allowed: answer"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VerifiablePromptsOptions.model_validate(options)
+
+
+def test_prompts_that_carry_nothing_are_refused() -> None:
+    with pytest.raises(DataError, match=r"prompt x lacks id, skill, .* the reward pocket-gold reads"):
+        open_verifier("pocket-gold", [{"id": "x", "prompt": list(user("hello"))}])
+    row = as_row(pocket_items()[0].row(), checks="pocket")
+    with pytest.raises(StageError, match="nothing to check responses to this prompt by: 'another'"):
+        open_verifier("pocket-gold", [row]).score([user("another")], ["text"])
+    with pytest.raises(StageError, match="no verifier"):
+        open_verifier("nouns", [])
+
+
+@pytest.mark.parametrize("name", [name for name in REWARDS if name != REWARD_MODEL])
+def test_every_named_reward_opens(name: str) -> None:
+    reward = import_function(find_reward(name).entry, name)(name, [])
+    assert reward.score([], []) == []
+    assert find_reward(name).parts()
+
+
+def test_the_catalog_is_closed_and_offers_names() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'pocket-gold'"):
+        find_reward("pocket-golds")
+    assert find_reward(GOLD).verifier
+    assert "verifiable_prompts" in CONVERTERS
+    assert all(entry.verifier is None or entry.verifier.checks in CHECK_COLUMNS for entry in REWARDS.values())
+    with pytest.raises(AblateError):
+        import_function("ablate.rewards.closed_form:open_formula", "a formula")("noun", [])
