@@ -129,8 +129,8 @@ kto: *same
 bco: *same
 aot: *same
 discopop: *same
-sft_chosen: *same
-grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, sft_chosen]}]
+supervised: *same
+grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, supervised]}]
 evaluate: {policy: [short-gold], reward_model: []}
 """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, UNPACKING, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, UNPACKING, Method, TRLPairParameters
 
 
-class DPOParameters(PairParameters):
+class DPOParameters(TRLPairParameters):
     """Parameters of DPO; defaults: the study's."""
 
     beta: float = Field(0.1, gt=0, description=f"Strength of the implicit KL penalty; {UNPACKING}.")

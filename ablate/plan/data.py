@@ -143,7 +143,7 @@ class DataPlanner:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
         if variant.replay is not None:
-            return self._replay(made, variant.replay, settings, cell)
+            return self._replay(made, variant.replay, settings, cell, records=records)
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -155,18 +155,27 @@ class DataPlanner:
         labelled = self._label(made, variant.label, rows, cell)
         return self._from_labels(made, labelled, records=records)
 
-    def _replay(self, made: Pipeline, run: Mapping[str, Scalar], settings: Mapping[str, Scalar], cell: Cell) -> Stage:
+    def _replay(
+        self,
+        made: Pipeline,
+        run: Mapping[str, Scalar],
+        settings: Mapping[str, Scalar],
+        cell: Cell,
+        *,
+        records: bool,
+    ) -> Stage:
         """Return the pairs that another cell's online run learnt from, as rows of a set."""
         online, _ = self._models.writer(run, cell, made.origins.inside("replay"))
         config: dict[str, Any] = {
-            "format": "preference",
+            "format": _format("preference", records),
             "converter": "online_pairs",
             "converter_options": {},
             "files": {},
             "split": None,
             "max_examples": settings.get("max_examples"),
-            "pairing": Pairing().model_dump(mode="json"),
         }
+        if not records:
+            config["pairing"] = Pairing().model_dump(mode="json")
         if made.variant.order == "kept":
             config["order"] = "kept"
         if config["max_examples"] is not None:

@@ -66,8 +66,14 @@ class Order:
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        learnt = self.dataset("dataset", records=self._learns_from_records())
         self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
+
+    def _learns_from_records(self) -> bool:
+        """Return whether the cell's set is used as rankings: by its method, or by the reward model it makes alone."""
+        method = self.cell.method
+        alone = not method.entry and learns_from_records(self.cell.sections().get("reward_model", ()))
+        return alone or "rankings" in method.needs
 
     def dataset(self, key: str, *, records: bool = False) -> Stage:
         """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
