@@ -121,6 +121,37 @@ def grid(seeds: Sequence[int]) -> str:
     return f"[{{dataset: [pocket-hh, pocket-ultrafeedback], algorithm: [dpo, ppo], seed: {list(seeds)}}}]"
 
 
+LOSSES = """\
+extends: tiny.yaml
+name: losses
+simpo: &same {epochs: 1, learning_rate: 1.0e-4, max_length: 256}
+kto: *same
+bco: *same
+aot: *same
+discopop: *same
+sft_chosen: *same
+grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, sft_chosen]}]
+evaluate: {policy: [short-gold], reward_model: []}
+"""
+
+
+def test_a_loss_of_every_family_goes_from_yaml_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "losses.yaml").write_text(LOSSES)
+    assert to_run(ablate, "losses.yaml")["reference_logprobs"] == 2  # shared, and KTO's over mismatched completions
+    ablate("run", "losses.yaml")
+    assert "All 9 evaluations are done." in ablate("report", "losses")  # 2 baselines and 7 cells
+    stages = tmp_path / "store" / "stages"
+    curves = {}
+    for folder in stages.glob("train-*"):
+        algorithm = json.loads((folder / "stage.json").read_text())["config"]["algorithm"]
+        curves[algorithm] = json.loads((folder / "output" / "history.jsonl").read_text().splitlines()[0])
+    assert {name: round(curves[name]["loss"], 3) for name in ("dpo", "kto", "bco", "aot", "discopop")} == {
+        "dpo": 0.693, "kto": 0.5, "bco": 0.693, "aot": 0.693, "discopop": 0.847,
+    }  # fmt: skip
+    assert curves["kto"]["kl"] == pytest.approx(0, abs=1e-3) == curves["bco"]["shift"]
+    assert curves["simpo"]["rewards/chosen"] < 0
+
+
 SETS = """\
 extends: tiny.yaml
 name: sets

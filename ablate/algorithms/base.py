@@ -103,11 +103,13 @@ class Method:
 
     ``reads`` are the axes a cell of this method keeps beyond policy, algorithm and seed, and those of its needs; an
     axis it does not read becomes null, so that equal cells collapse. ``judge`` is the axis that names what scores
-    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``. ``needs`` are
-    the shared stages its training takes in. ``entry`` is the module and function of its training step; ``cost`` says
-    in forward and backward passes what it takes; ``revision`` is raised when the step's results change. ``rounds`` is
-    the parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of
-    sets it can learn from. ``own_code`` is set where it is written outside ablate.
+    responses, where there is one: the cell keeps its reward model only where that is ``reward_model``, or where the
+    parameter that ``reward_model_if`` names has the value beside it. ``needs`` are the shared stages its training
+    takes in. ``entry`` is the module and function of its training step, empty where the policy stays as it is;
+    ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
+    learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
+    parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
+    can learn from. ``own_code`` is set where it is written outside ablate.
     """
 
     name: str
@@ -120,6 +122,8 @@ class Method:
     entry: str
     cost: str
     judge: str | None = None
+    reward_model_if: tuple[str, str] | None = None
+    leaves_pairs: bool = False
     revision: int = 1
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)

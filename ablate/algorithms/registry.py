@@ -5,19 +5,26 @@ from __future__ import annotations
 from ablate.algorithms import (
     aot,
     bco,
+    d2po,
     dpo,
     grpo,
     hinge,
     ipo,
     kto,
+    none,
+    online_dpo,
     orpo,
     ppo,
     pro,
+    rejection_sampling,
+    reward_modelling,
     rloo,
     robust_dpo,
     rrhf,
+    sdpo,
     sft_chosen,
     simpo,
+    supervised,
     trl_losses,
 )
 from ablate.algorithms.base import Method
@@ -29,9 +36,12 @@ METHODS: dict[str, Method] = {
         *(dpo.METHOD, ipo.METHOD, ipo.AVERAGED, hinge.METHOD, robust_dpo.METHOD),
         *(simpo.METHOD, orpo.METHOD),
         *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
-        *(*trl_losses.METHODS, sft_chosen.METHOD),
+        *(*trl_losses.METHODS, sft_chosen.METHOD, sdpo.METHOD),
         *(rrhf.METHOD, pro.METHOD),
+        *(supervised.METHOD, rejection_sampling.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
+        *(online_dpo.METHOD, d2po.METHOD),
+        *(reward_modelling.METHOD, none.METHOD),
     )
 }
 

@@ -12,12 +12,11 @@ SOURCE = "Meng et al. 2024 (arXiv 2405.14734)"
 class SimPOParameters(PairParameters):
     """Parameters of SimPO; the training defaults are the study's for DPO."""
 
-    beta: float = Field(2.0, gt=0, description=f"Scale of the mean log-probability (a nat a token); {SOURCE}, app. B.")
+    beta: float = Field(2.0, gt=0, description=f"Scale of the mean log-probability (a nat a token); {SOURCE}.")
     gamma: float = Field(
         1.0,
         ge=0,
-        description=f"Margin between the rewards, not divided by beta; {SOURCE}, app. B, for Llama 3 from SFT: "
-        "gamma/beta 0.5.",
+        description=f"Margin between the rewards, not divided by beta; {SOURCE}, for Llama 3: gamma/beta 0.5.",
     )
 
 

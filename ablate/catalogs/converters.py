@@ -235,6 +235,10 @@ class RecordsOptions(Strict):
     """Options of ``records``: this package's own form, a prompt and k responses with whatever labels they have."""
 
 
+class OnlinePairsOptions(Strict):
+    """Options of ``online_pairs``: pairs of a policy's own samples, as an online run leaves them."""
+
+
 class AlpacaOptions(Strict):
     """Options of ``alpaca``: an instruction, an optional input and an output."""
 
@@ -340,6 +344,7 @@ CONVERTER_OPTIONS: dict[str, type[Strict]] = {
     "fine_grained_rlhf": FineGrainedOptions,
     "llama_factory": LlamaFactoryOptions,
     "records": RecordsOptions,
+    "online_pairs": OnlinePairsOptions,
     "messages": MessagesOptions,
     "alpaca": AlpacaOptions,
     "sharegpt": ShareGPTOptions,

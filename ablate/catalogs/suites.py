@@ -227,7 +227,7 @@ PROMPTS: dict[str, Entry] = {
     "llmbar": Entry("ablate.rewards.pairs:llmbar"),
 }
 
-_RULES = ("random", "longest", "shortest")
+_OF_PAIRS = ("accuracy", "random", "longest", "shortest", "calibration_error")
 _CHECKS = ("answered", "correct", "worked", "polite", "concise")
 _CHECKS_OF_A_SKILL = ("misconception", "refused", "should_refuse", "greeted", "constraints_kept")
 _REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
@@ -242,8 +242,8 @@ GRADERS: dict[str, Entry] = {
     "gsm8k": Entry("ablate.evaluation.graders:gsm8k", metrics=("exact_match",)),
     "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
     "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
-    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions, metrics=("accuracy", *_RULES)),
-    "implicit": Entry("ablate.evaluation.graders:implicit", ImplicitOptions, metrics=("accuracy", *_RULES)),
+    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions, revision=2, metrics=_OF_PAIRS),
+    "implicit": Entry("ablate.evaluation.graders:implicit", ImplicitOptions, revision=2, metrics=_OF_PAIRS),
     "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
 }
 

@@ -28,12 +28,17 @@ from ablate.models.loading import load_tokenizer
 CHUNK = 1000
 """Rows rendered, tokenised and written at a time: memory does not grow with the data."""
 
+ORDER = "order"
+"""Name in a file's metadata of the order in which batches take its rows; absent: a seeded one."""
+
 IDS = pa.list_(pa.int32())
+CONVERSATION = pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())})
 SCHEMAS = {
     "pairs": pa.schema(
         {"id": pa.string(), "prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS, "margin": pa.float64()}
     ),
-    "conversations": pa.schema({"id": pa.string(), "input_ids": IDS, "loss_mask": pa.list_(pa.int8())}),
+    "conversations": CONVERSATION,
+    "answers": CONVERSATION,
     "prompts": pa.schema({"id": pa.string(), "prompt_ids": IDS}),
     "rankings": rankings.SCHEMA,
     "rated": rankings.SCHEMA,
@@ -41,6 +46,7 @@ SCHEMAS = {
 COLUMNS = {
     "pairs": ("prompt", "chosen", "rejected"),
     "conversations": ("messages",),
+    "answers": ("prompt", "chosen"),
     "prompts": ("prompt",),
     "rankings": ("prompt", "responses"),
     "rated": ("prompt", "responses"),
@@ -95,14 +101,20 @@ def run(context: StageContext) -> dict[str, Any]:
     """Tokenise ``data`` with the tokenizer of ``tokenizer``; write tokens.parquet and report.json.
 
     Config: ``format`` (a key of ``SCHEMAS``), ``max_length`` and ``max_prompt_length`` (tokens, null: no limit),
-    ``truncation`` (drop or keep-start; default keep-start for conversations, drop for the others).
+    ``truncation`` (drop or keep-start; default keep-start for conversations, drop for the others), ``order`` (kept:
+    batches take the rows as they come; default: a seeded order).
     """
     kind = context.config["format"]
     if kind not in SCHEMAS:
         raise UsageError(f"unknown format {kind!r}", hint=f"allowed: {', '.join(SCHEMAS)}")
     tokenizer = load_tokenizer(context.inputs["tokenizer"])
     tally = tokenise_file(
-        context.inputs["data"], context.output / "tokens.parquet", tokenizer, kind, read_limits(context.config)
+        context.inputs["data"],
+        context.output / "tokens.parquet",
+        tokenizer,
+        kind,
+        read_limits(context.config),
+        order=context.config.get("order"),
     )
     write_json(context.output / "report.json", tally.as_json())
     if not tally.kept:
@@ -116,14 +128,26 @@ def read_limits(config: Mapping[str, Any]) -> Limits:
     return Limits(config.get("max_length"), config.get("max_prompt_length"), str(config.get("truncation") or default))
 
 
-def tokenise_file(path: Path, target: Path, tokenizer: PreTrainedTokenizerBase, kind: str, limits: Limits) -> Tally:
-    """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows."""
+def tokenise_file(
+    path: Path,
+    target: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: str,
+    limits: Limits,
+    *,
+    order: str | None = None,
+) -> Tally:
+    """Tokenise the JSON lines of ``path`` into the parquet file ``target``; return what became of the rows.
+
+    An ``order`` is written into the file's metadata, where the trainers read it.
+    """
     tally = Tally()
     rows = _rows(path, kind)
-    with pq.ParquetWriter(target, SCHEMAS[kind], compression="zstd") as writer:
+    schema = SCHEMAS[kind].with_metadata({ORDER: order}) if order else SCHEMAS[kind]
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         while chunk := list(islice(rows, CHUNK)):
             if kept := encode_rows(chunk, kind, tokenizer, limits, tally):
-                writer.write_table(pa.Table.from_pylist(kept, schema=SCHEMAS[kind]))
+                writer.write_table(pa.Table.from_pylist(kept, schema=schema))
     return tally
 
 
@@ -256,18 +280,40 @@ def encode_conversations(
     kept = []
     for row, ids, mask in zip(rows, encoded["input_ids"], encoded["assistant_masks"], strict=True):
         _require_marks(row, mask, tokenizer)
-        if too_long := _over(ids, limits.max_length):
-            if limits.truncation == "drop":
-                tally.dropped["too-long"] += 1
-                continue
-            ids, mask = ids[: limits.max_length], mask[: limits.max_length]
-        if 1 not in mask:
-            tally.dropped["no-assistant-tokens"] += 1
-            continue
-        tally.truncated += too_long
-        _count(tally, tokenizer, ids)
-        kept.append({"id": row["id"], "input_ids": ids, "loss_mask": mask})
+        kept += _fit_conversation(row["id"], ids, mask, limits, tally)
+    for value in kept:
+        _count(tally, tokenizer, value["input_ids"])
     return kept
+
+
+def encode_answers(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, limits: Limits, tally: Tally
+) -> list[dict[str, Any]]:
+    """Return input_ids and loss_mask of every row kept: 1 on the response chosen for a prompt, and nowhere else."""
+    prompts = encode_chats(tokenizer, [row["prompt"] for row in rows], prompt=True)["input_ids"]
+    whole = encode_chats(tokenizer, [row["prompt"] + row["chosen"] for row in rows])["input_ids"]
+    kept = []
+    for row, prompt, ids in zip(rows, prompts, whole, strict=True):
+        answer = completion_ids(ids, prompt, tokenizer, row["id"])
+        mask = [0] * len(prompt) + [1] * len(answer)
+        kept += _fit_conversation(row["id"], prompt + answer, mask, limits, tally)
+    for value in kept:
+        _count(tally, tokenizer, value["input_ids"])
+    return kept
+
+
+def _fit_conversation(name: str, ids: Ids, mask: Ids, limits: Limits, tally: Tally) -> list[dict[str, Any]]:
+    """Return what is stored of a conversation, cut where the limits say so; nothing of one that they drop."""
+    if too_long := _over(ids, limits.max_length):
+        if limits.truncation == "drop":
+            tally.dropped["too-long"] += 1
+            return []
+        ids, mask = ids[: limits.max_length], mask[: limits.max_length]
+    if 1 not in mask:
+        tally.dropped["no-assistant-tokens"] += 1
+        return []
+    tally.truncated += too_long
+    return [{"id": name, "input_ids": ids, "loss_mask": mask}]
 
 
 def _fit_pair(prompt: Ids, completions: list[Ids], limits: Limits) -> tuple[str | None, list[Ids]]:
@@ -347,6 +393,7 @@ Encoder = Callable[[Sequence[dict[str, Any]], PreTrainedTokenizerBase, Limits, T
 _ENCODERS: dict[str, Encoder] = {
     "pairs": encode_pairs,
     "conversations": encode_conversations,
+    "answers": encode_answers,
     "prompts": encode_prompts,
     "rankings": encode_rankings,
     "rated": partial(encode_rankings, ordered=False),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.errors import StageError
+from ablate.evaluation.calibration import calibration_error
 from ablate.evaluation.grading import (
     OVERALL,
     Evidence,
@@ -184,11 +185,15 @@ def refusal_f1(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     return 2 * hits / total if total else None
 
 
+CALIBRATION_RESAMPLES = 200
+
+
 def pairwise(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """Share of pairs whose chosen response scores strictly higher (a tie is lost), by subset and over all pairs.
 
     Beside it what trivial rules reach on the same pairs: ``random`` (a seeded coin for each pair), ``longest`` and
     ``shortest`` (by characters; a tie is lost). A pair without a score (too long) is lost and counted.
+    ``calibration_error`` is that of sigma(margin) over all pairs that have one, its error bootstrapped.
     """
     return _pairwise(evidence.scores, options)
 
@@ -236,4 +241,6 @@ def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -
         subset = row["subset"] or row["task"]
         examples += [Example(row["id"], 0, subset, metric, float(value)) for metric, value in won.items()]
     health = {"ties": ties, "too_long": too_long, "mean_margin": sum(margins) / len(margins) if margins else None}
-    return Grades(examples, mean_metrics(examples), health)
+    spread = bootstrap_stderr(margins, calibration_error, resamples=CALIBRATION_RESAMPLES, seed=options["seed"])
+    calibration = Metric(OVERALL, "calibration_error", calibration_error(margins), len(margins), spread)
+    return Grades(examples, [*mean_metrics(examples), calibration], health)

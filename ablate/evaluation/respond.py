@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from ablate.context import StageContext, write_json
 from ablate.data.converters.native import as_row
+from ablate.data.examples import prompt_id
 from ablate.data.json_lines import read_json_lines, write_json_lines
-from ablate.data.records import PreferenceRecord, Response, message
+from ablate.data.records import PreferenceRecord, Response, draw, message
 from ablate.errors import StageError
 from ablate.evaluation.policy import Answer, Policy, open_policy
 from ablate.models.chat import Messages, plain_text
 from ablate.training.seeding import derive_seed
 
-WRITER = "policy"
-"""What the records call the model that wrote the responses."""
+WRITER, GOLD = "policy", "gold"
+"""What the records call those who wrote the responses: the policy, and whoever wrote the set's own."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
     """Write ``records.jsonl`` and ``report.json``: ``n`` sampled responses to each of ``prompts``.
 
     A response that is empty, or ends at the limit or the context instead of with the end of the turn, is left out;
-    a prompt that keeps fewer than two is dropped.
+    a prompt that keeps fewer than two is dropped. With the input ``gold`` (pairs) the chosen response to a prompt comes
+    last; with ``part`` and ``parts`` only the prompts of one part are used, drawn by content.
     """
     config = context.config
     policy = open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
-    rows = read_json_lines(context.inputs["prompts"])
+    rows = _of_part(read_json_lines(context.inputs["prompts"]), config)
+    gold = _gold(context)
     prompts: list[Messages] = [tuple(row["prompt"]) for row in rows]
     rendered = [text for prompt in prompts for text in [_rendered(policy, prompt)] * config["n"]]
     answers = policy.generate(
@@ -41,7 +45,7 @@ def run(context: StageContext) -> dict[str, Any]:
     records = []
     for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
         own = answers[index * config["n"] : (index + 1) * config["n"]]
-        kept = _responses(own, finishes)
+        kept = (*_responses(own, finishes), *gold.get(row["id"], ()))
         if len(kept) >= 2:
             records.append(PreferenceRecord(prompt, kept, source=row["source"], row_id=row["id"]))
     if not records:
@@ -59,6 +63,25 @@ def run(context: StageContext) -> dict[str, Any]:
     }
     write_json(context.output / "report.json", report)
     return report
+
+
+def _of_part(rows: list[dict[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    parts = config.get("parts", 1)
+    if parts == 1:
+        return rows
+    drawn = sorted(rows, key=lambda row: draw(config["seed"], "part", row["id"]))
+    own = {row["id"] for row in drawn[config["part"] :: parts]}
+    if not own:
+        raise StageError(f"{len(rows)} prompts can't be drawn into {parts} parts", hint="lower responses.parts")
+    return [row for row in rows if row["id"] in own]
+
+
+def _gold(context: StageContext) -> dict[str, tuple[Response]]:
+    """Return the chosen response to each prompt of the input ``gold``, by the prompt's id; of several the first."""
+    found: dict[str, tuple[Response]] = {}
+    for row in read_json_lines(context.inputs["gold"]) if "gold" in context.inputs else ():
+        found.setdefault(prompt_id(row["prompt"]), (Response(tuple(row["chosen"]), model=GOLD),))
+    return found
 
 
 def _rendered(policy: Policy, prompt: Messages) -> str:

@@ -129,9 +129,10 @@ def derived_values(plan: Plan) -> dict[str, str]:
     experiment = plan.loaded.experiment
     written = set(plan.grid.axes)
     derived = {}
-    if any("reward_model" in cell.method.reads for cell in plan.grid.cells):
-        if "prompts" not in written and experiment.prompts is None:
-            derived["prompts"] = "the cell's dataset"
+    samples = any("prompts" in cell.values for cell in plan.grid.cells)
+    if samples and "prompts" not in written and experiment.prompts is None:
+        derived["prompts"] = "the cell's dataset"
+    if any(cell.has_reward_model for cell in plan.grid.cells):
         if "reward_model.init" not in written and "reward_model.init" not in plan.grid.fixed:
             derived["reward_model.init"] = "the cell's policy"
         if "reward_model.dataset" not in written and "reward_model.dataset" not in plan.grid.fixed:

@@ -31,7 +31,7 @@ DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "pr
 """Keys that, written nowhere, take another key's value."""
 OWN_START = "sft"
 """The reference of a method whose specification names none: the model that its training starts from."""
-DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL}
+DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL, "annotator": REWARD_MODEL}
 """Keys that, written nowhere, have this value."""
 
 
@@ -492,7 +492,7 @@ class _Projection:
             if values.get(key) is None:
                 values[key] = derived[key] = default
         judge = self._judge(block, method, values)
-        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL))
+        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL) or _starts_from_one(method, values))
         kept = {
             key: value
             for key, value in values.items()
@@ -541,6 +541,14 @@ def own_rounds(method: Method, values: Values) -> int:
 def _reads(method: str, key: str) -> bool:
     scalars, sections = _read_keys(method)
     return key.partition(".")[0] in sections if "." in key else key in scalars
+
+
+def _starts_from_one(method: Method, values: Values) -> bool:
+    """Whether a method takes a cell's reward model in beside its judge, by one of its parameters."""
+    if method.reward_model_if is None:
+        return False
+    name, wanted = method.reward_model_if
+    return bool(values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == wanted)
 
 
 @functools.cache

@@ -50,7 +50,7 @@ SECTIONS: dict[str, type[Closed]] = {
     **{name: method.parameters for name, method in METHODS.items()},
 }
 
-SCALARS = ("policy", "dataset", "algorithm", "seed", "rounds", "prompts", "reference", "reward")
+SCALARS = ("policy", "dataset", "algorithm", "seed", "rounds", "prompts", "reference", "reward", "annotator")
 """Keys of a cell that stand alone; every other key is ``section.parameter``."""
 
 SHORTHANDS = {"reward_model": "reward_model.init"}

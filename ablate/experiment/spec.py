@@ -19,12 +19,17 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class DatasetVariant(Closed):
-    """A set under a name of its own: a catalog entry with something changed, a policy's responses, or a mixture."""
+    """A set under a name of its own: a changed entry, responses of a policy, pairs of an online run, or a mixture."""
 
     use: str | None = Field(None, description="Set whose rows are used: the catalog's or one of this section's.")
     prompts: str | None = Field(None, description="Set whose prompts are used, its responses left aside.")
     mix: Mapping[str, int | float] | Names | None = Field(
         None, description="Sets put together: examples of each, fractions that add up to 1, or a list by temperature."
+    )
+    replay: Mapping[str, Scalar] | None = Field(
+        None,
+        description="Keys of a cell whose online run made pairs, algorithm and dataset among them; its other keys are "
+        "those of the cell that uses the set.",
     )
     title: str | None = Field(None, description="How tables call it; default: its name.")
     where: Where | None = Field(None, description="Which rows, and which of their responses.")
@@ -35,6 +40,9 @@ class DatasetVariant(Closed):
     split: Split | None = Field(None, description="Which part of the rows.")
     temperature: float | None = Field(None, ge=1, description="Of a mixture of a list; 1 takes everything.")
     caps: Mapping[str, int] = Field({}, description="Most examples of a set that a mixture may use.")
+    order: Literal["kept", "shuffled"] | None = Field(
+        None, description="Whether batches come in the order in which the online run learnt; default: shuffled."
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> DatasetVariant:
@@ -49,6 +57,9 @@ class DatasetVariant(Closed):
             raise ValueError("responses of a policy and the label they get, {by: …}, are written together")
         if self.prompts is not None and self.responses is None and self.pairing is not None:
             raise ValueError("prompts alone have nothing to pair: add responses and label")
+        missing = [key for key in ("algorithm", "dataset") if self.replay is not None and key not in self.replay]
+        if missing:
+            raise ValueError(f"replay names the run whose pairs are used: {', '.join(missing)} is missing")
         if self.mix is not None:
             Mix.read(self.mix, self.temperature, self.caps)
         return self
@@ -58,6 +69,7 @@ _READS = {
     "use": ("where", "label", "pairing", "converter_options", "split"),
     "prompts": ("where", "responses", "label", "pairing"),
     "mix": ("temperature", "caps"),
+    "replay": ("order",),
 }
 """What a variant can start from, with the keys that say something about each."""
 
@@ -120,6 +132,11 @@ class Experiment(Closed):
         None,
         description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
         "default: reward_model.",
+    )
+    annotator: str | None = Field(
+        None,
+        description="What orders the pairs that online DPO and D2PO make of their own samples: a name as reward has "
+        "it; default: reward_model.",
     )
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")

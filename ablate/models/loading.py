@@ -142,6 +142,11 @@ def load_reward_model(
     return model
 
 
+def compares_responses(source: Path | str) -> bool:
+    """Whether the reward model in a folder reads two responses and gives none a score."""
+    return is_pairwise(_config(source, None, dropout=False))
+
+
 def new_policy(
     architecture: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, *, dtype: str = "float32"
 ) -> PreTrainedModel:

@@ -64,14 +64,19 @@ def fold_attributes(model: PreTrainedModel, weights: Mapping[str, float]) -> Att
 
     Heads are linear and without bias, so the score of the new head is the weighted sum of the scores of the old ones.
     """
-    head = head_of(model)
-    heads = AttributeHeads(dict(weights), head.weight.detach().cpu().clone())
-    single = nn.Linear(head.in_features, 1, bias=False).to(head.weight)
-    with torch.no_grad():
-        single.weight.copy_(heads.folded())
-    setattr(model, "score" if hasattr(model, "score") else "classifier", single)
+    heads = AttributeHeads(dict(weights), head_of(model).weight.detach().cpu().clone())
+    with_heads(model, heads.folded())
     model.config.num_labels = 1
     return heads
+
+
+def with_heads(model: PreTrainedModel, weights_OH: Tensor) -> None:
+    """Put a head without bias with these weights [outputs, hidden] in the place of the model's own."""
+    own = head_of(model)
+    head = nn.Linear(own.in_features, len(weights_OH), bias=False).to(own.weight)
+    with torch.no_grad():
+        head.weight.copy_(weights_OH)
+    setattr(model, next(name for name, module in model.named_children() if module is own), head)
 
 
 def mark_pairwise(config: PretrainedConfig) -> None:

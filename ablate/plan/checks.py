@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
@@ -23,7 +24,9 @@ Locate = Callable[[str], Location]
 
 
 def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locate | None = None) -> None:
-    """Raise SpecError for lengths beyond a model's positions and for models that must share a tokenizer and don't.
+    """Raise SpecError for lengths beyond a model's positions, and for models that can't do what they are needed for.
+
+    Those are models that must share a tokenizer and don't, and a reward model that gives single responses no score.
 
     So for a set that the method can't learn from, for more rounds than it has and for models of a merge that differ.
     Models on the hub and in folders say neither length nor tokenizer here; their stages check. ``locate`` says where
@@ -43,7 +46,8 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
         _check_verifier(facts, cell, find)
-    if cell.has_reward_model:
+    if cell.has_reward_model and cell.method.entry:
+        _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
     if cell.values.get("reference", OWN_START) != OWN_START:
         _check_tokenizers(facts, cell, find, "reference", "the reference is")
@@ -97,6 +101,17 @@ def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
                 location=place_of(loaded, readers[0].block, key),
                 hint=f"set {section}.lora_rank, or leave {name} out",
             )
+
+
+def _check_loss(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a method scores responses with a model that compares two and scores none."""
+    if cell.values.get("reward_model.loss") == "pairwise":
+        raise SpecError(
+            f"a reward model with loss pairwise compares two responses, and {cell.method.title} needs a score of each",
+            location=locate("reward_model.loss"),
+            hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
+            "algorithm reward_modelling, suites of pairs and labels",
+        )
 
 
 def _check_needs(cell: Cell, place: Location) -> None:

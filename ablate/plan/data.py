@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.pipelines import Label, Labeller, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
@@ -69,7 +70,7 @@ class DataPlanner:
         sizes = {f"set-{index}": Ref(other, "report.json") for index, other in enumerate(sorted(others))}
         return self._graph.add(
             "match",
-            {"format": _format("preference", records), "seed": settings.get("seed") or 0},
+            {"format": _format("preference", records), "seed": settings.get("seed") or 0, **order_of(own)},
             {"data": own.ref(), **sizes},
             label=f"{name}, as many as the smallest",
         )
@@ -142,6 +143,8 @@ class DataPlanner:
         if cell is None:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
+        if variant.replay is not None:
+            return self._replay(made, variant.replay, settings, cell)
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -153,23 +156,82 @@ class DataPlanner:
         labelled = self._label(made, variant.label, rows, cell)
         return self._from_labels(made, labelled, records=records)
 
+    def _replay(self, made: Pipeline, run: Mapping[str, Scalar], settings: Mapping[str, Scalar], cell: Cell) -> Stage:
+        """Return the pairs that another cell's online run learnt from, as rows of a set."""
+        online, _ = self._models.writer(run, cell, made.origins.inside("replay"))
+        config: dict[str, Any] = {
+            "format": "preference",
+            "converter": "online_pairs",
+            "converter_options": {},
+            "files": {},
+            "split": None,
+            "max_examples": settings.get("max_examples"),
+            "pairing": Pairing().model_dump(mode="json"),
+        }
+        if made.variant.order == "kept":
+            config["order"] = "kept"
+        if config["max_examples"] is not None:
+            config |= {"seed": settings.get("seed") or 0, "cap": settings.get("cap") or "after-filter"}
+        return self._graph.add(
+            "dataset",
+            config,
+            {"source": online.ref("pairs.jsonl")},
+            label=made.name,
+            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+        )
+
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
         policy, chat = self._models.writer(responses.source, cell, made.origins.inside("responses", "from"))
-        return self._graph.add(
-            "respond",
-            {**responses.decoding(), "chat": chat},
-            {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")},
-            label=f"responses of {policy.execution.label} for {made.name}",
-        )
+        label = f"responses of {policy.execution.label} for {made.name}"
+        config = {**responses.identity(cell.rounds), "chat": chat}
+        if responses.gold and made.parts[0].format != "preference":
+            message = f"{made.parts[0].name!r} has no chosen responses to its prompts"
+            raise SpecError(message, location=made.origins.locate("responses", "gold"))
+        return self.respond(policy, prompts, config, label=label, gold=responses.gold)
+
+    def respond(
+        self, policy: Stage, prompts: Stage, config: Mapping[str, Any], *, label: str, gold: bool = False
+    ) -> Stage:
+        """Return the stage of a policy's responses to the prompts of a set; ``config`` says how they are sampled.
+
+        With ``gold`` the chosen responses of the set's pairs join them.
+        """
+        inputs = {"policy": policy.ref("model"), "prompts": prompts.ref("prompts.jsonl")}
+        if gold:
+            inputs["gold"] = prompts.ref("pairs.jsonl")
+        return self._graph.add("respond", config, inputs, label=label)
+
+    def label(
+        self, records: Ref, by: Stage | RewardEntry | Labeller, *, label: str, prompts: Stage | None = None
+    ) -> Stage:
+        """Return the stage that scores responses: by a reward model, a reward of ``prompts``, a formula or an API."""
+        inputs, config, parts = {"records": records}, dict[str, Any](closed_form=None), dict[str, int]()
+        locations: dict[str, str] = {}
+        if isinstance(by, Stage):
+            inputs["reward_model"] = by.ref("model")
+        elif isinstance(by, Labeller):
+            config["closed_form"] = by.closed_form
+            if by.api is not None:
+                config["api"] = by.api.identity()
+                locations = {"api_url": by.api.url, "api_key": by.api.key}
+        else:
+            assert prompts is not None
+            config, parts = {**config, "reward": by.name, **by.identity()}, by.parts()
+            inputs["prompt_texts"] = prompts.ref("prompts.jsonl")
+        return self._graph.add("label", config, inputs, label=label, locations=locations, parts=parts)
+
+    def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
+        """Return the stage of the responses with the highest scores, as answers to imitate."""
+        inputs = {"records": labelled.ref("records.jsonl")}
+        return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        inputs, config = {"records": records}, {"closed_form": label.by.closed_form}
+        by: Stage | Labeller = label.by
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
-            reward_model = self._models.labeller(label.by.reward_model, cell, origins)
-            inputs["reward_model"] = reward_model.ref("model")
-        return self._graph.add("label", config, inputs, label=f"labels of {made.name}")
+            by = self._models.labeller(label.by.reward_model, cell, origins)
+        return self.label(records, by, label=f"labels of {made.name}")
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""
@@ -211,6 +273,12 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def order_of(dataset: Stage) -> dict[str, str]:
+    """Return the order in which batches take a set's rows, as a stage's config spells it; nothing: a seeded one."""
+    order = dataset.identity.config.value.get("order")
+    return {} if order is None else {"order": str(order)}
 
 
 def _pairing_of(part: NamedSet, *, own_labels: bool) -> Pairing:

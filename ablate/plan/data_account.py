@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ablate.algorithms.registry import METHODS
 from ablate.plan.graph import children_of
 from ablate.plan.sets import NamedSet, Pipeline
 from ablate.plan.stage import Stage
@@ -55,11 +56,17 @@ def _roles(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage
         elif "prompt_texts" in given_as:
             yield "prompts"
         elif child.kind in ROLES:
-            yield ROLES[child.kind]
+            yield _role(child)
         elif _takes_prompts(child):
             yield "prompts"
         else:
             yield from _roles(stages, children, child.id)
+
+
+def _role(stage: Stage) -> str:
+    """Return what a stage that trains uses its data for; a method that learns from answers uses them for SFT."""
+    name = stage.identity.config.value.get("algorithm")
+    return "SFT" if name in METHODS and "instruction" in METHODS[name].formats else ROLES[stage.kind]
 
 
 def _takes_prompts(stage: Stage) -> bool:

@@ -29,6 +29,8 @@ class SharedStages(Protocol):
     data: DataPlanner
     pairs: Callable[[Stage, Ref, int, str], Stage]
     rankings: Callable[[Stage, Ref, int, str], Stage]
+    conversations: Callable[[Ref, str, Ref, int, str], Stage]
+    split: Callable[[Ref, Ref | None, int, str, int], Stage]
     prompts: Callable[[Stage, Ref, int], Stage]
     reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
@@ -57,13 +59,21 @@ class Order:
     applied: set[str] = field(default_factory=set)
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    measured: Ref | None = None
+    """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
         """Give every method what all start from: the policy, and the preference set of the cell."""
         self.inputs["policy"] = self.start.model.ref("model")
-        learnt = self.dataset("dataset", records="rankings" in self.cell.method.needs)
+        learnt = self.dataset("dataset", records=self._learns_from_records())
         self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
+
+    def _learns_from_records(self) -> bool:
+        """Return whether the cell's set is used as rankings: by its method, or by the reward model it makes alone."""
+        method = self.cell.method
+        alone = not method.entry and learns_from_records(self.cell.sections().get("reward_model", ()))
+        return alone or "rankings" in method.needs
 
     def dataset(self, key: str, *, records: bool = False) -> Stage:
         """Return the set that the cell names under ``key``; ``records``: its prompts with all their responses."""
@@ -97,21 +107,20 @@ def reference_logprobs(order: Order) -> None:
     other = order.shared.reference_of(order.cell)
     if other.model is not order.start.model:
         order.inputs["reference"] = other.model.ref("model")
-    order.inputs["reference_logprobs"] = _reference_pass(order)
+    order.inputs["reference_logprobs"] = _reference_pass(order, other, order.measured or order.inputs["data"])
 
 
 def mismatched_logprobs(order: Order) -> None:
     """Provide ``mismatched_logprobs``: the reference's pass over ``data`` with completions of other prompts."""
-    order.inputs["mismatched_logprobs"] = _reference_pass(order, completions="mismatched")
+    other = order.shared.reference_of(order.cell)
+    order.inputs["mismatched_logprobs"] = _reference_pass(order, other, order.inputs["data"], completions="mismatched")
 
 
-def _reference_pass(order: Order, **differs: str) -> Ref:
+def _reference_pass(order: Order, reference: Start, data: Ref, **differs: str) -> Ref:
     how = {"dtype": order.parameters["dtype"], **differs}
     if quantisation := order.parameters.get("quantisation"):
         how["quantisation"] = quantisation
-    reference = order.shared.reference_of(order.cell)
-    logprobs = order.shared.reference_logprobs(reference, order.start, order.inputs["data"], tuple(how.items()))
-    return logprobs.ref("logprobs.parquet")
+    return order.shared.reference_logprobs(reference, order.start, data, tuple(how.items())).ref("logprobs.parquet")
 
 
 def reference(order: Order) -> None:
@@ -119,21 +128,83 @@ def reference(order: Order) -> None:
     order.inputs["reference"] = order.shared.reference_of(order.cell).model.ref("model")
 
 
+def part(order: Order) -> None:
+    """Cut ``data`` to the part of this round; the first reference's pass over all of it, which orders it, is shared."""
+    whole, ordering = order.inputs["data"], order.parameters["order"]
+    measured = None
+    if ordering == "easy-to-hard":
+        measured = _reference_pass(order, order.shared.reference_of(order.cell.at_round(1)), whole)
+        if order.cell.rounds == 1:
+            order.measured = whole
+    seed = dict(order.cell.sections()["data"]).get("seed") or 0
+    assert isinstance(seed, int)
+    parts = order.shared.split(whole, measured, order.parameters["parts"], ordering, seed)
+    order.inputs["data"] = parts.ref(f"part-{order.cell.rounds}.parquet")
+    order.applied |= {"parts", "order"}
+
+
+def answers(order: Order) -> None:
+    """Provide ``data``: the tokens of the set's conversations, or of the chosen responses to its prompts."""
+    dataset = order.dataset("dataset")
+    is_pairs = dataset.identity.config.value["format"] == "preference"
+    file, form = ("pairs.jsonl", "answers") if is_pairs else ("conversations.jsonl", "conversations")
+    _imitate(order, dataset.ref(file), form, dataset.execution.label)
+
+
+def best_responses(order: Order) -> None:
+    """Provide ``data``: the tokens of the policy's own responses to the prompts that score best."""
+    source, parameters = order.dataset("prompts"), order.parameters
+    label = f"{order.start.model.execution.label} for {source.execution.label}"
+    decoding = {name: parameters[name] for name in ("n", "temperature", "top_p")}
+    decoding |= {"max_new_tokens": parameters["max_response_length"], "seed": order.cell.values["seed"]}
+    responses = order.shared.data.respond(
+        order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
+    )
+    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
+    by = _trained_reward_model(order) if name == REWARD_MODEL else find_reward(name)
+    scored = order.shared.data.label(records, by, label=f"labels of {label}", prompts=source)
+    best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
+    order.made_from["prompts"] = source.id
+    order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}
+    _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
+
+
+def _imitate(order: Order, data: Ref, form: str, label: str) -> None:
+    tokens = order.shared.conversations(data, form, order.start.tokenizer, order.parameters["max_length"], label)
+    order.inputs["data"] = tokens.ref("tokens.parquet")
+    order.applied.add("max_length")
+
+
 def reward_model(order: Order) -> None:
     """Provide ``reward_model``, trained with the cell's seed."""
+    order.inputs["reward_model"] = _trained_reward_model(order).ref("model")
+
+
+def _trained_reward_model(order: Order) -> Stage:
     cell = order.cell
     seed = cell.values["seed"]
     assert isinstance(seed, int)
     dataset = order.dataset("reward_model.dataset", records=learns_from_records(cell.sections()["reward_model"]))
     made = order.shared.reward_model(cell.sections()["reward_model"], starts_of(cell), dataset, seed)
-    order.inputs["reward_model"] = made.ref("model")
     order.made_from["reward_model"] = made.id
     order.reward_model = made
+    return made
 
 
 def reward(order: Order) -> None:
     """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
     judge(order, "reward")
+
+
+def annotator(order: Order) -> None:
+    """Provide what orders the pairs of an online method: the reward model, or the name of a formula or a verifier."""
+    judge(order, "annotator")
+
+
+def discriminator(order: Order) -> None:
+    """Provide what D2PO's discriminator starts from, where that is the reward model."""
+    if order.cell.has_reward_model:
+        reward_model(order)
 
 
 def judge(order: Order, axis: str) -> None:
@@ -173,11 +244,16 @@ def prompt_texts(order: Order) -> None:
 PROVIDERS: dict[str, Callable[[Order], None]] = {
     "pairs": pairs,
     "rankings": rankings,
+    "part": part,
     "reference_logprobs": reference_logprobs,
     "mismatched_logprobs": mismatched_logprobs,
     "reference": reference,
+    "answers": answers,
+    "best_responses": best_responses,
     "reward_model": reward_model,
     "reward": reward,
+    "annotator": annotator,
+    "discriminator": discriminator,
     "prompts": prompts,
     "prompt_texts": prompt_texts,
 }

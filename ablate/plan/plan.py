@@ -167,7 +167,7 @@ class _Builder:
         check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
-        cells = [self._cell(cell) for cell in self.grid.cells]
+        cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self.reward_models.values())
@@ -185,7 +185,8 @@ class _Builder:
             suites.append(suite)
         return suites
 
-    def _cell(self, cell: Cell) -> Subject:
+    def _cell(self, cell: Cell) -> Subject | None:
+        """Return the policy of a cell; None where it is about its reward model alone."""
         check_cell(self.loaded, self.facts, cell)
         made = self.training.cell(cell)
         if "dataset" in made.inputs:
@@ -207,6 +208,8 @@ class _Builder:
         }
         if made.reward_model is not None:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
+            if not cell.method.entry:
+                return None
         reference = self.training.reference_of(cell).model
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
         root = cell.policy.root if isinstance(cell.policy, Chain) else None
@@ -291,8 +294,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
-        elif key == "reward":
-            find_reward(name, location=place)
+        elif key in ("reward", "annotator"):
+            find_reward(name, axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
@@ -325,9 +328,21 @@ class _Builder:
         name, records = str(axes["reward_model.dataset"]), learns_from_records(cell.sections()["reward_model"])
         learnt = self.training.data.dataset(name, cell.sections()["data"], cell, records=records)
         self._describe_dataset(name, learnt.id)
+        self._check_picks(cell)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+
+    def _check_picks(self, cell: Cell) -> None:
+        """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        if cell.values.get("reward_model.loss") == "pairwise" and picking:
+            names = self.loaded.experiment.evaluate.reward_model
+            raise SpecError(
+                f"suite {picking[0]!r} picks by score, and a reward model with loss pairwise scores no single response",
+                location=self.loaded.origins.locate("evaluate", "reward_model", names.index(picking[0])),
+                hint="evaluate it on suites of pairs",
+            )
 
     def _baselines(self) -> list[Subject]:
         """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""

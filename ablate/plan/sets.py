@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
 from ablate.catalogs.origins import Origins
@@ -20,7 +21,7 @@ WRITER = "responses.from"
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A set that several stages make: responses of a policy, labels given anew, or a mixture.
+    """A set that several stages make: responses of a policy, labels given anew, an online run's pairs, or a mixture.
 
     ``parts`` are the sets whose rows or prompts it uses, and ``origins`` say where its keys are written.
     """
@@ -76,6 +77,8 @@ def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:
     for part in named.parts:
         yield from takes_part(part)
     label, responses = named.variant.label, named.variant.responses
+    for key, value in (named.variant.replay or {}).items():
+        yield SHORTHANDS.get(key, key), str(value), named.origins.locate("replay", key)
     if label is not None and label.by is not None and label.by.reward_model is not None:
         for key, name in (("init", label.by.reward_model.init), ("dataset", label.by.reward_model.dataset)):
             yield f"reward_model.{key}", name, named.origins.locate("label", "by", "reward_model", key)
@@ -118,6 +121,8 @@ class _Variant:
         variant = self.variant
         if variant.mix is not None:
             return self._mixture(tuple(self._found(part, "mix", part) for part in variant.mix))
+        if variant.replay is not None:
+            return self._replayed(variant.replay)
         if variant.use is not None:
             entry = self._entry(variant.use, "use")
             by = variant.label is not None and variant.label.by is not None
@@ -146,6 +151,22 @@ class _Variant:
         filters = {name: value for name, value in written.items() if name != "score_gap"}
         return filters if filters.keys() - {"refusals"} or filters.get("refusals") == "drop" else None
 
+    def _replayed(self, run: Mapping[str, Any]) -> Pipeline:
+        """Return the pairs of an online run, whose prompts are those of the sets that it names."""
+        method = find_method(str(run["algorithm"]), location=self._place("replay", "algorithm"))
+        if not method.leaves_pairs:
+            online = ", ".join(name for name, other in METHODS.items() if other.leaves_pairs)
+            raise SpecError(
+                f"{method.title} learns from no pairs of its own, so there is nothing to replay",
+                location=self._place("replay", "algorithm"),
+                hint=f"allowed: {online}",
+            )
+        named = [key for key in ("dataset", "prompts") if run.get(key) is not None]
+        parts = dict.fromkeys(str(run[key]) for key in named)
+        judged = str(run.get("annotator", "reward_model")) == "reward_model"
+        found = tuple(self._found(name, "replay") for name in parts)
+        return self._pipeline("preference", "ai" if judged else "construction", found)
+
     def _mixture(self, parts: tuple[NamedSet, ...]) -> Pipeline:
         formats = {part.format for part in parts}
         if len(formats) > 1 or "documents" in formats:
@@ -161,7 +182,7 @@ class _Variant:
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
-        return "ai" if self.variant.label.by.reward_model else "construction"
+        return "construction" if self.variant.label.by.closed_form else "ai"
 
     def _overlaid(
         self, entry: DatasetEntry, changes: Mapping[str, Any], name: str | None = None, without: tuple[str, ...] = ()
@@ -197,7 +218,7 @@ class _Variant:
         return self.loaded.origins.inside("datasets", self.name)
 
 
-_PIPELINE_KEYS = ("use", "prompts", "mix", "responses", "temperature", "caps")
+_PIPELINE_KEYS = ("use", "prompts", "mix", "replay", "responses", "temperature", "caps", "order")
 """Keys of a variant that an entry does not have."""
 _LAST_STEP = ("label", "pairing", "where")
 """Keys of a pipeline that say something about the labels it gives; what its filters say of its source is apart."""

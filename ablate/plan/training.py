@@ -24,7 +24,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
-from ablate.plan.data import DataPlanner
+from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
@@ -66,6 +66,8 @@ class TrainingPlanner:
         self.rankings: Callable[[Stage, Ref, int, str], Stage] = functools.cache(
             functools.partial(self._tokens, "rankings")
         )
+        self.conversations: Callable[[Ref, str, Ref, int, str], Stage] = functools.cache(self._conversation_tokens)
+        self.split: Callable[[Ref, Ref | None, int, str, int], Stage] = functools.cache(self._split)
         self.prompts: Callable[[Stage, Ref, int], Stage] = functools.cache(self._prompt_tokens)
         self.reference_logprobs: Callable[[Start, Start, Ref, Section], Stage] = functools.cache(
             self._reference_logprobs
@@ -78,11 +80,13 @@ class TrainingPlanner:
     def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
         start = self.start_of(cell)
-        if not cell.method.entry:  # nothing is trained
+        if not cell.method.needs:  # nothing is trained
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
             PROVIDERS[need](order)
+        if not cell.method.entry:
+            return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
         step = _step_of(cell.method, order.parameters)
         config = {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]}
@@ -254,11 +258,8 @@ class TrainingPlanner:
         )
         parameters = SFTParameters.model_validate(values)
         data = self.data.dataset(str(dataset_name), (("max_examples", max_examples), ("seed", seed)))
-        tokens = self._graph.add(
-            "tokenise",
-            {"format": "conversations", "max_length": parameters.max_length, "truncation": "keep-start"},
-            {"data": data.ref("conversations.jsonl"), "tokenizer": base.tokenizer},
-            label=f"tokens of {dataset_name}",
+        tokens = self.conversations(
+            data.ref("conversations.jsonl"), "conversations", base.tokenizer, parameters.max_length, str(dataset_name)
         )
         model = self._graph.add(
             "sft",
@@ -271,9 +272,25 @@ class TrainingPlanner:
     def _tokens(self, format: TokensOf, dataset: Stage, tokenizer: Ref, max_length: int, truncation: str) -> Stage:
         return self._graph.add(
             "tokenise",
-            {"format": format, "max_length": max_length, "truncation": truncation},
+            {"format": format, "max_length": max_length, "truncation": truncation, **order_of(dataset)},
             {"data": dataset.ref("pairs.jsonl" if format == "pairs" else "records.jsonl"), "tokenizer": tokenizer},
             label=f"tokens of {dataset.execution.label}",
+        )
+
+    def _conversation_tokens(self, data: Ref, form: str, tokenizer: Ref, max_length: int, label: str) -> Stage:
+        return self._graph.add(
+            "tokenise",
+            {"format": form, "max_length": max_length, "truncation": "keep-start"},
+            {"data": data, "tokenizer": tokenizer},
+            label=f"tokens of {label}",
+        )
+
+    def _split(self, data: Ref, measured: Ref | None, parts: int, ordering: str, seed: int) -> Stage:
+        return self._graph.add(
+            "split",
+            {"parts": parts, "order": ordering, **({"seed": seed} if ordering == "random" else {})},
+            {"data": data, **({} if measured is None else {"measured": measured})},
+            label=f"pairs in {parts} parts, {ordering}",
         )
 
     def _prompt_tokens(self, dataset: Stage, tokenizer: Ref, max_prompt_length: int) -> Stage:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ablate.context import replacing
 from ablate.errors import UsageError, suggestion
-from ablate.results.layout import FigureLayout
+from ablate.results.curves import Curve, Curves
+from ablate.results.layout import CurveLayout, FigureLayout
 from ablate.results.tables import Row, Table
 
 # Okabe and Ito's palette: told apart in the common kinds of colour blindness.
@@ -37,13 +39,55 @@ def draw(layout: FigureLayout, table: Table, folder: Path) -> list[Path]:
         return []
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         figure = (_bars if _fit_bars(table, len(indices)) else _dots)(table, indices, layout.title)
-        FigureCanvasAgg(figure)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{layout.name}.pdf", folder / f"{layout.name}.png"]
-        # No creation date: drawing the same numbers again gives the same bytes.
-        _save(figure, files[0], metadata={"CreationDate": None})
-        _save(figure, files[1], dpi=200)
+        return _written(figure, layout.name, folder)
+
+
+def draw_curves(layout: CurveLayout, found: Curves, folder: Path) -> list[Path]:
+    """Draw learning curves as PDF and PNG into ``folder``; returns the files, none when no run has a curve yet."""
+    if not found.curves:
+        return []
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        entries = len(found.curves) + len(found.levels)
+        figure = Figure(figsize=(4.6, 2.6 + 0.2 * math.ceil(entries / 2)), layout="constrained")
+        axes = figure.subplots()
+        for number, curve in enumerate(found.curves):
+            _curve(axes, curve, _COLORS[number % len(_COLORS)], ("-", "--", ":")[number // len(_COLORS) % 3])
+        others = iter(_COLORS[len(found.curves) % len(_COLORS) :] + _COLORS)
+        for number, level in enumerate(found.levels):
+            color = "#444444" if level.is_baseline else next(others)
+            style = _BASELINE_STYLES[number % len(_BASELINE_STYLES)]
+            axes.axhline(level.value, color=color, linewidth=0.9, linestyle=style, label=_plain(level.label))
+        axes.set_xlabel({"steps": "Steps", "samples": "Samples of the policy", "labels": "Labels"}[layout.x])
+        axes.set_ylabel(_plain(layout.label or layout.y))
+        axes.set_title(_plain(layout.title), loc="left")
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+        return _written(figure, layout.name, folder)
+
+
+def _curve(axes: Axes, curve: Curve, color: str, style: str) -> None:
+    x, mean = np.array(curve.x), np.array(curve.mean)
+    axes.plot(x, mean, color=color, linewidth=1.2, linestyle=style, label=_plain(curve.label))
+    if curve.sd is not None:
+        sd = np.array(curve.sd)
+        axes.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.2, linewidth=0)
+    if curve.end is not None:
+        axes.plot(x[-1:], [curve.end], marker="o", markersize=4, color=color, linestyle="none")
+
+
+def _written(figure: Figure, name: str, folder: Path) -> list[Path]:
+    FigureCanvasAgg(figure)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.pdf", folder / f"{name}.png"]
+    # No creation date: drawing the same numbers again gives the same bytes.
+    _save(figure, files[0], metadata={"CreationDate": None})
+    _save(figure, files[1], dpi=200)
     return files
+
+
+def _plain(text: str) -> str:
+    # matplotlib reads dollar signs as the borders of mathematics
+    return text.replace("$", r"\$")
 
 
 def _save(figure: Figure, file: Path, **options: Any) -> None:
@@ -143,7 +187,7 @@ def _dots(table: Table, indices: Sequence[int], title: str) -> Figure:
     panels[0].set_yticks(range(len(rows)), names)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     # The title begins over the names, so that a long one has the figure's whole width.
-    figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize="medium", wrap=True)
+    figure.suptitle(_plain(title), x=0.01, ha="left", fontsize="medium", wrap=True)
     return figure
 
 
@@ -175,7 +219,7 @@ def _row_names(table: Table, rows: Sequence[Row]) -> list[str]:
         shown = _labels(table) if row.kind == "baseline" else telling
         parts = [(table.columns[index].label, row.cells[index].text or "") for index in shown]
         texts = [f"{label} {text}" if _is_number(text) else text for label, text in parts if text]
-        names.append(", ".join(texts).replace("$", r"\$"))
+        names.append(_plain(", ".join(texts)))
     return names
 
 
@@ -203,5 +247,4 @@ def _axis_label(table: Table, index: int) -> str:
 
 
 def _text(row: Row, labels: Sequence[int]) -> str:
-    # matplotlib reads dollar signs as the borders of mathematics
-    return " ".join(text for index in labels if (text := row.cells[index].text)).replace("$", r"\$")
+    return _plain(" ".join(text for index in labels if (text := row.cells[index].text)))

@@ -194,12 +194,34 @@ class FigureLayout(Closed):
     title: str = ""
 
 
+class CurveLayout(Closed):
+    """A figure of learning curves: the rows of a table that are trained on their own samples, mean and band over runs.
+
+    Rows without a curve (methods that learn from fixed data, baselines) are horizontal lines at the suite's score.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    table: str = Field(description="name of a table of this report, whose rows are drawn")
+    y: str = Field(default="score", description="a value of the training curve: score, gold, kl, entropy, …")
+    x: Literal["steps", "samples", "labels"] = Field(
+        default="steps",
+        description="steps, samples of the policy, or labels: those that its reward model learnt from, then those that "
+        "were asked for while it trained",
+    )
+    suite: str | None = Field(
+        default=None, description="suite whose score is a curve's last point and the height of the horizontal lines"
+    )
+    label: str | None = Field(default=None, description="name of the y axis; null: y")
+    title: str = ""
+
+
 class Layout(Closed):
     """A report: its tables and figures."""
 
     title: str = ""
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
+    curves: tuple[CurveLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
 
     @model_validator(mode="after")
@@ -228,12 +250,16 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
 
 def _check_names(layout: Layout, origins: Origins) -> None:
     tables = [table.name for table in layout.tables]
-    for kind, names in (("tables", tables), ("figures", [figure.name for figure in layout.figures])):
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise SpecError(f"{name!r} is used twice", location=origins.locate(kind, index, "name"))
-    for index, figure in enumerate(layout.figures):
-        _known("table", figure.table, tables, origins.locate("figures", index, "table"))
+    drawn: list[tuple[str, int, FigureLayout | CurveLayout]] = []
+    drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
+    drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
+    written = [(("tables", index), name) for index, name in enumerate(tables)]
+    for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
+        for number, (place, name) in enumerate(places):
+            if name in [other for _, other in places[:number]]:
+                raise SpecError(f"{name!r} is used twice", location=origins.locate(*place, "name"))
+    for kind, index, figure in drawn:
+        _known("table", figure.table, tables, origins.locate(kind, index, "table"))
 
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
@@ -245,6 +271,10 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
         for place, key in enumerate(figure.columns):
             known = keys[figure.table]
             _known("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
+    suites = [name for name, about in plan["suites"].items() if about["subject"] == "policy"]
+    for index, curve in enumerate(layout.curves):
+        if curve.suite is not None:
+            _known("suite", curve.suite, suites, (origins or Origins()).locate("curves", index, "suite"))
 
 
 def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -> None:

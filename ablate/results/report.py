@@ -65,7 +65,7 @@ def render_report(
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
     files = [file for table in report.tables for file in _write_table(table, out / "tables")]
-    figures = _draw(chosen.figures, report.tables, out / "figures")
+    figures = _draw(chosen.figures, report.tables, out / "figures") + _draw_curves(results, chosen, out / "figures")
     files += [file for _, drawn in figures for file in drawn]
     images = [(caption, drawn[1]) for caption, drawn in figures]
     html = page(
@@ -167,6 +167,21 @@ def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path
     by_name = {table.name: table for table in tables}
     drawn = [(figure.title or by_name[figure.table].title, draw(figure, by_name[figure.table], folder))
              for figure in figures]  # fmt: skip
+    return [(caption, files) for caption, files in drawn if files]
+
+
+def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[str, list[Path]]]:
+    if not layout.curves:
+        return []
+    from ablate.results.curves import read_curves
+    from ablate.results.figures import draw_curves
+
+    tables = {table.name: table for table in layout.tables}
+    drawn = []
+    for figure in layout.curves:
+        table = tables[figure.table]
+        files = draw_curves(figure, read_curves(results, figure, table), folder)
+        drawn.append((figure.title or table.title, files))
     return [(caption, files) for caption, files in drawn if files]
 
 

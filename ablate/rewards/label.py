@@ -1,4 +1,4 @@
-"""The label stage: the responses of records scored anew, by a reward model or a formula."""
+"""The label stage: the responses of records scored anew, by a reward model, a formula, a verifier or an API."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablate.context import StageContext, write_json
+from ablate.catalogs.pipelines import ApiLabels
+from ablate.catalogs.rewards import find_reward
+from ablate.context import StageContext, import_function, write_json
 from ablate.data.converters import bind
 from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response
 from ablate.errors import StageError
+from ablate.rewards.api import AnswerCache, ApiReward, Endpoint
 from ablate.rewards.closed_form import closed_form
 from ablate.rewards.interface import Reward
-from ablate.rewards.stage import open_reward
+from ablate.rewards.round_robin import round_robin
+from ablate.rewards.stage import open_judge, open_reward
+
+ANSWERS = "answers"
+"""Folder of an API's answers in a stage's work folder."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -26,17 +33,18 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     records = _read(context)
     scores = _scores(context, records)
-    labelled = [_labelled(record, own) for record, own in zip(records, _split(records, scores), strict=True)]
+    labelled = [_labelled(record, own) for record, own in zip(records, scores, strict=True)]
     kept = [record for record in labelled if record is not None]
     if not kept:
         raise StageError(f"no record of {len(records)} has two responses that the labeller could read")
     write_json_lines(context.output / "records.jsonl", map(as_row, kept))
-    alike, ordered = agreement(records, list(_split(records, scores)))
+    alike, ordered = agreement(records, scores)
+    flat = [score for own in scores for score in own]
     report = {
         "in": len(records),
         "kept": len(kept),
         "dropped": {"fewer-than-two-responses": len(records) - len(kept)},
-        "responses": {"in": len(scores), "unscored": sum(score is None for score in scores)},
+        "responses": {"in": len(flat), "unscored": sum(score is None for score in flat)},
         "agreement": {"pairs": ordered, "alike": alike, "share": alike / ordered if ordered else None},
     }
     write_json(context.output / "report.json", report)
@@ -73,18 +81,50 @@ def _read(context: StageContext) -> list[PreferenceRecord]:
     return [record for record in records if isinstance(record, PreferenceRecord)]
 
 
-def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[float | None]:
+def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[list[float | None]]:
+    """Return the score of every response of every record; of a judge of pairs it is its share of wins."""
+    prompts = [record.prompt for record in records]
+    texts = [[response.messages[-1]["content"] for response in record.responses] for record in records]
     name = context.config["closed_form"]
     if name is not None:
         formula = closed_form(name)
-        return [formula(response.messages[-1]["content"]) for record in records for response in record.responses]
-    reward: Reward = open_reward(context)
-    asked = [
-        ((*record.prompt, *response.messages[:-1]), response.messages[-1]["content"])
-        for record in records
-        for response in record.responses
-    ]
-    return reward.score([prompt for prompt, _ in asked], [text for _, text in asked])
+        return [[formula(text) for text in own] for own in texts]
+    api = context.config.get("api")
+    named = api is not None or "reward" in context.config
+    if not named and (judge := open_judge(context)):
+        _require_single_turns(records)
+        return round_robin(judge, prompts, texts)
+    reward = _reward(context) if api is None else open_api(context, ApiLabels.model_validate(api))
+    before = [(*record.prompt, *response.messages[:-1]) for record in records for response in record.responses]
+    return list(_split(records, reward.score(before, [text for own in texts for text in own])))
+
+
+def open_api(context: StageContext, labels: ApiLabels) -> ApiReward:
+    """Return the closed model that a stage asks; answers of earlier attempts are read from their work folders."""
+    endpoint = Endpoint(context.locations["api_url"], context.locations["api_key"])
+    cache = AnswerCache(context.work / ANSWERS, tuple(folder / ANSWERS for folder in context.previous_work))
+    return ApiReward(labels, endpoint, cache, lambda done, total: context.events.progress(done, total, "answers"))
+
+
+def _require_single_turns(records: Sequence[PreferenceRecord]) -> None:
+    for record in records:
+        if any(len(response.messages) > 1 for response in record.responses):
+            raise StageError(
+                f"row {record.row_id} has a response of several turns, and a model that compares two responses to one "
+                "prompt can't read it",
+                hint="label this set with a reward model that scores single responses",
+            )
+
+
+def _reward(context: StageContext) -> Reward:
+    """Return the reward that ``config["reward"]`` names, which reads ``prompt_texts``; else the reward model."""
+    name = context.config.get("reward")
+    if name is None:
+        return open_reward(context)
+    opened: Reward = import_function(find_reward(name).entry, f"the reward {name}")(
+        name, read_json_lines(context.inputs["prompt_texts"])
+    )
+    return opened
 
 
 def _split(records: Sequence[PreferenceRecord], scores: Sequence[float | None]) -> Iterator[list[float | None]]:

@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ablate.training.collate import IntArray
+from ablate.training.distributed import share, world
 from ablate.training.seeding import derive_seed
 
 # Examples of this many batches are sorted by length together: little padding, and batches that are still mixed.
@@ -19,7 +20,13 @@ MICRO_BATCH_LOGITS = 2**28
 
 
 def batch_order(
-    lengths_N: IntArray, batch_size: int, seed: int, epoch: int, *, window: int = WINDOW_BATCHES
+    lengths_N: IntArray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    *,
+    window: int = WINDOW_BATCHES,
+    kept_order: bool = False,
 ) -> list[list[int]]:
     """Return the batches of an epoch as row numbers, a function of the arguments alone.
 
@@ -27,8 +34,12 @@ def batch_order(
     into batches, and the batches of all windows come in random order. So which rows share a batch depends on their
     lengths, but for every loss and micro-batch alike. The rows that do not fill a batch are the permutation's last
     ones: a random sample too, in a smaller batch at the end. Inside each batch rows are sorted by length, so that its
-    micro-batches pad little.
+    micro-batches pad little. With ``kept_order`` the batches are the rows as they come, in every epoch.
     """
+    if kept_order:
+        rows_N = np.arange(len(lengths_N))
+        starts = range(0, len(rows_N), batch_size)
+        return [_by_length(rows_N[start : start + batch_size], lengths_N).tolist() for start in starts]
     random = np.random.default_rng(derive_seed(seed, "order", epoch))
     order = random.permutation(len(lengths_N))
     whole = len(order) // batch_size * batch_size
@@ -47,21 +58,25 @@ def _by_length(rows_M: IntArray, lengths_N: IntArray) -> IntArray:
 
 
 class MicroBatches(Sampler[list[int]]):
-    """The batches of ``batch_order`` cut into micro-batches, epoch by epoch.
+    """The batches of ``batch_order`` cut into micro-batches, epoch by epoch; of several processes each has its share.
 
-    Micro-batches never cross a batch: the size must divide ``batch_size``, and only the last batch of an epoch may
-    be smaller.
+    Micro-batches never cross a batch: size times processes must divide ``batch_size``, and only the last batch of an
+    epoch may be smaller. All processes make the same number of passes over a batch: one that has no row left gets an
+    idle micro-batch, ``[~row]``, whose pass counts nothing.
     """
 
     drop_last = False
 
-    def __init__(self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int) -> None:
-        if batch_size % micro_batch:
-            raise ValueError(f"a micro-batch of {micro_batch} does not divide the batch of {batch_size}")
+    def __init__(
+        self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int, kept_order: bool = False
+    ) -> None:
+        if batch_size % (micro_batch * world()):
+            raise ValueError(f"{world()} micro-batches of {micro_batch} do not divide the batch of {batch_size}")
         self.lengths_N = lengths_N
         self.batch_size = micro_batch
         self.whole_batch = batch_size
         self.seed = seed
+        self.kept_order = kept_order
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -69,12 +84,20 @@ class MicroBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths_N) // self.batch_size)
+        whole, rest = divmod(len(self.lengths_N), self.whole_batch)
+        return whole * self._passes(self.whole_batch) + self._passes(rest)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for rows in batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch):
-            for start in range(0, len(rows), self.batch_size):
-                yield rows[start : start + self.batch_size]
+        order = batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch, kept_order=self.kept_order)
+        for rows in order:
+            own = share(rows)
+            for index in range(self._passes(len(rows))):
+                yield own[index * self.batch_size : (index + 1) * self.batch_size] or [~rows[0]]
+
+    def _passes(self, rows: int) -> int:
+        """Return the micro-batches that a batch of ``rows`` takes of every process: those of the largest share."""
+        largest = -(-rows // world())
+        return -(-largest // self.batch_size)
 
 
 def micro_batch_size(batch_size: int, tokens: int, vocabulary: int, limit: int | None = None) -> int:

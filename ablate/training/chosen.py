@@ -10,10 +10,11 @@ import torch
 
 from ablate.algorithms.sft_chosen import ChosenParameters
 from ablate.context import StageContext
-from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairCollator, PairTokens, pad_sequences
+from ablate.training.lora import publish, tuned_policy
 from ablate.training.offline import train_offline
 from ablate.training.seeding import seed_everything
 from ablate.training.sft import NextTokenObjective
@@ -35,10 +36,10 @@ def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, A
     parameters = ChosenParameters.model_validate(context.config["parameters"])
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
-    model, tokenizer = load_policy(context.inputs["policy"]), load_tokenizer(context.inputs["policy"])
+    model, tokenizer = tuned_policy(context, parameters), load_tokenizer(context.inputs["policy"])
     collator = ChosenCollator(pairs, pad_id=pad_id(tokenizer))
     plan = cadence or Cadence(context.resources.checkpoint_seconds)
     history = train_offline(context, model, NextTokenObjective(), collator, parameters, cadence=plan)
-    save_model(model, tokenizer, context.output / "model")
+    publish(model, tokenizer, context.output / "model")
     history.write(context.output / "history.jsonl")
     return {"pairs": len(pairs), **history.last}

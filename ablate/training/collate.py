@@ -40,9 +40,10 @@ class Ragged:
         return np.diff(self.offsets)
 
     @classmethod
-    def of(cls, lists: Sequence[IntArray]) -> Ragged:
-        """Store ``lists`` flat; there must be one at least."""
-        return cls(np.concatenate(lists), np.cumsum([0, *map(len, lists)]))
+    def of(cls, lists: Sequence[Sequence[int] | IntArray]) -> Ragged:
+        """Store lists that are in memory."""
+        arrays = [np.zeros(0, np.int64), *(np.asarray(values, np.int64) for values in lists)]
+        return cls(np.concatenate(arrays), np.cumsum([0, *map(len, lists)]))
 
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> Ragged:
@@ -75,6 +76,11 @@ class Examples(Dataset[int]):
         """Sequences of one example in a forward pass."""
         return 1
 
+    @property
+    def kept_order(self) -> bool:
+        """Whether batches take the examples as they come, instead of in a seeded order."""
+        return False
+
 
 class Collator(Protocol):
     """Makes a batch from row numbers of its examples, and puts these into ``rows``."""
@@ -96,6 +102,12 @@ class PairTokens(Examples):
     prompts: Ragged
     chosen: Ragged
     rejected: Ragged
+    in_order: bool = False
+
+    @property
+    def kept_order(self) -> bool:
+        """Whether the set says that its order counts: that in which an online run learnt from the pairs."""
+        return self.in_order
 
     @property
     def sequences(self) -> int:
@@ -121,6 +133,7 @@ class PairTokens(Examples):
             prompts=Ragged.from_column(table.column("prompt_ids")),
             chosen=Ragged.from_column(table.column("chosen_ids")),
             rejected=Ragged.from_column(table.column("rejected_ids")),
+            in_order=(table.schema.metadata or {}).get(b"order") == b"kept",
         )
         empty = np.flatnonzero(
             (pairs.chosen.lengths == 0) | (pairs.rejected.lengths == 0) | (pairs.prompts.lengths == 0)

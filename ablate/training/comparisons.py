@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,13 +42,12 @@ class ComparedPairs(PairTokens):
                 f"context {limit}",
                 hint="lower reward_model.max_length to half the context, with truncation: keep-start",
             )
-        parts = {name: _taken(getattr(every, name), rows) for name in ("prompts", "chosen", "rejected")}
-        return replace(every, ids=[every.ids[row] for row in rows], **parts)
+        prompts, chosen, rejected = (_taken(lists, rows) for lists in (every.prompts, every.chosen, every.rejected))
+        return cls([every.ids[row] for row in rows], prompts, chosen, rejected)
 
 
 def _taken(lists: Ragged, rows: IntArray) -> Ragged:
-    taken = [lists[row] for row in rows]
-    return Ragged(np.concatenate(taken), np.cumsum([0, *map(len, taken)]))
+    return Ragged.of([lists[row] for row in rows])
 
 
 @dataclass(frozen=True)

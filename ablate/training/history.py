@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.context import EventLog, read_json, write_json
+from ablate.training.distributed import gathered, is_main
 
 FILE = "history.json"
 
@@ -56,6 +57,14 @@ class History:
         self._sums, self._weights = {}, {}
         return means
 
+    def bring_together(self) -> None:
+        """Give what all processes have collected to the main one; the others start anew."""
+        parts = gathered((self._sums, self._weights))
+        if len(parts) > 1:
+            own = parts if is_main() else []
+            self._sums = _added([sums for sums, _ in own])
+            self._weights = _added([weights for _, weights in own])
+
     @property
     def empty(self) -> bool:
         """Whether nothing was logged or collected yet."""
@@ -83,12 +92,19 @@ class History:
     def load(self, checkpoint: Path) -> None:
         """Restore the state from a checkpoint folder."""
         self.restore(read_json(checkpoint / FILE))
+        if not is_main():  # what was collected counts once
+            self._sums, self._weights = {}, {}
 
     def write(self, path: Path) -> None:
         """Write the records as JSON lines (``history.jsonl``), step first, then by name."""
         ordered = [{"step": record["step"], **dict(sorted(record.items()))} for record in self.records]
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in ordered]
         path.write_text("".join(lines), encoding="utf-8")
+
+
+def _added(parts: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def _finite(value: float | int | str | None) -> float | int | str | None:

@@ -93,7 +93,7 @@ def robust_dpo(pairs: PairLogprobs, *, beta: float, label_smoothing: float) -> T
 def sigmoid_norm(pairs: PairLogprobs, *, beta: float) -> Tensor:
     """Return DPO's loss per pair on mean log-ratios: each completion's is divided by its number of tokens.
 
-    Lambert et al. 2024 (arXiv 2411.15124), eq. 6, length-normalised DPO; there beta is 5.
+    Length-normalised DPO of Lambert et al. 2024 (arXiv 2411.15124); there beta is 5.
     """
     return -logsigmoid(beta * pairs.mean_ratio_difference_B)
 
@@ -123,7 +123,7 @@ def bco_pair(pairs: PairLogprobs, *, beta: float) -> Tensor:
 def sppo_hard(pairs: PairLogprobs, *, beta: float) -> Tensor:
     """Return SPPO's loss per pair with winning probabilities 1 and 0; Wu et al. 2024 (arXiv 2405.00675).
 
-    Equation 4.7 with 1/eta = beta, divided by beta squared: log-ratios are drawn to 1/(2 beta) and -1/(2 beta).
+    Equation 4.7 with eta = 1/beta: log-ratios are drawn to 1/(2 beta) and -1/(2 beta).
     """
     return (pairs.chosen_ratio_B - 1 / (2 * beta)) ** 2 + (pairs.rejected_ratio_B + 1 / (2 * beta)) ** 2
 
@@ -167,4 +167,5 @@ PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "apo_zero": apo_zero,
     "apo_down": apo_down,
     "discopop": discopop,
+    "sdpo": dpo,
 }

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from ablate.algorithms.registry import find_method
 from ablate.algorithms.sft import SFTParameters
 from ablate.context import StageContext
 from ablate.models.loading import load_tokenizer
@@ -28,12 +29,22 @@ def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, A
 
     Config: ``parameters`` (SFTParameters; the tokens are cut to ``max_length`` already) and ``seed``.
     """
-    parameters = SFTParameters.model_validate(context.config["parameters"])
+    return _fine_tune(context, "model", SFTParameters.model_validate(context.config["parameters"]), cadence)
+
+
+def run_method(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, Any]:
+    """Fine-tune ``policy`` likewise, as the method that ``config["algorithm"]`` names."""
+    parameters = find_method(context.config["algorithm"]).parameters.model_validate(context.config["parameters"])
+    assert isinstance(parameters, SFTParameters)
+    return _fine_tune(context, "policy", parameters, cadence)
+
+
+def _fine_tune(context: StageContext, role: str, parameters: SFTParameters, cadence: Cadence | None) -> dict[str, Any]:
     plan = TrainingRun.of(context, cadence or Cadence(context.resources.checkpoint_seconds))
     seed_everything(derive_seed(plan.seed, "sft"))
     conversations = ConversationTokens.read(context.inputs["data"])
-    tokenizer = load_tokenizer(context.inputs["model"])
-    model = tuned_policy(context, parameters, role="model")
+    tokenizer = load_tokenizer(context.inputs[role])
+    model = tuned_policy(context, parameters, role=role)
     steps = make_trainer(model, tokenizer, conversations, parameters, plan).fit(context.previous_work)
     plan.history.write(context.output / "history.jsonl")
     publish(model.cpu(), tokenizer, context.output / "model")

@@ -123,6 +123,18 @@ def test_policies_for_long_conversations(tmp_path: Path) -> None:
     assert [r["id"] for r in kept] == ["fits"] and report["dropped"] == {"too-long": 2}
 
 
+def test_an_answer_counts_alone_and_not_the_turns_of_its_prompt(tmp_path: Path) -> None:
+    row = pair("p", "w0", "w2", "w3")
+    row["prompt"] = [message("user", "w9"), message("assistant", "w8"), message("user", "w0")]
+    rows = [row, pair("cut", "w0", "w1 " * 9, "w2"), pair("gone", "w0 " * 9, "w1", "w2")]
+    kept, report = tokenise(tmp_path, rows, format="answers", max_length=10, truncation="keep-start")
+    assert kept == [
+        {"id": "p", "input_ids": [2, 15, 3, 14, 1, 2, 6, 3, 8, 1], "loss_mask": [0] * 8 + [1, 1]},
+        {"id": "cut", "input_ids": [2, 6, 3, *[7] * 7], "loss_mask": [0] * 3 + [1] * 7},
+    ]
+    assert report["dropped"] == {"no-assistant-tokens": 1} and report["truncated"] == 1
+
+
 def test_text_that_spells_special_tokens_is_dropped(tmp_path: Path) -> None:
     rows = [pair("a", "hello", "one", "two"), pair("b", "hello", "one<|end|>\n<|user|>\nmore", "two")]
     kept, report = tokenise(tmp_path, rows, byte_tokenizer("tulu"), format="pairs", max_length=100)

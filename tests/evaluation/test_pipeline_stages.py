@@ -11,6 +11,7 @@ import pytest
 
 from ablate.context import read_json
 from ablate.data import stage as dataset
+from ablate.data.examples import prompt_id
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.errors import StageError
 from ablate.evaluation import respond
@@ -64,6 +65,36 @@ def test_finished_responses_become_records_and_the_rest_is_counted(
     assert (again / "records.jsonl").read_bytes() == (made / "records.jsonl").read_bytes()
     other = run_stage("other", respond.run, {**RESPONSES, "seed": 1}, inputs)
     assert (other / "records.jsonl").read_bytes() != (made / "records.jsonl").read_bytes()
+
+
+def test_the_parts_of_the_prompts_are_all_of_them(run_stage: Run, pocket_policy: Path, prompts: Path) -> None:
+    inputs = {"policy": pocket_policy, "prompts": prompts}
+    parts = [run_stage(f"part-{n}", respond.run, {**RESPONSES, "part": n, "parts": 2}, inputs) for n in range(2)]
+    assert sorted(read_json(part / "report.json")["in"] for part in parts) == [1, 2]
+    own = [{row["id"] for row in read_json_lines(part / "records.jsonl")} for part in parts]
+    assert own[0] and own[1] and not own[0] & own[1]
+    with pytest.raises(StageError, match="3 prompts can't be drawn into 4 parts"):
+        run_stage("none", respond.run, {**RESPONSES, "part": 3, "parts": 4}, inputs)
+
+
+def test_a_set_s_own_response_joins_the_policy_s(
+    run_stage: Run, pocket_policy: Path, prompts: Path, tmp_path: Path
+) -> None:
+    rows = read_json_lines(prompts)
+    for row in rows:
+        row["id"] = prompt_id(row["prompt"])
+    write_json_lines(prompts, rows)
+    gold = [{"role": "assistant", "content": "the cat"}]
+    pairs = [{"id": "p", "prompt": rows[1]["prompt"], "chosen": gold, "rejected": gold[:0]}]
+    write_json_lines(tmp_path / "pairs.jsonl", pairs)
+    inputs = {"policy": pocket_policy, "prompts": prompts}
+    without = read_json_lines(run_stage("respond", respond.run, RESPONSES, inputs) / "records.jsonl")
+    inputs["gold"] = tmp_path / "pairs.jsonl"
+    made = read_json_lines(run_stage("gold", respond.run, RESPONSES, inputs) / "records.jsonl")
+    for row, plain in zip(made, without, strict=True):
+        own = [response for response in row["responses"] if response["model"] == "gold"]
+        assert [response["messages"] for response in own] == ([gold] if row["id"] == rows[1]["id"] else [])
+        assert row["responses"][: len(plain["responses"])] == plain["responses"]
 
 
 def test_a_policy_that_never_ends_its_turns_is_said_to(run_stage: Run, pocket_policy: Path, prompts: Path) -> None:

@@ -195,6 +195,104 @@ def test_a_set_that_would_be_made_by_what_learns_from_it_is_refused(plan: MakePl
     assert cell.stage
 
 
+def test_the_steps_of_sdpo_share_the_split_and_each_has_the_one_before_as_reference(plan: MakePlan) -> None:
+    block = {"dataset": "pocket-shp", "algorithm": "sdpo"}
+    found = plan(text({**block, "rounds": [1, 2, 3]}, {"dataset": "pocket-shp", "algorithm": "dpo"}, sdpo={"parts": 3}))
+    first, second, third, dpo = (made(found, item) for item in cells(found))
+    (split,) = of_kind(found, "split")
+    assert split.identity.config.value == {"parts": 3, "order": "easy-to-hard"}
+    whole = inputs(found, dpo)["reference_logprobs"]
+    assert inputs(found, split)["measured"] is whole, "DPO's own reference pass orders the pairs"
+    assert inputs(found, first)["reference_logprobs"] is whole, "and is the first step's"
+    for number, stage in enumerate((first, second, third), start=1):
+        assert dict(stage.identity.inputs)["data"].artifact == f"part-{number}.parquet"
+        assert inputs(found, stage)["data"] is split
+        assert not {"parts", "order"} & stage.identity.config.value["parameters"].keys()
+    for before, stage in ((first, second), (second, third)):
+        assert inputs(found, stage)["policy"] is before
+        reference = inputs(found, stage)["reference_logprobs"]
+        assert inputs(found, reference) == {"model": before, "data": split}
+    (cell,) = cells(plan(text(block, sdpo={"parts": 3})))
+    assert cell.stage == third.id, "unless said, all parts are used"
+    drawn = plan(text(block, sdpo={"order": "random"}, data={"seed": 5}))
+    (split,) = of_kind(drawn, "split")
+    assert split.identity.config.value == {"parts": 2, "order": "random", "seed": 5}
+    assert list(inputs(drawn, split)) == ["data"]
+
+
+def test_sdpo_has_no_more_rounds_than_parts(plan: MakePlan) -> None:
+    with pytest.raises(UsageError, match=r"study.yaml:\d+: rounds: sDPO has 2 rounds, sdpo.parts; 3 are asked for"):
+        plan(text({"dataset": "pocket-shp", "algorithm": "sdpo", "rounds": [2, 3]}))
+
+
+def test_rejection_sampling_is_made_of_shared_stages(plan: MakePlan) -> None:
+    block = {"dataset": "pocket-shp", "algorithm": ["rejection_sampling", "ppo"], "prompts": "pocket-hh"}
+    own = {
+        "prompts": "pocket-hh",
+        "responses": {"n": 10, "temperature": 1.0, "max_new_tokens": 50},
+        "label": {"by": {"reward_model": {"init": "pocket-small", "dataset": "pocket-shp"}}},
+    }
+    found = plan(
+        text(
+            {**block, "rounds": [1, 2]},
+            {"dataset": "own", "algorithm": "dpo"},
+            datasets={"own": own},
+            rejection_sampling={"max_response_length": 50},
+        )
+    )
+    first, second = (made(found, item) for item in cells(found) if item.axes["algorithm"] == "rejection_sampling")
+    assert list(inputs(found, first)) == ["policy", "data"]
+    labels = []
+    for stage in (first, second):
+        tokens = inputs(found, stage)["data"]
+        assert tokens.identity.config.value["format"] == "answers"
+        best = inputs(found, tokens)["data"]
+        label = inputs(found, best)["records"]
+        assert inputs(found, inputs(found, label)["records"])["policy"] is inputs(found, stage)["policy"]
+        labels.append(label)
+    assert inputs(found, second)["policy"] is first
+    ppo = next(made(found, item) for item in cells(found) if item.axes["algorithm"] == "ppo")
+    assert {inputs(found, label)["reward_model"] for label in labels} == {inputs(found, ppo)["reward_model"]}
+    assert labels[0] in inputs(found, found.stages[found.datasets["own"]["stage"]]).values(), "a pipeline's, too"
+
+
+def test_sft_as_a_method_reads_instructions_or_chosen_responses(plan: MakePlan) -> None:
+    found = plan(text({"dataset": ["pocket-shp", "pocket-instructions"], "algorithm": "supervised"}))
+    tokens = [inputs(found, made(found, item))["data"] for item in cells(found)]
+    assert [stage.identity.config.value["format"] for stage in tokens] == ["answers", "conversations"]
+    assert [dict(stage.identity.inputs)["data"].artifact for stage in tokens] == ["pairs.jsonl", "conversations.jsonl"]
+    uses = {(facts["name"], use) for facts in found.data for use in facts["roles"]}
+    assert {("pocket-shp", "SFT"), ("pocket-instructions", "SFT")} <= uses
+
+
+def test_a_policy_that_is_not_trained_is_a_row_as_it_is(plan: MakePlan) -> None:
+    merge = {"merge": [{"from": {"algorithm": "dpo", "dataset": "pocket-shp"}}, "pocket-small"], "title": "Half"}
+    found = plan(text({"algorithm": "none", "policy": [merge, "pocket-small"]}))
+    assert [made(found, item).kind for item in cells(found)] == ["merge", "sft"]
+    assert all(item.evaluations for item in cells(found))
+    base = cells(plan(text({"algorithm": "none"}, sft=None)))
+    assert len(base) == 1
+
+
+def test_the_prompts_of_a_pipeline_can_be_drawn_into_a_part_a_round(plan: MakePlan) -> None:
+    own: dict[str, Any] = {
+        "prompts": "pocket-shp",
+        "responses": {"n": 3, "max_new_tokens": 32, "parts": 2, "gold": True},
+        "label": {"by": {"closed_form": "nouns"}},
+    }
+    found = plan(text({"dataset": "own", "algorithm": "dpo", "rounds": 3}, datasets={"own": own}))
+    configs = [stage.identity.config.value for stage in of_kind(found, "respond")]
+    assert [(config["part"], config["parts"]) for config in configs] == [(0, 2), (1, 2), (0, 2)]
+    roles = [dict(stage.identity.inputs)["gold"].artifact for stage in of_kind(found, "respond")]
+    assert roles == ["pairs.jsonl"] * 3
+    whole = {**own, "responses": {"n": 3, "max_new_tokens": 32}}
+    (respond,) = of_kind(plan(text({"dataset": "own", "algorithm": "dpo"}, datasets={"own": whole})), "respond")
+    assert not {"part", "parts", "gold"} & respond.identity.config.value.keys()
+    with pytest.raises(UsageError, match=r"own.responses.gold: 'pocket-instructions' has no chosen responses"):
+        instructions = {"own": {**own, "prompts": "pocket-instructions"}}
+        plan(text({"dataset": "own", "algorithm": "dpo"}, datasets=instructions))
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [

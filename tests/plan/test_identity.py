@@ -74,7 +74,9 @@ OTHER = {
     "max_prompt_length": 77,
     "max_response_length": 55,
     "stop_at_kl": 3.5,
-    "loss": "instruct-k",
+    "reward_model.loss": "instruct-k",
+    "online_dpo.loss": "hinge",
+    "d2po.loss": "hinge",
     "margin_scale": 0.4,
     "centring": 0.02,
     "attributes": "helpfulness=1, verbosity=-0.5",
@@ -84,12 +86,26 @@ OTHER = {
     "scale_by_deviation": False,
     "deviation_epsilon": 0.01,
     "length_normalisation": "token",
+    "label_budget": 4321,
+    "discriminator": "sft",
+    "gold_every": 65,
+    "gold_labels": 5,
+    "gold_choice": "random",
+    "gold_memory": "all",
+    "discriminator_learning_rate": 0.0123,
+    "discriminator_epochs": 2,
+    "discriminator_batch_size": 3,
     "seed": 9,
     "max_examples": 123,
     "lora_rank": 4,
     "lora_alpha": 32,
     "lora_targets": "q_proj",
     "quantisation": "4bit",
+    "n": 3,
+    "top_p": 0.9,
+    "top_share": 0.25,
+    "parts": 3,
+    "order": "random",
 }
 
 
@@ -104,7 +120,7 @@ READ_WITH = {
 def other_value(section: str, name: str) -> Any:
     if name == "truncation":
         return {"drop": "keep-start", "keep-start": "drop"}[SECTIONS[section].model_fields[name].default]
-    return OTHER[name]
+    return OTHER[f"{section}.{name}"] if f"{section}.{name}" in OTHER else OTHER[name]
 
 
 def text(**changes: Any) -> str:

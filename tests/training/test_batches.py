@@ -81,3 +81,13 @@ def test_micro_batch_divides_the_batch_and_fits_the_limits():
     assert micro_batch_size(12, 80, vocabulary=300, limit=5) == 4
     with pytest.raises(ValueError, match="does not divide"):
         MicroBatches(LENGTHS, batch_size=8, micro_batch=3, seed=0)
+
+
+def test_a_kept_order_is_that_of_the_rows_in_every_epoch():
+    batches = batch_order(LENGTHS[:29], 8, seed=1, epoch=0, kept_order=True)
+    assert [sorted(rows) for rows in batches] == [list(range(start, min(start + 8, 29))) for start in (0, 8, 16, 24)]
+    assert all((np.diff(LENGTHS[rows]) >= 0).all() for rows in batches)
+    kept = MicroBatches(LENGTHS[:29], batch_size=8, micro_batch=4, seed=1, kept_order=True)
+    first = list(kept)
+    kept.set_epoch(3)
+    assert list(kept) == first and sorted(first[0] + first[1]) == list(range(8))

@@ -81,3 +81,12 @@ def test_resuming_after_an_interruption_gives_the_same_weights_bitwise(
     run(again, cadence=Cadence())
     one, other = (load_file(context.output / "model" / "model.safetensors") for context in (whole, again))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_an_adapter_leaves_all_but_its_layers_as_they_were(policy_folder, write_pairs, make_context):
+    config = {"seed": 3, "parameters": {**CONFIG["parameters"], "lora_rank": 2}}
+    context = make_context("adapter", config, {"policy": policy_folder, "data": write_pairs(13)})
+    run(context)
+    before, after = load_policy(policy_folder).state_dict(), load_file(context.output / "model" / "model.safetensors")
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed and all("proj" in name for name in changed)

@@ -21,7 +21,7 @@ from ablate.training import logprobs
 from ablate.training.batches import batch_order
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairTokens
-from ablate.training.coupling import CoupledObjective
+from ablate.training.coupling import COUPLINGS, CoupledObjective
 from ablate.training.history import History
 from ablate.training.mismatch import mismatched, partners
 from ablate.training.offline import OfflineTrainer
@@ -227,6 +227,39 @@ def test_accumulating_8_times_1_equals_1_times_8(inputs, make_context, tmp_path,
         assert one["loss"] == pytest.approx(another["loss"], abs=1e-6)
     if algorithm in ("kto", "bco"):
         assert records[0][-1]["kl" if algorithm == "kto" else "shift"] > 0.05, "the batch has something in common"
+
+
+@pytest.mark.parametrize("algorithm", COUPLED)
+def test_processes_find_together_what_one_finds(inputs, algorithm):
+    """Two processes with a micro-batch each of 5 and 3 pairs, their exchange played here."""
+    pairs, model = PairTokens.read(inputs["data"]), perturbed(inputs["policy"], 0.3)
+    collator = make_collator(pairs, needed(algorithm, inputs), 0)
+    parts = [collator([4, 0, 9, 2, 7]), collator([1, 8, 3])]
+
+    def alone(values_M):
+        return values_M, slice(None)
+
+    with torch.no_grad():
+        expected = COUPLINGS[algorithm](0.2).columns(model, parts, alone)
+        sent: list[list[torch.Tensor]] = [[], []]
+        for part, given in zip(parts, sent, strict=True):
+
+            def keep(values_M, given=given):
+                given.append(values_M)
+                return alone(values_M)
+
+            COUPLINGS[algorithm](0.2).columns(model, [part], keep)
+        for index, part in enumerate(parts):
+            calls = iter(zip(*sent, strict=True))
+
+            def gather(values_M, calls=calls, index=index):
+                of_first, of_second = next(calls)
+                own = slice(len(of_first), None) if index else slice(0, len(of_first))
+                return torch.cat([of_first, of_second]), own
+
+            [found] = COUPLINGS[algorithm](0.2).columns(model, [part], gather)
+            for name, column_B in found.items():
+                torch.testing.assert_close(column_B, expected[index][name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["kto", "bco"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,7 +24,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import EventLog, Resources, StageContext
+from ablate.data.examples import prompt_id
 from ablate.errors import AblateError, DataError, StageError
+from ablate.pocket.draws import Draw
+from ablate.pocket.language import SKILLS, draw_item
+from ablate.pocket.vocabulary import NOUNS
 from ablate.training.checkpoints import Cadence, complete_checkpoints
 from ablate.training.experience import PassLimits, Score
 from ablate.training.learner import Network
@@ -32,6 +37,7 @@ from ablate.training.policy_gradient import PPOLearner, run
 from ablate.training.rollouts import Episode
 
 PAD, EOS, V, WANTED = 0, 1, 20, 5
+NOUN = sorted(NOUNS)[0]
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**24)
 
 
@@ -172,8 +178,42 @@ def test_a_reward_that_is_not_finite_names_step_and_prompt(tmp_path: Path) -> No
 
 
 def test_a_kl_beyond_the_limit_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"step \d+: the KL from the reference is .* allowed: 0.2"):
+    stop = (
+        r"step \d+: the KL from the reference is .* allowed: 0.2; prompts p\d+.*the state is saved in .*checkpoint-\d+"
+    )
+    with pytest.raises(StageError, match=stop):
         trainer(steps=25, stop_at_kl=0.2).train(tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_run_stopped_by_its_reward_goes_on_where_it_was_stopped(step: int, tmp_path: Path) -> None:
+    calls = []
+
+    def score(episodes: Sequence[Episode]) -> torch.Tensor:
+        calls.append(1)
+        return count_wanted(episodes) * (float("nan") if len(calls) == step else 1.0)
+
+    unbroken = trainer(steps=4)
+    unbroken.train(tmp_path / "unbroken")
+    message = (
+        rf"step {step}: the reward of 32 responses is not finite; prompts p\d+.*saved in .*checkpoint-{step - 1}\n"
+    )
+    with pytest.raises(StageError, match=message):
+        trainer(score, steps=4).train(tmp_path / "stopped")
+    resumed = trainer(steps=4)
+    resumed.train(tmp_path / "resumed", [tmp_path / "stopped"])
+    assert_equal_runs(unbroken, resumed)
+
+
+def test_a_run_stopped_amid_an_update_leaves_its_state_and_no_checkpoint(tmp_path: Path) -> None:
+    made = trainer(steps=3)
+    made.step()
+    made.recorder = dataclasses.replace(made.recorder, temperature=1.0)  # the two passes differ now
+    with pytest.raises(StageError, match=r"step 2: before any update .*the state is saved in .*stopped-in-step-2"):
+        made.train(tmp_path)
+    assert complete_checkpoints(tmp_path) == []
+    files = {path.name for path in (tmp_path / "stopped-in-step-2").iterdir()}
+    assert {"policy.safetensors", "value.safetensors", "history.json", "state.json"} <= files
 
 
 def test_warm_up_then_constant(tmp_path: Path) -> None:
@@ -193,8 +233,9 @@ def test_steps_follow_from_epochs_and_whole_steps() -> None:
 # The stage on folders
 
 
-def tokenizer(extra: str = "w19") -> PreTrainedTokenizerFast:
-    words = ["<|pad|>", "<|end|>", *(f"w{i}" for i in range(2, V - 1)), extra]
+def tokenizer(extra: str = "w19", last: int = V - 1) -> PreTrainedTokenizerFast:
+    words = ["<|pad|>", "<|end|>", *(f"w{i}" for i in range(2, V))]
+    words[last] = extra
     model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="w2"))
     model.pre_tokenizer = Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=model, pad_token="<|pad|>", eos_token="<|end|>")
@@ -213,7 +254,13 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     return {**folders, "prompts": prompts}
 
 
-def context(inputs: dict[str, Path], folder: Path, previous: tuple[Path, ...] = (), **changes: Any) -> StageContext:
+def context(
+    inputs: dict[str, Path],
+    folder: Path,
+    previous: tuple[Path, ...] = (),
+    config: dict[str, Any] | None = None,
+    **changes: Any,
+) -> StageContext:
     for name in ("output", "work"):
         (folder / name).mkdir(parents=True)
     values = {
@@ -226,7 +273,7 @@ def context(inputs: dict[str, Path], folder: Path, previous: tuple[Path, ...] = 
     }
     return StageContext(
         kind="train",
-        config={"algorithm": "ppo", "parameters": values, "seed": 3},
+        config={"algorithm": "ppo", "parameters": values, "seed": 3, **(config or {})},
         inputs=inputs,
         output=folder / "output",
         work=folder / "work",
@@ -244,7 +291,15 @@ def test_the_stage_writes_model_history_and_samples(inputs: dict[str, Path], tmp
     assert [record["step"] for record in history] == [1, 2]
     logged = {"loss", "policy_loss", "value_loss", "kl", "kl_per_token", "rlhf_reward", "score", "score_sd", "samples"}
     logged |= {"entropy", "policy_clip_fraction", "value_clip_fraction", "approx_kl", "explained_variance"}
-    logged |= {"response_length", "missing_eos", "policy_grad_norm", "value_grad_norm", "learning_rate", "step"}
+    logged |= {
+        "labels",
+        "response_length",
+        "missing_eos",
+        "policy_grad_norm",
+        "value_grad_norm",
+        "learning_rate",
+        "step",
+    }
     assert logged == set(history[0])
     samples = [json.loads(line) for line in (made.output / "samples.jsonl").read_text().splitlines()]
     assert {sample["step"] for sample in samples} == {1, 2}
@@ -273,10 +328,24 @@ run(StageContext(kind="train", config=given["config"], inputs={k: Path(v) for k,
 """
 
 
-def test_a_killed_process_is_continued_to_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
-    unbroken = context(inputs, tmp_path / "unbroken", steps=20)
+FOUR = {"prompts_per_step": 4, "responses_per_prompt": 4}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("ppo", {}),
+        pytest.param("rloo", FOUR, marks=pytest.mark.slow),
+        pytest.param("grpo", FOUR, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_process_is_continued_to_the_same_bytes(
+    algorithm: str, changes: dict[str, Any], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    changes = {**changes, "config": {"algorithm": algorithm}, "steps": 20}
+    unbroken = context(inputs, tmp_path / "unbroken", **changes)
     run(unbroken)
-    killed = context(inputs, tmp_path / "killed", steps=20)
+    killed = context(inputs, tmp_path / "killed", **changes)
     given = {
         "folder": str(tmp_path / "killed"),
         "config": killed.config,
@@ -294,7 +363,7 @@ def test_a_killed_process_is_continued_to_the_same_bytes(inputs: dict[str, Path]
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (killed.output / "model").exists(), "the run was over before it could be killed"
-    resumed = context(inputs, tmp_path / "resumed", (killed.work,), steps=20)
+    resumed = context(inputs, tmp_path / "resumed", (killed.work,), **changes)
     run(resumed)
     for name in ("model/model.safetensors", "history.jsonl", "samples.jsonl"):
         assert (resumed.output / name).read_bytes() == (unbroken.output / name).read_bytes(), name
@@ -329,3 +398,47 @@ def test_bad_prompt_files_are_refused(inputs: dict[str, Path], tmp_path: Path) -
         pq.write_table(pa.table(table), inputs["prompts"])
         with pytest.raises(DataError, match=message):
             run(context(inputs, tmp_path / f"run {message}"))
+
+
+@pytest.fixture
+def verifiable(inputs: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """The inputs of a run without a reward model: token 5 is a noun, the prompts are items of the pocket world."""
+    for role in ("policy", "reference"):
+        tokenizer(NOUN, WANTED).save_pretrained(inputs[role])
+    rows = []
+    for name in SKILLS:
+        item = draw_item(SKILLS[name], "train", Draw("test", name))
+        prompt = [{"role": "user", "content": item.prompt}]
+        checks = {key: value for key, value in item.row().items() if key != "prompt"}
+        rows.append({"id": prompt_id(tuple(prompt)), "prompt": prompt, "source": "pocket", "checks": checks})
+    texts = tmp_path / "prompts.jsonl"
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokens = pa.table({"id": [row["id"] for row in rows], "prompt_ids": [[2, 3]] * len(rows)})
+    pq.write_table(tokens, inputs["prompts"])
+    return {role: path for role, path in inputs.items() if role != "reward_model"} | {"prompt_texts": texts}
+
+
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", {}), ("rloo", FOUR), ("grpo", FOUR)])
+def test_a_formula_scores_and_the_gold_reward_is_logged(
+    algorithm: str, changes: dict[str, Any], verifiable: dict[str, Path], tmp_path: Path
+) -> None:
+    named = {"algorithm": algorithm, "reward": "nouns", "gold": "pocket-gold"}
+    made = context(verifiable, tmp_path / "run", steps=2, missing_eos_reward=None, config=named, **changes)
+    run(made)
+    history = [json.loads(line) for line in (made.output / "history.jsonl").read_text().splitlines()]
+    assert [record["labels"] for record in history] == [record["samples"] for record in history] == [16, 32]
+    assert all(0 <= record["gold"] <= 2 for record in history)
+    samples = [json.loads(line) for line in (made.output / "samples.jsonl").read_text().splitlines()]
+    assert [sample["score"] for sample in samples] == [sample["response"].split().count(NOUN) for sample in samples]
+    if algorithm == "ppo":  # the first values are 0: nothing of the returns is explained
+        assert history[0]["explained_variance"] == pytest.approx(0.0, abs=1e-6)
+    else:
+        assert "value_loss" not in history[0]
+
+
+def test_a_prompt_that_carries_nothing_is_told_before_training(verifiable: dict[str, Path], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in verifiable["prompt_texts"].read_text().splitlines()]
+    del rows[3]["checks"]
+    verifiable["prompt_texts"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=f"prompt {rows[3]['id']} lacks id, skill, split, spec, which the reward"):
+        run(context(verifiable, tmp_path / "run", config={"reward": "pocket-correct"}))

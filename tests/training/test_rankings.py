@@ -1,4 +1,4 @@
-"""Rankings on the offline trainer: batches, micro-batches, reward models and policies that learn from them."""
+"""Rankings on the offline trainer: batches, micro-batches, what learns from them, and resuming."""
 
 from __future__ import annotations
 

@@ -401,6 +401,26 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(method: Any, tmp_path: Path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_run_names_step_and_prompts_and_goes_on_from_its_saved_state(method: Any, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def second(episodes: Any) -> Tensor:
+        calls.append(1)
+        return count_wanted(episodes) * (float("nan") if len(calls) == 2 else 1.0)
+
+    parameters = method(**{**SETTINGS, "steps": 3})
+    with pytest.raises(StageError, match=r"step 2: the reward of 32 .* prompts p\d+, .*saved in .*checkpoint-1\n"):
+        trainer(parameters, second).train(tmp_path / "stopped")
+    unbroken, resumed = trainer(parameters), trainer(parameters)
+    unbroken.train(tmp_path / "unbroken")
+    resumed.train(tmp_path / "resumed", [tmp_path / "stopped"])
+    assert resumed.history.records == unbroken.history.records
+    limited = method(**{**SETTINGS, "stop_at_kl": 1e-6})
+    with pytest.raises(StageError, match=r"step \d: the KL from the reference is .* prompts p\d+.*checkpoint-\d\n"):
+        trainer(limited).train(tmp_path / "limited")
+
+
 def rollout(parameters: PolicyGradientParameters, score: Any = count_wanted) -> tuple[OnPolicyTrainer, Rollout]:
     made = trainer(parameters, score)
     episodes = made.sample_episodes(0)

@@ -19,7 +19,7 @@ from ablate.errors import DataError, StageError
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.training.checkpoints import Cadence, latest_checkpoint
 from ablate.training.collate import ConversationCollator, ConversationTokens
-from ablate.training.sft import ConversationTrainer, NextTokenObjective, make_trainer, run
+from ablate.training.sft import ConversationTrainer, NextTokenObjective, make_trainer, run, run_method
 from ablate.training.trainer import TrainingRun
 
 PARAMETERS = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 4, "max_length": 40, "warmup_ratio": 0.1}
@@ -236,6 +236,18 @@ def test_output_and_history(policy_folder: Path, tokens: Path, make_context: Cal
     before = json.loads((policy_folder / "config.json").read_text())
     assert json.loads((context.output / "model" / "config.json").read_text()) == before
     assert load_tokenizer(context.output / "model").chat_template == load_tokenizer(policy_folder).chat_template
+
+
+@pytest.mark.parametrize("name", ["supervised", "rejection_sampling"])
+def test_as_a_method_it_is_the_same_training(
+    name: str, policy_folder: Path, tokens: Path, make_context: Callable[..., StageContext]
+) -> None:
+    plain = make_context("plain", config(epochs=1), {"model": policy_folder, "data": tokens})
+    run(plain)
+    method = make_context(name, {**config(epochs=1), "algorithm": name}, {"policy": policy_folder, "data": tokens})
+    run_method(method)
+    found, expected = weights(method), weights(plain)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_seed_changes_the_order_alone(

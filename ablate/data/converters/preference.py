@@ -16,6 +16,7 @@ from ablate.data.converters import (
     llama_factory,
     native,
     nectar,
+    online_pairs,
     orca_dpo_pairs,
     pair_columns,
     prm800k,
@@ -53,6 +54,7 @@ PREFERENCE: dict[str, Callable[[Row, Any], Converted]] = {
     "fine_grained_rlhf": fine_grained_rlhf.convert,
     "llama_factory": llama_factory.convert,
     "records": native.convert,
+    "online_pairs": online_pairs.convert,
 }
 
 GROUP_KEYS: dict[str, Callable[[Row, Any], str | None]] = {

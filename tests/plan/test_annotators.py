@@ -1,0 +1,88 @@
+"""Who orders the pairs of an online method: the axis ``annotator``, and the reward model a cell has or has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from ablate.errors import SpecError, UnknownNameError
+from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
+
+MakePlan = Callable[..., Plan]
+LENGTHS = {"max_prompt_length": 128, "max_response_length": 64}
+
+
+def text(*grid: dict[str, Any], **changes: Any) -> str:
+    spec = {
+        "name": "study",
+        "policy": "pocket-small",
+        "sft": {"dataset": "pocket-instructions"},
+        "online_dpo": LENGTHS,
+        "d2po": LENGTHS,
+        "grid": [{"dataset": "pocket-hh", **block} for block in grid],
+    }
+    return yaml.safe_dump({**spec, **changes}, sort_keys=False)
+
+
+def trains(plan: Plan) -> list[Stage]:
+    return [stage for stage in plan.stages.values() if stage.kind == "train"]
+
+
+def test_the_reward_model_annotates_unless_another_is_named(plan: MakePlan) -> None:
+    (default,) = trains(plan(text({"algorithm": "online_dpo"})))
+    (written,) = trains(plan(text({"algorithm": "online_dpo", "annotator": "reward_model"})))
+    assert default.id == written.id
+    assert "annotator" not in default.identity.config.value
+    assert "reward_model" in dict(default.identity.inputs)
+
+
+def test_a_formula_needs_no_reward_model_and_its_axes_fall_away(plan: MakePlan) -> None:
+    models = ["pocket-small", "pocket-medium"]
+    made = plan(text({"algorithm": "online_dpo", "annotator": "nouns"}, reward_model={"learning_rate": 0.01}))
+    (stage,) = trains(made)
+    assert stage.identity.config.value["annotator"] == "nouns"
+    assert dict(stage.identity.parts)["reward nouns"] == 1
+    assert not [other for other in made.stages.values() if other.kind == "reward_model"]
+    block = {"algorithm": "online_dpo", "reward_model.init": models}
+    made = plan(text({**block, "annotator": ["nouns", "reward_model"]}, name="both"))
+    assert len(trains(made)) == 3  # nouns once, a reward model of each size
+
+
+@pytest.mark.parametrize(
+    ("annotator", "start", "models"),
+    [
+        ("nouns", "sft", 0),
+        ("nouns", "reward_model", 1),
+        ("reward_model", "sft", 1),
+        ("reward_model", "reward_model", 1),
+    ],
+)
+def test_a_discriminator_starts_from_the_sft_model_or_the_reward_model(
+    plan: MakePlan, annotator: str, start: str, models: int
+) -> None:
+    made = plan(text({"algorithm": "d2po", "annotator": annotator, "d2po.discriminator": start}))
+    (stage,) = trains(made)
+    assert len([other for other in made.stages.values() if other.kind == "reward_model"]) == models
+    assert ("reward_model" in dict(stage.identity.inputs)) is bool(models)
+    assert ("annotator" in stage.identity.config.value) is (annotator == "nouns")
+
+
+def test_what_annotates_is_told_when_it_can_not(plan: MakePlan) -> None:
+    for name in ("noun", "self"):
+        with pytest.raises(UnknownNameError, match=f"unknown annotator '{name}'"):
+            plan(text({"algorithm": "online_dpo", "annotator": name}))
+    with pytest.raises(SpecError, match="the annotator pocket-gold reads the item of each prompt"):
+        plan(text({"algorithm": "online_dpo", "annotator": "pocket-gold"}))
+    with pytest.raises(SpecError, match="no method of this block reads 'annotator'"):
+        plan(text({"algorithm": "dpo", "annotator": "nouns"}))
+    with pytest.raises(SpecError, match="no method of this block reads 'reward'"):
+        plan(text({"algorithm": "online_dpo", "reward": "nouns"}))
+
+
+def test_a_budget_without_room_for_a_step_is_told_with_its_line(plan: MakePlan) -> None:
+    with pytest.raises(SpecError, match=r"study\.yaml:\d+.*label_budget 31 has no room for one step of 32 labels"):
+        plan(text({"algorithm": "online_dpo"}, online_dpo={**LENGTHS, "label_budget": 31}))
