@@ -70,12 +70,12 @@ def fold_attributes(model: PreTrainedModel, weights: Mapping[str, float]) -> Att
     return heads
 
 
-def with_heads(model: PreTrainedModel, weights_OH: Tensor) -> None:
+def with_heads(model: PreTrainedModel, weights_AH: Tensor) -> None:
     """Put a head without bias with these weights [outputs, hidden] in the place of the model's own."""
     own = head_of(model)
-    head = nn.Linear(own.in_features, len(weights_OH), bias=False).to(own.weight)
+    head = nn.Linear(own.in_features, len(weights_AH), bias=False).to(own.weight)
     with torch.no_grad():
-        head.weight.copy_(weights_OH)
+        head.weight.copy_(weights_AH)
     setattr(model, next(name for name, module in model.named_children() if module is own), head)
 
 
