@@ -18,6 +18,7 @@ import ablate
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.console import Json, err, out, print_wide
+from ablate.context import Frozen, Resources
 from ablate.errors import AblateError
 from ablate.execution import study
 from ablate.execution.local import LocalRun
@@ -88,6 +89,11 @@ Jobs = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
 Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that train one model together, a GPU each.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Most examples of a training pass; default: by size, halved without room.")
+]
+FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
 @app.command()
@@ -116,21 +122,34 @@ def run(
     jobs: Jobs = None,
     threads: Threads = None,
     gpus: Gpus = None,
+    processes: Processes = 1,
+    micro_batch: MicroBatch = None,
+    frozen: FrozenModels = "device",
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
     place = Store(store)
     place.check()
-    _run(place, study.make_plan(spec, overrides or [], place, load_layout), Machine.detect(jobs, threads, gpus))
+    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen)
+    machine = Machine.detect(jobs, threads, gpus, training)
+    _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
 
 
 @app.command()
 def retry(
-    name: Name, store: StoreOption = DEFAULT_STORE, jobs: Jobs = None, threads: Threads = None, gpus: Gpus = None
+    name: Name,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+    processes: Processes = 1,
+    micro_batch: MicroBatch = None,
+    frozen: FrozenModels = "device",
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus))
+    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen)
+    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 
 @app.command()

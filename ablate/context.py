@@ -14,21 +14,30 @@ from typing import Any, Literal
 
 from ablate.errors import StageError
 
+Frozen = Literal["device", "host", "other-gpu"]
+
 
 @dataclass(frozen=True)
 class Resources:
     """How a stage runs, never what it makes.
 
     ``threads`` of each process, indices of the ``gpus``, the most rows in one forward pass (``micro_batch``; null:
-    chosen by memory), the seconds between two checkpoints, and where on-policy methods keep reference and reward model
-    (``frozen``): on the device of the policy, in host memory between uses, or on the last of the stage's GPUs.
+    chosen by memory), the seconds between two checkpoints, the ``processes`` that train one model together, and where
+    on-policy methods keep reference and reward model (``frozen``): on the device of the policy, in host memory between
+    uses, or on the last of the stage's GPUs.
     """
 
     threads: int = 1
     gpus: tuple[int, ...] = ()
     micro_batch: int | None = None
     checkpoint_seconds: float = 30.0
-    frozen: Literal["device", "host", "other-gpu"] = "device"
+    processes: int = 1
+    frozen: Frozen = "device"
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Resources:
+        """Return what ``dataclasses.asdict`` made of resources, read back from JSON."""
+        return cls(**{**written, "gpus": tuple(written["gpus"])})
 
 
 class EventLog:

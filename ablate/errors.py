@@ -75,6 +75,15 @@ class StageError(AblateError):
     """A stage's work can't go on; the stage is recorded as failed with this message."""
 
 
+class OutOfMemory(StageError):
+    """A pass of ``micro_batch`` examples found no room; with fewer in a pass the stage may go on."""
+
+    def __init__(self, message: str, micro_batch: int) -> None:
+        self.micro_batch = micro_batch
+        hint = "a pass had one example: shorten max_length, train an adapter (lora_rank), or use a larger device"
+        super().__init__(message, hint=hint if micro_batch == 1 else None)
+
+
 class LeaseLost(StageError):
     """Another worker took this stage over; this attempt must publish nothing."""
 

@@ -20,8 +20,19 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, nargs="*", default=[], help="indices of the GPUs it may use")
     parser.add_argument("--micro-batch", type=int, help="most rows in one forward pass; default: chosen by memory")
     parser.add_argument("--checkpoint-seconds", type=float, default=30.0, help="seconds between two checkpoints")
+    parser.add_argument("--processes", type=int, default=1, help="processes that train one model together")
+    parser.add_argument(
+        "--frozen", choices=["device", "host", "other-gpu"], default="device", help="where PPO keeps them"
+    )
     options = parser.parse_args()
-    resources = Resources(options.threads, tuple(options.gpus), options.micro_batch, options.checkpoint_seconds)
+    resources = Resources(
+        options.threads,
+        tuple(options.gpus),
+        options.micro_batch,
+        options.checkpoint_seconds,
+        options.processes,
+        options.frozen,
+    )
     outcome = run_stage(options.folder, resources)
     if outcome.message:
         print(f"{outcome.stage}: {outcome.status}: {outcome.message}", file=sys.stderr)

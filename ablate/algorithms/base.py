@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ablate.catalogs.parameters import OptimiserParameters, Parameters, Scheduler
 
@@ -36,6 +36,23 @@ class PairParameters(TrainingParameters):
     truncation: Literal["drop", "keep-start"] = Field(
         "keep-start", description=f"What happens to pairs over max_length; the study keeps them, cut ({UNPACKING})."
     )
+
+
+class TRLPairParameters(PairParameters):
+    """What methods over pairs are given that TRL's DPOTrainer has as a loss type."""
+
+    implementation: Literal["ablate", "trl"] = Field(
+        "ablate",
+        description="Whose loss and forward pass: ablate's, or TRL's DPOTrainer, on the same tokens, batches and "
+        "reference log-probabilities.",
+        json_schema_extra={"since": "ablate"},
+    )
+
+    @model_validator(mode="after")
+    def _trl_trains_all_weights(self) -> TRLPairParameters:
+        if self.implementation == "trl" and (self.lora_rank is not None or self.quantisation is not None):
+            raise ValueError("implementation trl trains all weights: leave lora_rank and quantisation out")
+        return self
 
 
 class RankingParameters(PairParameters):

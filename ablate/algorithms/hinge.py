@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, TRLPairParameters
 
 
-class HingeParameters(PairParameters):
+class HingeParameters(TRLPairParameters):
     """Parameters of the hinge loss; the training defaults are the study's for DPO."""
 
     beta: float = Field(0.1, gt=0, description="Scale of the log-ratio difference; the loss is 0 from 1/beta on.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters, TRLPairParameters
 
 
 class IPOParameters(PairParameters):
@@ -15,6 +15,10 @@ class IPOParameters(PairParameters):
         gt=0,
         description="Strength of the regularisation, tau of the paper: differences are drawn to 1/(2 beta).",
     )
+
+
+class AveragedIPOParameters(IPOParameters, TRLPairParameters):
+    """Parameters of IPO on means over tokens, which TRL has, too."""
 
 
 METHOD = Method(
@@ -32,7 +36,7 @@ METHOD = Method(
 AVERAGED = Method(
     name="ipo_avg",
     title="IPO (averaged)",
-    parameters=IPOParameters,
+    parameters=AveragedIPOParameters,
     formula="L = (h - 1/(2 beta))^2, h as in IPO with each completion's log-ratio divided by its tokens",
     source="Azar et al. 2023 (arXiv 2310.12036), eq. 17, with means over tokens as in TRL's loss type ipo",
     reads=frozenset({"dataset"}),

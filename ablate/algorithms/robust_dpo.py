@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, TRLPairParameters
 
 
-class RobustDPOParameters(PairParameters):
+class RobustDPOParameters(TRLPairParameters):
     """Parameters of robust DPO; the training defaults are the study's for DPO."""
 
     beta: float = Field(0.1, gt=0, description="Strength of the implicit KL penalty, as in DPO.")

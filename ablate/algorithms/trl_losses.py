@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, TRLPairParameters
 
 RATIO = "d = log pi - log pi_ref of a completion"
 
 
-class PairLossParameters(PairParameters):
+class PairLossParameters(TRLPairParameters):
     """Parameters of a loss with one strength; the training defaults are the study's for DPO."""
 
     beta: float = Field(0.1, gt=0, description="Scale of the log-ratios; TRL's default for all its loss types.")
 
 
-class NormalisedParameters(PairParameters):
+class NormalisedParameters(TRLPairParameters):
     """Parameters of DPO on mean log-ratios; the training defaults are the study's for DPO."""
 
     beta: float = Field(
@@ -37,7 +37,7 @@ class DiscoPOPParameters(PairLossParameters):
     tau: float = Field(0.05, gt=0, description="Temperature of the mixture of two losses; Lu et al. 2024.")
 
 
-def _method(name: str, title: str, formula: str, source: str, parameters: type[PairParameters]) -> Method:
+def _method(name: str, title: str, formula: str, source: str, parameters: type[TRLPairParameters]) -> Method:
     return Method(
         name=name,
         title=title,

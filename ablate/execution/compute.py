@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ablate.context import EventLog, Resources, StageContext, import_function, write_json
-from ablate.errors import AblateError, StageError
+from ablate.errors import AblateError, OutOfMemory, StageError
+from ablate.execution import ranks
+from ablate.execution.children import die_with
 from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
-_PR_SET_PDEATHSIG = 1
 
 
 def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
@@ -27,7 +28,7 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
         return child
     status = 1
     try:
-        _die_with(parent)
+        die_with(parent)
         _redirect(attempt.log)
         status = _compute(store, stage, attempt, resources)
     finally:
@@ -37,37 +38,55 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
 def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
     try:
         _limit(resources)
-        facts = stage.read_stage()
-        context = StageContext(
-            kind=facts["kind"],
-            config=facts["config"],
-            inputs={role: store.stage(ref["stage"]).artifact(ref["artifact"]) for role, ref in facts["inputs"].items()},
-            output=attempt.output,
-            work=attempt.work,
-            events=EventLog(attempt.events),
-            locations=facts["locations"],
-            previous_work=tuple(earlier.work for earlier in reversed(stage.attempts()[:-1]) if earlier.work.is_dir()),
-            resources=resources,
-        )
-        summary = import_function(facts["entry"], "the work of this stage")(context)
-        write_json(attempt.folder / "summary.json", summary or {})
+        context = _context(store, stage, attempt, resources)
+        work = import_function(stage.read_stage()["entry"], "the work of this stage")
+        if resources.processes > 1:
+            return ranks.launch(attempt, resources.processes, lambda rank: _work(work, context, attempt, rank))
     except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
-        shutil.rmtree(attempt.output, ignore_errors=True)  # a full disk has room again for the reason
-        explained = isinstance(error, AblateError)
-        message = str(error) if explained else f"{type(error).__name__}: {error}"
-        write_json(attempt.failure_json, {"type": type(error).__name__, "message": message, "explained": explained})
-        traceback.print_exc()
-        return 1
+        return _failed(attempt, error)
+    return _work(work, context, attempt)
+
+
+def _work(
+    work: Callable[[StageContext], Any], context: StageContext, attempt: AttemptFolder, rank: ranks.Rank | None = None
+) -> int:
+    """Do a stage's work, or one rank's part of it; returns the exit code."""
+    try:
+        summary = rank.run(work, context) if rank else work(context)
+        if rank is None or rank.number == 0:
+            write_json(attempt.folder / "summary.json", summary or {})
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failed(attempt, error)
     return 0
 
 
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides
+def _context(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> StageContext:
+    facts = stage.read_stage()
+    return StageContext(
+        kind=facts["kind"],
+        config=facts["config"],
+        inputs={role: store.stage(ref["stage"]).artifact(ref["artifact"]) for role, ref in facts["inputs"].items()},
+        output=attempt.output,
+        work=attempt.work,
+        events=EventLog(attempt.events),
+        locations=facts["locations"],
+        previous_work=tuple(earlier.work for earlier in reversed(stage.attempts()[:-1]) if earlier.work.is_dir()),
+        resources=resources,
+    )
+
+
+def _failed(attempt: AttemptFolder, error: Exception) -> int:
+    """Record why the work failed, unless another rank has; returns the exit code."""
+    shutil.rmtree(attempt.output, ignore_errors=True)  # a full disk has room again for the reason
+    explained = isinstance(error, AblateError)
+    message = str(error) if explained else f"{type(error).__name__}: {error}"
+    failure = {"type": type(error).__name__, "message": message, "explained": explained}
+    if isinstance(error, OutOfMemory):
+        failure["micro_batch"] = error.micro_batch
+    if attempt.read_failure() is None:
+        write_json(attempt.failure_json, failure)
+    traceback.print_exc()
+    return 1
 
 
 def _redirect(log: Path) -> None:

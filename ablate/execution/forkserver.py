@@ -3,8 +3,8 @@
 It only imports: after a parallel torch operation in a parent, a forked child would hang in its first. Requests and
 replies are JSON lines on its standard input and output:
 
-    {"run": "<stage folder>", "threads": 1, "gpus": []}   ->   {"stage": …, "status": …, "message": …, "seconds": …}
-    {"stop": "<stage id>"}                                ->   the running stage answers "interrupted"
+    {"run": "<stage folder>", "resources": {…}}   ->   {"stage": …, "status": …, "message": …, "seconds": …}
+    {"stop": "<stage id>"}                        ->   the running stage answers "interrupted"
 
 When its input closes (the scheduler is gone) it stops its workers and ends.
 """
@@ -80,7 +80,7 @@ class ForkServer:
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._work(folder, Resources(request["threads"], tuple(request["gpus"])), writing)
+            self._work(folder, Resources.from_json(request["resources"]), writing)
         os.close(writing)
         self.workers[reading] = _Worker(folder.name, pid, reading)
         self.selector.register(reading, selectors.EVENT_READ)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ablate.context import Resources
 from ablate.execution.runner import Outcome
 from ablate.execution.servers import PRELOADED, Server
 from ablate.execution.slots import Machine
@@ -139,14 +138,14 @@ class _Scheduler:
         while self.ready and len(self.running) < self.machine.jobs:
             item = heapq.heappop(self.ready)
             stage = self.stages[item[2]]
-            needs_gpu = stage.execution.gpu and bool(self.machine.gpus)
-            if needs_gpu and not self.free_gpus:
+            needed = self.machine.gpus_of(stage.execution.gpu, stage.execution.ranks)
+            if needed > len(self.free_gpus):
                 kept.append(item)
                 continue
-            gpus = (self.free_gpus.pop(0),) if needs_gpu else ()
+            gpus = tuple(self.free_gpus.pop(0) for _ in range(needed))
             server = self._server(stage.execution.heavy)
             self.running[stage.id] = (server, gpus)
-            server.run(self.store.stage(stage.id).folder, Resources(self.machine.threads, gpus))
+            server.run(self.store.stage(stage.id).folder, self.machine.resources(gpus, stage.execution.ranks))
             self.observer.started(stage)
         for item in kept:
             heapq.heappush(self.ready, item)

@@ -7,12 +7,12 @@ import resource
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from ablate.context import Resources, read_json, sync_tree, write_json
+from ablate.context import EventLog, Resources, read_json, sync_tree, write_json
 from ablate.errors import LeaseLost
 from ablate.execution import compute, lease
 from ablate.execution.environment import code_digest, describe_environment
@@ -68,6 +68,8 @@ class _Supervisor:
             write_json(self.attempt.environment_json, describe_environment(self.resources.threads, self.resources.gpus))
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             code = self._supervise()
+            while code and not self.stop_requested and self._make_room():
+                code = self._supervise()
             if self.stop_requested:
                 return self._ended("interrupted", "stopped on request", started)
             if code != 0:
@@ -105,6 +107,21 @@ class _Supervisor:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _make_room(self) -> bool:
+        """Halve the examples of a pass where the last had no room in memory; the stage goes on from its checkpoint.
+
+        A batch stays what it is: it is cut into more passes.
+        """
+        failure = self.attempt.read_failure() or {}
+        size = failure.get("micro_batch", 1)
+        if size < 2:
+            return False
+        self.resources = replace(self.resources, micro_batch=size // 2)
+        EventLog(self.attempt.events).log(message=f"out of memory with {size} examples in a pass; now {size // 2}")
+        self.attempt.failure_json.unlink()
+        self.attempt.output.mkdir(exist_ok=True)
+        return True
+
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_requested = True
 
@@ -120,6 +137,7 @@ class _Supervisor:
             "host": os.uname().nodename,
             "threads": self.resources.threads,
             "gpus": list(self.resources.gpus),
+            "processes": self.resources.processes,
             "code": code_digest(),
             "summary": read_json(self.attempt.folder / "summary.json"),
         }

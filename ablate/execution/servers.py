@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +43,7 @@ class Server:
 
     def run(self, folder: Path, resources: Resources) -> None:
         """Ask for a stage to be run."""
-        self._send({"run": str(folder), "threads": resources.threads, "gpus": list(resources.gpus)})
+        self._send({"run": str(folder), "resources": asdict(resources)})
 
     def stop(self, stage_id: str) -> None:
         """Ask for a running stage to be stopped."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from ablate.context import Resources
 from ablate.errors import UsageError
 
 MOST_JOBS = 8
@@ -14,17 +15,40 @@ MOST_JOBS = 8
 
 @dataclass(frozen=True)
 class Machine:
-    """Workers at a time, threads of each (cores / workers, never more), and the GPUs they share."""
+    """Workers at a time, threads of each (cores / workers, never more), and the GPUs they share.
+
+    ``training`` says how stages run that several processes can do together: how many those are, and the rest of
+    their resources but for threads and GPUs.
+    """
 
     jobs: int
     threads: int
     gpus: tuple[int, ...]
+    training: Resources = field(default_factory=Resources)
+
+    def resources(self, gpus: tuple[int, ...], ranks: bool) -> Resources:
+        """Return what a stage is given that gets ``gpus``; ``ranks``: several processes may do it together."""
+        if not ranks:
+            return Resources(self.threads, gpus)
+        return replace(self.training, threads=max(1, self.threads // self.training.processes), gpus=gpus)
+
+    def gpus_of(self, gpu: bool, ranks: bool) -> int:
+        """Return the GPUs a stage takes: one a process, and one more for frozen models that are to be apart."""
+        if not gpu or not self.gpus:
+            return 0
+        return self.training.processes + (self.training.frozen == "other-gpu") if ranks else 1
 
     @classmethod
-    def detect(cls, jobs: int | None = None, threads: int | None = None, gpus: int | None = None) -> Machine:
+    def detect(
+        cls,
+        jobs: int | None = None,
+        threads: int | None = None,
+        gpus: int | None = None,
+        training: Resources | None = None,
+    ) -> Machine:
         """Return what there is, cut to what is asked for; with GPUs the default is one worker for each.
 
-        Raises UsageError when more GPUs are asked for than there are.
+        Raises UsageError when more GPUs are asked for than there are, or a stage needs more than there are.
         """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         there = 0 if gpus == 0 else _gpu_count()
@@ -32,7 +56,10 @@ class Machine:
             raise UsageError(f"{gpus} GPUs are asked for, and this machine offers {there}")
         used = there if gpus is None else gpus
         workers = jobs or used or min(cores, MOST_JOBS)
-        return cls(workers, threads or max(1, cores // workers), tuple(range(used)))
+        machine = cls(workers, threads or max(1, cores // workers), tuple(range(used)), training or Resources())
+        if (needed := machine.gpus_of(gpu=True, ranks=True)) > used:
+            raise UsageError(f"a training stage would take {needed} GPUs, and there are {used}")
+        return machine
 
 
 def visible_gpus() -> list[str] | None:

@@ -38,7 +38,8 @@ class Graph:
         stage_id = identity.id()
         found = self.stages.get(stage_id)
         if found is None:
-            execution = Execution(entry or facts.entry, label, locations or {}, facts.heavy or heavy, facts.gpu)
+            needs = (facts.heavy or heavy, facts.gpu, facts.ranks)
+            execution = Execution(entry or facts.entry, label, locations or {}, *needs)
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found
 

@@ -40,13 +40,17 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """How a stage is run: module and function of its work, paths outside the store, whether it computes with torch."""
+    """How a stage is run: module and function of its work, paths outside the store, what it needs of a machine.
+
+    ``heavy``: it computes with torch; ``gpu``: on a GPU; ``ranks``: in several processes, where they are asked for.
+    """
 
     entry: str
     label: str
     locations: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = True
     gpu: bool = True
+    ranks: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

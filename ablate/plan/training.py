@@ -89,15 +89,10 @@ class TrainingPlanner:
             return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
         step = _step_of(cell.method, order.parameters)
+        config = {"algorithm": cell.method.name, "parameters": own, "seed": cell.values["seed"]}
         policy = self._graph.add(
             "train",
-            {
-                "algorithm": cell.method.name,
-                "parameters": own,
-                "seed": cell.values["seed"],
-                **order.config,
-                **step.config,
-            },
+            {**config, **order.config, **step.config},
             order.inputs,
             label=self._label(cell),
             entry=step.entry,

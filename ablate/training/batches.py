@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ablate.training.collate import IntArray
+from ablate.training.distributed import share, world
 from ablate.training.seeding import derive_seed
 
 # Examples of this many batches are sorted by length together: little padding, and batches that are still mixed.
@@ -57,10 +58,11 @@ def _by_length(rows_M: IntArray, lengths_N: IntArray) -> IntArray:
 
 
 class MicroBatches(Sampler[list[int]]):
-    """The batches of ``batch_order`` cut into micro-batches, epoch by epoch.
+    """The batches of ``batch_order`` cut into micro-batches, epoch by epoch; of several processes each has its share.
 
-    Micro-batches never cross a batch: the size must divide ``batch_size``, and only the last batch of an epoch may
-    be smaller.
+    Micro-batches never cross a batch: size times processes must divide ``batch_size``, and only the last batch of an
+    epoch may be smaller. All processes make the same number of passes over a batch: one that has no row left gets an
+    idle micro-batch, ``[~row]``, whose pass counts nothing.
     """
 
     drop_last = False
@@ -68,8 +70,8 @@ class MicroBatches(Sampler[list[int]]):
     def __init__(
         self, lengths_N: IntArray, *, batch_size: int, micro_batch: int, seed: int, kept_order: bool = False
     ) -> None:
-        if batch_size % micro_batch:
-            raise ValueError(f"a micro-batch of {micro_batch} does not divide the batch of {batch_size}")
+        if batch_size % (micro_batch * world()):
+            raise ValueError(f"{world()} micro-batches of {micro_batch} do not divide the batch of {batch_size}")
         self.lengths_N = lengths_N
         self.batch_size = micro_batch
         self.whole_batch = batch_size
@@ -82,13 +84,20 @@ class MicroBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths_N) // self.batch_size)
+        whole, rest = divmod(len(self.lengths_N), self.whole_batch)
+        return whole * self._passes(self.whole_batch) + self._passes(rest)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = batch_order(self.lengths_N, self.whole_batch, self.seed, self.epoch, kept_order=self.kept_order)
         for rows in order:
-            for start in range(0, len(rows), self.batch_size):
-                yield rows[start : start + self.batch_size]
+            own = share(rows)
+            for index in range(self._passes(len(rows))):
+                yield own[index * self.batch_size : (index + 1) * self.batch_size] or [~rows[0]]
+
+    def _passes(self, rows: int) -> int:
+        """Return the micro-batches that a batch of ``rows`` takes of every process: those of the largest share."""
+        largest = -(-rows // world())
+        return -(-largest // self.batch_size)
 
 
 def micro_batch_size(batch_size: int, tokens: int, vocabulary: int, limit: int | None = None) -> int:

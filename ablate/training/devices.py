@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from ablate.context import Resources
+from ablate.errors import OutOfMemory
+from ablate.training.distributed import rank
 
 
 def stage_device(resources: Resources) -> torch.device:
-    """Return the first GPU the stage was given, else the CPU.
+    """Return the GPU of this process's rank among those the stage was given, else the CPU.
 
     The process sees the stage's GPUs only (CUDA_VISIBLE_DEVICES), so that the first one has index 0 there.
     """
     if resources.gpus and torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return torch.device("cuda", rank())
     return torch.device("cpu")
+
+
+@contextmanager
+def room_for(examples: int) -> Iterator[None]:
+    """Turn a refusal of memory in the block into OutOfMemory, with the examples that a pass had."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise OutOfMemory(f"no memory for passes of {examples} examples: {error}", examples) from error
+        raise
 
 
 def autocast(device: torch.device | str, dtype: str) -> AbstractContextManager[None]:

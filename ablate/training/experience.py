@@ -13,6 +13,7 @@ from ablate.context import Resources
 from ablate.models.chat import Messages
 from ablate.training.advantages import masked_mean
 from ablate.training.devices import autocast, stage_device
+from ablate.training.distributed import share, summed
 from ablate.training.logprobs import length_batches
 from ablate.training.rollouts import (
     Episode,
@@ -47,19 +48,27 @@ class PassLimits:
         return cls(device, max(1, min(tokens, logits // vocabulary)), cache, resources.micro_batch)
 
     def chunks(self, episodes: Sequence[Episode], rows: Sequence[int]) -> list[list[int]]:
-        """Split ``rows`` into micro-batches of at most ``tokens`` tokens (one row at least), longest episodes first."""
+        """Split this process's share of ``rows`` into micro-batches of at most ``tokens`` tokens, longest first.
+
+        A micro-batch has one row at least.
+        """
+        rows = share(rows)
         lengths = np.array([episodes[row].length for row in rows])
         chunks = [[rows[i] for i in chunk] for chunk in length_batches(lengths, self.tokens)]
         most = self.rows or len(rows)
         return [chunk[start : start + most] for chunk in chunks for start in range(0, len(chunk), most)]
 
     def sampling_rows(self, model: nn.Module, tokens: int) -> int:
-        """Return how many rows of ``tokens`` tokens have room in the key-value cache, 512 at most."""
+        """Return how many rows of ``tokens`` tokens have room in the key-value cache, 512 at most.
+
+        Where the rows of a pass are named, because memory is short, it is eight times as many: no gradients are kept.
+        """
         heads = _size(model, "num_attention_heads")
         width = getattr(model.config, "head_dim", None) or _size(model, "hidden_size") // heads
         stored = _size(model, "num_key_value_heads", "num_attention_heads")
         size = 4 * 2 * _size(model, "num_hidden_layers") * stored * width * tokens
-        return int(min(512, max(1, self.cache_bytes // size)))
+        most = 512 if self.rows is None else 8 * self.rows
+        return int(min(most, max(1, self.cache_bytes // size)))
 
 
 def _size(model: nn.Module, *names: str) -> int:
@@ -107,7 +116,7 @@ def reward_model_score(model: nn.Module, pad_id: int, limits: PassLimits, dtype:
             batch = padded(episodes, rows, pad_id, limits)
             with autocast(limits.device, dtype):
                 scores_N[rows] = sequence_scores(model, batch.input_ids_BT, batch.attention_mask_BT).cpu()
-        return scores_N
+        return summed(scores_N)
 
     return score
 
@@ -204,6 +213,7 @@ class Recorder:
             del logits_BRV
             if self.value is not None:
                 values_NR[rows, :width] = response_values(self.value, batch).cpu()
+        logps_NR, reference_NR, entropies_NR, values_NR = map(summed, (logps_NR, reference_NR, entropies_NR, values_NR))
         values = None if self.value is None else values_NR
         return Rollout(episodes, mask_NR, scores_N, outcomes_N, logps_NR, reference_NR, entropies_NR, values, group)
 

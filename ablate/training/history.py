@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.context import EventLog, read_json, write_json
+from ablate.training.distributed import gathered, is_main
 
 FILE = "history.json"
 
@@ -25,6 +26,15 @@ class History:
         self.records: list[dict[str, Any]] = []
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
+        self._marked: tuple[dict[str, float], dict[str, float]] = {}, {}
+
+    def mark(self) -> None:
+        """Remember what is collected now, at the start of a step that may have to be given up."""
+        self._marked = dict(self._sums), dict(self._weights)
+
+    def go_back(self) -> None:
+        """Forget what was collected since the mark."""
+        self._sums, self._weights = map(dict, self._marked)
 
     def log(self, step: int, **values: float | int | str | None) -> None:
         """Append one record; a value that is not finite is recorded as null."""
@@ -46,6 +56,14 @@ class History:
         means = {name: total / self._weights[name] for name, total in self._sums.items() if self._weights[name]}
         self._sums, self._weights = {}, {}
         return means
+
+    def bring_together(self) -> None:
+        """Give what all processes have collected to the main one; the others start anew."""
+        parts = gathered((self._sums, self._weights))
+        if len(parts) > 1:
+            own = parts if is_main() else []
+            self._sums = _added([sums for sums, _ in own])
+            self._weights = _added([weights for _, weights in own])
 
     @property
     def empty(self) -> bool:
@@ -74,12 +92,19 @@ class History:
     def load(self, checkpoint: Path) -> None:
         """Restore the state from a checkpoint folder."""
         self.restore(read_json(checkpoint / FILE))
+        if not is_main():  # what was collected counts once
+            self._sums, self._weights = {}, {}
 
     def write(self, path: Path) -> None:
         """Write the records as JSON lines (``history.jsonl``), step first, then by name."""
         ordered = [{"step": record["step"], **dict(sorted(record.items()))} for record in self.records]
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in ordered]
         path.write_text("".join(lines), encoding="utf-8")
+
+
+def _added(parts: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 def _finite(value: float | int | str | None) -> float | int | str | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ablate.algorithms.on_policy import RolloutParameters
 from ablate.errors import StageError
 from ablate.training.adamw import adamw, load_state, save_state
+from ablate.training.distributed import sum_gradients, summed_values
 from ablate.training.experience import PassLimits, Rollout
 
 P = TypeVar("P", bound=RolloutParameters)
@@ -32,6 +33,7 @@ class Network:
 
     def step(self, factor: float, max_norm: float) -> float:
         """Clip the gradients to ``max_norm``, step at ``factor`` times the peak rate; return the unclipped norm."""
+        sum_gradients(self.parameters.values())
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm))
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * factor
@@ -77,6 +79,11 @@ class Learner(ABC, Generic[P, T]):
         """
 
     @property
+    def divisible(self) -> bool:
+        """Whether ``backward`` takes this process's share of the mini-batch, so that several can train together."""
+        return False
+
+    @property
     def unit(self) -> int:
         """Episodes, one after another, that a mini-batch never separates; mini-batches count units."""
         return 1
@@ -93,7 +100,7 @@ class Learner(ABC, Generic[P, T]):
 
         Raises StageError where a loss or a gradient is not finite.
         """
-        means = self.backward(rollout, targets, rows, step=step, first=first)
+        means = summed_values(self.backward(rollout, targets, rows, step=step, first=first))
         for name, network in self.networks.items():
             means[f"{name}_grad_norm"] = network.step(factor, self.parameters.max_grad_norm)
         bad = [name for name, value in means.items() if value != value or value in (float("inf"), float("-inf"))]

@@ -26,6 +26,7 @@ from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
 from ablate.models.loading import load_policy, save_model
 from ablate.models.quantisation import dense, is_quantised
+from ablate.training.distributed import is_main
 from ablate.training.seeding import derive_seed
 
 ADAPTER = "default"
@@ -115,16 +116,18 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 def publish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an ordinary model folder; an adapter is merged into it, and lies in peft's form in ``adapter/`` beside it.
 
-    The model has no adapter any more afterwards.
+    The model has no adapter any more afterwards. Of several processes the main one writes.
     """
     settle(model, folder.parent)
-    save_model(model, tokenizer, folder)
+    if is_main():
+        save_model(model, tokenizer, folder)
 
 
 def settle(model: PreTrainedModel, output: Path) -> None:
     """Make the model an ordinary one: an adapter is written to ``output/adapter/`` and merged."""
     if has_adapter(model):
-        _save_adapter(model, output / "adapter")
+        if is_main():
+            _save_adapter(model, output / "adapter")
         _merge(model)
 
 

@@ -35,7 +35,8 @@ from ablate.models.chat import Messages
 from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
-from ablate.training.devices import autocast
+from ablate.training.devices import autocast, room_for
+from ablate.training.distributed import barrier, from_main, interleaved, is_main, share, world
 from ablate.training.experience import (
     PassLimits,
     Recorder,
@@ -116,6 +117,7 @@ class OnPolicyTrainer:
         temperature, dtype = self.parameters.temperature, self.parameters.dtype
         self.recorder = Recorder(learner.policy.model, frozen, value, tokens.pad, self.limits, temperature, dtype)
         self.steps = planned_steps(self.parameters, len(prompts))
+        self._check_processes()
         self.done = 0
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
@@ -131,13 +133,22 @@ class OnPolicyTrainer:
             self.load(checkpoint)
         clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
-            try:
-                self.step()
-            except StageError as error:
-                folder = self._save_stopped(work)
-                raise StageError(f"{error.message}; the state is saved in {folder}", hint=error.hint) from error
-            if clock.due(self.done, self.steps):
-                clock.save(work, self.done, self.save)
+            with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
+                self._step_or_stop(work)
+            if from_main(clock.due(self.done, self.steps)):
+                if is_main():
+                    clock.save(work, self.done, self.save)
+                barrier()
+
+    def _step_or_stop(self, work: Path) -> None:
+        """Make a step; where it is stopped, the first process saves the state, and the message says where."""
+        try:
+            self.step()
+        except StageError as error:
+            if not is_main():
+                raise
+            folder = self._save_stopped(work)
+            raise StageError(f"{error.message}; the state is saved in {folder}", hint=error.hint) from error
 
     def _save_stopped(self, work: Path) -> Path:
         """Save the state of a run that is stopped, and return its folder.
@@ -183,19 +194,20 @@ class OnPolicyTrainer:
         rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
         prompts = [self.prompts[row] for row in rows for _ in range(parameters.responses_per_prompt)]
         longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
-        policy = self.learner.policy.model
+        policy, own = self.learner.policy.model, share(range(len(prompts)))
         with autocast(self.limits.device, parameters.dtype):
             responses = sample(
                 policy,
-                [prompt.ids for prompt in prompts],
+                [prompts[row].ids for row in own],
                 max_new_tokens=parameters.max_response_length,
                 temperature=parameters.temperature,
                 eos_token_ids=self.tokens.eos,
                 pad_token_id=self.tokens.pad,
                 generator_seed=derive_seed(self.seed, "rollout", step),
                 batch_size=self.limits.sampling_rows(policy, longest),
+                numbers=own,
             )
-        pairs = zip(prompts, responses, strict=True)
+        pairs = zip(prompts, interleaved(responses), strict=True)
         return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
 
     def mini_batches(self, episodes: int, inner_epoch: int) -> list[list[int]]:
@@ -223,6 +235,14 @@ class OnPolicyTrainer:
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]
+
+    def _check_processes(self) -> None:
+        """Raise StageError where several processes train, and the method or its mini-batches can't be divided."""
+        episodes = self.parameters.prompts_per_step * self.parameters.responses_per_prompt
+        smallest = episodes // -(-episodes // self.parameters.mini_batch_size)
+        if world() > 1 and not (self.learner.divisible and smallest >= world()):
+            can = f"mini-batches of {smallest}" if self.learner.divisible else "this method"
+            raise StageError(f"{world()} processes can't share {can}", hint="run this stage with one process")
 
     def _rate_factor(self, inner_epoch: int, index: int, parts: int) -> float:
         """Return the share of the peak learning rate at this optimiser step: warm-up, then constant."""

@@ -20,6 +20,7 @@ from ablate.context import Resources, StageContext
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_reward_model
 from ablate.training.devices import stage_device
+from ablate.training.distributed import world
 from ablate.training.lora import FrozenBase, has_adapter, with_adapter, with_adapter_off
 from ablate.training.seeding import derive_seed
 
@@ -38,8 +39,10 @@ class FrozenPlace:
         if resources.frozen == "host":
             return cls(torch.device("cpu"), device)
         if resources.frozen == "other-gpu":
-            if len(resources.gpus) < 2:
-                raise StageError(f"frozen models on another GPU need two GPUs a stage; it has {len(resources.gpus)}")
+            if len(resources.gpus) <= world():
+                raise StageError(
+                    f"frozen models on another GPU need {world() + 1} GPUs a stage; it has {len(resources.gpus)}"
+                )
             last = torch.device("cuda", len(resources.gpus) - 1)
             return cls(last, last)
         return cls(device, device)

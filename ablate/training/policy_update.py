@@ -38,6 +38,11 @@ class PolicyGradientLearner(Learner[G, Targets], Generic[G]):
     def count(self, mask_MR: Tensor) -> float:
         """Return what the sum of a mini-batch's losses is divided by: its tokens, or its responses."""
 
+    @property
+    def divisible(self) -> bool:
+        """A token's loss depends on its own row alone."""
+        return True
+
     def statistics(self, rollout: Rollout, targets: Targets) -> dict[str, float]:
         """Return ``rlhf_reward``: mean outcome - beta KL."""
         kl_N = (rollout.logps_NR - rollout.reference_logps_NR).sum(-1)

@@ -38,13 +38,15 @@ def sample(
     generator_seed: int,
     batch_size: int,
     top_p: float = 1.0,
+    numbers: Sequence[int] | None = None,
 ) -> list[Sampled]:
     """Return one response a prompt, in the order of the prompts; temperature 0 decodes greedily.
 
     Every row draws from random numbers of its own, derived from (``generator_seed``, row), and picks a token by
-    inverting its cumulative distribution: a response depends neither on the batch size nor on the other rows. The
-    model is left in evaluation mode. Prompts of similar length share a batch; padding is on the left and is told by
-    the attention mask alone, so a pad id that equals an EOS id does no harm.
+    inverting its cumulative distribution: a response depends neither on the batch size nor on the other rows. Where the
+    prompts are a part of a longer list, ``numbers`` are their rows in it. The model is left in evaluation mode. Prompts
+    of similar length share a batch; padding is on the left and is told by the attention mask alone, so a pad id that
+    equals an EOS id does no harm.
     """
     if temperature < 0 or not 0 < top_p <= 1:
         raise UsageError(f"sampling needs temperature >= 0 and 0 < top_p <= 1; got {temperature} and {top_p}")
@@ -55,7 +57,8 @@ def sample(
     by_length = sorted(range(len(prompt_ids)), key=lambda row: -len(prompt_ids[row]))
     for start in range(0, len(by_length), batch_size):
         rows = by_length[start : start + batch_size]
-        draws = _Draws(rows, generator_seed, max_new_tokens, temperature, top_p)
+        own = rows if numbers is None else [numbers[row] for row in rows]
+        draws = _Draws(own, generator_seed, max_new_tokens, temperature, top_p)
         prompts = [prompt_ids[row] for row in rows]
         decoded = _decode(model, prompts, draws, max_new_tokens, frozenset(eos_token_ids), pad_token_id)
         for row, response in zip(rows, decoded, strict=True):

@@ -21,8 +21,7 @@ def sequence_scores(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: T
 
 def sequence_outputs(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
     """Return all outputs of the head at each row's last real token, float32, shape [B, outputs]."""
-    trunk, head = _trunk_and_head(model)
-    hidden_BTH = _hidden(trunk, input_ids_BT, attention_mask_BT)
+    hidden_BTH, head = _hidden_and_head(model, input_ids_BT, attention_mask_BT)
     columns_T = torch.arange(input_ids_BT.shape[1], device=input_ids_BT.device)
     last_B = (attention_mask_BT * columns_T).argmax(-1)
     rows_B = torch.arange(len(input_ids_BT), device=input_ids_BT.device)
@@ -31,9 +30,8 @@ def sequence_outputs(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: 
 
 def response_values(model: nn.Module, batch: EpisodeBatch) -> Tensor:
     """Return V(state before each response token), float32, [B, R]: read where it is predicted; 0 at padding."""
-    trunk, head = _trunk_and_head(model)
     width = batch.response_mask_BR.shape[1]
-    hidden_BTH = _hidden(trunk, batch.input_ids_BT, batch.attention_mask_BT)
+    hidden_BTH, head = _hidden_and_head(model, batch.input_ids_BT, batch.attention_mask_BT)
     values_BR = _outputs(head, hidden_BTH[:, -width - 1 : -1]).squeeze(-1)
     return values_BR.where(batch.response_mask_BR.bool(), 0.0)
 
@@ -48,19 +46,22 @@ def _outputs(head: nn.Module, hidden: Tensor) -> Tensor:
     return outputs
 
 
-def _hidden(trunk: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> Tensor:
-    hidden_BTH: Tensor = trunk(
-        input_ids=input_ids_BT, **padding_inputs(attention_mask_BT), use_cache=False
-    ).last_hidden_state
-    return hidden_BTH
+def _hidden_and_head(model: nn.Module, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> tuple[Tensor, nn.Module]:
+    """Return the hidden states [B, T, H] that the model's head reads, and the head.
 
-
-def _trunk_and_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    trunk = getattr(model, str(getattr(model, "base_model_prefix", "")), None)
-    head = getattr(model, "score", None)
-    if not isinstance(trunk, nn.Module) or not isinstance(head, nn.Module):
+    The whole model is called, as what wraps it for several processes must see every pass.
+    """
+    unwrapped = getattr(model, "module", model)
+    head = getattr(unwrapped, "score", None)
+    if not isinstance(head, nn.Module):
         raise StageError(
-            f"{type(model).__name__} has no trunk with a head called score: its scores can't be read",
+            f"{type(unwrapped).__name__} has no head called score: its scores can't be read",
             hint="a reward model is a decoder with a linear head (AutoModelForSequenceClassification, num_labels 1)",
         )
-    return trunk, head
+    found: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda layer, inputs: found.append(inputs[0]))
+    try:
+        model(input_ids=input_ids_BT, **padding_inputs(attention_mask_BT), use_cache=False)
+    finally:
+        handle.remove()
+    return found[0], head

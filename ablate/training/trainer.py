@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -22,10 +24,12 @@ from transformers.trainer_callback import PrinterCallback
 from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext
 from ablate.errors import StageError
+from ablate.models.properties import require_positions
 from ablate.training.batches import MicroBatches, micro_batch_size
-from ablate.training.checkpoints import Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
+from ablate.training.checkpoints import PREFIX, Cadence, CheckpointClock, checkpoint_step, latest_checkpoint
 from ablate.training.collate import Examples
-from ablate.training.devices import autocast, stage_device
+from ablate.training.devices import autocast, room_for, stage_device
+from ablate.training.distributed import barrier, from_main, gathered, is_main, world
 from ablate.training.history import History
 from ablate.training.lora import has_adapter, load_trained, save_trained
 from ablate.training.schedules import learning_rate_factor
@@ -103,10 +107,13 @@ class ExampleTrainer(Trainer):
         self.floor = floor
         self.clock = CheckpointClock(run.cadence)
         self._batch_rows: list[int] = []
+        self._steps_an_epoch = -(-len(examples) // parameters.batch_size)
         self._policy, self._use_cache = model, model.config.use_cache
         vocabulary = int(model.config.get_text_config().vocab_size)
-        tokens = examples.sequences * int(examples.lengths_N.max())
-        size = micro_batch_size(parameters.batch_size, tokens, vocabulary, run.micro_batch)
+        longest = int(examples.lengths_N.max())
+        require_positions(model, longest)
+        tokens = examples.sequences * longest
+        size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
         self.batches = MicroBatches(
             examples.lengths_N,
             batch_size=parameters.batch_size,
@@ -117,7 +124,7 @@ class ExampleTrainer(Trainer):
         super().__init__(
             model=model,
             args=self.make_arguments(_common_arguments(parameters, size, run)),
-            data_collator=collator,
+            data_collator=partial(_collated, collator),
             callbacks=[_Checkpointing(self.clock)],
             **{"train_dataset": examples, **options},
         )
@@ -131,9 +138,11 @@ class ExampleTrainer(Trainer):
         return TrainingArguments(**common)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of micro-batches."""
+        """Return the loader of this process's micro-batches: the sampler has dealt them out."""
         loader = DataLoader(self.examples, batch_sampler=self.batches, collate_fn=self.data_collator)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
         return prepared
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
@@ -156,11 +165,10 @@ class ExampleTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         """Return the units of the effective batch over all processes: what the mean of the loss divides by."""
-        self._batch_rows = [row for batch in batch_samples for row in batch["rows"].tolist()]
-        units = sum(self.objective.units(batch) for batch in batch_samples)
-        if self.args.world_size > 1:
-            return int(self.accelerator.gather(torch.tensor([units], device=device)).sum())
-        return units
+        self.run.history.mark()
+        counted = [batch for batch in batch_samples if not batch["idle"]]
+        self._batch_rows = [row for batch in counted for row in batch["rows"].tolist()]
+        return int(sum(gathered(sum(self.objective.units(batch) for batch in counted))))
 
     def compute_loss(
         self,
@@ -173,25 +181,26 @@ class ExampleTrainer(Trainer):
         with autocast(self.args.device, self.parameters.dtype):
             loss_U, values = self.objective(model, inputs)
         history, units = self.run.history, len(loss_U)
-        if not units:  # conversations without a labelled token
-            return loss_U.sum()
+        if not units or inputs["idle"]:  # conversations without a labelled token; a pass that others need company in
+            return 0.0 * loss_U.sum()
         means = torch.stack([value.float().mean() for value in (loss_U.detach(), *values.values())]).tolist()
-        self._require_finite("loss", means[0], inputs["rows"].tolist())
+        self.require_finite("loss", means[0], inputs["rows"].tolist())
         if self.state.global_step == 0 and history.empty:
             self.objective.check_start(loss_U.detach(), inputs)
         history.add(units, **dict(zip(("loss", *values), means, strict=True)))
         # Gradients are averaged over processes, so each process's part is scaled up by their number.
-        scale: float = self.args.world_size / int(num_items_in_batch or units)
+        scale: float = world() / int(num_items_in_batch or units)
         return scale * loss_U.sum()
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         norm: Tensor = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         value = float(norm)
-        self._require_finite("gradient norm", value, self._batch_rows)
+        self.require_finite("gradient norm", value, self._batch_rows)
         self.run.history.add(1, grad_norm=value)
         return norm
 
-    def _require_finite(self, what: str, value: float, rows: Sequence[int]) -> None:
+    def require_finite(self, what: str, value: float, rows: Sequence[int]) -> None:
+        """Raise StageError with the step and the ids of the batch for a ``value`` that is not finite."""
         if math.isfinite(value):
             return
         ids = [self.examples.ids[row] for row in rows]
@@ -212,8 +221,10 @@ class ExampleTrainer(Trainer):
 
     def record(self, **values: float) -> None:
         """Log the collected means at the current step, if there are any."""
+        self.run.history.bring_together()
         if means := self.run.history.means():
-            self.run.history.log(self.state.global_step, **means, **values, epoch=round(self.state.epoch or 0.0, 6))
+            epoch = self.state.global_step / self._steps_an_epoch  # the Trainer's own depends on the micro-batch
+            self.run.history.log(self.state.global_step, **means, **values, epoch=round(epoch, 6))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Write the weights into a checkpoint; under an adapter the trained ones alone, as the others never change."""
@@ -230,15 +241,23 @@ class ExampleTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        def write(folder: Path) -> None:
-            self.args.output_dir = str(folder)
+        self.run.history.bring_together()
+
+        def write(folder: Path | None) -> None:
+            self.args.output_dir = str(from_main(folder))
             try:
                 Trainer._save_checkpoint(self, model, trial)  # TRL's own adds a model card
             finally:
                 self.args.output_dir = str(self.run.work)
-            self.save_progress(folder)
+            barrier()  # every process has written its part
+            if folder is not None:
+                self.save_progress(folder)
 
-        self.clock.save(self.run.work, self.state.global_step, write)
+        if is_main():
+            self.clock.save(self.run.work, self.state.global_step, write)
+        else:
+            write(None)
+        barrier()
 
     def save_progress(self, checkpoint: Path) -> None:
         """Write what is ours of a checkpoint, beside what the Trainer keeps: the history."""
@@ -251,14 +270,31 @@ class ExampleTrainer(Trainer):
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
         history, resume = self.run.history, None
-        history.total_steps = self.parameters.epochs * -(-len(self.examples) // self.parameters.batch_size)
+        history.total_steps = self.parameters.epochs * self._steps_an_epoch
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
             self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
-        self.train(resume_from_checkpoint=resume)
+        with room_for(self.batches.batch_size):
+            try:
+                self.train(resume_from_checkpoint=resume)
+            except StageError as error:
+                raise self._stopped(error) from error
         self.record(learning_rate=self._get_learning_rate())
         self._policy.config.use_cache = self._use_cache  # the Trainer turned it off, but a saved policy generates
         return int(self.state.global_step)
+
+    def _stopped(self, error: StageError) -> StageError:
+        """Return the error of a run that can't go on, with where the state before the step is saved.
+
+        It is a checkpoint as any other: a run that is started again, with what was wrong put right, goes on from it.
+        Before the first step there is nothing to save, and a process among several can't save alone.
+        """
+        if not self.state.global_step or self.args.world_size > 1:
+            return error
+        self.run.history.go_back()
+        self._save_checkpoint(self._policy, None)
+        saved = self.run.work / f"{PREFIX}{self.state.global_step}"
+        return StageError(f"{error.message}; the state before it is saved in {saved}", hint=error.hint)
 
 
 class _Checkpointing(TrainerCallback):
@@ -271,15 +307,31 @@ class _Checkpointing(TrainerCallback):
         self.clock.restart()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.clock.due(state.global_step, state.max_steps):
+        if from_main(self.clock.due(state.global_step, state.max_steps)):
             control.should_save = True
+
+
+def _batch_share(batch_size: int) -> int:
+    """Return the examples of a batch that each process takes; raises StageError where they can't be equally many."""
+    if batch_size % world():
+        raise StageError(
+            f"a batch of {batch_size} examples can't be shared equally by {world()} processes",
+            hint="choose a number of processes that divides batch_size",
+        )
+    return batch_size // world()
+
+
+def _collated(collator: Callable[[Sequence[int]], dict[str, Any]], rows: Sequence[int]) -> dict[str, Any]:
+    """Return the batch of ``rows``; it is ``idle`` where they are numbers of ``MicroBatches`` that count nothing."""
+    idle = rows[0] < 0
+    return {**collator([~row for row in rows] if idle else rows), "idle": idle}
 
 
 def _common_arguments(parameters: TrainingParameters, micro_batch: int, run: TrainingRun) -> dict[str, Any]:
     return {
         "output_dir": str(run.work),
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": parameters.batch_size // micro_batch,
+        "gradient_accumulation_steps": _batch_share(parameters.batch_size) // micro_batch,
         "num_train_epochs": parameters.epochs,
         "learning_rate": parameters.learning_rate,
         "weight_decay": parameters.weight_decay,

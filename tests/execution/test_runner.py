@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ablate.context import Resources, StageContext, write_json
-from ablate.errors import StageError
+from ablate.errors import OutOfMemory, StageError
 from ablate.execution import lease
 from ablate.execution.runner import run_stage
 from ablate.liveness import STALE_SECONDS
@@ -46,6 +46,32 @@ def kill_itself(context: StageContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def needs_room(context: StageContext) -> None:
+    """Work of a test stage that has room for two examples in a pass, and goes on from what it wrote before."""
+    size = context.resources.micro_batch or 16
+    sizes = context.work / "sizes.txt"
+    with sizes.open("a") as handle:
+        handle.write(f"{size} ")
+    (context.output / "half.txt").write_text("half")
+    if size > context.config["room"]:
+        raise OutOfMemory("no memory", size)
+    (context.output / "half.txt").rename(context.output / "sizes.txt")
+    (context.output / "sizes.txt").write_text(sizes.read_text())
+
+
+def meet(context: StageContext) -> dict[str, Any]:
+    """Work of a test stage in several processes: each says who it is; one may fail or be killed while others wait."""
+    from ablate.training.distributed import gathered, rank, world
+
+    if rank() == context.config.get("fails"):
+        raise StageError("rank 1 has no rows")
+    if rank() == context.config.get("killed"):
+        kill_itself(context)
+    (context.output / "who.json").write_text(json.dumps(gathered([rank(), world(), context.output.name])))
+    context.events.log(step=rank())
+    return {"rank": rank()}
+
+
 def overtaken(context: StageContext) -> None:
     """Work of a test stage during which another attempt takes over and publishes."""
     folder = StageFolder(context.output.parents[2])
@@ -67,6 +93,46 @@ def _digest(folder: Path) -> str:
         if path.is_file() and path.name != "record.json":
             whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest()
+
+
+def test_without_memory_a_pass_is_halved_until_it_has_room(add_stage: AddStage) -> None:
+    folder = add_stage(_stage(needs_room, room=3))
+    assert run_stage(folder.folder, Resources()).status == "done"
+    assert (folder.output / "sizes.txt").read_text() == "16 8 4 2 "
+    assert len(folder.attempts()) == 1
+    events = folder.attempts()[0].events.read_text()
+    assert "out of memory with 16 examples in a pass; now 8" in events
+
+
+def test_without_memory_for_a_single_example_it_fails_with_advice(add_stage: AddStage) -> None:
+    folder = add_stage(_stage(needs_room, room=0))
+    outcome = run_stage(folder.folder, Resources(micro_batch=2))
+    assert outcome.status == "failed"
+    assert "a pass had one example: shorten max_length" in outcome.message
+
+
+@pytest.mark.slow
+def test_several_processes_meet_and_the_first_alone_publishes(add_stage: AddStage) -> None:
+    folder = add_stage(_stage(meet))
+    assert run_stage(folder.folder, Resources(processes=2)).status == "done"
+    assert json.loads((folder.output / "who.json").read_text()) == [[0, 2, "output"], [1, 2, "rank-1"]]
+    record = folder.read_done()
+    assert record is not None and record["summary"] == {"rank": 0} and record["processes"] == 2
+    assert folder.attempts()[0].events.read_text().count('"step"') == 1
+    assert not (folder.attempts()[0].folder / "ranks").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "message"), [("fails", "rank 1 has no rows"), ("killed", r"rank 1 of 2 was killed by signal 9")]
+)
+def test_a_process_that_ends_ends_the_others(add_stage: AddStage, how: str, message: str) -> None:
+    folder = add_stage(_stage(meet, **{how: 1}))
+    begun = time.monotonic()
+    outcome = run_stage(folder.folder, Resources(processes=2))
+    assert outcome.status == "failed" and message in outcome.message
+    assert time.monotonic() - begun < 60
+    assert not folder.output.exists()
 
 
 def test_output_appears_whole_and_the_marker_last(add_stage: AddStage) -> None:

@@ -56,6 +56,7 @@ OTHER = {
     "desirable_weight": 1.4,
     "undesirable_weight": 0.6,
     "tau": 0.2,
+    "implementation": "trl",
     "label_smoothing": 0.11,
     "steps": 17,
     "prompts_per_step": 48,

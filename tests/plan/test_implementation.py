@@ -1,0 +1,65 @@
+"""Whose trainer runs a loss is an axis: what it changes, and where there is nothing to choose."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+
+import pytest
+
+from ablate.algorithms.base import TRLPairParameters
+from ablate.algorithms.registry import METHODS
+from ablate.errors import SpecError
+from ablate.plan.plan import Plan
+
+MakePlan = Callable[..., Plan]
+
+SPEC = """\
+name: study
+policy: pocket-small
+sft: {dataset: pocket-instructions}
+grid:
+  - {dataset: pocket-hh, algorithm: dpo}
+"""
+WITH_TRL = {name for name, method in METHODS.items() if issubclass(method.parameters, TRLPairParameters)}
+
+
+def test_an_axis_adds_a_training_stage_and_names_trl_s_version(plan: MakePlan) -> None:
+    alone = plan(SPEC)
+    made = plan(SPEC.replace("algorithm: dpo", "algorithm: dpo, dpo.implementation: [ablate, trl]"))
+    assert set(alone.stages) <= set(made.stages)
+    (added,) = made.stages.keys() - alone.stages.keys()
+    stage = made.stages[added]
+    assert stage.execution.entry == "ablate.training.trl_preference:run"
+    config = stage.identity.config.value
+    assert config["packages"] == {"trl": importlib.metadata.version("trl")}
+    assert config["parameters"]["implementation"] == "trl"
+
+
+@pytest.mark.parametrize("name", sorted(WITH_TRL))
+def test_every_method_that_has_the_choice_has_a_loss_of_trl(name: str) -> None:
+    from trl.trainer.dpo_config import DPOConfig
+
+    from ablate.training.losses import PREFERENCE_LOSSES
+    from ablate.training.trl_preference import LOSS_TYPES
+
+    documented = str(DPOConfig.__doc__)
+    assert name in PREFERENCE_LOSSES
+    assert f'"{LOSS_TYPES.get(name, name)}"' in documented
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "section", "message"),
+    [
+        ("ipo", "ipo: {implementation: trl}", "unknown key 'implementation'"),
+        ("ppo", "ppo: {implementation: trl}", "unknown key 'implementation'"),
+        ("dpo", "dpo: {implementation: tlr}", "'tlr' is not allowed\n  did you mean 'trl'? allowed: ablate, trl"),
+        ("dpo", "dpo: {implementation: trl, label_smoothing: 0.1}", "TRL's loss has no label_smoothing: leave it out"),
+        ("dpo", "dpo: {implementation: trl, lora_rank: 8}", "trl trains all weights: leave lora_rank and quantisation"),
+    ],
+)
+def test_what_trl_is_not_asked_for_is_refused(plan: MakePlan, algorithm: str, section: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        plan(SPEC.replace("dpo}", f"{algorithm}}}").replace("grid:", f"{section}\ngrid:"))
+    assert message in str(caught.value)
+    assert "study.yaml:4: " in str(caught.value)

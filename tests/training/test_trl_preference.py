@@ -1,0 +1,120 @@
+"""TRL's DPOTrainer beside ours on the same pairs: how close policies and curves are, resuming, and where it stops."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ablate.context import StageContext
+from ablate.errors import StageError
+from ablate.models.loading import load_policy, load_tokenizer, save_model
+from ablate.training import logprobs
+from ablate.training.checkpoints import Cadence, complete_checkpoints
+from ablate.training.preference import train_preference
+from ablate.training.trl_preference import PairTrainer, train_with_trl
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+PARAMETERS = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "beta": 0.2}
+
+
+@pytest.fixture
+def inputs(policy_folder, write_pairs, make_context) -> dict[str, Path]:
+    """24 pairs: three batches of 8 an epoch, none of them smaller."""
+    data = write_pairs(24)
+    context = make_context("reference", {"dtype": "float32"}, {"model": policy_folder, "data": data})
+    logprobs.run(context)
+    return {"policy": policy_folder, "data": data, "reference_logprobs": context.output / "logprobs.parquet"}
+
+
+def config(algorithm: str, **changes: Any) -> dict[str, Any]:
+    return {"algorithm": algorithm, "seed": 3, "parameters": {**PARAMETERS, **changes}}
+
+
+def curve(context: StageContext) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (context.output / "history.jsonl").read_text().splitlines()]
+
+
+def weights(context: StageContext) -> dict[str, torch.Tensor]:
+    return load_file(context.output / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes"),
+    [
+        ("dpo", {}),
+        ("ipo_avg", {}),
+        ("hinge", {}),
+        ("robust_dpo", {}),
+        ("discopop", {"tau": 0.1}),
+        ("exo_pair", {"label_smoothing": 0.1}),
+    ],
+)
+def test_six_steps_of_both_end_within_a_hundredth_of_a_step_of_each_other(inputs, make_context, algorithm, changes):
+    """AdamW moves a weight by up to the learning rate a step, 1e-3: the policies differ by less than 1e-5 anywhere."""
+    ours = make_context("ours", config(algorithm, **changes), inputs)
+    train_preference(ours, Cadence())
+    theirs = make_context("theirs", config(algorithm, implementation="trl", **changes), inputs)
+    train_with_trl(theirs, Cadence())
+    start = load_policy(inputs["policy"]).state_dict()
+    moved = max((tensor - start[name]).abs().max().item() for name, tensor in weights(ours).items())
+    apart = max((tensor - weights(theirs)[name]).abs().max().item() for name, tensor in weights(ours).items())
+    assert moved > 1e-3
+    assert apart < 1e-5, apart
+    for one, other in zip(curve(ours), curve(theirs), strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"rewards/accuracy"}:  # before the first update rewards are 0 but for rounding
+            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-5), name
+    names = ("config.json", "generation_config.json", "tokenizer_config.json")
+    texts = [[(context.output / "model" / name).read_text() for name in names] for context in (ours, theirs)]
+    assert texts[0] == texts[1], "a policy saved in the same way"
+
+
+def test_resuming_gives_the_same_weights_bitwise(inputs, make_context, monkeypatch):
+    settings = config("dpo", implementation="trl")
+    whole = make_context("whole", settings, inputs)
+    train_with_trl(whole, Cadence())
+    save = PairTrainer._save_checkpoint
+
+    def interrupt(self, model, trial):
+        save(self, model, trial)
+        raise KeyboardInterrupt
+
+    first = make_context("first", settings, inputs)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PairTrainer, "_save_checkpoint", interrupt)
+        train_with_trl(first, Cadence(steps=4))
+    assert [path.name for path in complete_checkpoints(first.work)] == ["checkpoint-4"]
+    again = make_context("again", settings, inputs, previous_work=[first.work])
+    train_with_trl(again, Cadence())
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(again)[name]), name
+    assert curve(whole) == curve(again)
+
+
+def test_a_reference_that_is_not_the_policy_stops_before_the_first_step(inputs, make_context, tmp_path):
+    model = load_policy(inputs["policy"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.3)
+    save_model(model, load_tokenizer(inputs["policy"]), tmp_path / "other")
+    context = make_context("dpo", config("dpo", implementation="trl"), inputs | {"policy": tmp_path / "other"})
+    with pytest.raises(StageError, match=r"gives 0\.693147"):
+        train_with_trl(context, Cadence())
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_pairs(inputs, make_context, monkeypatch):
+    compute = PairTrainer.__mro__[2].compute_loss  # DPOTrainer's
+
+    def broken(self, *arguments, **options):
+        return compute(self, *arguments, **options) * (math.nan if self.state.global_step == 2 else 1.0)
+
+    monkeypatch.setattr(PairTrainer.__mro__[2], "compute_loss", broken)
+    with pytest.raises(StageError, match=r"loss is nan at step 3.*pair-\d"):
+        train_with_trl(make_context("dpo", config("dpo", implementation="trl"), inputs), Cadence())
