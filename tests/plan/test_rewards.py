@@ -17,7 +17,7 @@ from ablate.plan.stage import Stage
 
 MakePlan = Callable[..., Plan]
 SHORT = {"max_prompt_length": 128, "max_response_length": 64}
-JUDGED = [name for name, method in METHODS.items() if method.judge == "reward"]
+JUDGED = [name for name, method in METHODS.items() if method.entry == "ablate.training.policy_gradient:run"]
 SPEC: dict[str, Any] = {
     "name": "study",
     "policy": "pocket-small",
