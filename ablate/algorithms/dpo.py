@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ablate.algorithms.base import COST_OF_PAIRS, UNPACKING, Method, TRLPairParameters
 
@@ -14,6 +14,12 @@ class DPOParameters(TRLPairParameters):
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="Assumed share of flipped labels (cDPO); 0 in the study."
     )
+
+    @model_validator(mode="after")
+    def _trl_smooths_no_labels(self) -> DPOParameters:
+        if self.implementation == "trl" and self.label_smoothing:
+            raise ValueError("TRL's loss has no label_smoothing: leave it out, or use implementation ablate")
+        return self
 
 
 METHOD = Method(

@@ -102,8 +102,8 @@ class DataSettings(DataSection):
     )
 
 
-class FixedKeys(Closed):
-    """The keys of a cell that stand alone, where they are no axis; null: not written."""
+class CellScalars(Closed):
+    """The keys of a cell that stand alone, fixed here for every cell; each can be an axis of the grid instead."""
 
     policy: str | Mapping[str, Any] | None = Field(
         None, description="Model: a catalog name, a hub id with @revision, ./folder; or {from: …}, {merge: […]}."
@@ -134,7 +134,7 @@ class FixedKeys(Closed):
     )
 
 
-class Experiment(FixedKeys):
+class Experiment(CellScalars):
     """One experiment: a question and the grid that answers it.
 
     Sections (``sft``, ``reward_model``, ``pretrain``, one a method) are fixed parameters of every cell that

@@ -112,9 +112,11 @@ class PairTrainer(ExampleTrainer, DPOTrainer):
     ) -> Tensor:
         """Return TRL's loss of a micro-batch: the mean over its pairs."""
         rows = inputs["rows"]
-        own = {name: value for name, value in inputs.items() if name != "rows"}
+        own = {name: value for name, value in inputs.items() if name not in ("rows", "idle")}
         with autocast(self.args.device, self.parameters.dtype):
             loss: Tensor = DPOTrainer.compute_loss(self, model, own)  # type: ignore[no-untyped-call]
+        if inputs["idle"]:  # a pass that other processes need company in
+            return 0.0 * loss
         self.observe(loss.detach(), {"rows": rows, **own})
         return loss
 

@@ -54,6 +54,7 @@ def test_every_method_that_has_the_choice_has_a_loss_of_trl(name: str) -> None:
         ("ipo", "ipo: {implementation: trl}", "unknown key 'implementation'"),
         ("ppo", "ppo: {implementation: trl}", "unknown key 'implementation'"),
         ("dpo", "dpo: {implementation: tlr}", "'tlr' is not allowed\n  did you mean 'trl'? allowed: ablate, trl"),
+        ("dpo", "dpo: {implementation: trl, label_smoothing: 0.1}", "TRL's loss has no label_smoothing: leave it out"),
         ("dpo", "dpo: {implementation: trl, lora_rank: 8}", "trl trains all weights: leave lora_rank and quantisation"),
     ],
 )
