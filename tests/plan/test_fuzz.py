@@ -60,7 +60,7 @@ SPEC: dict[str, Any] = {
 REPORT = """\
 tables:
   - name: main
-    rows: [dataset, algorithm, ppo.gamma, prompts]
+    rows: [dataset, algorithm, ppo.gamma, prompts, policy, rounds]
     columns: [categories, {suite: pocket-gold, metric: polite}]
     baselines: [base, sft]
     deltas: [{axis: algorithm, values: [ppo, dpo], match_on: [dataset]}]
