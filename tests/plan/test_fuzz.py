@@ -40,6 +40,15 @@ SPEC: dict[str, Any] = {
             "zip": {"dataset": ["pocket-hh", "mine"], "ppo.gamma": [0.9, 1.0]},
             "prompts": "pocket-shp",
         },
+        {
+            "dataset": "pocket-hh",
+            "algorithm": "dpo",
+            "policy": [
+                {"from": {"algorithm": "ppo", "ppo": {"gamma": 0.9}, "policy": {"from": {"dataset": "mine"}}}},
+                {"merge": [{"from": {"seed": 1}, "title": "one"}, "pocket-small"], "weights": [0.25, 0.75]},
+            ],
+            "rounds": 2,
+        },
     ],
     "when": [{"if": {"algorithm": "dpo", "seed": [1]}, "set": {"dpo.label_smoothing": 0.1}}],
     "exclude": [{"dataset": "mine", "seed": 1}],
@@ -51,7 +60,7 @@ SPEC: dict[str, Any] = {
 REPORT = """\
 tables:
   - name: main
-    rows: [dataset, algorithm, ppo.gamma, prompts]
+    rows: [dataset, algorithm, ppo.gamma, prompts, policy, rounds]
     columns: [categories, {suite: pocket-gold, metric: polite}]
     baselines: [base, sft]
     deltas: [{axis: algorithm, values: [ppo, dpo], match_on: [dataset]}]
@@ -66,7 +75,7 @@ KEYS = [
     *("name", "policy", "data", "seed", "max_examples", "datasets", "use", "pairing", "converter_options", "sft"),
     *("dataset", "epochs", "dpo", "beta", "dpo.beta", "ppo", "ppo.gamma", "reward_model", "init", "grid", "zip"),
     *("when", "if", "set", "exclude", "baselines", "evaluate", "report", "extends", "pretrain", "steps", "root"),
-    *("algorithm", "a.b", ""),
+    *("algorithm", "policy", "from", "merge", "weights", "rounds", "a.b", ""),
 ]
 NAMES = [
     *("~", "~nobody/x", ".", "./", "/", "..", "???", "5e-7", "1", "a/b", "a/b@c", "[/bold]"),
