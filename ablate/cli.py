@@ -17,6 +17,7 @@ from rich.table import Table
 import ablate
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
+from ablate.cli_plan import print_sizes
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError
@@ -369,6 +370,7 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     )
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
+    print_sizes(explanation.sizes)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:
