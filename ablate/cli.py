@@ -17,6 +17,7 @@ from rich.table import Table
 import ablate
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
+from ablate.cli_plan import print_sizes
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError
@@ -93,6 +94,9 @@ Processes = Annotated[int, typer.Option(min=1, help="Processes that train one mo
 MicroBatch = Annotated[
     int | None, typer.Option(min=1, help="Most examples of a training pass; default: by size, halved without room.")
 ]
+RolloutServer = Annotated[
+    str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
+]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -125,11 +129,12 @@ def run(
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
+    rollout_server: RolloutServer = None,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen)
+    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
 
@@ -144,11 +149,12 @@ def retry(
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
+    rollout_server: RolloutServer = None,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen)
+    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
     _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 
@@ -369,6 +375,7 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     )
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
+    print_sizes(explanation.sizes)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:

@@ -24,7 +24,7 @@ class Resources:
     ``threads`` of each process, indices of the ``gpus``, the most rows in one forward pass (``micro_batch``; null:
     chosen by memory), the seconds between two checkpoints, the ``processes`` that train one model together, and where
     on-policy methods keep reference and reward model (``frozen``): on the device of the policy, in host memory between
-    uses, or on the last of the stage's GPUs.
+    uses, or on the last of the stage's GPUs. ``rollout_server`` is the address of a vLLM server, for those who use one.
     """
 
     threads: int = 1
@@ -33,6 +33,7 @@ class Resources:
     checkpoint_seconds: float = 30.0
     processes: int = 1
     frozen: Frozen = "device"
+    rollout_server: str | None = None
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Resources:

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--frozen", choices=["device", "host", "other-gpu"], default="device", help="where PPO keeps them"
     )
+    parser.add_argument("--rollout-server", help="address of a vLLM server that samples for on-policy methods")
     options = parser.parse_args()
     resources = Resources(
         options.threads,
@@ -32,6 +33,7 @@ def main() -> None:
         options.checkpoint_seconds,
         options.processes,
         options.frozen,
+        options.rollout_server,
     )
     outcome = run_stage(options.folder, resources)
     if outcome.message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,11 @@ class RolloutParameters(OptimiserParameters):
     )
     max_prompt_length: int = Field(1024, ge=1, description=f"Tokens; longer prompts are dropped; {UNPACKING}.")
     max_response_length: int = Field(1024, ge=1, description=f"Tokens; {UNPACKING}.")
+    rollout_engine: Literal["in-process", "vllm"] = Field(
+        "in-process",
+        description="What samples: the process that trains, or a vLLM server, whose random numbers are others.",
+        json_schema_extra={"since": "in-process"},
+    )
     stop_at_kl: float | None = Field(
         None, gt=0, description="Stop with an error when a step's mean KL (nats) exceeds this."
     )

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.catalogs.models import models
 from ablate.plan.plan import Plan
+from ablate.plan.size import Sizes, sizes_of
 from ablate.plan.stage import Stage
 from ablate.store import Store
 
@@ -44,6 +46,11 @@ class Explanation:
         """How many stages would run if every cell and baseline made all it needs for itself."""
         return sum(_count_ancestors(self.plan, (item.stage, *item.evaluations.values())) for item in self.plan.subjects)
 
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """What the plan's models need of devices."""
+        return sizes_of(self.plan.grid, models())
+
     @property
     def seconds(self) -> float | None:
         """Estimated work of what would run, in worker seconds; None when a kind never ran in this store."""
@@ -72,6 +79,7 @@ class Explanation:
             ],
             "embedded": self.plan.embedded,
             "estimated_worker_seconds": self.seconds,
+            "memory": self.sizes.as_json(),
             "to_run": [
                 {"id": stage.id, "kind": stage.kind, "label": stage.execution.label, "why": why}
                 for stage, why in self.to_run

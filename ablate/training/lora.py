@@ -113,6 +113,19 @@ def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
+@torch.no_grad()
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights of the model as an ordinary one, an adapter's update added, one tensor at a time."""
+    updated = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    for name, value in model.named_parameters():
+        layer: Any = updated.get(name.removesuffix(".base_layer.weight"))
+        if layer is not None and name.endswith(".base_layer.weight"):
+            yield name.replace(".base_layer.", "."), value + layer.get_delta_weight(ADAPTER)
+        elif ".lora_" not in name and ".original_module." not in name:
+            plain = name.replace(".base_layer.", ".").replace(f".modules_to_save.{ADAPTER}.", ".")
+            yield plain, value.detach()
+
+
 def publish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an ordinary model folder; an adapter is merged into it, and lies in peft's form in ``adapter/`` beside it.
 

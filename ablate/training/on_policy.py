@@ -54,7 +54,8 @@ from ablate.training.history import History
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
 from ablate.training.placement import frozen_reference, frozen_score
-from ablate.training.rollouts import Episode, sample
+from ablate.training.rollout_server import RolloutServer
+from ablate.training.rollouts import Episode, Sampled, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
@@ -118,6 +119,7 @@ class OnPolicyTrainer:
         self.recorder = Recorder(learner.policy.model, frozen, value, tokens.pad, self.limits, temperature, dtype)
         self.steps = planned_steps(self.parameters, len(prompts))
         self._check_processes()
+        self.server: RolloutServer | None = None
         self.done = 0
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
@@ -195,6 +197,8 @@ class OnPolicyTrainer:
         prompts = [self.prompts[row] for row in rows for _ in range(parameters.responses_per_prompt)]
         longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
         policy, own = self.learner.policy.model, share(range(len(prompts)))
+        if parameters.rollout_engine == "vllm":
+            return self._sampled_by_server(prompts, step)
         with autocast(self.limits.device, parameters.dtype):
             responses = sample(
                 policy,
@@ -208,6 +212,21 @@ class OnPolicyTrainer:
                 numbers=own,
             )
         pairs = zip(prompts, interleaved(responses), strict=True)
+        return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
+
+    def _sampled_by_server(self, prompts: list[Prompt], step: int) -> list[Episode]:
+        """Return the episodes that a server samples, to which one process talks."""
+        parameters, responses = self.parameters, list[Sampled]()
+        if self.server is not None:
+            responses = self.server.sample(
+                self.learner.policy.model,
+                [prompt.ids for prompt in prompts],
+                max_new_tokens=parameters.max_response_length,
+                temperature=parameters.temperature,
+                eos_token_ids=self.tokens.eos,
+                generator_seed=derive_seed(self.seed, "rollout", step),
+            )
+        pairs = zip(prompts, from_main(responses), strict=True)
         return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
 
     def mini_batches(self, episodes: int, inner_epoch: int) -> list[list[int]]:
@@ -393,6 +412,8 @@ class OnPolicyStage:
     def train(self, trainer: OnPolicyTrainer) -> dict[str, Any]:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""
         context = self.context
+        if trainer.parameters.rollout_engine == "vllm" and is_main():
+            trainer.server = RolloutServer.open(context.resources.rollout_server, self.limits.device)
         trainer.train(context.work, context.previous_work, cadence=Cadence(context.resources.checkpoint_seconds))
         publish(self.policy, self.tokenizer, context.output / "model")
         trainer.history.write(context.output / "history.jsonl")

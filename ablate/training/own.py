@@ -12,6 +12,7 @@ from ablate.catalogs.functions import import_own
 from ablate.context import StageContext
 from ablate.errors import StageError
 from ablate.training.checkpoints import Cadence
+from ablate.training.distributed import is_main
 from ablate.training.preference import preference_objective, train_pairs
 
 
@@ -22,7 +23,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if not callable(function):
         raise StageError(f"the training step {step} is not a function")
     summary: dict[str, Any] = function(context)
-    if not (context.output / "model").is_dir():
+    if is_main() and not (context.output / "model").is_dir():
         raise StageError(f"the training step {step} wrote no model", hint="write it into context.output / 'model'")
     return summary
 

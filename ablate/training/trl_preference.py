@@ -27,6 +27,7 @@ from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairTokens
 from ablate.training.devices import autocast
+from ablate.training.distributed import world
 from ablate.training.losses import PREFERENCE_LOSSES
 from ablate.training.objectives import PreferenceObjective
 from ablate.training.preference import preference_objective, read_reference
@@ -145,6 +146,11 @@ def train_with_trl(context: StageContext, cadence: Cadence) -> dict[str, Any]:
         raise StageError(f"TRL's DPOTrainer has no loss {algorithm!r}")
     seed_everything(int(context.config["seed"]))
     pairs = PairTokens.read(context.inputs["data"])
+    if world() > 1:
+        raise StageError(
+            f"TRL weighs every micro-batch the same, so that {world()} processes would change its loss",
+            hint="run this stage with one process, or implementation: ablate",
+        )
     model, tokenizer = load_policy(context.inputs["policy"]), load_tokenizer(context.inputs["policy"])
     trainer = make_trainer(context, model, tokenizer, pairs, parameters, cadence)
     trainer.fit(context.previous_work)

@@ -97,6 +97,7 @@ OTHER = {
     "discriminator_batch_size": 3,
     "seed": 9,
     "max_examples": 123,
+    "rollout_engine": "vllm",
     "lora_rank": 4,
     "lora_alpha": 32,
     "lora_targets": "q_proj",
