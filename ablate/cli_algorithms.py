@@ -66,7 +66,7 @@ def facts(method: Method) -> dict[str, Any]:
         "formula": method.formula,
         "source": method.source,
         "needs": list(method.needs),
-        "reads": sorted(method.reads),
+        "reads": sorted(method.axes),
         "cost": method.cost,
         "revision": method.revision,
         "parameters": [_parameter(name, field) for name, field in method.parameters.model_fields.items()],

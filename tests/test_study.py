@@ -129,8 +129,8 @@ kto: *same
 bco: *same
 aot: *same
 discopop: *same
-sft_chosen: *same
-grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, sft_chosen]}]
+supervised: *same
+grid: [{dataset: pocket-hh, algorithm: [dpo, simpo, kto, bco, aot, discopop, supervised]}]
 evaluate: {policy: [short-gold], reward_model: []}
 """
 
@@ -187,6 +187,54 @@ def test_labels_responses_and_mixtures_of_a_specification_go_to_a_table(ablate: 
     assert scores <= {1.0, 2.0, 3.0, 4.0, 5.0}  # one aspect, where the mean of four has fractions
     printed = ablate("report", "sets", "--data")
     assert "All 7 evaluations are done." in printed and "Both" in printed and "made here" in printed
+
+
+CHAINED = """\
+extends: tiny.yaml
+name: chained
+data: {max_examples: 64}
+rejection_sampling: {n: 4, max_response_length: 60, learning_rate: 1.0e-3, epochs: 1, batch_size: 8, max_length: 256}
+supervised: {learning_rate: 1.0e-3, epochs: 1, batch_size: 8, max_length: 256}
+sdpo: {learning_rate: 1.0e-4, epochs: 1, batch_size: 8, max_length: 256}
+datasets:
+  own:
+    prompts: pocket-ultrafeedback
+    responses: {n: 3, max_new_tokens: 60, gold: true, parts: 2}
+    label: {by: {closed_form: nouns}}
+    pairing: {policy: all-pairs, minimum_gap: 2.0}
+grid:
+  - {dataset: pocket-hh, algorithm: sdpo, rounds: [1, 2]}
+  - {dataset: own, algorithm: dpo, rounds: 2}
+  - {dataset: pocket-hh, algorithm: rejection_sampling}
+  - dataset: pocket-hh
+    algorithm: dpo
+    policy:
+      from:
+        algorithm: ppo
+        policy: {from: {algorithm: supervised, policy: {from: {algorithm: rejection_sampling}}}}
+      title: after three steps
+  - {algorithm: none, policy: {merge: [{from: {algorithm: sdpo, dataset: pocket-hh}}, pocket-small], title: Half}}
+baselines: [sft]
+evaluate: {policy: [short-gold], reward_model: []}
+"""
+
+
+def test_chains_rounds_and_a_merge_go_to_a_table(ablate: Ablate, tmp_path: Path) -> None:
+    (tmp_path / "chained.yaml").write_text(CHAINED)
+    planned = to_run(ablate, "chained.yaml")
+    assert planned["train (rejection_sampling)"] == planned["merge"] == planned["split"] == 1
+    assert (planned["train (sdpo)"], planned["respond"], planned["train (dpo)"]) == (2, 3, 3)
+    ablate("run", "chained.yaml")
+    printed = ablate("report", "chained")
+    assert "All 7 evaluations are done." in printed and "—" not in printed
+    assert all(title in printed for title in ("after three steps", "Half", "Rejection sampling", "sDPO"))
+    reports = {path.parent.parent.name.split("-")[0]: json.loads(path.read_text()) for path in
+               (tmp_path / "store/stages").glob("*/output/report.json")}  # fmt: skip
+    parts = reports["split"]["parts"]
+    assert sum(part["pairs"] for part in parts) == reports["split"]["in"]
+    assert parts[0]["lowest_margin"] >= parts[1]["highest_margin"]
+    assert reports["best"]["mean_score"]["kept"] > reports["best"]["mean_score"]["in"]
+    assert "nothing to do" in ablate("run", "chained.yaml")
 
 
 MANUAL = (Path(__file__).parents[1] / "docs/algorithms.md").read_text(encoding="utf-8")

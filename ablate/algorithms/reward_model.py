@@ -63,7 +63,7 @@ class RewardModelParameters(TrainingParameters):
     )
     loss: RewardLoss = Field(
         "bradley-terry",
-        description="What it minimises: see `ablate algorithms show reward_model`.",
+        description="What it minimises: see `ablate algorithms show reward_modelling`.",
         json_schema_extra={"since": "bradley-terry"},
     )
     margin_scale: float = Field(

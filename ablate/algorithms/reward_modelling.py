@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ablate.algorithms.base import Method
+from ablate.algorithms.reward_model import FORMULAS, SOURCES
 from ablate.catalogs.parameters import Parameters
 
 
@@ -14,10 +15,10 @@ METHOD = Method(
     name="reward_modelling",
     title="Reward model only",
     parameters=RewardModellingParameters,
-    formula="the policy stays as it is; the reward model's loss is that of reward_model.loss",
-    source="for studies of reward models, whose suites need no policy to be trained",
+    formula="by reward_model.loss: " + "; ".join(f"[{loss}] {formula}" for loss, formula in FORMULAS.items()),
+    source="; ".join(f"[{loss}] {source}" for loss, source in SOURCES.items()),
     reads=frozenset({"dataset", "reward_model"}),
     needs=("reward_model",),
     entry="",
-    cost="the reward model's training alone",
+    cost="an epoch: one forward and one backward pass of the reward model over its pairs or rankings",
 )

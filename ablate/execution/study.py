@@ -134,7 +134,7 @@ def derived_values(plan: Plan) -> dict[str, str]:
         derived["prompts"] = "the cell's dataset"
     if any(cell.has_reward_model for cell in plan.grid.cells):
         if "reward_model.init" not in written and "reward_model.init" not in plan.grid.fixed:
-            derived["reward_model.init"] = "the cell's policy"
+            derived["reward_model.init"] = "the cell's policy" + (", or the model under it" if plan.chains else "")
         if "reward_model.dataset" not in written and "reward_model.dataset" not in plan.grid.fixed:
             derived["reward_model.dataset"] = "the cell's dataset"
     for method in {cell.method.name: cell.method for cell in plan.grid.cells}.values():

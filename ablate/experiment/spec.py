@@ -102,15 +102,9 @@ class DataSettings(DataSection):
     )
 
 
-class Experiment(Closed):
-    """One experiment: a question and the grid that answers it.
+class CellScalars(Closed):
+    """The keys of a cell that stand alone, fixed here for every cell; each can be an axis of the grid instead."""
 
-    Sections (``sft``, ``reward_model``, ``pretrain``, one a method) are fixed parameters of every cell that
-    reads them; any of their keys, dotted, can be an axis of the grid instead.
-    """
-
-    name: str = Field(pattern=NAME_PATTERN, description="Name of the experiment: letters, digits, dot, dash.")
-    question: str = Field("", description="The question the grid answers; tables carry it.")
     policy: str | Mapping[str, Any] | None = Field(
         None, description="Model: a catalog name, a hub id with @revision, ./folder; or {from: …}, {merge: […]}."
     )
@@ -138,6 +132,17 @@ class Experiment(Closed):
         description="What orders the pairs that online DPO and D2PO make of their own samples: a name as reward has "
         "it; default: reward_model.",
     )
+
+
+class Experiment(CellScalars):
+    """One experiment: a question and the grid that answers it.
+
+    Sections (``sft``, ``reward_model``, ``pretrain``, one a method) are fixed parameters of every cell that
+    reads them; any of their keys, dotted, can be an axis of the grid instead.
+    """
+
+    name: str = Field(pattern=NAME_PATTERN, description="Name of the experiment: letters, digits, dot, dash.")
+    question: str = Field("", description="The question the grid answers; tables carry it.")
     data: DataSettings = Field(default_factory=DataSettings, description="Sampling of preference sets.")
     datasets: Mapping[str, DatasetVariant] = Field({}, description="Variants, pipelines and mixtures of sets.")
     pretrain: Mapping[str, Any] = Field({}, description="Overrides of a scratch model's base training.")

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Labeller, Mix, Responses, RewardModelLabels
-from ablate.catalogs.rewards import RewardEntry
+from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
@@ -144,7 +143,7 @@ class DataPlanner:
             message = f"{made.name!r} takes a model to make, so only cells can use it: as dataset, prompts or "
             raise SpecError(message + "reward_model.dataset", location=made.origins.locate())
         if variant.replay is not None:
-            return self._replay(made, variant.replay, settings, cell)
+            return self._replay(made, variant.replay, settings, cell, records=records)
         assert variant.label is not None
         (part,) = made.parts
         if variant.responses is None:
@@ -156,18 +155,27 @@ class DataPlanner:
         labelled = self._label(made, variant.label, rows, cell)
         return self._from_labels(made, labelled, records=records)
 
-    def _replay(self, made: Pipeline, run: Mapping[str, Scalar], settings: Mapping[str, Scalar], cell: Cell) -> Stage:
+    def _replay(
+        self,
+        made: Pipeline,
+        run: Mapping[str, Scalar],
+        settings: Mapping[str, Scalar],
+        cell: Cell,
+        *,
+        records: bool,
+    ) -> Stage:
         """Return the pairs that another cell's online run learnt from, as rows of a set."""
         online, _ = self._models.writer(run, cell, made.origins.inside("replay"))
         config: dict[str, Any] = {
-            "format": "preference",
+            "format": _format("preference", records),
             "converter": "online_pairs",
             "converter_options": {},
             "files": {},
             "split": None,
             "max_examples": settings.get("max_examples"),
-            "pairing": Pairing().model_dump(mode="json"),
         }
+        if not records:
+            config["pairing"] = Pairing().model_dump(mode="json")
         if made.variant.order == "kept":
             config["order"] = "kept"
         if config["max_examples"] is not None:
@@ -202,23 +210,19 @@ class DataPlanner:
         return self._graph.add("respond", config, inputs, label=label)
 
     def label(
-        self, records: Ref, by: Stage | RewardEntry | Labeller, *, label: str, prompts: Stage | None = None
+        self,
+        records: Ref,
+        config: Mapping[str, Any],
+        by: Mapping[str, Ref],
+        *,
+        label: str,
+        locations: Mapping[str, str] | None = None,
+        parts: Mapping[str, int] | None = None,
     ) -> Stage:
-        """Return the stage that scores responses: by a reward model, a reward of ``prompts``, a formula or an API."""
-        inputs, config, parts = {"records": records}, dict[str, Any](closed_form=None), dict[str, int]()
-        locations: dict[str, str] = {}
-        if isinstance(by, Stage):
-            inputs["reward_model"] = by.ref("model")
-        elif isinstance(by, Labeller):
-            config["closed_form"] = by.closed_form
-            if by.api is not None:
-                config["api"] = by.api.identity()
-                locations = {"api_url": by.api.url, "api_key": by.api.key}
-        else:
-            assert prompts is not None
-            config, parts = {**config, "reward": by.name, **by.identity()}, by.parts()
-            inputs["prompt_texts"] = prompts.ref("prompts.jsonl")
-        return self._graph.add("label", config, inputs, label=label, locations=locations, parts=parts)
+        """Return the stage that scores responses as its config says, by what other stages made of whoever scores."""
+        return self._graph.add(
+            "label", config, {"records": records, **by}, label=label, locations=locations, parts=parts
+        )
 
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
@@ -227,11 +231,16 @@ class DataPlanner:
 
     def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
         assert label.by is not None
-        by: Stage | Labeller = label.by
+        by: dict[str, Ref] = {}
+        config: dict[str, Any] = {"closed_form": label.by.closed_form}
+        locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
-            by = self._models.labeller(label.by.reward_model, cell, origins)
-        return self.label(records, by, label=f"labels of {made.name}")
+            by["reward_model"] = self._models.labeller(label.by.reward_model, cell, origins).ref("model")
+        if label.by.api is not None:
+            config["api"] = label.by.api.identity()
+            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
+        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

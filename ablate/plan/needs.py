@@ -160,13 +160,23 @@ def best_responses(order: Order) -> None:
     responses = order.shared.data.respond(
         order.start.model, source, {**decoding, "chat": order.start.chat}, label=f"responses of {label}"
     )
-    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
-    by = _trained_reward_model(order) if name == REWARD_MODEL else find_reward(name)
-    scored = order.shared.data.label(records, by, label=f"labels of {label}", prompts=source)
+    scored = _scored(order, responses, source, f"labels of {label}")
     best = order.shared.data.best(scored, parameters["top_share"], label=f"best responses of {label}")
     order.made_from["prompts"] = source.id
     order.applied |= {"n", "temperature", "top_p", "max_response_length", "top_share"}
     _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
+
+
+def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
+    """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
+    name, config = str(order.cell.values["reward"]), {"closed_form": None}
+    records = responses.ref("records.jsonl")
+    if name == REWARD_MODEL:
+        by = {"reward_model": _trained_reward_model(order).ref("model")}
+        return order.shared.data.label(records, config, by, label=label)
+    entry = find_reward(name)
+    by, named = {"prompt_texts": prompts.ref("prompts.jsonl")}, {"reward": name, **entry.identity()}
+    return order.shared.data.label(records, {**config, **named}, by, label=label, parts=entry.parts())
 
 
 def _imitate(order: Order, data: Ref, form: str, label: str) -> None:

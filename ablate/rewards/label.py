@@ -89,14 +89,25 @@ def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[
     if name is not None:
         formula = closed_form(name)
         return [[formula(text) for text in own] for own in texts]
-    api = context.config.get("api")
-    named = api is not None or "reward" in context.config
-    if not named and (judge := open_judge(context)):
+    reward = _named(context)
+    if reward is None and (judge := open_judge(context)):
         _require_single_turns(records)
         return round_robin(judge, prompts, texts)
-    reward = _reward(context) if api is None else open_api(context, ApiLabels.model_validate(api))
+    reward = reward or open_reward(context)
     before = [(*record.prompt, *response.messages[:-1]) for record in records for response in record.responses]
     return list(_split(records, reward.score(before, [text for own in texts for text in own])))
+
+
+def _named(context: StageContext) -> Reward | None:
+    """Return the closed model or the reward that the config names, which reads ``prompt_texts``; else None."""
+    api, name = context.config.get("api"), context.config.get("reward")
+    if api is not None:
+        return open_api(context, ApiLabels.model_validate(api))
+    if name is None:
+        return None
+    rows = read_json_lines(context.inputs["prompt_texts"])
+    reward: Reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
+    return reward
 
 
 def open_api(context: StageContext, labels: ApiLabels) -> ApiReward:
@@ -114,17 +125,6 @@ def _require_single_turns(records: Sequence[PreferenceRecord]) -> None:
                 "prompt can't read it",
                 hint="label this set with a reward model that scores single responses",
             )
-
-
-def _reward(context: StageContext) -> Reward:
-    """Return the reward that ``config["reward"]`` names, which reads ``prompt_texts``; else the reward model."""
-    name = context.config.get("reward")
-    if name is None:
-        return open_reward(context)
-    opened: Reward = import_function(find_reward(name).entry, f"the reward {name}")(
-        name, read_json_lines(context.inputs["prompt_texts"])
-    )
-    return opened
 
 
 def _split(records: Sequence[PreferenceRecord], scores: Sequence[float | None]) -> Iterator[list[float | None]]:

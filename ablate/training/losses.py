@@ -147,11 +147,6 @@ def discopop(pairs: PairLogprobs, *, beta: float, tau: float) -> Tensor:
     return -(1 - share_B) * logsigmoid(h_B) + share_B * torch.exp(-h_B)
 
 
-def bradley_terry(chosen_B: Tensor, rejected_B: Tensor) -> Tensor:
-    """Return -log sigma(r_c - r_r) per pair of scores; Ouyang et al. 2022 (arXiv 2203.02155), eq. 1 with K = 2."""
-    return -logsigmoid(chosen_B - rejected_B)
-
-
 # Losses over policy and reference log-probabilities, by name; keyword arguments are the method's parameters.
 PREFERENCE_LOSSES: dict[str, Callable[..., Tensor]] = {
     "dpo": dpo,

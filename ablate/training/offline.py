@@ -14,10 +14,12 @@ from transformers import PreTrainedModel
 
 from ablate.algorithms.base import TrainingParameters
 from ablate.context import StageContext, read_json, write_json
+from ablate.errors import StageError
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator
 from ablate.training.coupling import CoupledObjective
 from ablate.training.devices import autocast
+from ablate.training.distributed import world
 from ablate.training.history import History
 from ablate.training.trainer import ExampleTrainer, Objective, TrainingRun
 
@@ -33,8 +35,11 @@ class OfflineTrainer(ExampleTrainer):
         """Return the micro-batches of an effective batch, with what a coupled loss takes from all of them."""
         batches, units = super().get_batch_samples(epoch_iterator, num_batches, device)
         if isinstance(self.objective, CoupledObjective) and batches:
+            counted = [batch for batch in batches if not batch["idle"]]
             with torch.no_grad(), autocast(self.args.device, self.parameters.dtype):
-                self.objective.couple(self.model_wrapped, batches, self._gather)
+                self.objective.couple(self.model_wrapped, counted, self._gather)
+            for batch in (batch for batch in batches if batch["idle"]):  # its loss counts nothing
+                batch["coupling"] = {name: value_B[:1] for name, value_B in counted[0]["coupling"].items()}
         return batches, units
 
     def _gather(self, values_M: Tensor) -> tuple[Tensor, slice]:
@@ -43,6 +48,15 @@ class OfflineTrainer(ExampleTrainer):
         processes: list[list[float]] = gather_object([values_M.tolist()])
         start = sum(map(len, processes[: self.args.process_index]))
         return values_M.new_tensor(list(chain(*processes))), slice(start, start + len(values_M))
+
+    def require_a_share_for_all(self) -> None:
+        """Raise StageError where a coupled loss meets a last batch that has no example for some process."""
+        rest = len(self.examples) % self.parameters.batch_size
+        if isinstance(self.objective, CoupledObjective) and 0 < rest < world():
+            raise StageError(
+                f"the last batch has {rest} examples, too few for {world()} processes: this loss is over whole batches",
+                hint="use fewer processes, or a batch_size that leaves another rest",
+            )
 
     def save_progress(self, checkpoint: Path) -> None:
         """Write what is ours of a checkpoint: the history, and what a coupled loss keeps from step to step."""
@@ -73,7 +87,7 @@ def train_offline(
     ``floor`` is the final learning rate as a share of the peak.
     """
     run = TrainingRun.of(context, cadence)
-    OfflineTrainer(model, objective, collator.examples, collator, parameters, run, floor=floor).fit(
-        context.previous_work
-    )
+    trainer = OfflineTrainer(model, objective, collator.examples, collator, parameters, run, floor=floor)
+    trainer.require_a_share_for_all()
+    trainer.fit(context.previous_work)
     return run.history

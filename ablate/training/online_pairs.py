@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ablate.algorithms.online_dpo import OnlinePairParameters
 from ablate.training.collate import PairCollator, PairTokens, Ragged
 from ablate.training.devices import autocast
-from ablate.training.experience import PassLimits, Rollout
+from ablate.training.experience import PassLimits, Rollout, padded
 from ablate.training.learner import Learner
-from ablate.training.logprobs import length_batches, sequence_logprobs
+from ablate.training.logprobs import length_batches
 from ablate.training.objectives import PreferenceObjective
 from ablate.training.pair_log import OnlinePair, PairLog
-from ablate.training.rollouts import Episode
+from ablate.training.rollouts import Episode, response_logits, response_logprobs
 from ablate.training.trainer import Objective
 
 
@@ -52,17 +52,18 @@ def pair_tokens(pairs: Sequence[OnlinePair]) -> PairTokens:
     )
 
 
-def reference_columns(reference: nn.Module, pairs: PairTokens, pad_id: int, dtype: str) -> dict[str, Tensor]:
-    """Return the reference's log-probabilities of both sides, float32 [N] each, as the offline reference pass does."""
-    columns = {}
-    prompts = [pairs.prompts[row] for row in range(len(pairs))]
-    for side, tokens in (("chosen", pairs.chosen), ("rejected", pairs.rejected)):
-        logps_N = torch.zeros(len(pairs))
-        completions = [tokens[row] for row in range(len(pairs))]
-        for rows, values in sequence_logprobs(reference, prompts, completions, pad_id, dtype=dtype):
-            logps_N[torch.from_numpy(rows)] = values
-        columns[f"reference_{side}"] = logps_N
-    return columns
+@torch.no_grad()
+def reference_columns(
+    reference: nn.Module, pairs: Sequence[OnlinePair], pad_id: int, limits: PassLimits, dtype: str
+) -> dict[str, Tensor]:
+    """Return the reference's log-probabilities of both sides, float32 [B] each, sums at temperature 1."""
+    sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
+    sums_2B = torch.zeros(len(sides))
+    for rows in limits.chunks(sides, range(len(sides))):
+        batch = padded(sides, rows, pad_id, limits)
+        with autocast(limits.device, dtype):
+            sums_2B[rows] = response_logprobs(response_logits(reference, batch), batch, 1.0).sum(-1).cpu()
+    return {"reference_chosen": sums_2B[: len(pairs)], "reference_rejected": sums_2B[len(pairs) :]}
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,11 @@ class PairLearner(Learner[OnlinePairParameters, StepPairs]):
     def targets(self, rollout: Rollout) -> StepPairs:
         """Return the pairs, with the reference's log-probabilities."""
         of_prompt = best_and_worst(rollout.episodes, rollout.outcomes_N, self.unit)
-        tokens = pair_tokens([pair for pair in of_prompt if pair is not None])
-        columns = reference_columns(self.reference, tokens, self.pad_id, self.parameters.dtype)
+        pairs = [pair for pair in of_prompt if pair is not None]
+        columns = reference_columns(self.reference, pairs, self.pad_id, self.limits, self.parameters.dtype)
         there = [prompt for prompt, pair in enumerate(of_prompt) if pair is not None]
         rows = {prompt: row for row, prompt in enumerate(there)}
-        return StepPairs(of_prompt, PairCollator(tokens, self.pad_id, columns), rows)
+        return StepPairs(of_prompt, PairCollator(pair_tokens(pairs), self.pad_id, columns), rows)
 
     def statistics(self, rollout: Rollout, targets: StepPairs) -> dict[str, float]:
         """Return the pairs of the step, the share of prompts that give none, and the labeller's counts."""

@@ -17,6 +17,7 @@ from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_pai
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator, PairCollator, PairTokens, read_margins
 from ablate.training.comparisons import ComparedPairs, ComparisonCollator
+from ablate.training.distributed import is_main
 from ablate.training.lora import settle, with_adapter
 from ablate.training.offline import train_offline
 from ablate.training.rankings import RankingCollator, RankingTokens
@@ -104,9 +105,10 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     history = train_offline(context, model, task.objective, task.collator, parameters, cadence=cadence, floor=floor)
     settle(model, context.output)
     heads = _finished(model, parameters, weights)
-    save_model(model, tokenizer, context.output / "model")
-    if heads is not None:
-        heads.save(context.output / "model")
+    if is_main():
+        save_model(model, tokenizer, context.output / "model")
+        if heads is not None:
+            heads.save(context.output / "model")
     history.write(context.output / "history.jsonl")
     return {**task.counts, **history.last}
 

@@ -56,8 +56,11 @@ def centring(scores_BK: Tensor, ranks_BK: Tensor) -> Tensor:
     return mean_over((scores_BK.unsqueeze(2) + scores_BK.unsqueeze(1)) ** 2, pairs_BKK)
 
 
-def margin(chosen_B: Tensor, rejected_B: Tensor, margins_B: Tensor) -> Tensor:
-    """Return -log sigma(r_c - r_r - m) per pair; Touvron et al. 2023 (arXiv 2307.09288), eq. 2."""
+def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margins_B: Tensor | float = 0.0) -> Tensor:
+    """Return -log sigma(r_c - r_r - m) per pair of scores; Ouyang et al. 2022 (arXiv 2203.02155), eq. 1 with K = 2.
+
+    The margins m are those of Touvron et al. 2023 (arXiv 2307.09288), eq. 2.
+    """
     return -logsigmoid(chosen_B - rejected_B - margins_B)
 
 

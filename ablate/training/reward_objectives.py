@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.training.rankings import by_prompt
-from ablate.training.reward_losses import both_orders, centring, margin, mean_over, ordered_pairs
+from ablate.training.reward_losses import both_orders, bradley_terry, centring, mean_over, ordered_pairs
 from ablate.training.score_head import sequence_outputs, sequence_scores
 
 RankingLoss = Callable[[Tensor, Tensor], Tensor]
@@ -36,7 +36,7 @@ class PairObjective(_OverExamples):
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss per pair, and accuracy (a tie is an error), margin and scores."""
         chosen_B, rejected_B = sequence_scores(model, batch["input_ids"], batch["attention_mask"]).chunk(2)
-        loss_B = margin(chosen_B, rejected_B, batch.get("margin", torch.zeros_like(chosen_B)))
+        loss_B = bradley_terry(chosen_B, rejected_B, batch.get("margin", 0.0))
         if self.centring:
             ranks_BK = torch.ones(len(chosen_B), 2, dtype=torch.int64, device=chosen_B.device)
             loss_B = loss_B + self.centring * centring(torch.stack([chosen_B, rejected_B], 1), ranks_BK)

@@ -274,11 +274,11 @@ class ExampleTrainer(Trainer):
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
             self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
-        try:
-            with room_for(self.batches.batch_size):
+        with room_for(self.batches.batch_size):
+            try:
                 self.train(resume_from_checkpoint=resume)
-        except StageError as error:
-            raise self._stopped(error) from error
+            except StageError as error:
+                raise self._stopped(error) from error
         self.record(learning_rate=self._get_learning_rate())
         self._policy.config.use_cache = self._use_cache  # the Trainer turned it off, but a saved policy generates
         return int(self.state.global_step)

@@ -15,7 +15,9 @@ from ablate.shipped import shipped_folder
 
 SHIPPED = sorted(shipped_folder("experiments").rglob("*.yaml"))
 REAL = [path for path in SHIPPED if path.stem.startswith("real")]
-MIRRORED = [path for path in SHIPPED if path.stem == "table1_dpo_datasets"]  # whose files test_embedded.py writes
+RECIPES = [path for path in SHIPPED if path.parent.name == "recipes" and not path.stem.startswith("pocket")]
+# Those that read a mirror of the hub: test_embedded.py and test_recipes.py write its files.
+MIRRORED = [*RECIPES, *(path for path in SHIPPED if path.stem == "table1_dpo_datasets")]
 
 
 @pytest.mark.parametrize(

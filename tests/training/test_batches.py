@@ -79,7 +79,7 @@ def test_micro_batch_divides_the_batch_and_fits_the_limits():
     assert micro_batch_size(32, 16_384, vocabulary=128_000) == 1
     assert micro_batch_size(32, 1200, vocabulary=300) == 8
     assert micro_batch_size(12, 80, vocabulary=300, limit=5) == 4
-    with pytest.raises(ValueError, match="does not divide"):
+    with pytest.raises(ValueError, match="1 micro-batches of 3 do not divide the batch of 8"):
         MicroBatches(LENGTHS, batch_size=8, micro_batch=3, seed=0)
 
 

@@ -16,7 +16,6 @@ from ablate.training.losses import (
     apo_down,
     apo_zero,
     bco_pair,
-    bradley_terry,
     discopop,
     dpo,
     exo_pair,
@@ -232,22 +231,6 @@ def test_large_differences_stay_finite():
     pairs = as_tensors([(-1000.0, -1.0, -1.0, -1000.0)])
     assert dpo(pairs, beta=1.0).item() == pytest.approx(1998.0)
     assert dpo(as_tensors([(-1.0, -1000.0, -1000.0, -1.0)]), beta=1.0).item() == pytest.approx(0.0, abs=1e-12)
-
-
-def test_bradley_terry_equals_its_formula():
-    generator = random.Random(5)
-    chosen, rejected = ([generator.uniform(-4, 4) for _ in range(30)] for _ in range(2))
-    tensors = [torch.tensor(values, dtype=torch.float64) for values in (chosen, rejected)]
-    expected = [-math.log(sigma(c - r)) for c, r in zip(chosen, rejected, strict=True)]
-    torch.testing.assert_close(bradley_terry(*tensors), torch.tensor(expected, dtype=torch.float64))
-
-
-def test_bradley_terry_gradient_is_the_probability_of_the_wrong_order():
-    chosen = torch.tensor([0.7, -1.0], dtype=torch.float64, requires_grad=True)
-    rejected = torch.tensor([0.2, 1.5], dtype=torch.float64)
-    bradley_terry(chosen, rejected).sum().backward()
-    expected = torch.tensor([-sigma(-0.5), -sigma(2.5)], dtype=torch.float64)
-    torch.testing.assert_close(chosen.grad, expected)
 
 
 def test_the_tables_name_each_function_once():

@@ -230,7 +230,7 @@ def test_a_policy_unlike_its_reference_is_refused_at_the_start() -> None:
 def test_padding_changes_nothing(changes: dict[str, Any]) -> None:
     pairs = [pair for pair in best_and_worst(given_rollout().episodes, given_rollout().scores_N, 3) if pair]
     tokens = pair_tokens(pairs)
-    columns = reference_columns(policy(0), tokens, PAD, "float32")
+    columns = reference_columns(policy(0), pairs, PAD, LIMITS, "float32")
     found = []
     for options, limits in (({"pad_id": PAD}, LIMITS), ({"pad_id": PAD, **changes}, PassLimits(CPU, 30, 2**24))):
         model = policy(3)

@@ -77,7 +77,9 @@ def context(
     )
 
 
-@pytest.mark.parametrize(("algorithm", "options"), [("online_dpo", {"loss": "ipo"}), ("d2po", ROUNDS)])
+@pytest.mark.parametrize(
+    ("algorithm", "options"), [("online_dpo", {"loss": "ipo"}), ("online_dpo", {"lora_rank": 4}), ("d2po", ROUNDS)]
+)
 def test_the_stage_leaves_model_history_samples_and_pairs(
     algorithm: str, options: dict[str, Any], inputs: dict[str, Path], tmp_path: Path
 ) -> None:

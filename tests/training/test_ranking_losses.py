@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ablate.training.ranking_losses import RankedLogprobs, pro, rrhf
-from ablate.training.reward_losses import both_orders, centring, instruct_k, k_wise, margin
+from ablate.training.reward_losses import both_orders, bradley_terry, centring, instruct_k, k_wise
 from ablate.training.reward_objectives import agreement
 
 Ranking = list[tuple[float, int]]
@@ -138,7 +138,23 @@ def test_rankings_worked_by_hand():
 def test_a_margin_asks_for_that_much_more():
     chosen, rejected = torch.tensor([2.0, 0.5]), torch.tensor([0.5, 0.5])
     expected = [-math.log(sigma(1.5 - 1.0)), -math.log(sigma(0.0 - 0.25))]
-    assert margin(chosen, rejected, torch.tensor([1.0, 0.25])).tolist() == pytest.approx(expected)
+    assert bradley_terry(chosen, rejected, torch.tensor([1.0, 0.25])).tolist() == pytest.approx(expected)
+
+
+def test_bradley_terry_equals_its_formula():
+    stream = random.Random(5)
+    chosen, rejected = ([stream.uniform(-4, 4) for _ in range(30)] for _ in range(2))
+    tensors = [torch.tensor(values, dtype=torch.float64) for values in (chosen, rejected)]
+    expected = [-math.log(sigma(c - r)) for c, r in zip(chosen, rejected, strict=True)]
+    torch.testing.assert_close(bradley_terry(*tensors), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_bradley_terry_gradient_is_the_probability_of_the_wrong_order():
+    chosen = torch.tensor([0.7, -1.0], dtype=torch.float64, requires_grad=True)
+    rejected = torch.tensor([0.2, 1.5], dtype=torch.float64)
+    bradley_terry(chosen, rejected).sum().backward()
+    expected = torch.tensor([-sigma(-0.5), -sigma(2.5)], dtype=torch.float64)
+    torch.testing.assert_close(chosen.grad, expected)
 
 
 def test_both_orders_of_a_comparison_count_alike():
