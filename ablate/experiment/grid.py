@@ -16,7 +16,7 @@ from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, is_read_by_chain, read_policy, root_of
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys, parameter_hint
 from ablate.experiment.spec import Scalar
 
 Values = Mapping[str, Scalar]
@@ -366,7 +366,7 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
             for name, item in value.items() if isinstance(value, Mapping) else [("init", value)]:
                 place = loaded.origins.locate(section, name)
                 if isinstance(value, Mapping) and name not in SECTIONS[section].model_fields:
-                    hint = suggestion(str(name), SECTIONS[section].model_fields)
+                    hint = parameter_hint(section, str(name))
                     raise SpecError(f"unknown key {name!r} in {section}", location=place, hint=hint)
                 if isinstance(item, Mapping):
                     raise SpecError(f"{section}.{name} needs a single value (found {item!r})", location=place)

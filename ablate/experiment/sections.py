@@ -12,6 +12,7 @@ from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import Closed, Strict
 from ablate.catalogs.parameters import PretrainParameters
+from ablate.errors import suggestion
 
 
 class DataSection(Strict):
@@ -63,3 +64,10 @@ def cell_keys() -> frozenset[str]:
     return frozenset(
         [*SCALARS, *(f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields)]
     )
+
+
+def parameter_hint(section: str, name: str) -> str:
+    """Return what to write instead of a parameter that a section lacks: whose it is, and which there are."""
+    others = sorted(other for other, model in SECTIONS.items() if other in METHODS and name in model.model_fields)
+    owners = f"it is a parameter of {', '.join(others)}; " if others else ""
+    return owners + suggestion(name, SECTIONS[section].model_fields)

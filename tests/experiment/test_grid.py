@@ -244,6 +244,10 @@ BLOCK = "grid: [{dataset: pocket-hh, algorithm: dpo}]\n"
         ("dpo: {beta: {a: 1}}\n" + BLOCK, "3: dpo.beta: dpo.beta needs a single value"),
         ("dpo: {beta: high}\n" + BLOCK, "3: dpo.beta: .*valid number"),
         ("dpo: {bta: 0.1}\n" + BLOCK, "3: dpo.bta: unknown key 'bta' in dpo\n  did you mean 'beta'"),
+        (
+            "dpo: {kl_coefficient: 0.1}\n" + BLOCK,
+            "3: dpo.kl_coefficient: unknown key 'kl_coefficient' in dpo\n  it is a parameter of grpo, ",
+        ),
         ("sft: {epochs: 2}\n" + BLOCK, "3: sft.dataset: 'dataset' is required"),
         (
             "pretrain: {scheduler: cosin}\n" + BLOCK,

@@ -10,7 +10,7 @@ import torch
 
 from ablate.data.sources import DataFile
 from ablate.data.suite_files import Source
-from ablate.errors import DataError, UnknownNameError
+from ablate.errors import DataError, StageError, UnknownNameError
 from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import byte_tokenizer
 from ablate.rewards import reward_model
@@ -69,6 +69,13 @@ def test_the_template_is_applied_once_and_ends_with_the_end_of_turn(model: Rewar
     marks = model.tokenizer.convert_ids_to_tokens(ids)
     assert [marks.count(name) for name in ("<|user|>", "<|assistant|>", "<|end|>")] == [1, 1, 1]
     assert ids[-1] == model.tokenizer.eos_token_id
+
+
+def test_a_template_that_does_not_end_the_turn_is_refused(model: RewardModel) -> None:
+    tokenizer = byte_tokenizer("tulu")
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with pytest.raises(StageError, match="chat template does not end turns with its EOS token"):
+        RewardModel(model.model, tokenizer).score(PROMPTS[:1], RESPONSES[:1])
 
 
 def test_a_conversation_that_does_not_fit_has_no_score(model: RewardModel) -> None:

@@ -371,8 +371,13 @@ def test_a_killed_process_is_continued_to_the_same_bytes(
 
 def test_the_stage_refuses_a_reward_model_with_another_tokenizer(inputs: dict[str, Path], tmp_path: Path) -> None:
     tokenizer("other").save_pretrained(inputs["reward_model"])
-    with pytest.raises(DataError, match="vocabulary"):
+    with pytest.raises(DataError, match="differ: vocabulary"):
         run(context(inputs, tmp_path / "run"))
+    other = tokenizer()
+    other.chat_template = "{{ messages }}"
+    other.save_pretrained(inputs["reward_model"])
+    with pytest.raises(DataError, match="differ: chat template"):
+        run(context(inputs, tmp_path / "again"))
 
 
 @pytest.mark.parametrize(

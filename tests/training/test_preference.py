@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import logsigmoid
 
 from ablate.algorithms.registry import METHODS
+from ablate.context import Resources
 from ablate.errors import DataError, StageError
 from ablate.models.loading import load_policy, load_tokenizer, save_model
 from ablate.models.tokenizers import word_tokenizer
@@ -429,8 +430,42 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_pairs(inputs, tmp_path, m
 
     trainer.objective = replace(trainer.objective, loss=broken)
     rows = [row for batch in trainer.batches for row in batch][16:24]
-    with pytest.raises(StageError, match=rf"loss is nan at step 3.*pair-{rows[0]}, pair-{rows[1]}"):
+    with pytest.raises(StageError, match=rf"loss is nan at step 3.*pair-{rows[0]}, pair-{rows[1]}.*saved in .*t-2\n"):
         trainer.fit()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_a_stopped_run_goes_on_from_its_saved_state_as_if_it_had_not_stopped(inputs, make_context, monkeypatch):
+    """Stopped in the second of two micro-batches: what the first one has added to the curve is forgotten."""
+    single = {"resources": Resources(micro_batch=4)}
+    whole = make_context("whole", dpo_config(), inputs, **single)
+    train_preference(whole, Cadence())
+    stopped = make_context("stopped", dpo_config(), inputs, **single)
+    add, calls = History.add, []
+
+    def failing(self, weight, **values):
+        calls.append(values)
+        if sum("loss" in seen for seen in calls) == 6:  # two passes a step: the second one of step 3
+            raise StageError("the loss is nan")
+        add(self, weight, **values)
+
+    with monkeypatch.context() as patch, pytest.raises(StageError, match="the state before it is saved in "):
+        patch.setattr(History, "add", failing)
+        train_preference(stopped, Cadence())
+    assert [path.name for path in complete_checkpoints(stopped.work)] == ["checkpoint-2"]
+    again = make_context("again", dpo_config(), inputs, previous_work=[stopped.work], **single)
+    train_preference(again, Cadence())
+    assert_same_weights(whole.output, again.output)
+    assert (whole.output / "history.jsonl").read_text() == (again.output / "history.jsonl").read_text()
+
+
+def test_a_sequence_beyond_the_model_s_positions_is_refused_before_it_is_trained_on(inputs, make_context, tmp_path):
+    model = load_policy(inputs["policy"])
+    model.config.max_position_embeddings = 16
+    save_model(model, load_tokenizer(inputs["policy"]), tmp_path / "short")
+    config = {"algorithm": "simpo", "seed": 3, "parameters": {"epochs": 1, "batch_size": 8}}
+    with pytest.raises(DataError, match=r"has \d+ tokens; the model has 16 positions\n.*max_length to at most 16"):
+        run(make_context("simpo", config, {"policy": tmp_path / "short", "data": inputs["data"]}))
 
 
 def test_gradients_that_are_not_finite_stop_too(inputs, tmp_path):

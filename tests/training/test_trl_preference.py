@@ -49,11 +49,16 @@ def weights(context: StageContext) -> dict[str, torch.Tensor]:
     ("algorithm", "changes"),
     [
         ("dpo", {}),
-        ("ipo_avg", {}),
-        ("hinge", {}),
-        ("robust_dpo", {}),
-        ("discopop", {"tau": 0.1}),
-        ("exo_pair", {"label_smoothing": 0.1}),
+        *(
+            pytest.param(algorithm, changes, marks=pytest.mark.slow)
+            for algorithm, changes in (
+                ("ipo_avg", {}),
+                ("hinge", {}),
+                ("robust_dpo", {}),
+                ("discopop", {"tau": 0.1}),
+                ("exo_pair", {"label_smoothing": 0.1}),
+            )
+        ),
     ],
 )
 def test_six_steps_of_both_end_within_a_hundredth_of_a_step_of_each_other(inputs, make_context, algorithm, changes):
