@@ -196,8 +196,8 @@ def test_ppo_shares_the_frozen_models_with_those_it_trains(rollout_inputs, make_
     policy_gradient.run(shared)
     copy = tmp_path / "copy"
     shutil.copytree(rollout_inputs["reference"], copy)
-    score = policy_gradient.frozen_score
-    monkeypatch.setattr(policy_gradient, "frozen_score", lambda path, value, *rest: score(path, None, *rest))
+    score = on_policy.frozen_score
+    monkeypatch.setattr(on_policy, "frozen_score", lambda path, value, *rest: score(path, None, *rest))
     apart = make_context("apart", ppo_config(), {**rollout_inputs, "reference": copy})
     policy_gradient.run(apart)
     records = history(shared.output)
