@@ -34,7 +34,7 @@ from ablate.training.preference import preference_objective, read_reference
 from ablate.training.seeding import seed_everything
 from ablate.training.trainer import ExampleTrainer, TrainingRun
 
-LOSS_TYPES = {"dpo": "sigmoid", "ipo_avg": "ipo", "robust_dpo": "robust"}
+LOSS_TYPES = {"dpo": "sigmoid", "sdpo": "sigmoid", "ipo_avg": "ipo", "robust_dpo": "robust"}
 """TRL's names of losses that have another one here."""
 LOGGED = {
     "rewards/chosen": "rewards/chosen",

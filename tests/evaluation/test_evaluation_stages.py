@@ -206,7 +206,7 @@ def test_the_stages_say_what_is_missing(run_stage: Run, pocket_policy: Path, ite
         run_stage("one", generate.run, generation(), {"policy": pocket_policy})
     with pytest.raises(StageError, match="unknown engine 'item'"):
         run_stage("two", generate.run, generation(engine="item"), {"policy": pocket_policy, "items": items})
-    with pytest.raises(StageError, match="responses or scores"):
+    with pytest.raises(StageError, match="responses, likelihoods or scores"):
         run_stage("three", evaluate.run, {"grader": "gsm8k"}, {})
     with pytest.raises(StageError, match="reward_model"):
         run_stage("four", score.run, {"what": "responses"}, {})

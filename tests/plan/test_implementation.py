@@ -45,7 +45,7 @@ def test_every_method_that_has_the_choice_has_a_loss_of_trl(name: str) -> None:
 
     documented = str(DPOConfig.__doc__)
     assert name in PREFERENCE_LOSSES
-    assert f'"{LOSS_TYPES.get(name, name)}"' in documented
+    assert f"'{LOSS_TYPES.get(name, name)}'" in documented
 
 
 @pytest.mark.parametrize(

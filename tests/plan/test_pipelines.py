@@ -201,7 +201,10 @@ def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
         ),
         ({"x": {"mix": {"pocket-hh": 600, "pocket-shp": 500}}}, "add up to 1100, more than data.max_examples 1000"),
         ({"x": {"use": "pocket-hh", "where": {"score_gap": 3}}}, "a mapping is needed; its keys: min, max (found 3)"),
-        ({"x": {"use": "pocket-hh", "label": {"by": "nouns"}}}, "its keys: reward_model, closed_form (found 'nouns')"),
+        (
+            {"x": {"use": "pocket-hh", "label": {"by": "nouns"}}},
+            "its keys: reward_model, closed_form, api (found 'nouns')",
+        ),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}, "label": "honesty"}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "pairing": "random"}}, "nothing to pair"),

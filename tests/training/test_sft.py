@@ -80,7 +80,7 @@ def test_first_loss_equals_slow_sum_over_masked_tokens(
     original = ConversationTrainer.compute_loss
 
     def spy(trainer: Any, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **named: Any) -> torch.Tensor:
-        seen.append({name: tensor.clone() for name, tensor in inputs.items()})
+        seen.append({name: value.clone() for name, value in inputs.items() if isinstance(value, torch.Tensor)})
         return original(trainer, model, inputs, *args, **named)
 
     monkeypatch.setattr(ConversationTrainer, "compute_loss", spy)
