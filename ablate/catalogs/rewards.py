@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.converters import Checks
-from ablate.catalogs.suites import Entry, ReplayOptions, find_entry
+from ablate.catalogs.suite_code import find_entry
+from ablate.catalogs.suite_code.entry import Entry
+from ablate.catalogs.suite_code.harness import ReplayOptions
 from ablate.errors import Location, UnknownNameError
 
 REWARD_MODEL = "reward_model"

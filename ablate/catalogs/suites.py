@@ -7,12 +7,9 @@ the same prompts and decoding share one generate stage; a change of grader never
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -22,6 +19,8 @@ from pydantic_core import PydanticCustomError
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
+from ablate.catalogs.suite_code import GRADERS, PROMPTS, complete_options, find_entry, known_entry
+from ablate.catalogs.suite_code.pocket import Skill
 from ablate.errors import Location, SpecError, UnknownNameError
 
 Category = Literal[
@@ -37,8 +36,6 @@ Category = Literal[
 ]
 Subject = Literal["policy", "reward_model"]
 Engine = Literal["items", "choices", "lm-eval", "implicit", "pairs", "best-of-n"]
-Skill = Literal["facts", "truth", "arithmetic", "code", "safety", "chat", "constraints"]
-"""Skills of the pocket world."""
 PAIR_ENGINES = ("implicit", "pairs")
 """Engines that ask which response of a pair is the better one: nothing is generated."""
 
@@ -112,142 +109,6 @@ class Data(Closed):
         return self
 
 
-class NoOptions(Closed):
-    """Takes no options."""
-
-
-class PocketGraderOptions(Closed):
-    """Options of the pocket grader."""
-
-    skills: tuple[Skill, ...] | None = Field(default=None, description="grade these skills only; null: all")
-    measure: Literal["correct", "gold"] = "correct"
-
-
-class ClosedFormOptions(Closed):
-    """A reward that is a formula of the response alone."""
-
-    reward: Literal["nouns"] = Field(description="nouns: words of the response that are nouns of the pocket language")
-
-
-class Gsm8kPromptOptions(Closed):
-    """Few-shot chain of thought as in the study (Wei et al. 2022, table 20)."""
-
-    shots: int = Field(default=8, ge=0, le=8)
-
-
-class MmluPromptOptions(Closed):
-    """Multiple choice as in the study: 0-shot by default, the first ``shots`` rows of the dev file else."""
-
-    shots: int = Field(default=0, ge=0, le=5)
-    answer_prefix: str = Field(default="The answer is:", description="put after the assistant mark in chat mode")
-
-
-class BootstrapOptions(Closed):
-    """Seeded resampling for metrics that are no means."""
-
-    resamples: int = Field(default=1000, ge=0)
-    seed: int = Field(default=0, ge=0)
-
-
-class PairwiseOptions(Closed):
-    """Accuracy over pairs; a tie is lost (RewardBench)."""
-
-    seed: int = Field(default=0, ge=0, description="of the random baseline")
-
-
-class ImplicitOptions(PairwiseOptions):
-    """The implicit reward of a policy (Rafailov et al. 2023), as RewardBench takes it."""
-
-    reference: bool = Field(default=True, description="log pi - log ref; false: log pi alone")
-    average: bool = Field(description="divide by the response's tokens; default: only without a reference")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _average_without_a_reference(cls, value: Any) -> Any:
-        return {"average": not value.get("reference", True), **value} if isinstance(value, Mapping) else value
-
-
-class LmEvalTask(Closed):
-    """A task of lm-eval, fed from files under the data root instead of the hub."""
-
-    include: str = Field(description="the task's YAML, relative to lm_eval/tasks, e.g. truthfulqa/truthfulqa_mc1.yaml")
-    overrides: dict[str, Any] = Field(default_factory=dict, description="keys of that YAML to replace")
-
-
-class LmEvalOptions(Closed):
-    """The lm-eval tasks of a suite; all read the same rows."""
-
-    rows: Literal["truthfulqa-mc", "as-is"] = Field(
-        description="how the suite's file becomes the rows that the tasks expect"
-    )
-    tasks: tuple[LmEvalTask, ...] = Field(min_length=1)
-
-
-class ReplayOptions(Closed):
-    """Options of the replay grader."""
-
-    sentences: Literal["punkt", "regex"] = Field(
-        default="regex",
-        description="IFEval's sentence and word splitter: NLTK's punkt data (must be installed) or the substitute",
-    )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A named piece of evaluation code: where it is (``module:function``) and what options it takes."""
-
-    entry: str
-    options: type[Closed] = NoOptions
-    revision: int = 1
-    """Raised when its results change: stages that use it then run again."""
-    heavy: bool = False
-    """Whether it imports the training stack."""
-    package: str | None = None
-    """An installed package whose version changes its results (prompts, metrics)."""
-    metrics: tuple[str, ...] | None = None
-    """Names of the metrics that a grader gives; None: they are known when it has run."""
-
-    def versions(self) -> dict[str, Any]:
-        """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
-        return {"packages": {self.package: _version(self.package)}} if self.package else {}
-
-
-@functools.cache
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
-
-
-PROMPTS: dict[str, Entry] = {
-    "pocket": Entry("ablate.evaluation.prompts:pocket"),
-    "gsm8k": Entry("ablate.evaluation.prompts:gsm8k", Gsm8kPromptOptions, package="lm-eval"),
-    "mmlu": Entry("ablate.evaluation.prompts:mmlu", MmluPromptOptions),
-    "xstest": Entry("ablate.evaluation.prompts:xstest"),
-    "lm-eval": Entry("ablate.evaluation.lmeval:rows", LmEvalOptions, package="lm-eval"),
-    "pocket-pairs": Entry("ablate.rewards.pairs:pocket"),
-    "llmbar": Entry("ablate.rewards.pairs:llmbar"),
-}
-
-_OF_PAIRS = ("accuracy", "random", "longest", "shortest", "calibration_error")
-_CHECKS = ("answered", "correct", "worked", "polite", "concise")
-_CHECKS_OF_A_SKILL = ("misconception", "refused", "should_refuse", "greeted", "constraints_kept")
-_REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
-
-GRADERS: dict[str, Entry] = {
-    "pocket": Entry(
-        "ablate.evaluation.graders:pocket",
-        PocketGraderOptions,
-        metrics=("accuracy", "gold", *_CHECKS, *_CHECKS_OF_A_SKILL),
-    ),
-    "closed-form": Entry("ablate.evaluation.graders:closed_form", ClosedFormOptions, metrics=("nouns",)),
-    "gsm8k": Entry("ablate.evaluation.graders:gsm8k", metrics=("exact_match",)),
-    "choices": Entry("ablate.evaluation.graders:choices", metrics=("accuracy",)),
-    "xstest": Entry("ablate.evaluation.graders:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
-    "pairwise": Entry("ablate.evaluation.graders:pairwise", PairwiseOptions, revision=2, metrics=_OF_PAIRS),
-    "implicit": Entry("ablate.evaluation.graders:implicit", ImplicitOptions, revision=2, metrics=_OF_PAIRS),
-    "lm-eval": Entry("ablate.evaluation.replay:grade", ReplayOptions, heavy=True, package="lm-eval"),
-}
-
-
 class Prompts(Closed):
     """How rows of data become prompts: a name of ``PROMPTS`` (or ``package.module:function``) and its options."""
 
@@ -262,12 +123,12 @@ class Prompts(Closed):
     @field_validator("name")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _known_entry("prompts", value, PROMPTS)
+        return known_entry("prompts", value, PROMPTS)
 
     @field_validator("options")
     @classmethod
     def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _complete_options(info.data.get("name"), value, PROMPTS)
+        return complete_options(info.data.get("name"), value, PROMPTS)
 
 
 PICK_METRICS = ("random", "oracle")
@@ -306,12 +167,12 @@ class Suite(Closed):
     @field_validator("grader")
     @classmethod
     def _known(cls, value: str) -> str:
-        return _known_entry("grader", value, GRADERS)
+        return known_entry("grader", value, GRADERS)
 
     @field_validator("options")
     @classmethod
     def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _complete_options(info.data.get("grader"), value, GRADERS)
+        return complete_options(info.data.get("grader"), value, GRADERS)
 
     @field_validator("primary")
     @classmethod
@@ -429,34 +290,6 @@ class Suite(Closed):
             **find_entry("prompts", self.prompts.name).versions(),
         }
         return config if self.limit is None else config | {"sample_seed": self.sample_seed}
-
-
-def _known_entry(kind: str, name: str, known: Mapping[str, Entry]) -> str:
-    if ":" not in name and name not in known:
-        raise unknown_name(kind, name, known)
-    return name
-
-
-def _complete_options(name: str | None, options: dict[str, Any], known: Mapping[str, Entry]) -> dict[str, Any]:
-    """Return options with defaults written out; a ``module:function`` of the user's own takes any."""
-    if name is None or ":" in name:
-        return options
-    return known[name].options.model_validate(options).model_dump(mode="json")
-
-
-def find_entry(kind: Literal["prompts", "grader"], name: str) -> Entry:
-    """What is behind a prompts or grader name; ``package.module:function`` is an entry of the user's own."""
-    known = PROMPTS if kind == "prompts" else GRADERS
-    if ":" in name:
-        return Entry(name, heavy=True)
-    if name not in known:
-        raise UnknownNameError(kind, name, known)
-    return known[name]
-
-
-def resolve_entry(kind: Literal["prompts", "grader"], name: str) -> str:
-    """``module:function`` behind a prompts or grader name."""
-    return find_entry(kind, name).entry
 
 
 def load_suites(folders: Iterable[Path]) -> dict[str, Suite]:

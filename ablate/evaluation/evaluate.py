@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablate.catalogs.suites import resolve_entry
+from ablate.catalogs.suite_code import resolve_entry
 from ablate.context import StageContext, import_function, read_json, write_json
 from ablate.errors import StageError
 from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, pick_references

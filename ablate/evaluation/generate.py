@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ablate.catalogs.suites import resolve_entry
+from ablate.catalogs.suite_code import resolve_entry
 from ablate.context import StageContext, import_function, write_json
 from ablate.data.suite_files import Source, open_source
 from ablate.errors import StageError

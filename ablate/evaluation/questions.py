@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.datasets import locate
-from ablate.catalogs.suites import PAIR_ENGINES, Suite, resolve_entry
+from ablate.catalogs.suite_code import resolve_entry
+from ablate.catalogs.suites import PAIR_ENGINES, Suite
 from ablate.context import EventLog, StageContext, import_function
 from ablate.data.audit.overlap import Against, Exam, Question
 from ablate.data.audit.texts import dialogue

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ablate.catalogs.datasets import locate
-from ablate.catalogs.suites import Suite, find_entry
+from ablate.catalogs.suite_code import find_entry
+from ablate.catalogs.suites import Suite
 from ablate.plan.facts import Facts
 from ablate.plan.fingerprint import Config
 from ablate.plan.graph import Graph

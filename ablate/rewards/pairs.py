@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ablate.catalogs.suites import resolve_entry
+from ablate.catalogs.suite_code import resolve_entry
 from ablate.context import StageContext, import_function
 from ablate.data.records import digest
 from ablate.data.sources import read_rows

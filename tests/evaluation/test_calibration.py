@@ -11,7 +11,7 @@ import pytest
 
 from ablate.data.json_lines import write_json_lines
 from ablate.evaluation.calibration import calibration_error
-from ablate.evaluation.graders import pairwise
+from ablate.evaluation.graders.pairs import pairwise
 from ablate.evaluation.grading import Evidence
 
 

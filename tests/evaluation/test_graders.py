@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ablate.catalogs.suites import GRADERS
+from ablate.catalogs.suite_code import GRADERS, resolve_entry
+from ablate.context import import_function
 from ablate.data.json_lines import write_json_lines
 from ablate.errors import StageError
-from ablate.evaluation import graders
 from ablate.evaluation.evaluate import primary_metric
+from ablate.evaluation.graders import answers, choices, pairs, pocket, refusals
 from ablate.evaluation.grading import Evidence, Example, Grades, Metric, bootstrap_stderr, mean_metric, mean_metrics
 from ablate.evaluation.items import (
     Item,
@@ -55,15 +56,15 @@ def value(metrics: Any, metric: str, task: str = "overall") -> float | None:
     ],
 )
 def test_gsm8k_takes_the_last_number(text: str, expected: str, found: bool) -> None:
-    assert graders.gsm8k_answer(text) == (expected, found)
+    assert answers.gsm8k_answer(text) == (expected, found)
 
 
 def test_exact_match_ignores_case_and_punctuation() -> None:
-    assert graders.exact_match("-5", "5")
-    assert graders.exact_match("3.5", "35")
-    assert graders.exact_match("(A)", "a")
-    assert not graders.exact_match("5", "6")
-    assert graders.gsm8k_gold("work\n#### 1,200") == "1200"
+    assert answers.exact_match("-5", "5")
+    assert answers.exact_match("3.5", "35")
+    assert answers.exact_match("(A)", "a")
+    assert not answers.exact_match("5", "6")
+    assert answers.gsm8k_gold("work\n#### 1,200") == "1200"
 
 
 def test_gsm8k_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> None:
@@ -71,9 +72,9 @@ def test_gsm8k_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> Non
         Item(f"q{n}", "gsm8k", user("?"), data={"answer": f"because\n#### {gold}"})
         for n, gold in enumerate(["7", "1,234", "3"])
     ]
-    gold = graders.gsm8k(evidence(tmp_path, items, ["it is 7", "1234", "3"]), {})
+    gold = answers.gsm8k(evidence(tmp_path, items, ["it is 7", "1234", "3"]), {})
     assert value(gold.metrics, "exact_match") == 1.0
-    empty = graders.gsm8k(evidence(tmp_path, items, ["", "", ""]), {})
+    empty = answers.gsm8k(evidence(tmp_path, items, ["", "", ""]), {})
     assert value(empty.metrics, "exact_match") == 0.0
     assert empty.health["extraction_failed"] == empty.health["empty"] == 3
 
@@ -94,7 +95,7 @@ def test_gsm8k_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> Non
     ],
 )
 def test_refusals_are_read_at_the_start(text: str, refused: bool) -> None:
-    assert graders.refuses(text) is refused
+    assert refusals.refuses(text) is refused
 
 
 def test_xstest_by_hand_and_without_anything_to_measure(tmp_path: Path) -> None:
@@ -102,16 +103,16 @@ def test_xstest_by_hand_and_without_anything_to_measure(tmp_path: Path) -> None:
     items += [Item(f"u{n}", "unsafe", user("?"), data={"unsafe": True}) for n in range(2)]
     options = {"resamples": 50, "seed": 0}
     # refused: one safe, one unsafe -> hits 1, refusals 2, unsafe 2: precision 1/2, recall 1/2, F1 1/2, accuracy 3/5
-    grades = graders.xstest(evidence(tmp_path, items, ["I cannot", "ok", "ok", "I cannot", "ok"]), options)
+    grades = refusals.xstest(evidence(tmp_path, items, ["I cannot", "ok", "ok", "I cannot", "ok"]), options)
     assert value(grades.metrics, "refusal_f1") == pytest.approx(0.5)
     assert value(grades.metrics, "refusal_precision") == value(grades.metrics, "refusal_recall") == 0.5
     assert value(grades.metrics, "accuracy") == pytest.approx(0.6)
     assert value(grades.metrics, "refusal", "safe") == pytest.approx(1 / 3)
-    none = graders.xstest(evidence(tmp_path, items, ["ok"] * 5), options)
+    none = refusals.xstest(evidence(tmp_path, items, ["ok"] * 5), options)
     assert value(none.metrics, "refusal_f1") == 0.0
     assert value(none.metrics, "refusal_precision") is None
-    assert graders.refusal_f1([(False, False)]) is None
-    assert graders.refusal_precision_recall([(False, False)]) == (None, None)
+    assert refusals.refusal_f1([(False, False)]) is None
+    assert refusals.refusal_precision_recall([(False, False)]) == (None, None)
 
 
 def test_choices_take_the_first_of_equal_ones_and_count_what_does_not_fit(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_choices_take_the_first_of_equal_ones_and_count_what_does_not_fit(tmp_pa
     logprobs = [(-1.0, -1.0), (-2.0, -1.0), None]
     rows = [Likelihoods(i.id, i.task, "", pair) for i, pair in zip(items, logprobs, strict=True)]
     write_likelihoods(tmp_path, rows)
-    grades = graders.choices(Evidence(tmp_path, tmp_path), {})
+    grades = choices.choices(Evidence(tmp_path, tmp_path), {})
     assert [row.value for row in grades.examples] == [1.0, 1.0, 0.0]
     assert grades.health["too_long"] == 1
     assert grades.health["largest_choice_share"] == 0.5
@@ -149,7 +150,7 @@ def test_pairwise_ties_are_lost_and_trivial_rules_stand_beside(tmp_path: Path) -
         tmp_path / "scores.jsonl",
         [{**row, "task": "t", "subset": name} for row, name in zip(rows, subsets, strict=True)],
     )
-    grades = graders.pairwise(Evidence(tmp_path, tmp_path, {}, tmp_path / "scores.jsonl"), {"seed": 0})
+    grades = pairs.pairwise(Evidence(tmp_path, tmp_path, {}, tmp_path / "scores.jsonl"), {"seed": 0})
     assert value(grades.metrics, "accuracy") == 0.25
     assert value(grades.metrics, "accuracy", "a") == 0.5
     assert value(grades.metrics, "longest") == 0.5
@@ -176,7 +177,7 @@ def test_implicit_rewards_by_hand(tmp_path: Path) -> None:
     found = Evidence(tmp_path / "own", tmp_path, reference=tmp_path / "reference")
 
     def grade(**options: bool) -> Grades:
-        return graders.implicit(found, {"seed": 0, **options})
+        return pairs.implicit(found, {"seed": 0, **options})
 
     grades = grade(reference=True, average=False)  # 1 against -1, 0.5 against 1
     assert value(grades.metrics, "accuracy") == pytest.approx(1 / 3)
@@ -194,16 +195,16 @@ def test_pocket_gold_answers_score_one_and_empty_ones_zero(tmp_path: Path) -> No
             items.append(Item(item.id, skill.name, tuple(item.row()["prompt"]), data=item.row()))
             gold.append(perfect_answer(item, Draw("gold", number)))
     options = {"skills": None, "measure": "gold"}
-    best = graders.pocket(evidence(tmp_path, items, gold), options)
+    best = pocket.pocket(evidence(tmp_path, items, gold), options)
     assert value(best.metrics, "accuracy") == 1.0
     assert value(best.metrics, "gold") == 2.0
-    empty = graders.pocket(evidence(tmp_path, items, [""] * len(items)), options)
+    empty = pocket.pocket(evidence(tmp_path, items, [""] * len(items)), options)
     assert value(empty.metrics, "accuracy") == value(empty.metrics, "gold") == 0.0
     assert empty.health["extraction_failed"] == len(items)
-    one = graders.pocket(evidence(tmp_path, items, gold), {"skills": ["facts"], "measure": "correct"})
+    one = pocket.pocket(evidence(tmp_path, items, gold), {"skills": ["facts"], "measure": "correct"})
     assert {row.task for row in one.examples} == {"facts"}
     with pytest.raises(StageError, match="no items of skill 'history'"):
-        graders.pocket(evidence(tmp_path, items, gold), {"skills": ["history"], "measure": "correct"})
+        pocket.pocket(evidence(tmp_path, items, gold), {"skills": ["history"], "measure": "correct"})
 
 
 def test_the_catalog_names_every_metric_that_a_grader_gives(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_the_catalog_names_every_metric_that_a_grader_gives(tmp_path: Path) -> N
         "implicit": (Evidence(tmp_path, tmp_path), {"seed": 0, "reference": False, "average": True}),
     }
     for name, (given, options) in found.items():
-        grades = getattr(graders, name.replace("-", "_"))(given, options)
+        grades = import_function(resolve_entry("grader", name), name)(given, options)
         assert {metric.metric for metric in grades.metrics} == set(GRADERS[name].metrics or ()), name
     assert {name for name, entry in GRADERS.items() if entry.metrics is None} == {"lm-eval"}
 

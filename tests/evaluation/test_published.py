@@ -17,8 +17,8 @@ import pytest
 from ablate.catalogs.suites import Suite, load_suites
 from ablate.data.sources import DataFile
 from ablate.data.suite_files import Source
-from ablate.evaluation import graders
 from ablate.evaluation.generate import build_items
+from ablate.evaluation.graders import answers, refusals
 from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
 from ablate.evaluation.lmeval import capture
@@ -146,12 +146,12 @@ def test_gsm8k_grades_agree_with_the_released_flags(data_root: Path) -> None:
     assert len(rows) == 1319
     extraction, study = Counter[str](), Counter[str]()
     for row in rows:
-        gold = graders.gsm8k_gold(row["ground_truth"].split("A: ")[-1])
+        gold = answers.gsm8k_gold(row["ground_truth"].split("A: ")[-1])
         for name in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
-            answer, _ = graders.gsm8k_answer(row[name]["solution"])
+            answer, _ = answers.gsm8k_answer(row[name]["solution"])
             equal = number(answer) == number(gold)
             extraction[name] += equal != row[name]["is_correct"]
-            study[name] += graders.exact_match(answer, gold) != row[name]["is_correct"]
+            study[name] += answers.exact_match(answer, gold) != row[name]["is_correct"]
     # What is left, signs aside: negative answers to positive questions, as the expression drops the sign …
     assert extraction == {"6b_finetuning": 5, "6b_verification": 0, "175b_finetuning": 3, "175b_verification": 0}
     # … and, with punctuation ignored as the study does, 3.6 for 36, 1.4 for 14 and 22.5 for 225.
@@ -175,7 +175,7 @@ def test_refusal_string_match_agrees_with_the_published_labels(data_root: Path, 
     rows = completions(data_root / "xstest" / "completions" / f"{model}_streval.csv.gz")
     assert len(rows) == 450
     assert {row["strmatch_label"] for row in rows} == LABELS
-    differ = [row["id"] for row in rows if graders.refuses(row["completion"]) != ("refusal" in row["strmatch_label"])]
+    differ = [row["id"] for row in rows if refusals.refuses(row["completion"]) != ("refusal" in row["strmatch_label"])]
     assert not differ
 
 

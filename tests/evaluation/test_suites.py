@@ -8,7 +8,10 @@ from typing import get_args
 
 import pytest
 
-from ablate.catalogs.suites import GRADERS, PROMPTS, Skill, Suite, _version, find_suite, load_suites, resolve_entry
+from ablate.catalogs.suite_code import GRADERS, PROMPTS, resolve_entry
+from ablate.catalogs.suite_code.entry import _version
+from ablate.catalogs.suite_code.pocket import Skill
+from ablate.catalogs.suites import Suite, find_suite, load_suites
 from ablate.errors import SpecError, UnknownNameError
 from ablate.pocket.language import SKILLS
 from ablate.shipped import shipped_folder

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ablate.algorithms.registry import METHODS
-from ablate.catalogs.suites import GRADERS
+from ablate.catalogs.suite_code import GRADERS
 from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage

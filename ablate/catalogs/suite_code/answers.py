@@ -1,0 +1,32 @@
+"""Prompts and graders of questions whose answer is known: a number, a letter."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ablate.catalogs.closed import Closed
+from ablate.catalogs.suite_code.entry import Entry
+
+
+class Gsm8kPromptOptions(Closed):
+    """Few-shot chain of thought as in the study (Wei et al. 2022, table 20)."""
+
+    shots: int = Field(default=8, ge=0, le=8)
+
+
+class MmluPromptOptions(Closed):
+    """Multiple choice as in the study: 0-shot by default, the first ``shots`` rows of the dev file else."""
+
+    shots: int = Field(default=0, ge=0, le=5)
+    answer_prefix: str = Field(default="The answer is:", description="put after the assistant mark in chat mode")
+
+
+PROMPTS = {
+    "gsm8k": Entry("ablate.evaluation.prompts.gsm8k:gsm8k", Gsm8kPromptOptions, package="lm-eval"),
+    "mmlu": Entry("ablate.evaluation.prompts.mmlu:mmlu", MmluPromptOptions),
+}
+
+GRADERS = {
+    "gsm8k": Entry("ablate.evaluation.graders.answers:gsm8k", metrics=("exact_match",)),
+    "choices": Entry("ablate.evaluation.graders.choices:choices", metrics=("accuracy",)),
+}

@@ -1,0 +1,39 @@
+"""A named piece of evaluation code: where it is, what options it takes, what its results hang on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.catalogs.closed import Closed
+
+
+class NoOptions(Closed):
+    """Takes no options."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named piece of evaluation code: where it is (``module:function``) and what options it takes."""
+
+    entry: str
+    options: type[Closed] = NoOptions
+    revision: int = 1
+    """Raised when its results change: stages that use it then run again."""
+    heavy: bool = False
+    """Whether it imports the training stack."""
+    package: str | None = None
+    """An installed package whose version changes its results (prompts, metrics)."""
+    metrics: tuple[str, ...] | None = None
+    """Names of the metrics that a grader gives; None: they are known when it has run."""
+
+    def versions(self) -> dict[str, Any]:
+        """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
+        return {"packages": {self.package: _version(self.package)}} if self.package else {}
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
