@@ -15,7 +15,7 @@ from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.jobs import ENDED, NEVER, Job, Jobs, reason_in_words
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
-from ablate.execution.study import Standing, StageStatus, stage_statuses
+from ablate.execution.study import StageStatus, Standing, stage_statuses
 from ablate.liveness import Status
 from ablate.store import Store
 
