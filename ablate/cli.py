@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -180,11 +181,8 @@ def status(
     found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
-        return
-    if not found:
-        out.print(f"no experiment in {place.root} yet: start one with `ablate run`", highlight=False)
-    for item, lines in found.items():
-        _print_status(item, lines, details=name is not None, everything=everything or bool(state))
+    else:
+        _print_statuses(place, found, details=name is not None, everything=everything or bool(state))
     if exit_code:
         sys.exit(standing_code([line for lines in found.values() for line in lines]))
 
@@ -406,6 +404,15 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_statuses(
+    store: Store, found: Mapping[str, list[study.StageStatus]], *, details: bool, everything: bool
+) -> None:
+    if not found:
+        out.print(f"no experiment in {store.root} yet: start one with `ablate run`", highlight=False)
+    for item, lines in found.items():
+        _print_status(item, lines, details=details, everything=everything)
 
 
 def _print_status(name: str, lines: list[study.StageStatus], *, details: bool, everything: bool) -> None:

@@ -132,7 +132,7 @@ class Element:
     def _cause(self, found: set[str]) -> str | None:
         if self.asked and found & {"interrupted", "killed"}:
             left = 60.0 * self.record.facts["minutes"] - (time.monotonic() - self.begun)
-            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 30.0 * self.record.facts["minutes"]
+            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 36.0 * self.record.facts["minutes"]
             return "timeout" if late else "preemption"
         if found & {"killed", "lost", "interrupted"}:
             return "node"

@@ -37,7 +37,7 @@ def begin(store: Store) -> Begin:
     def start(*stages: str, **facts: Any) -> subprocess.Popen[str]:
         record = the_record(store)
         if not record.array_json.exists():
-            record.folder.mkdir(parents=True)
+            record.folder.mkdir(parents=True, exist_ok=True)
         known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
         known |= {"resources": [asdict(Resources())] * len(stages), "requeue": True, "name": "n", "time": 0.0}
         write_json(record.array_json, known | facts)
@@ -79,7 +79,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_done_failed_and_a_late_duplicate(store: Store, add_stage: AddStage, begin: Begin) -> None:
-    well, bad = light(add_stage, "write"), light(add_stage, "fail")
+    well, bad = light(add_stage, "write"), light(add_stage, "fail", "b")
     assert end(begin(well)) == (0, f"{well}: done\n")
     code, printed = end(begin(bad))
     assert code == 1 and "there are no rows" in printed
@@ -109,17 +109,17 @@ def test_a_withdrawn_array_does_nothing(store: Store, add_stage: AddStage, begin
     stage = light(add_stage, "write")
     record = the_record(store)
     record.folder.mkdir(parents=True)
-    record.write_void("test")
+    record.write_void("another array of the same call was refused")
     code, printed = end(begin(stage))
     assert code == 0 and "withdrawn" in printed
     assert not store.stage(stage).attempts()
 
 
 @pytest.mark.parametrize(
-    ("minutes", "cause", "budget"), [(600, "preemption", 2), (1, "timeout", 1)], ids=["preempted", "out of time"]
+    ("minutes", "cause", "budget"), [(600, "preemption", 2), (0.001, "timeout", 1)], ids=["preempted", "out of time"]
 )
 def test_a_signal_is_counted_against_its_own_budget(
-    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: int, cause: str, budget: int
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: float, cause: str, budget: int
 ) -> None:
     stage = light(add_stage, "slow", path=str(tmp_path / "running"))
     codes = []
@@ -127,8 +127,7 @@ def test_a_signal_is_counted_against_its_own_budget(
         (tmp_path / "running").unlink(missing_ok=True)
         process = begin(stage, minutes=minutes, signal=100)
         wait_for(tmp_path / "running")
-        # as a time-out looks: the element thinks that its time is over
-        process.send_signal(signal.SIGTERM if cause == "no" else signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
         codes.append(end(process)[0])
     assert codes == [75] * budget + [1]
     assert happened(store).count(cause) == budget + 1
