@@ -218,7 +218,7 @@ class _Submitter:
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
         record.write_intent(array, name, profile.retries.model_dump(), limits)
-        write_text(record.script, text)
+        record.script.write_text(text, encoding="utf-8")  # sbatch takes a copy
         job = self._sbatch(record, name)
         record.write_job(job)
         self.jobs[array.key] = job
