@@ -84,7 +84,7 @@ def _kill_far_from_a_checkpoint(stage: StageFolder, moments: random.Random) -> N
 
 
 def _ask_for_a_checkpoint(stage: StageFolder, moments: random.Random) -> None:
-    """Ask an attempt that has made steps to stop, as a cluster does before a time limit: it writes a checkpoint first."""
+    """Ask an attempt that has made steps to stop, as a cluster does: it writes a checkpoint first."""
     known = _checkpoints(stage)
     victim = _worker(stage.folder, checkpoint_seconds=600)
     _wait_for_another(_logged, stage, _logged(stage))
