@@ -20,7 +20,7 @@ from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
-from ablate.cli_slurm import On, cluster_app, follow, print_submitted, watch
+from ablate.cli_slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
@@ -119,6 +119,12 @@ def run(
     rollout_server: RolloutServer = None,
     on: On = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="With --on: one cell of each algorithm first, the rest when it ended well.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --on: cancel what is queued and no experiment of the store names.")
+    ] = False,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat.
 
@@ -127,10 +133,13 @@ def run(
     place = Store(store)
     place.check()
     if on is not None:
-        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run)
+        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
+        if prune:
+            prune_queue(place)
         return
-    if dry_run:
-        raise UsageError("--dry-run belongs to --on", hint="`ablate plan` says what a run on this machine would do")
+    for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
+        if given:
+            raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
@@ -304,10 +313,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _submit(store: Store, what: Plan, on: str, dry_run: bool = False) -> None:
+def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
     target = Path("out") / what.name / "slurm" if dry_run else None
-    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target), dry_run=dry_run)
+    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:

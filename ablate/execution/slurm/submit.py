@@ -15,7 +15,7 @@ from ablate.errors import AblateError, Location, UsageError
 from ablate.execution.environment import snapshot_package
 from ablate.execution.record import record_plan
 from ablate.execution.slurm import commands, jobs
-from ablate.execution.slurm.arrays import Array, Item, Place, Queued, arrange
+from ablate.execution.slurm.arrays import Array, Item, Place, Queued, arrange, arrange_behind
 from ablate.execution.slurm.commands import PAUSES, Refused, SlurmBusy, interrupts_later
 from ablate.execution.slurm.ledger import (
     ArrayRecord,
@@ -46,10 +46,13 @@ class Submitted:
     folder: Path | None = None
 
 
-def submit_plan(store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Path | None = None) -> Submitted:
+def submit_plan(
+    store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Path | None = None, canary: bool = False
+) -> Submitted:
     """Queue every stage of a plan that is neither done nor queued.
 
-    With ``dry_run``, scripts are written to that folder and nothing is recorded or queued. Raises Refused, with nothing
+    With ``canary``, one cell of each algorithm goes first, and the rest starts when all of it ended well. With
+    ``dry_run``, scripts are written to that folder and nothing is recorded or queued. Raises Refused, with nothing
     of this call left in the queue, where SLURM refuses a job; SlurmBusy, with what was queued kept, where it does not
     answer: the same call then goes on.
     """
@@ -59,19 +62,44 @@ def submit_plan(store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Pat
     store.open()
     with Turn(store) as turn:
         record_plan(store, plan)
-        return submit_stages(store, plan.name, plan.stages, loaded, turn.renew)
+        ahead = canaries(plan) if canary else frozenset[str]()
+        return submit_stages(store, plan.name, plan.stages, loaded, turn.renew, ahead)
+
+
+def canaries(plan: Plan) -> frozenset[str]:
+    """Return the stages of the first cell of each algorithm, with its evaluations and all that these need."""
+    first: dict[object, list[str]] = {}
+    for subject in plan.subjects:
+        if subject.role == "cell" and subject.subject == "policy":
+            first.setdefault(subject.axes.get("algorithm"), [subject.stage, *subject.evaluations.values()])
+    waiting = [stage for stages in first.values() for stage in stages]
+    found: set[str] = set()
+    while waiting:
+        stage = waiting.pop()
+        if stage not in found:
+            found.add(stage)
+            waiting += plan.stages[stage].parents
+    return frozenset(found)
 
 
 def submit_stages(
-    store: Store, name: str, stages: Mapping[str, Stage], loaded: LoadedProfile, renew: Callable[[], None]
+    store: Store,
+    name: str,
+    stages: Mapping[str, Stage],
+    loaded: LoadedProfile,
+    renew: Callable[[], None],
+    ahead: frozenset[str] = frozenset(),
 ) -> Submitted:
-    """Queue stages that the store has recorded, see :func:`submit_plan`; ``renew`` keeps the caller's turn."""
+    """Queue stages that the store has recorded, those ``ahead`` before all others, see :func:`submit_plan`.
+
+    ``renew`` keeps the caller's turn.
+    """
     queued, live = reconcile(store)
     wanted = missing(store, stages, queued)
     result = Submitted(queued=sum(stage in queued.places for stage in stages))
     if not wanted:
         return result
-    arrays = _arranged(stages, wanted, queued, loaded)
+    arrays = _arranged(stages, wanted, queued, loaded, ahead)
     fitting = _fitting(arrays, loaded.profile.limits.submit - live)
     result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
     if not fitting:
@@ -139,7 +167,13 @@ def _settle(intents: Sequence[ArrayRecord]) -> None:
             record.write_void("sbatch was never heard of")
 
 
-def _arranged(stages: Mapping[str, Stage], wanted: Sequence[str], queued: Queued, loaded: LoadedProfile) -> list[Array]:
+def _arranged(
+    stages: Mapping[str, Stage],
+    wanted: Sequence[str],
+    queued: Queued,
+    loaded: LoadedProfile,
+    ahead: frozenset[str] = frozenset(),
+) -> list[Array]:
     shapes = shapes_of(stages, loaded, models())
     open_stages = {*wanted, *queued.places}
     items = [
@@ -147,6 +181,8 @@ def _arranged(stages: Mapping[str, Stage], wanted: Sequence[str], queued: Queued
         for stage in wanted
     ]
     limits = loaded.profile.limits
+    if ahead & set(wanted):
+        return arrange_behind(ahead, items, queued, largest=limits.array, calls=limits.calls)
     return arrange(items, queued, largest=limits.array, calls=limits.calls)
 
 
@@ -215,6 +251,7 @@ class _Submitter:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
         profile = self.loaded.profile
         limits = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
+        limits["alike"] = profile.limits.alike
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
         record.write_intent(array, name, profile.retries.model_dump(), limits)

@@ -39,7 +39,13 @@ def begin(store: Store) -> Begin:
         if not record.array_json.exists():
             record.folder.mkdir(parents=True, exist_ok=True)
         known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
-        known |= {"resources": [asdict(Resources())] * len(stages), "requeue": True, "name": "n", "time": 0.0}
+        known |= {
+            "resources": [asdict(Resources())] * len(stages),
+            "requeue": True,
+            "alike": 3,
+            "name": "n",
+            "time": 0.0,
+        }
         write_json(record.array_json, known | facts)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
         return subprocess.Popen(
@@ -183,3 +189,14 @@ def test_another_owner_is_waited_for(store: Store, add_stage: AddStage, begin: B
     owner = json.loads(attempt.owner_json.read_text())
     write_json(attempt.owner_json, owner | {"started": "1"})  # same number, another process
     assert end(process)[0] == 0
+
+
+def test_failures_alike_end_what_was_not_begun(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    for label in "abc":
+        assert end(begin(light(add_stage, "fail", label)))[0] == 1
+    code, printed = end(begin(last := light(add_stage, "write", "d")))
+    assert code == 3 and "the last 3 elements failed alike: there are no rows" in printed
+    assert not store.stage(last).attempts()
+    with the_record(store).ends.open("a") as handle:
+        handle.write('{"stage": "another", "reason": null}\n')
+    assert end(begin(last))[0] == 0
