@@ -21,7 +21,7 @@ from ablate.cli_plan import print_sizes
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError
-from ablate.execution import study
+from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
 from ablate.experiment.schema import experiment_schema
@@ -137,6 +137,30 @@ def run(
     training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Folders of models, hub ids with @revision, names of the catalog.")
+    ],
+    suites: Annotated[
+        str, typer.Option(help="Suites, by comma: all about policies, or all about reward models.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the experiment; default: that of the models.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+) -> None:
+    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
+    place = Store(store)
+    place.check()
+    wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
+    what = evaluation.plan_evaluation(place, models, wanted, name)
+    evaluation.write_evaluation(place, what)
+    _run(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)
 
 
 @app.command()

@@ -59,6 +59,9 @@ class Decoding(Closed):
     stop: tuple[str, ...] = Field(default=(), description="strings that end a response; they are cut off")
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
     seed: int = Field(default=0, ge=0)
+    thinking: bool | None = Field(
+        default=None, description="whether a model whose template has the switch thinks first; null: as the model does"
+    )
 
     @property
     def greedy(self) -> bool:
@@ -67,7 +70,8 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        values = self.model_dump(mode="json", exclude={"plain_stop"})
+        unwritten = {"plain_stop"} | ({"thinking"} if self.thinking is None else set())
+        values = self.model_dump(mode="json", exclude=unwritten)
         return values if chat else values | {"stop": [*self.stop, *self.plain_stop]}
 
     @model_validator(mode="after")

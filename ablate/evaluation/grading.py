@@ -209,6 +209,8 @@ def bootstrap_stderr(
 def response_health(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
     lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    thought = [row for row in responses if row.reasoning]
+    unfinished = {"unfinished_reasoning": sum(not row.response for row in thought)} if thought else {}
     return {
         "responses": len(responses),
         "truncated": sum(row.finish == "length" for row in responses),
@@ -216,6 +218,7 @@ def response_health(responses: Sequence[Response]) -> dict[str, Any]:
         "empty": sum(not row.response.strip() for row in responses),
         "too_long": sum(row.finish == "too_long" for row in responses),
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
+        **unfinished,
     }
 
 

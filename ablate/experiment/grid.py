@@ -136,7 +136,7 @@ def expand(loaded: LoadedExperiment) -> Grid:
             if not any(_matches(cell.values, condition) for condition in excludes):
                 seen.setdefault(frozenset(cell.values.items()), cell)
         _refuse_unread(loaded, index, axes.keys, used)
-    if not seen:
+    if not seen and loaded.experiment.grid:
         raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
     return Grid(tuple(seen.values()), varied, fixed)
 

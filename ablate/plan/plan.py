@@ -169,8 +169,9 @@ class _Builder:
             self._check_names(cell)
         cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         baselines = self._baselines()
+        released = self._released_reward_models()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
-        subjects = (*baselines, *cells, *self.reward_models.values())
+        subjects = (*baselines, *cells, *self.reward_models.values(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
         return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
 
@@ -332,6 +333,25 @@ class _Builder:
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
         self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+
+    def _released_reward_models(self) -> list[Subject]:
+        """Return a row for each reward model as it is; of best-of-n they pick among what the first cell's SFT says."""
+        policy = self.training.sft_of(self.grid.cells[0]).model if self.grid.cells else None
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        subjects = []
+        for index, name in enumerate(self.loaded.experiment.reward_models):
+            place = self.loaded.origins.locate("reward_models", index)
+            if picking and policy is None:
+                raise SpecError(
+                    f"suite {picking[0]!r} lets a reward model pick among responses, and no policy is there to respond",
+                    location=place,
+                    hint="add a block to the grid, e.g. {policy: …, algorithm: none}",
+                )
+            stage = self.training.released(name, place).model
+            found = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
+            inputs = {} if policy is None else {"sft": policy.id}
+            subjects.append(Subject("reward_model", "cell", {"reward_model.init": name}, stage.id, found, inputs))
+        return subjects
 
     def _check_picks(self, cell: Cell) -> None:
         """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""

@@ -25,7 +25,7 @@ from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner, order_of
-from ablate.plan.facts import Facts, local_path
+from ablate.plan.facts import Facts, has_chat_template, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
@@ -189,9 +189,13 @@ class TrainingPlanner:
                 f"pretrain belongs to models trained here from scratch; {name!r} is not one",
                 location=self._loaded.origins.locate("pretrain"),
             )
-        config, locations = self._model_source(name, entry, self._loaded.origins.locate("policy"))
+        return self.released(name, self._loaded.origins.locate("policy"))
+
+    def released(self, name: str, place: Location) -> Start:
+        """Return a model of the hub or of a folder as it is; ``place`` says where it was named."""
+        config, locations = self._model_source(name, self._facts.models.get(name), place)
         stage = self._graph.add("model", config, label=name, locations=locations)
-        return Start(name, stage, stage.ref("model"), entry.chat if entry else True)
+        return Start(name, stage, stage.ref("model"), bool(config.get("chat", True)))
 
     def check_model(self, name: str, place: Location, others: tuple[str, ...] = ()) -> None:
         """Raise a UsageError at ``place`` unless ``name`` is a model that can be had; ``others`` may be meant, too."""
@@ -206,7 +210,8 @@ class TrainingPlanner:
             folder = local_path(name, self._loaded.file.parent, place).resolve()
             if not (folder / "config.json").is_file():
                 raise UsageError(f"{folder} is no model folder: it has no config.json", location=place)
-            return {"source": {"digest": self._facts.digest_cache.of_folder(folder)}}, {"model": str(folder)}
+            chat = {} if has_chat_template(folder) else {"chat": False}
+            return {"source": {"digest": self._facts.digest_cache.of_folder(folder)}, **chat}, {"model": str(folder)}
         hub_id, _, revision = name.partition("@")
         if entry is not None and entry.hub is not None:
             hub_id, revision = entry.hub.id, entry.hub.revision or ""
