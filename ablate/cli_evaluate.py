@@ -24,7 +24,12 @@ def grade(
     suite: Annotated[
         str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=_complete_suite)
     ],
-    file: Annotated[Path, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)
+    ] = None,
+    baseline: Annotated[
+        Literal["random", "majority", "echo", "gold"] | None, typer.Option(help="Grade trivial outputs, not a file.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", envvar="ABLATE_DATA", help="Folder of the suite's data files.")
     ] = None,
@@ -43,7 +48,7 @@ def grade(
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
     module = importlib.import_module("ablate.evaluation.grade")
     options = module.ReadOptions(id_column, response, model)
-    report = module.grade(module.Request(found, file, data, read, options, by_order, partial), examples)
+    report = module.grade(module.Request(found, file, baseline, data, read, options, by_order, partial), examples)
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:

@@ -14,8 +14,9 @@ from ablate.catalogs.suites import Suite
 from ablate.context import import_function
 from ablate.data.json_lines import write_json_lines
 from ablate.errors import DataError, UsageError
+from ablate.evaluation.baselines import Baseline, baseline_outputs
 from ablate.evaluation.evaluate import write_examples
-from ablate.evaluation.formats import find_format, read_submission
+from ablate.evaluation.formats import read_submission
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
 from ablate.evaluation.grading import Example, Grader, HeldEvidence
@@ -33,10 +34,11 @@ _SCORES = ("{side}", "{side}_score", "score_{side}", "scores_{side}", "{side}_re
 
 @dataclass(frozen=True)
 class Request:
-    """What to grade, and how to read it."""
+    """What to grade, a file or a baseline, and how to read it."""
 
     suite: Suite
-    path: Path
+    path: Path | None = None
+    baseline: Baseline | None = None
     root: Path | None = None
     read: str | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
@@ -53,12 +55,11 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     if examples is not None and examples.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"{examples} is neither .parquet nor .jsonl", hint="examples are written as one of the two")
     suite = request.suite
-    reader = find_format(request.path, request.read)
-    submission = read_submission(request.path, reader, request.options)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         whole = whole_suite(suite, request.root, scratch)
         asked = drawn(suite, whole)
+        submission = _submission(request, asked)
         joined = join(
             submission,
             asked,
@@ -68,7 +69,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
             partial=request.partial,
             repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
         )
-        outputs = {"outputs": _account(submission, reader, joined)}
+        outputs = {"outputs": _account(submission, joined)}
         made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
@@ -78,6 +79,15 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     made_report = report(grades, suite.grading_config(), evidence.protocol)
     health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
     return {"suite": suite.name, **made_report, "health": health}
+
+
+def _submission(request: Request, asked: Sequence[Item] | Sequence[Pair]) -> Submission:
+    """The outputs to grade: those of the file, or a baseline's."""
+    if request.path is not None and request.baseline is None:
+        return read_submission(request.path, request.read, request.options)
+    if request.baseline is not None and request.path is None:
+        return baseline_outputs(request.suite, asked, request.baseline)
+    raise UsageError("give either a file of outputs or a baseline", hint="ablate grade SUITE FILE, or --baseline NAME")
 
 
 def gathered(
@@ -158,13 +168,12 @@ def _score(facts: Mapping[str, Any], side: str) -> float | None:
     return None
 
 
-def _account(submission: Submission, reader: str, joined: Joined) -> dict[str, Any]:
+def _account(submission: Submission, joined: Joined) -> dict[str, Any]:
     """What the protocol says of the file."""
     path = submission.path
     return {
         "file": path.name,
         "sha256": sha256_file(path) if path.is_file() else None,
-        "read": reader,
         "joined": joined.by,
         **submission.about,
     }

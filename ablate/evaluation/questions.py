@@ -73,6 +73,10 @@ def _mmlu(item: Item) -> tuple[str, ...]:
     return asked.rpartition("\nA. ")[0], asked
 
 
+def _bbh(item: Item) -> tuple[str, ...]:
+    return (item.data["question"],)
+
+
 def _lm_eval(item: Item) -> tuple[str, ...]:
     texts = [item.data[name] for name in ("question", "prompt") if isinstance(item.data.get(name), str)]
     if not texts:
@@ -85,6 +89,7 @@ def _lm_eval(item: Item) -> tuple[str, ...]:
 _BARE: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "gsm8k": _gsm8k,
     "mmlu": _mmlu,
+    "bbh": _bbh,
     "lm-eval": _lm_eval,
 }
 """Prompts whose items hold more, or something else, than the question; of others the last turn is taken."""

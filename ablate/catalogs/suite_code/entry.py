@@ -28,6 +28,8 @@ class Entry:
     """An installed package whose version changes its results (prompts, metrics)."""
     metrics: tuple[str, ...] | None = None
     """Names of the metrics that a grader gives; None: they are known when it has run."""
+    gold: str | None = None
+    """Of a grader: ``module:function`` that gives a right response to an item, where items have one."""
     repeated: bool = False
     """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
 
