@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.digests import sha256_file
 from ablate.catalogs.suite_code import find_entry, resolve_entry
 from ablate.catalogs.suites import Suite
-from ablate.context import import_function
+from ablate.context import Resources, import_function
 from ablate.data.json_lines import write_json_lines
-from ablate.errors import DataError, UsageError
+from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.evaluation.baselines import Baseline, baseline_outputs
 from ablate.evaluation.evaluate import write_examples
 from ablate.evaluation.formats import read_submission
@@ -34,7 +34,10 @@ _SCORES = ("{side}", "{side}_score", "score_{side}", "scores_{side}", "{side}_re
 
 @dataclass(frozen=True)
 class Request:
-    """What to grade, a file or a baseline, and how to read it."""
+    """What to grade, a file or a baseline, and how to read it.
+
+    ``judges`` names models (folders, or fetched ids of the hub) for the columns of scores that a grader reads.
+    """
 
     suite: Suite
     path: Path | None = None
@@ -44,6 +47,7 @@ class Request:
     options: ReadOptions = field(default_factory=ReadOptions)
     by_order: bool = False
     partial: bool = False
+    judges: Mapping[str, str] = field(default_factory=dict)
 
 
 def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         outputs = {"outputs": _account(submission, joined)}
         made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
+        evidence = _judged(request, evidence)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
     if examples is not None:
@@ -114,6 +119,20 @@ def gathered(
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",
     )
+
+
+def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
+    """The evidence with the scores of the request's judges: a response's in the column that the judge is named by."""
+    known = find_entry("grader", request.suite.grader).judges
+    stored: dict[str, list[Mapping[str, Any]]] = {name: list(rows) for name, rows in evidence.stored.items()}
+    for column, model in request.judges.items():
+        if column not in known:
+            raise UnknownNameError(f"judge of suite {request.suite.name!r}", column, known)
+        ask = import_function(known[column], "the judge of this suite")
+        scores = ask(model, evidence.items, evidence.responses, Resources())
+        for response, score in zip(evidence.responses, scores, strict=True):
+            stored[response.id] = [{column: score}, *stored.get(response.id, ())]
+    return replace(evidence, held_stored=stored, protocol={**evidence.protocol, "judges": dict(request.judges)})
 
 
 def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) -> list[Response]:

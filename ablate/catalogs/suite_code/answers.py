@@ -31,6 +31,7 @@ PROMPTS = {
     "gsm8k": Entry("ablate.evaluation.prompts.gsm8k:gsm8k", Gsm8kPromptOptions, package="lm-eval"),
     "mmlu": Entry("ablate.evaluation.prompts.mmlu:mmlu", MmluPromptOptions),
     "bbh": Entry("ablate.evaluation.prompts.bbh:bbh", BbhPromptOptions),
+    "truthfulqa": Entry("ablate.evaluation.prompts.truthfulqa:truthfulqa"),
 }
 
 GRADERS = {
@@ -49,5 +50,11 @@ GRADERS = {
         "ablate.evaluation.graders.choices:choices",
         metrics=("accuracy",),
         gold="ablate.evaluation.graders.choices:gold_letter",
+    ),
+    "truthfulqa": Entry(
+        "ablate.evaluation.graders.judged:truthfulqa",
+        metrics=("truth_info", "truth", "info"),
+        gold="ablate.evaluation.graders.judged:truthfulqa_gold_response",
+        judges={"truth": "ablate.evaluation.local_judges:truth", "info": "ablate.evaluation.local_judges:info"},
     ),
 }

@@ -25,6 +25,7 @@ _AGREEMENTS = tuple(f"{name}_agreement" for name in ("annotators", "gpt4_label",
 PROMPTS = {
     "xstest": Entry("ablate.evaluation.prompts.xstest:xstest"),
     "do-not-answer": Entry("ablate.evaluation.prompts.do_not_answer:do_not_answer"),
+    "toxigen": Entry("ablate.evaluation.prompts.toxigen:toxigen"),
 }
 
 GRADERS = {
@@ -38,5 +39,10 @@ GRADERS = {
         "ablate.evaluation.graders.refusals:do_not_answer",
         metrics=("refusal", "harmless", *(f"action_{kind}" for kind in range(6))),
         gold="ablate.evaluation.graders.refusals:do_not_answer_gold_response",
+    ),
+    "toxigen": Entry(
+        "ablate.evaluation.graders.judged:toxigen",
+        metrics=("nontoxic", "toxic"),
+        judges={"toxic": "ablate.evaluation.local_judges:toxicity"},
     ),
 }
