@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if primary.value is None:
         health.setdefault("reason", f"{config['primary']} is undefined over {primary.n} examples")
     protocol = {**evidence.protocol, "grader": config["grader"], "options": dict(config["options"]), **grades.protocol}
-    metrics = [asdict(metric) for metric in (*grades.metrics, *_pick_references(context, grade, primary))]
+    metrics = [metric.as_json() for metric in (*grades.metrics, *_pick_references(context, grade, primary))]
     _refuse_nan(metrics)
     report = {
         "score": primary.value,
