@@ -295,6 +295,19 @@ class Suite(Closed):
         """Config of the pocket stage that makes this suite's items or pairs; null when the data are files."""
         return None if self.data.pocket is None else self.data.pocket.model_dump(mode="json")
 
+    def data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
+        """What decides the items or pairs: files by digest, prompts and their options, the draw."""
+        digests = dict(files or {})
+        if missing := [name for name in self.files if name not in digests]:
+            raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
+        config = {
+            "files": {name: digests[name] for name in self.files},
+            "prompts": self.prompts.model_dump(mode="json"),
+            "limit": self.limit,
+            **find_entry("prompts", self.prompts.name).versions(),
+        }
+        return config if self.limit is None else config | {"sample_seed": self.sample_seed}
+
     def generation_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
         """Config of the generate stage: everything that changes the responses or likelihoods, nothing else.
 
@@ -305,7 +318,7 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} is about pairs: it has no generate stage")
         engine = "items" if self.engine == "best-of-n" else self.engine
         chat = self.chat if chat is None else chat
-        config = self._data_config(files) | {"engine": engine, "chat": chat}
+        config = self.data_config(files) | {"engine": engine, "chat": chat}
         if engine != "choices":
             config["decoding"] = self.decoding.identity(chat=chat)
         return config
@@ -316,13 +329,13 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} evaluates a policy: it has no score stage")
         if self.engine == "best-of-n":
             return {"what": "responses"}
-        return {"what": "pairs"} | self._data_config(files) | self._reading_config()
+        return {"what": "pairs"} | self.data_config(files) | self._reading_config()
 
     def likelihoods_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
         """Config of the likelihoods stage of a suite about a policy's implicit reward; ``chat`` as in generation."""
         if self.engine != "implicit":
             raise ValueError(f"suite {self.name} asks for no likelihoods of pairs")
-        return self._data_config(files) | {"chat": self.chat if chat is None else chat} | self._reading_config()
+        return self.data_config(files) | {"chat": self.chat if chat is None else chat} | self._reading_config()
 
     def select_config(self) -> dict[str, Any]:
         """Config of the select stage of a best-of-n suite."""
@@ -351,18 +364,6 @@ class Suite(Closed):
 
     def _reading_config(self) -> dict[str, Any]:
         return {} if self.reading is None else {"reading": self.reading.model_dump(mode="json")}
-
-    def _data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
-        digests = dict(files or {})
-        if missing := [name for name in self.files if name not in digests]:
-            raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
-        config = {
-            "files": {name: digests[name] for name in self.files},
-            "prompts": self.prompts.model_dump(mode="json"),
-            "limit": self.limit,
-            **find_entry("prompts", self.prompts.name).versions(),
-        }
-        return config if self.limit is None else config | {"sample_seed": self.sample_seed}
 
 
 def load_suites(folders: Iterable[Path]) -> dict[str, Suite]:

@@ -32,7 +32,7 @@ class Pair:
     plain: str | None = None
     """The whole prompt without a chat template, where it is not the turns' texts."""
     source: str = ""
-    """The id that its source gives it, where it gives one."""
+    """The id that the published data give the pair: unique in a suite."""
 
     def plain_text(self) -> str:
         """The prompt for a model without a chat format."""
@@ -97,7 +97,7 @@ def pocket(source: Source, options: Mapping[str, Any]) -> list[Pair]:
         chosen, rejected = _text(row["chosen"]), _text(row["rejected"])
         prompt = tuple(row["prompt"])
         plain = question_text(plain_text(prompt))
-        pairs.append(Pair(row["id"], "pocket-pairs", row["subset"], prompt, chosen, rejected, plain))
+        pairs.append(Pair(row["id"], "pocket-pairs", row["subset"], prompt, chosen, rejected, plain, row["id"]))
     return pairs
 
 
@@ -114,9 +114,9 @@ def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
             outputs = (row["output_1"], row["output_2"])
             chosen, rejected = outputs if row["label"] == 1 else outputs[::-1]
             identity = f"{LLMBAR[stem]}-{digest(row['input'], chosen, rejected)}"
-            pairs.append(
-                Pair(identity, "llmbar", LLMBAR[stem], ({"role": "user", "content": row["input"]},), chosen, rejected)
-            )
+            prompt: Messages = ({"role": "user", "content": row["input"]},)
+            place = f"{LLMBAR[stem]}/{number - 1}"
+            pairs.append(Pair(identity, "llmbar", LLMBAR[stem], prompt, chosen, rejected, source=place))
     return pairs
 
 

@@ -28,6 +28,8 @@ class Entry:
     """An installed package whose version changes its results (prompts, metrics)."""
     metrics: tuple[str, ...] | None = None
     """Names of the metrics that a grader gives; None: they are known when it has run."""
+    repeated: bool = False
+    """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""

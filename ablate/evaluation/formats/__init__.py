@@ -1,0 +1,27 @@
+"""Readers of outputs from elsewhere: which kinds of files ``ablate grade`` knows, asked in this order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.errors import UnknownNameError
+from ablate.evaluation.formats import rows
+from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
+
+FORMATS: dict[str, Format] = {
+    "rows": rows,
+}
+"""Formats by name; the first that recognises a file reads it, so the ones with the clearest marks come first."""
+
+
+def find_format(path: Path, name: str | None = None) -> str:
+    """The name of the format that reads ``path``: the one given, else the first that recognises its content."""
+    if name is not None and name not in FORMATS:
+        raise UnknownNameError("format", name, FORMATS)
+    first = first_row(path)
+    return name or next(known for known, form in FORMATS.items() if form.recognises(path, first))
+
+
+def read_submission(path: Path, name: str | None = None, options: ReadOptions | None = None) -> Submission:
+    """Read a file of outputs; raises ``DataError`` with the row that can't be read."""
+    return FORMATS[find_format(path, name)].read(path, options or ReadOptions())
