@@ -179,7 +179,8 @@ class Reading(Closed):
     max_length: int | None = Field(default=None, ge=2, description="tokens; null: the model's context alone limits")
     too_long: Literal["unscored", "cut-start", "cut-end"] = Field(
         default="unscored",
-        description="unscored: no score, which is lost; cut-start, cut-end: the tokens there are dropped, and counted",
+        description="unscored: no score, which is lost; cut-start, cut-end: the tokens there are dropped, and counted "
+        "(of a policy's likelihoods: all but the last 128 tokens of the prompt, then the end of the response)",
     )
 
 

@@ -1,4 +1,4 @@
-"""RewardBench 2's scores of one prompt with several responses, and of prompts with several right answers (2506.01937)."""
+"""RewardBench 2's scores of a prompt with several responses, and of prompts with several right answers."""
 
 from __future__ import annotations
 

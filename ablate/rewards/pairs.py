@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -76,6 +76,32 @@ class Candidates:
             "rejected_length": [len(text) for text in self.rejected],
             "source": self.source,
         }
+
+
+def responses_of(one: Pair | Candidates) -> list[str]:
+    """All responses to a prompt, the chosen ones first."""
+    return [*_listed(one.chosen), *_listed(one.rejected)]
+
+
+def scored_row(one: Pair | Candidates, values: Sequence[Any], cut: int = 0) -> dict[str, Any]:
+    """Return the row of results of a prompt: its facts, and what each of its responses was found to be.
+
+    ``chosen`` and ``rejected`` are one value of a pair, lists of candidates; ``truncated`` is there where any was cut.
+    """
+    split = len(_listed(one.chosen))
+    sides: dict[str, Any] = {"chosen": list(values[:split]), "rejected": list(values[split:])}
+    if isinstance(one, Pair):
+        sides = {side: own[0] for side, own in sides.items()}
+    return {**one.facts(), **sides, **({"truncated": cut} if cut else {})}
+
+
+def truncated(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many responses of rows a model read in part."""
+    return sum(row.get("truncated", 0) for row in rows)
+
+
+def _listed(side: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (side,) if isinstance(side, str) else side
 
 
 # LLMBar's files under the names that RewardBench gives its subsets.

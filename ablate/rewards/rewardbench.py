@@ -103,10 +103,16 @@ def _texts(file: DataFile, number: int, row: Mapping[str, Any], side: str) -> tu
 
 
 def _unique(found: Sequence[Asked]) -> list[Asked]:
-    """Return what was read with ``-2``, ``-3``, … after ids that are used again."""
+    """Return what was read with ids and sources that occur once.
+
+    Ids that several subsets use are told apart by the subset; what is still the same gets ``-2``, ``-3``, ….
+    """
+    counts = Counter(one.source for one in found)
     seen: Counter[str] = Counter()
     unique: list[Asked] = []
     for one in found:
         seen[one.id] += 1
-        unique.append(one if seen[one.id] == 1 else replace(one, id=f"{one.id}-{seen[one.id]}"))
+        again = "" if seen[one.id] == 1 else f"-{seen[one.id]}"
+        source = one.source if counts[one.source] == 1 else f"{one.id}{again}"
+        unique.append(replace(one, id=f"{one.id}{again}", source=source))
     return unique

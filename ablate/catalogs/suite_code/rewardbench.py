@@ -18,7 +18,7 @@ class RewardBenchOptions(PairwiseOptions):
 
     rule: Rule = Field(
         default="current",
-        description="current: weights 1, 1, 1, 1, 0.5, a missing section left out; launch (March 2024): plain mean of 5",
+        description="current: weights 1, 1, 1, 1, 0.5, a missing section left out; launch (March 2024): plain mean",
     )
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from ablate.catalogs.rewardbench import SECTIONS, SUBSETS, overall_weights, section_weights, subset_weights
 from ablate.errors import StageError
-from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, mean_metric, shortened
 from ablate.evaluation.graders.pairs import implicit_scores, trivial_rules
+from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, mean_metric, shortened
 
 NO_VERDICT = 0.5
 """What a pair counts that a judge gave no readable verdict about."""
