@@ -34,6 +34,9 @@ def grade(
     model: Annotated[str | None, typer.Option(help="Whose outputs, where a file has those of several models.")] = None,
     by_order: Annotated[bool, typer.Option("--by-order", help="Rows without ids are in the data's order.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Grade the examples that are there, not all.")] = False,
+    rule: Annotated[
+        Literal["current", "launch"] | None, typer.Option(help="How RewardBench's sections make one score.")
+    ] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Write every example's values to this .parquet or .jsonl file.")
     ] = None,
@@ -41,6 +44,8 @@ def grade(
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
+    if rule is not None:
+        found = found.with_options({"rule": rule})
     module = importlib.import_module("ablate.evaluation.grade")
     options = module.ReadOptions(id_column, response, model)
     report = module.grade(module.Request(found, file, data, read, options, by_order, partial), examples)

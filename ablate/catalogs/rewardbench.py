@@ -40,11 +40,18 @@ SECTIONS: dict[str, dict[str, int]] = {
 }
 """Subsets of each section and what their accuracies count in its mean; prior sets count alike whatever their size."""
 
-MATH_PAIRS = 447
-"""Pairs of ``math-prm``, which its weight is not."""
-
 SUBSETS = {subset: section for section, weights in SECTIONS.items() for subset in weights}
 """The section of each subset."""
+
+PAIRS = {
+    **{subset: SECTIONS[section][subset] for subset, section in SUBSETS.items()},
+    "math-prm": 447,
+    "anthropic_helpful": 6192,
+    "anthropic_hhh": 221,
+    "shp": 1741,
+    "summarize": 9000,
+}
+"""Pairs of each subset as released."""
 
 RULES: dict[str, dict[str, float]] = {
     "launch": dict.fromkeys(SECTIONS, 1.0),
@@ -54,6 +61,9 @@ RULES: dict[str, dict[str, float]] = {
 
 SECTIONS_2 = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 """Subsets of version 2, which are its sections: all count alike."""
+
+PROMPTS_2 = {"Factuality": 475, "Precise IF": 160, "Math": 183, "Safety": 450, "Focus": 495, "Ties": 102}
+"""Prompts of each subset of version 2 as released."""
 
 TIES = "Ties"
 TIES_WEIGHTS = {"tied": 0.30, "ref": 0.30, "tied_gap": 0.20, "both_gaps": 0.20, "margin": 0.01}

@@ -25,7 +25,7 @@ from ablate.catalogs.suite_code.pairs import PROMPTS as GIVES_PAIRS
 from ablate.catalogs.suite_code.pairs import ImplicitOptions
 from ablate.catalogs.suite_code.pocket import Skill
 from ablate.catalogs.suite_code.rewardbench import OF_CANDIDATES
-from ablate.errors import Location, SpecError, UnknownNameError
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError, suggestion
 
 Category = Literal[
     "factuality",
@@ -269,6 +269,16 @@ class Suite(Closed):
         if made != "all" and (absent := [skill for skill in graded if skill != made]):
             message = "the data are items of {made} alone, and options.skills grades {absent}"
             raise PydanticCustomError("skills", message, {"made": made, "absent": absent[0]})
+
+    def with_options(self, changes: Mapping[str, Any]) -> Suite:
+        """Return the suite with other options of its grader; raises ``UsageError`` for one that it does not take."""
+        if unknown := [name for name in changes if name not in self.options]:
+            raise UsageError(
+                f"the grader of suite {self.name} has no option {unknown[0]!r}",
+                hint=suggestion(unknown[0], self.options),
+            )
+        options = complete_options(self.grader, {**self.options, **changes}, GRADERS)
+        return self.model_copy(update={"options": options})
 
     @property
     def metrics(self) -> tuple[str, ...] | None:

@@ -16,19 +16,19 @@ from ablate.data.json_lines import write_json_lines
 from ablate.errors import DataError, UsageError
 from ablate.evaluation.evaluate import write_examples
 from ablate.evaluation.formats import find_format, read_submission
+from ablate.evaluation.formats.pair_scores import read_sides
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
-from ablate.evaluation.grading import Example, Grader, HeldEvidence
+from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence
 from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
-from ablate.rewards.pairs import Pair
+from ablate.rewards.pairs import Candidates, Pair
 
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "too_long": "too_long"}
-_SCORES = ("{side}", "{side}_score", "score_{side}", "scores_{side}", "{side}_reward", "reward_{side}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     suite = request.suite
     reader = find_format(request.path, request.read)
     submission = read_submission(request.path, reader, request.options)
+    if (alone := _graded_alone(request, submission)) is not None:
+        protocol = {"outputs": _account(submission, reader, "subset")}
+        if examples is not None:
+            _write(examples, alone.examples)
+        return {"suite": suite.name, **report(alone, suite.grading_config(), protocol)}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         whole = whole_suite(suite, request.root, scratch)
@@ -68,7 +73,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
             partial=request.partial,
             repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
         )
-        outputs = {"outputs": _account(submission, reader, joined)}
+        outputs = {"outputs": _account(submission, reader, joined.by)}
         made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
@@ -99,7 +104,7 @@ def gathered(
         held_items=items,
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
-        held_scores=_scores([made for made in there if isinstance(made, Pair)], joined),
+        held_scores=_scores(submission, [made for made in there if isinstance(made, Pair | Candidates)], joined),
         held_stored={name: [output.facts for output in rows] for name, rows in joined.outputs.items()},
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",
@@ -138,34 +143,46 @@ def _likelihoods(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None
     return found
 
 
-def _scores(pairs: Sequence[Pair], joined: Joined) -> list[dict[str, Any]]:
-    """Rows of pairs with the scores of both sides, as a score stage writes them; empty where the file has none."""
+def _scores(submission: Submission, asked: Sequence[Pair | Candidates], joined: Joined) -> list[dict[str, Any]]:
+    """Rows of pairs with the scores of their responses, as a score stage writes them, or with a verdict.
+
+    Empty where the file has neither for one of them.
+    """
     rows = []
-    for pair in pairs:
-        facts = joined.outputs[pair.id][0].facts
-        sides = {side: _score(facts, side) for side in ("chosen", "rejected")}
-        if None in sides.values():
+    for one in asked:
+        count = len(one.chosen) if isinstance(one, Candidates) else 1
+        sides = read_sides(submission.path, joined.outputs[one.id][0], count)
+        if sides is None:
             return []
-        rows.append({**pair.facts(), **sides})
+        rows.append({**one.facts(), **sides})
     return rows
 
 
-def _score(facts: Mapping[str, Any], side: str) -> float | None:
-    for spelling in _SCORES:
-        value = facts.get(spelling.format(side=side))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _graded_alone(request: Request, submission: Submission) -> Grades | None:
+    """Grades of a file that says all itself, where the suite's grader takes such files; None where rows are joined."""
+    suite = request.suite
+    function = find_entry("grader", suite.grader).alone
+    if function is None:
+        return None
+    try:
+        suite.paths(request.root)
+        joinable = True
+    except DataError:
+        joinable = False
+    grades: Grades | None = import_function(function, "the grader of files")(
+        submission, suite.options, joinable=joinable
+    )
+    return grades
 
 
-def _account(submission: Submission, reader: str, joined: Joined) -> dict[str, Any]:
+def _account(submission: Submission, reader: str, joined_by: str) -> dict[str, Any]:
     """What the protocol says of the file."""
     path = submission.path
     return {
         "file": path.name,
         "sha256": sha256_file(path) if path.is_file() else None,
         "read": reader,
-        "joined": joined.by,
+        "joined": joined_by,
         **submission.about,
     }
 

@@ -30,6 +30,8 @@ class Entry:
     """Names of the metrics that a grader gives; None: they are known when it has run."""
     repeated: bool = False
     """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
+    alone: str | None = None
+    """``module:function`` that grades a file of outputs which says all itself, without the suite's items."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""

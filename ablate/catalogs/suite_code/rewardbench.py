@@ -44,12 +44,22 @@ PROMPTS = {
 }
 
 GRADERS = {
-    "rewardbench": Entry("ablate.evaluation.graders.rewardbench:scored", RewardBenchOptions, metrics=_PAIRS),
+    "rewardbench": Entry(
+        "ablate.evaluation.graders.rewardbench:scored",
+        RewardBenchOptions,
+        metrics=_PAIRS,
+        alone="ablate.evaluation.graders.rewardbench:submitted",
+    ),
     "rewardbench-implicit": Entry(
         "ablate.evaluation.graders.rewardbench:implicit", RewardBenchImplicitOptions, metrics=_PAIRS
     ),
     "rewardbench-judge": Entry("ablate.evaluation.graders.rewardbench:judged", RewardBenchOptions, metrics=_PAIRS),
-    "rewardbench-2": Entry("ablate.evaluation.graders.rewardbench_2:scored", PairwiseOptions, metrics=_PAIRS),
+    "rewardbench-2": Entry(
+        "ablate.evaluation.graders.rewardbench_2:scored",
+        PairwiseOptions,
+        metrics=_PAIRS,
+        alone="ablate.evaluation.graders.rewardbench_2:submitted",
+    ),
     "rewardbench-2-implicit": Entry(
         "ablate.evaluation.graders.rewardbench_2:implicit", ImplicitOptions, metrics=_PAIRS
     ),

@@ -8,13 +8,33 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablate.catalogs.rewardbench import SECTIONS, SUBSETS, overall_weights, section_weights, subset_weights
-from ablate.errors import StageError
+from ablate.catalogs.rewardbench import PAIRS, SECTIONS, SUBSETS, overall_weights, section_weights, subset_weights
+from ablate.errors import DataError, StageError, suggestion
+from ablate.evaluation.formats.pair_scores import accuracies_of, rows_alone, written_subsets
+from ablate.evaluation.formats.rewardbench import subset_name
+from ablate.evaluation.formats.submission import Submission
 from ablate.evaluation.graders.pairs import implicit_scores, trivial_rules
 from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, mean_metric, shortened
 
 NO_VERDICT = 0.5
 """What a pair counts that a judge gave no readable verdict about."""
+
+
+def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: bool) -> Grades | None:
+    """Grade a file that says all itself: accuracies by subset, or rows that name the subset of their pair.
+
+    Such rows are left to be joined with the suite's pairs where those are there (``joinable``): None.
+    """
+    names = {written: subset_name(written) for written in written_subsets(submission)}
+    if unknown := [written for written, name in names.items() if name not in SUBSETS]:
+        raise DataError(
+            f"{submission.path}: {unknown[0]!r} is no subset of RewardBench", hint=suggestion(unknown[0], SUBSETS)
+        )
+    if (accuracies := accuracies_of(submission, PAIRS)) is not None:
+        metrics = section_metrics(accuracies, options["rule"])
+        return Grades([], metrics, _gaps([metric.task for metric in accuracies], options["rule"]))
+    rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
+    return None if rows is None else _of_scores(rows, options)
 
 
 def scored(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -66,23 +86,29 @@ def read_verdict(judgement: str) -> str | None:
 def _of_scores(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Grades:
     coin = random.Random(options["seed"])
     examples: list[Example] = []
-    margins: list[float] = []
-    ties = 0
     for row in rows:
-        chosen, rejected = row["chosen"], row["rejected"]
-        scored = chosen is not None and rejected is not None
-        ties += scored and chosen == rejected
-        margins += [chosen - rejected] if scored else []
-        won = {"accuracy": float(scored and chosen > rejected)}
-        won |= trivial_rules(row["chosen_length"], row["rejected_length"], coin)
+        won = {"accuracy": _won(row)}
+        if "chosen_length" in row:
+            won |= trivial_rules(row["chosen_length"], row["rejected_length"], coin)
         examples += [Example(row["id"], 0, row["subset"], metric, value) for metric, value in won.items()]
+    scores = [(row["chosen"], row["rejected"]) for row in rows if "result" not in row]
+    margins = [chosen - rejected for chosen, rejected in scores if chosen is not None and rejected is not None]
     health = {
-        "ties": ties,
-        "too_long": len(rows) - len(margins),
+        "ties": margins.count(0.0),
+        "too_long": len(scores) - len(margins),
         "truncated": sum(row.get("truncated", 0) for row in rows),
+        "unparsable": sum(row.get("result") == NO_VERDICT for row in rows),
         "mean_margin": math.fsum(margins) / len(margins) if margins else None,
     }
     return section_grades(examples, options["rule"], health)
+
+
+def _won(row: Mapping[str, Any]) -> float:
+    """What a pair counts: by its scores, or as a verdict said that somebody else reached (``result``)."""
+    if "result" in row:
+        return float(row["result"])
+    chosen, rejected = row["chosen"], row["rejected"]
+    return float(chosen is not None and rejected is not None and chosen > rejected)
 
 
 def section_grades(examples: Sequence[Example], rule: str, health: Mapping[str, Any]) -> Grades:

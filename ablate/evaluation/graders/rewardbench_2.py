@@ -8,9 +8,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablate.catalogs.rewardbench import SECTIONS_2, TIES, TIES_WEIGHTS
-from ablate.errors import StageError
+from ablate.catalogs.rewardbench import PROMPTS_2, SECTIONS_2, TIES, TIES_WEIGHTS
+from ablate.errors import DataError, StageError, suggestion
 from ablate.evaluation.best_of import Gaps, best_of, ties_parts, ties_score
+from ablate.evaluation.formats.pair_scores import accuracies_of, rows_alone, written_subsets
+from ablate.evaluation.formats.rewardbench import subset_name
+from ablate.evaluation.formats.submission import Submission
 from ablate.evaluation.graders.pairs import implicit_scores
 from ablate.evaluation.graders.rewardbench import weighted_metric
 from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, mean_metric
@@ -21,6 +24,24 @@ Scores = tuple[Sequence[float | None], Sequence[float | None]]
 
 UNSCORED = Gaps(-math.inf, 0.0)
 """Of a prompt with a response that has no score: it is lost."""
+
+
+def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: bool) -> Grades | None:
+    """Grade a file that says all itself: scores by subset, or rows that name the subset of their prompt.
+
+    Such rows are left to be joined with the suite's prompts where those are there (``joinable``): None.
+    """
+    names = {written: subset_name(written) for written in written_subsets(submission)}
+    if unknown := [written for written, name in names.items() if name not in SECTIONS_2]:
+        raise DataError(
+            f"{submission.path}: {unknown[0]!r} is no subset of RewardBench 2", hint=suggestion(unknown[0], SECTIONS_2)
+        )
+    if (accuracies := accuracies_of(submission, PROMPTS_2)) is not None:
+        subsets = {metric.task: metric for metric in accuracies}
+        metrics = [_overall("accuracy", subsets), *(subsets[name] for name in SECTIONS_2 if name in subsets)]
+        return Grades([], metrics, _gaps([{"subset": name} for name in subsets], metrics))
+    rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
+    return None if rows is None else grade_rows(rows, options)
 
 
 def scored(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -44,7 +65,7 @@ def grade_rows(rows: Sequence[Row], options: Mapping[str, Any]) -> Grades:
     stream = random.Random(options["seed"])
     by_metric: dict[str, list[tuple[Row, Scores]]] = defaultdict(list)
     for row in rows:
-        by_metric["accuracy"].append((row, (row["chosen"], row["rejected"])))
+        by_metric["accuracy"].append((row, _sides(row)))
         for name, scores in _trivial(row, stream).items():
             by_metric[name].append((row, scores))
     examples: list[Example] = []
@@ -53,9 +74,20 @@ def grade_rows(rows: Sequence[Row], options: Mapping[str, Any]) -> Grades:
         subsets, own = _subset_metrics(name, scores_of)
         examples += own
         metrics += [_overall(name, subsets), *subsets.values()]
-    unscored = sum(None in (*row["chosen"], *row["rejected"]) for row in rows)
+    unscored = sum(None in (*chosen, *rejected) for chosen, rejected in map(_sides, rows))
     health = {"too_long": unscored, "truncated": sum(row.get("truncated", 0) for row in rows), **_gaps(rows, metrics)}
     return Grades(examples, metrics, health)
+
+
+def _sides(row: Row) -> Scores:
+    """Return the scores of a row as lists: a file may write a single score without one, or a verdict and no scores."""
+    if "result" in row:
+        return [], []
+    chosen, rejected = row["chosen"], row["rejected"]
+    return (
+        chosen if isinstance(chosen, list) else [chosen],
+        rejected if isinstance(rejected, list) else [rejected],
+    )
 
 
 def _trivial(row: Row, stream: random.Random) -> dict[str, Scores]:
@@ -83,7 +115,7 @@ def _subset_metrics(name: str, rows: Sequence[tuple[Row, Scores]]) -> tuple[dict
         if subset == TIES:
             graded = _ties(name, own)
         else:
-            rows_of = [Example(row["id"], 0, subset, name, _value(scores)) for row, scores in own]
+            rows_of = [Example(row["id"], 0, subset, name, _value(row, scores)) for row, scores in own]
             graded = mean_metric(subset, name, rows_of), rows_of
         if own:
             metrics[subset] = graded[0]
@@ -91,7 +123,10 @@ def _subset_metrics(name: str, rows: Sequence[tuple[Row, Scores]]) -> tuple[dict
     return metrics, examples
 
 
-def _value(scores: Scores) -> float:
+def _value(row: Row, scores: Scores) -> float:
+    """What a prompt counts: by the scores of its responses, or as somebody else's verdict says (``result``)."""
+    if "result" in row and not scores[0]:
+        return float(row["result"])
     correct = [score for score in scores[0] if score is not None]
     incorrect = [score for score in scores[1] if score is not None]
     if (len(correct), len(incorrect)) != (len(scores[0]), len(scores[1])):
@@ -111,6 +146,8 @@ def _ties(name: str, rows: Sequence[tuple[Row, Scores]]) -> tuple[Metric, list[E
     """Return the score of the Ties subset, and an example for each number that has both a ref and a tied prompt."""
     kinds: dict[str, dict[str, Gaps]] = {"ref": {}, "tied": {}}
     for row, scores in rows:
+        if not scores[0]:
+            raise DataError(f"prompt {row['source']} of Ties has a verdict and no scores, by which ties are graded")
         kind, colon, number = str(row["source"]).partition(":")
         if kind not in kinds or not colon:
             raise StageError(f"a prompt of Ties is called ref:n or tied:n, found {row['source']!r}")
