@@ -402,6 +402,31 @@ def find_suite(suites: Mapping[str, Suite], name: str, location: Location | None
     return suites[name]
 
 
+def fetchable(
+    names: Iterable[str], catalog: Mapping[str, DatasetEntry], suites: Mapping[str, Suite]
+) -> tuple[list[str], dict[str, DatasetEntry]]:
+    """Return what to fetch for ``names``, and the entries of it: datasets, suites, and repositories that suites read.
+
+    A suite stands for all of its repositories; a name that a dataset and a suite have is the dataset's. Raises
+    ``UnknownNameError``, and ``UsageError`` for a suite that reads no file of the hub.
+    """
+    read = {hub.id: hub.entry() for suite in suites.values() for hub in suite.data.hub}
+    known = {**read, **catalog}
+    wanted: list[str] = []
+    for name in names:
+        if name in known:
+            wanted.append(name)
+        elif name not in suites:
+            having = [suite.name for suite in suites.values() if suite.data.hub]
+            raise UnknownNameError("dataset or suite", name, [*known, *having])
+        elif not suites[name].data.hub:
+            origin = "made by this package" if suites[name].data.pocket else "your own, under the data root"
+            raise UsageError(f"there is nothing to fetch for suite {name!r}: its files are {origin}")
+        else:
+            wanted += [hub.id for hub in suites[name].data.hub]
+    return wanted, known
+
+
 class Family(Closed):
     """Several suites in one file: ``common`` are the keys that all of them have, ``suites`` the rest by name."""
 
