@@ -44,6 +44,9 @@ def grade(
     ] = None,
     by_order: Annotated[bool, typer.Option("--by-order", help="Rows without ids are in the data's order.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Grade the examples that are there, not all.")] = False,
+    rule: Annotated[
+        Literal["current", "launch"] | None, typer.Option(help="How RewardBench's sections make one score.")
+    ] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Write every example's values to this .parquet or .jsonl file.")
     ] = None,
@@ -51,6 +54,8 @@ def grade(
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
+    if rule is not None:
+        found = found.with_options({"rule": rule})
     module = importlib.import_module("ablate.evaluation.grade")
     options = module.ReadOptions(id_column, response, model)
     request = module.Request(found, file, baseline, data, read, options, by_order, partial, _judges(judge or []))

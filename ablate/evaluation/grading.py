@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples.
+
+    ``weights`` are those of the tasks whose means it is the weighted mean of, where it is one; they sum to 1.
+    """
 
     task: str
     metric: str
@@ -53,6 +56,11 @@ class Metric:
     n: int
     stderr: float | None = None
     unit: str = "proportion"
+    weights: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metric as JSON values, without weights where it has none."""
+        return {name: value for name, value in asdict(self).items() if name != "weights" or value is not None}
 
 
 @dataclass(frozen=True)

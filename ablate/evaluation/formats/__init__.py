@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import lm_eval_samples, rows, several_models
+from ablate.evaluation.formats import lm_eval_samples, rewardbench, rows, several_models
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
     "lm-eval-samples": lm_eval_samples,
     "several-models": several_models,
+    "rewardbench": rewardbench,
     "rows": rows,
 }
 """Formats by name; the first that recognises a file reads it, so the ones with the clearest marks come first."""
