@@ -17,6 +17,7 @@ from rich.table import Table
 import ablate
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
+from ablate.cli_evaluate import grade
 from ablate.cli_plan import print_sizes
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
+app.command("grade")(grade)
 
 DEFAULT_STORE = Path("store")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from ablate.catalogs.suite_code import resolve_entry
-from ablate.context import StageContext, import_function, write_json
-from ablate.data.suite_files import Source, open_source
+from ablate.context import StageContext, write_json
+from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
@@ -17,7 +16,6 @@ from ablate.evaluation.items import (
     Likelihoods,
     Response,
     request_digest,
-    subset,
     write_items,
     write_likelihoods,
     write_responses,
@@ -25,6 +23,7 @@ from ablate.evaluation.items import (
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Policy, open_policy
+from ablate.evaluation.suite_items import build_items
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
@@ -48,15 +47,6 @@ def run(context: StageContext) -> dict[str, Any]:
     write_json(context.output / PROTOCOL, {"made": dict(config), "items": digest[:12]})
     too_long = sum(row.finish == "too_long" for row in responses) + sum(row.logprobs is None for row in likelihoods)
     return {"items": len(items), "responses": len(responses), "likelihoods": len(likelihoods), "too_long": too_long}
-
-
-def build_items(source: Source, config: Mapping[str, Any]) -> list[Item]:
-    """The suite's items: all that its prompts function makes of the data, or the configured draw of them."""
-    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
-    items = subset(build(source, config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0))
-    if not items:
-        raise StageError("this suite has no items")
-    return items
 
 
 def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:

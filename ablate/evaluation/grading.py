@@ -6,14 +6,14 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
 from ablate.data.json_lines import read_json_lines
-from ablate.errors import StageError
+from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
     LIKELIHOODS,
     RESPONSES,
@@ -45,7 +45,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples.
+
+    ``weights`` are those of the tasks whose means it is the weighted mean of, where it is one; they sum to 1.
+    """
 
     task: str
     metric: str
@@ -53,6 +56,11 @@ class Metric:
     n: int
     stderr: float | None = None
     unit: str = "proportion"
+    weights: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metric as JSON values, without weights where it has none."""
+        return {name: value for name, value in asdict(self).items() if name != "weights" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -102,9 +110,14 @@ class Evidence:
         return rows
 
     @cached_property
+    def likelihood_rows(self) -> list[Likelihoods]:
+        """Likelihoods of the items' choices; of several tasks over the same items each has its own."""
+        return read_likelihoods(self.folder) if self.has_likelihoods else []
+
+    @cached_property
     def likelihoods(self) -> dict[str, Likelihoods]:
         """Likelihoods of the items' choices by item id; an item without is an error."""
-        rows = {row.id: row for row in read_likelihoods(self.folder)}
+        rows = {row.id: row for row in self.likelihood_rows}
         if missing := [name for name in self.items if name not in rows]:
             raise StageError(f"{len(missing)} items have no likelihoods, the first is {missing[0]}")
         return rows
@@ -127,6 +140,12 @@ class Evidence:
         rows = [] if self.reference is None else read_json_lines(self.reference / PAIR_LIKELIHOODS)
         return {row["id"]: row for row in rows}
 
+    @cached_property
+    def stored(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What a file of outputs says of each item beside its responses (labels, judgements), by item id; one mapping
+        for each of its rows. A stage has none."""
+        return {}
+
     @property
     def has_responses(self) -> bool:
         """Whether there are generated responses."""
@@ -136,6 +155,64 @@ class Evidence:
     def has_likelihoods(self) -> bool:
         """Whether there are likelihoods."""
         return (self.folder / LIKELIHOODS).is_file()
+
+
+@dataclass(frozen=True)
+class HeldEvidence(Evidence):
+    """Evidence that lies in memory: items by id, and what there is to grade of them.
+
+    ``held_scores`` are rows of pairs as a score stage writes them; ``lacking`` says, after "there is no …", what is
+    accepted in place of what a grader asks for and the evidence does not have.
+    """
+
+    held_items: Mapping[str, Item] = field(default_factory=dict)
+    held_responses: Sequence[Response] = ()
+    held_likelihoods: Sequence[Likelihoods] = ()
+    held_scores: Sequence[Mapping[str, Any]] = ()
+    held_stored: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    lacking: str | None = None
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """The items that there is something to grade of."""
+        return dict(self.held_items)
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The responses; DataError where there is none."""
+        if self.held_items and not self.held_responses:
+            raise DataError("this suite's grader reads responses, and there is none", hint=self.lacking)
+        return list(self.held_responses)
+
+    @cached_property
+    def likelihood_rows(self) -> list[Likelihoods]:
+        """The likelihoods."""
+        return list(self.held_likelihoods)
+
+    @cached_property
+    def scores(self) -> list[dict[str, Any]]:
+        """The rows of pairs with the scores of both sides; DataError where there is none."""
+        if not self.held_scores:
+            raise DataError("this suite's grader reads a score of both responses of a pair", hint=self.lacking)
+        return [dict(row) for row in self.held_scores]
+
+    @cached_property
+    def stored(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What was said of each item beside its responses."""
+        return self.held_stored
+
+    @property
+    def has_responses(self) -> bool:
+        """Whether there are responses."""
+        return bool(self.held_responses)
+
+    @property
+    def has_likelihoods(self) -> bool:
+        """Whether there are likelihoods."""
+        return bool(self.held_likelihoods)
+
+
+Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
 
 
 def mean_metric(task: str, metric: str, examples: Iterable[Example], unit: str = "proportion") -> Metric:

@@ -27,6 +27,8 @@ PROTOCOL = "protocol.json"
 class Item:
     """One example: what is asked and all that its grader needs.
 
+    ``source`` is the id that the published data give the example ("HumanEval/12"), by which outputs from elsewhere
+    name it: unique in a suite; a row's number from 0 where the data have no ids, "task/number" where they have tasks.
     ``prefix`` starts the assistant's turn (chat mode); ``plain`` is the whole prompt without a chat template;
     ``choices`` are the continuations whose log-likelihoods are compared; ``data`` is the grader's.
     """
@@ -39,6 +41,7 @@ class Item:
     choices: tuple[str, ...] = ()
     cluster: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def plain_text(self) -> str:
         """The prompt for a model without a chat format."""

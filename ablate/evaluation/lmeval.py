@@ -52,7 +52,10 @@ def rows(source: Source, options: Mapping[str, Any]) -> list[Item]:
     """One item for each row of the suite's file; ``data`` is the row in the schema of the hub's dataset."""
     kind = options["rows"]
     found = ROWS[kind](source.rows())
-    return unique_ids(Item(content_id(kind, row), kind, (), data=row) for row in found)
+    return unique_ids(
+        Item(content_id(kind, row), kind, (), data=row, source=str(row.get("key", number)))
+        for number, row in enumerate(found)
+    )
 
 
 def _truthfulqa_mc(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -105,13 +108,23 @@ def is_ifeval(options: Mapping[str, Any]) -> bool:
     return any(task["include"].startswith("ifeval/") for task in options["tasks"])
 
 
-def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
+def task_names(options: Mapping[str, Any]) -> list[str]:
+    """Names of the lm-eval tasks of a suite, which its answers are stored under."""
+    return [_named_task(task)[0] for task in options["tasks"]]
+
+
+def _named_task(task: Mapping[str, Any]) -> tuple[str, Path]:
+    """A task's name and the YAML of lm-eval that it is made from."""
     import lm_eval
 
     base = Path(lm_eval.__file__).parent / "tasks" / task["include"]
     if not base.is_file():
         raise StageError(f"lm-eval has no task file {task['include']!r}", hint=f"looked in {base.parent}")
-    name = task["overrides"].get("task") or _task_name(base)
+    return str(task["overrides"].get("task") or _task_name(base)), base
+
+
+def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
+    name, base = _named_task(task)
     settings = {
         "include": str(base),
         "task": name,
@@ -126,7 +139,7 @@ def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
     (folder / "tasks").mkdir(exist_ok=True)
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
     (folder / "tasks" / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return str(name)
+    return name
 
 
 def _task_name(base: Path) -> str:

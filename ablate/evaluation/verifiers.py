@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,18 @@ from ablate.catalogs.rewards import Verifier, find_reward
 from ablate.context import import_function
 from ablate.data.examples import prompt_id
 from ablate.errors import DataError, StageError
-from ablate.evaluation.grading import Evidence, Example, Grades, mean_metrics, response_health, shortened
+from ablate.evaluation.grading import (
+    Evidence,
+    Example,
+    Grader,
+    Grades,
+    HeldEvidence,
+    mean_metrics,
+    response_health,
+    shortened,
+)
 from ablate.evaluation.items import Item, Response
 from ablate.models.chat import Messages
-
-Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
-
-
-@dataclass(frozen=True)
-class HeldEvidence(Evidence):
-    """Evidence that lies in memory: items by id, and responses to some of them."""
-
-    held_items: Mapping[str, Item] = field(default_factory=dict)
-    held_responses: Sequence[Response] = ()
-
-    @cached_property
-    def items(self) -> dict[str, Item]:
-        """The items that were answered."""
-        return {row.id: self.held_items[row.id] for row in self.held_responses}
-
-    @cached_property
-    def responses(self) -> list[Response]:
-        """The responses."""
-        return list(self.held_responses)
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,8 @@ class GradedReward:
             for place, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
         ]
         by_id = {item.id: item for item in self.items.values()}
-        evidence = HeldEvidence(Path(), Path(), held_items=by_id, held_responses=rows)
+        answered = {row.id: by_id[row.id] for row in rows}
+        evidence = HeldEvidence(Path(), Path(), held_items=answered, held_responses=rows)
         graded = self.grade(evidence, self.verifier.options).examples
         values = {example.sample: example.value for example in graded if example.metric == self.verifier.metric}
         return [values.get(place) for place in range(len(rows))]

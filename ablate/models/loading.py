@@ -40,12 +40,13 @@ PROBE = [{"role": "user", "content": "a"}]
 
 
 def load_tokenizer(
-    source: Path | str, *, revision: str | None = None, template: bool = True
+    source: Path | str, *, revision: str | None = None, template: bool = True, doubled_bos: bool = False
 ) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder, or of a hub repository at a full ``revision``.
 
-    With ``template`` (the default) it must have a chat template; in any case a template that emits a
-    beginning-of-sequence token which the tokenizer adds again is refused. Raises DataError.
+    With ``template`` (the default) it must have a chat template; a template that emits a beginning-of-sequence token
+    which the tokenizer adds again is refused, but with ``doubled_bos``, for those who render and encode as
+    :mod:`ablate.models.chat` does: there it is one. Raises DataError.
     """
     found = _source(source, revision)
     tokenizer: PreTrainedTokenizerBase = _load(source, lambda: AutoTokenizer.from_pretrained(found, revision=revision))
@@ -58,7 +59,7 @@ def load_tokenizer(
         )
     if tokenizer.eos_token_id is None:
         raise DataError(f"the tokenizer of {source} has no end-of-sequence token", hint="set eos_token in its config")
-    if tokenizer.chat_template and doubles_bos(tokenizer):
+    if tokenizer.chat_template and not doubled_bos and doubles_bos(tokenizer):
         raise DataError(
             f"the chat template of {source} emits {tokenizer.bos_token!r} and the tokenizer adds another",
             hint="remove it from the template, or set add_bos_token to false in tokenizer_config.json",
@@ -123,7 +124,8 @@ def load_reward_model(
         )
     config.num_labels = outputs
     if config.pad_token_id is None:
-        config.pad_token_id = load_tokenizer(source, revision=revision, template=False).pad_token_id
+        tokenizer = load_tokenizer(source, revision=revision, template=False, doubled_bos=True)
+        config.pad_token_id = tokenizer.pad_token_id
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForSequenceClassification.from_pretrained(
@@ -142,9 +144,9 @@ def load_reward_model(
     return model
 
 
-def compares_responses(source: Path | str) -> bool:
-    """Whether the reward model in a folder reads two responses and gives none a score."""
-    return is_pairwise(_config(source, None, dropout=False))
+def compares_responses(source: Path | str, *, revision: str | None = None) -> bool:
+    """Whether a reward model reads two responses and gives none a score."""
+    return is_pairwise(_config(source, revision, dropout=False))
 
 
 def new_policy(

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.catalogs.datasets import locate
 from ablate.catalogs.suite_code import find_entry
 from ablate.catalogs.suites import Suite
 from ablate.plan.facts import Facts
@@ -142,8 +141,5 @@ class EvaluationPlanner:
         return {"items": stage.ref("data")}
 
     def _files(self, name: str) -> tuple[tuple[str, str], ...]:
-        names = self._facts.suites[name].files
-        return tuple(
-            (file, self._facts.digest_cache.of_file(locate(file, self._facts.root, f"suite {name!r}")))
-            for file in names
-        )
+        paths = self._facts.suites[name].paths(self._facts.root)
+        return tuple((file, self._facts.digest_cache.of_file(path)) for file, path in paths.items())

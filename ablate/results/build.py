@@ -26,6 +26,7 @@ from ablate.results.rows import (
     kind_label,
     paired_members,
 )
+from ablate.results.rules import rule_rows
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
@@ -61,7 +62,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = mark_rows(rows, columns, tested, layout.compare, offset)
     rows = _protocol_notes(results, rows, entries, measured, notes, offset)
     detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
-    rows += [detectable] if detectable else []
+    rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
         *seeds_remark(cells, layout),

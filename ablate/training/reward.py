@@ -13,7 +13,7 @@ from ablate.algorithms.reward_model import RewardLoss, RewardModelParameters, at
 from ablate.context import StageContext
 from ablate.models.loading import load_reward_model, load_tokenizer, save_model
 from ablate.models.properties import context_length, pad_id
-from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_pairwise
+from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_end_of_turn, mark_pairwise
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator, PairCollator, PairTokens, read_margins
 from ablate.training.comparisons import ComparedPairs, ComparisonCollator
@@ -100,6 +100,7 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     with_adapter(model, parameters, seed)
     # transformers' own forward, which others may score with, needs the id to find the last token
     model.config.pad_token_id = tokenizer.pad_token_id
+    mark_end_of_turn(model.config)
     task = TASKS[parameters.loss](context.inputs["data"], pad_id(tokenizer), parameters, context_length(model))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
     history = train_offline(context, model, task.objective, task.collator, parameters, cadence=cadence, floor=floor)
