@@ -82,6 +82,11 @@ class Cell:
         return "reward_model.init" in self.values
 
     @property
+    def learns_from_set(self) -> bool:
+        """Whether its method reads a dataset; a chain may keep the key for itself."""
+        return "dataset" in self.method.reads
+
+    @property
     def scored_without_model(self) -> bool:
         """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
         return self.method.judge is not None and not self.has_reward_model

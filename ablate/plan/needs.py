@@ -64,10 +64,11 @@ class Order:
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
-        """Give every method what all start from: the policy, and the preference set of the cell."""
+        """Give every method what all start from: the policy, and the set of the cell where the method reads one."""
         self.inputs["policy"] = self.start.model.ref("model")
-        learnt = self.dataset("dataset", records=self._learns_from_records())
-        self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
+        if self.cell.learns_from_set:
+            self.made_from["dataset"] = self.dataset("dataset", records=self._learns_from_records()).id
+        self.made_from["sft"] = self.start.model.id
 
     def _learns_from_records(self) -> bool:
         """Return whether the cell's set is used as rankings: by its method, or by the reward model it makes alone."""

@@ -80,7 +80,7 @@ class TrainingPlanner:
     def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
         start = self.start_of(cell)
-        if not cell.method.needs:  # nothing is trained
+        if not cell.method.entry and not cell.method.needs:  # nothing is trained
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
@@ -106,7 +106,8 @@ class TrainingPlanner:
         others = (axis for axis in self._grid.axes if axis not in ("algorithm", "dataset"))
         words = [f"{axis}={_word(cell.values[axis])}" for axis in others if cell.values.get(axis) is not None]
         words += [f"round {cell.rounds}"] if cell.rounds > 1 and "rounds" not in self._grid.axes else []
-        return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
+        learns = f"{cell.method.title} on {cell.values['dataset']}" if cell.learns_from_set else cell.method.title
+        return learns + (f" ({', '.join(words)})" if words else "")
 
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from: its policy, or what the round before made of it."""

@@ -175,6 +175,20 @@ def test_parameters_that_lack_what_a_need_is_made_by(plan: MakePlan, project: Pa
     assert "needs 'pairs', and its parameters have no 'max_length'" in said(plan, text)
 
 
+@pytest.mark.parametrize("reads", ["{'dataset'}", "()"])
+def test_a_method_that_needs_nothing_beside_the_policy_is_trained(plan: MakePlan, project: Path, reads: str) -> None:
+    alone = CODE.replace('needs=("pairs", "reference_logprobs")', "needs=()")
+    (project / "dpop.py").write_text(alone.replace('frozenset({"dataset"})', f"frozenset({reads})"))
+    made = plan(SPEC)
+    stages = [stage for stage in made.stages.values() if stage.execution.entry == "ablate.training.own:run"]
+    assert len(stages) == 2  # a penalty each
+    assert [[role for role, _ in stage.identity.inputs] for stage in stages] == [["policy"]] * 2
+    names = {"DPO-Positive on pocket-hh" if "dataset" in reads else "DPO-Positive"}
+    assert {stage.execution.label.partition(" (")[0] for stage in stages} == names
+    rows = [item for item in made.subjects if item.role == "cell" and item.axes["algorithm"] == "dpop"]
+    assert [item.stage for item in rows] == [stage.id for stage in stages] and all(item.evaluations for item in rows)
+
+
 def test_two_methods_of_one_name_are_refused(plan: MakePlan, project: Path) -> None:
     (project / "other.py").write_text(CODE)
     text = SPEC + "  - {dataset: pocket-shp, algorithm: ./other.py:METHOD}\n"
