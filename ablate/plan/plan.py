@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.algorithms.registry import find_method
@@ -14,7 +14,17 @@ from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, Trained, chains_in
-from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
+from ablate.experiment.grid import (
+    OWN_START,
+    Cell,
+    Grid,
+    Values,
+    conditions,
+    expand,
+    place_of,
+    validate_sections,
+    written_at,
+)
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
@@ -25,6 +35,7 @@ from ablate.plan.graph import Graph
 from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
+from ablate.plan.telling import Shared, tell_apart
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
@@ -156,7 +167,7 @@ class _Builder:
         self.evaluation = EvaluationPlanner(facts, self.graph)
         self.policy_suites = self._suites("policy", loaded.experiment.evaluate.policy)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
-        self.reward_models: dict[tuple[str, str], Subject] = {}
+        self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
         self.datasets: dict[str, dict[str, Any]] = {}
@@ -170,7 +181,7 @@ class _Builder:
         cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         baselines = self._baselines()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
-        subjects = (*baselines, *cells, *self.reward_models.values())
+        subjects = (*baselines, *cells, *self._reward_model_rows())
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
         return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
 
@@ -318,6 +329,7 @@ class _Builder:
     def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
         key = (stage.id, sft if self.by_policy else "")
         if key in self.reward_models:
+            self.reward_models[key][1].append(cell.values)
             return
         axes = {axis: cell.values[axis] for axis in (*(["policy"] if self.by_policy else []), *RM_AXES)}
         axes |= {
@@ -331,7 +343,17 @@ class _Builder:
         self._check_picks(cell)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
-        self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+        subject = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+        self.reward_models[key] = subject, [cell.values]
+
+    def _reward_model_rows(self) -> list[Subject]:
+        """Return the reward models; a set that a policy takes part in makes one a policy or round, told apart by it."""
+        shared = [Shared(key, subject.axes, cells) for key, (subject, cells) in self.reward_models.items()]
+        subjects = (subject for subject, _ in self.reward_models.values())
+        return [
+            replace(subject, axes=axes)
+            for subject, axes in zip(subjects, tell_apart(shared, self.grid.axes), strict=True)
+        ]
 
     def _check_picks(self, cell: Cell) -> None:
         """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""

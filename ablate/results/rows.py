@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from ablate.errors import UsageError
 from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wanted, refuse_hidden_axis, row_key
 from ablate.results.long import Results, Subject
 from ablate.results.statistics import match_key, match_rows
@@ -165,11 +166,19 @@ def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> 
 
 
 def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any, ...], Subject]:
-    """Map the averaged axes' values to a subject, once for every stage."""
-    distinct: dict[str, tuple[tuple[Any, ...], Subject]] = {}
+    """Map the averaged axes' values to a subject, once for every stage; two models that share them are an error."""
+    distinct: dict[str, Subject] = {}
     for member in members:
-        distinct.setdefault(member.stage, (tuple(member.axes.get(axis) for axis in table.averaged), member))
-    return dict(distinct.values())
+        distinct.setdefault(member.stage, member)
+    found: dict[tuple[Any, ...], Subject] = {}
+    for member in distinct.values():
+        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.averaged), member)
+        if other is not member:
+            raise UsageError(
+                f"table {table.name!r}: {member.label!r} is {other.stage} and {member.stage}: no axis tells them apart",
+                hint="its plan is of an older ablate: `ablate run` records it anew, with what tells its models apart",
+            )
+    return found
 
 
 def _heading(table: TableLayout, axes: Mapping[str, Any]) -> str:

@@ -176,6 +176,50 @@ def test_a_round_s_data_are_made_by_the_policy_of_the_round_before(plan: MakePla
     assert len(of_kind(found, "respond")) == 1 + 2 * 2, "the first round is one for both methods"
 
 
+OWN = {
+    "prompts": "pocket-shp",
+    "responses": {"from": "policy", "n": 3, "max_new_tokens": 32},
+    "label": {"by": {"closed_form": "nouns"}},
+}
+
+
+def reward_models(plan: Plan) -> list[Subject]:
+    return [item for item in plan.subjects if item.subject == "reward_model"]
+
+
+def test_reward_models_of_rounds_are_told_apart_by_what_made_their_sets(plan: MakePlan) -> None:
+    block = {"dataset": "own", "algorithm": ["ppo", "rloo"], "rounds": [1, 2]}
+    spec = text(
+        {**block, "rloo.responses_per_prompt": 2},
+        {"dataset": "pocket-hh", "algorithm": "ppo", "rounds": [1, 2]},
+        datasets={"own": OWN},
+        rloo={"max_prompt_length": 128, "max_response_length": 64},
+        evaluate={"reward_model": ["pocket-pairs"]},
+    )
+    found = plan(spec)
+    shown = ("reward_model.dataset", "algorithm", "rounds")
+    assert [tuple(item.axes.get(axis) for axis in shown) for item in reward_models(found)] == [
+        ("own", None, 1),  # of SFT's responses: one for both methods
+        ("own", "ppo", 2),
+        ("own", "rloo", 2),
+        ("pocket-hh", None, None),  # fixed data: one for both rounds
+    ]
+    assert len({item.stage for item in reward_models(found)}) == 4
+    labels = [item.label(found.grid.axes) for item in reward_models(found)]
+    assert len(set(labels)) == 4 and labels[1].endswith("seed=0 algorithm=ppo rounds=2")
+
+
+def test_reward_models_of_a_policy_s_responses_are_told_apart_by_the_policy(plan: MakePlan) -> None:
+    block = {"dataset": "own", "algorithm": "reward_modelling", "policy": ["pocket-small", "pocket-medium"]}
+    model = {"init": "pocket-small"}
+    found = plan(text(block, datasets={"own": OWN}, reward_model=model, evaluate={"reward_model": ["pocket-pairs"]}))
+    assert [item.axes["policy"] for item in reward_models(found)] == ["pocket-small", "pocket-medium"]
+    of_hh = plan(text({**block, "dataset": "pocket-hh"}, reward_model=model, evaluate={"reward_model": []}))
+    assert [list(item.axes) for item in reward_models(of_hh)] == [
+        ["reward_model.init", "reward_model.dataset", "seed"],
+    ]
+
+
 def test_a_set_that_would_be_made_by_what_learns_from_it_is_refused(plan: MakePlan) -> None:
     own = {
         "prompts": "pocket-shp",

@@ -145,3 +145,18 @@ def test_a_run_in_several_pairs_is_not_tested(maker: Any, answers: Any) -> None:
     (delta,) = (number(table, row) for row in rows(table, "delta"))
     assert delta.value == pytest.approx(0.1) and delta.p is None and delta.notes
     assert any("one run would be paired with several" in remark for remark in table.remarks)
+
+
+def test_two_models_that_no_axis_tells_apart_are_no_row(maker: Any, answers: Any) -> None:
+    maker.suite("pairs", "reward", subject="reward_model")
+    for number in (1, 2):
+        axes = {"reward_model.init": "s", "reward_model.dataset": "own", "seed": 0}
+        maker.subject(f"round {number}", axes, {"pairs": answers(50 + number, 100)}, subject="reward_model")
+    layout = TableLayout.model_validate(
+        {"name": "rm", "subject": "reward_model", "rows": ["reward_model.dataset"], "columns": ["categories"]}
+    )
+    with pytest.raises(UsageError, match=r"'round 2' is train-round_1 and train-round_2: no axis tells them apart"):
+        build_table(collect(maker.write(), "study"), layout)
+    maker.plan["subjects"][1]["stage"] = maker.plan["subjects"][0]["stage"]  # one model under two labels is one run
+    (group,) = cell_groups(collect(maker.write(), "study"), layout)
+    assert len(group.members) == 1
