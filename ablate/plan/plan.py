@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate.algorithms.registry import find_method
@@ -35,6 +35,7 @@ from ablate.plan.graph import Graph
 from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
 from ablate.plan.stage import Stage
+from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
 from ablate.plan.telling import Shared, tell_apart
 from ablate.plan.training import TrainingPlanner
 
@@ -59,13 +60,14 @@ class Subject:
     stage: str
     evaluations: Mapping[str, str]
     inputs: Mapping[str, str]
-    root: str | None = None
-    """The model under a policy that is made here; None where the axis policy names it."""
+    start: Mapping[str, Scalar] = field(default_factory=dict)
+    """Axes of the named model under a policy, where they are other than its own: a chain may write them."""
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
         if self.role != "cell":
-            return " ".join([self.role, *self._words(varied)])
+            known = set(varied)
+            return " ".join([self.role, *self._words(axis for axis in self.axes if axis != "policy" or axis in known)])
         shown = dict.fromkeys((*RM_AXES, *varied)) if self.subject == "reward_model" else varied
         return " ".join(self._words(shown)) or self.subject
 
@@ -118,7 +120,7 @@ class Plan:
                     "stage": item.stage,
                     "evaluations": dict(item.evaluations),
                     "inputs": dict(item.inputs),
-                    **({"root": item.root} if item.root else {}),
+                    **({"start": dict(item.start)} if item.start else {}),
                 }
                 for item in self.subjects
             ],
@@ -178,8 +180,10 @@ class _Builder:
         check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
-        cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
-        baselines = self._baselines()
+        made = [(cell, subject) for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
+        models = {role: starting_models(self.training, self.grid, role) for role in MADE_BY}
+        cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
+        baselines = self._baselines(models)
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self._reward_model_rows())
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
@@ -223,8 +227,13 @@ class _Builder:
                 return None
         reference = self.training.reference_of(cell).model
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
-        root = cell.policy.root if isinstance(cell.policy, Chain) else None
-        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs, root)
+        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs)
+
+    def _start(self, cell: Cell, subject: Subject, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> Values:
+        """Return the axes of the model under a cell that are not the cell's own; of a merge, its first policy's."""
+        root = next(self.training.roots(cell))
+        axes = {key: value for role in MADE_BY for key, value in models[role][root].axes.items()}
+        return {key: value for key, value in axes.items() if subject.axes.get(key) != value}
 
     def _check_names(self, cell: Cell) -> None:
         for chain in chains_in(cell.policy):
@@ -366,19 +375,15 @@ class _Builder:
                 hint="evaluate it on suites of pairs",
             )
 
-    def _baselines(self) -> list[Subject]:
-        """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""
-        baselines: dict[tuple[str, tuple[Scalar, ...]], Subject] = {}
+    def _baselines(self, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> list[Subject]:
+        """Return a baseline for each model that cells start from; one without SFT is no second baseline."""
+        baselines: dict[tuple[str, ...], Subject] = {}
         role_of: dict[str, str] = {}
         for role in self.loaded.experiment.baselines:
-            sections = ("pretrain.", "sft.") if role == "sft" else ("pretrain.",)
-            shaping = dict.fromkeys(("policy", *(axis for axis in self.grid.axes if axis.startswith(sections))))
-            for root in (root for cell in self.grid.cells for root in self.training.roots(cell)):
-                axes = {axis: root.values.get(axis) for axis in shaping}
-                start = self.training.sft_of(root) if role == "sft" else self.training.base_of(root)
-                key = role, tuple(axes.values())
+            for model in models[role].values():
+                start, key = model.start, (role, repr(model.axes))
                 if key in baselines or role_of.setdefault(start.model.id, role) != role:
                     continue
                 evaluations = self._evaluate_policy(start.model, chat=start.chat)
-                baselines[key] = Subject("policy", role, axes, start.model.id, evaluations, {})
+                baselines[key] = Subject("policy", role, model.axes, start.model.id, evaluations, {})
         return list(baselines.values())

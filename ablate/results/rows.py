@@ -111,7 +111,9 @@ def baseline_pairs(results: Results, table: TableLayout, group: Group) -> list[t
 def start_units(subjects: Sequence[Subject]) -> list[int]:
     """Number what varies at the top between runs: their base models, else their SFT models, else the runs."""
     for prefixes in (BASE_AXES, SFT_AXES):
-        keys = [repr([value for axis, value in item.start.items() if axis.startswith(prefixes)]) for item in subjects]
+        keys = [
+            repr([value for axis, value in item.start_axes.items() if axis.startswith(prefixes)]) for item in subjects
+        ]
         units = list(dict.fromkeys(keys))
         if len(units) > 1:
             return [units.index(key) for key in keys]
@@ -120,7 +122,7 @@ def start_units(subjects: Sequence[Subject]) -> list[int]:
 
 def _starts_alike(subject: Subject, baseline: Subject) -> bool:
     shaping = (axis for axis in baseline.axes if axis.startswith((*BASE_AXES, *SFT_AXES)))
-    return all(subject.start.get(axis) == baseline.axes[axis] for axis in shaping)
+    return all(subject.start_axes.get(axis) == baseline.axes[axis] for axis in shaping)
 
 
 def value_label(results: Results, row: RowAxis, value: Any) -> str:

@@ -117,18 +117,47 @@ def test_a_chain_follows_what_it_is_made_of(plan: MakePlan) -> None:
 
 def test_baselines_are_of_the_models_under_the_chains(plan: MakePlan) -> None:
     chain = {"from": {"algorithm": "dpo", "sft.epochs": 3}}
-    found = plan(
-        text(
-            {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]}, baselines=["base", "sft"]
-        )
+    spec = text(
+        {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]},
+        baselines=["base", "sft"],
+        sft={"dataset": "pocket-instructions", "epochs": 1},
     )
-    baselines = [item for item in found.as_json()["subjects"] if item["role"] == "baseline"]
-    assert [(item["baseline"], item["axes"]) for item in baselines] == [
-        ("base", {"policy": "pocket-small"}),
-        ("sft", {"policy": "pocket-small"}),
+    found = plan(spec)
+    subjects = found.as_json()["subjects"]
+    baselines = [item for item in subjects if item["role"] == "baseline"]
+    assert [(item["label"], item["axes"]) for item in baselines] == [
+        ("base policy=pocket-small", {"policy": "pocket-small"}),
+        ("sft policy=pocket-small sft.epochs=3", {"policy": "pocket-small", "sft.epochs": 3}),
+        ("sft policy=pocket-small sft.epochs=1", {"policy": "pocket-small", "sft.epochs": 1}),
     ]
-    roots = [item.get("root") for item in found.as_json()["subjects"] if item["role"] == "cell"]
-    assert roots == ["pocket-small", None]
+    chained, plain = (made(found, item) for item in cells(found))
+    under = [inputs(found, inputs(found, chained)["policy"])["policy"], inputs(found, plain)["policy"]]
+    assert [item["stage"] for item in baselines[1:]] == [stage.id for stage in under]
+    assert [item.get("start") for item in subjects if item["role"] == "cell"] == [
+        {"policy": "pocket-small", "sft.epochs": 3},
+        {"sft.epochs": 1},
+    ]
+
+
+def test_a_chain_that_makes_the_same_model_otherwise_written_adds_no_baseline(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "dpo", "sft.epochs": 2}}  # the default
+    block = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]}
+    found = plan(text(block, baselines=["base", "sft"]))
+    baselines = [item for item in found.subjects if item.role != "cell"]
+    assert [item.axes for item in baselines] == [{"policy": "pocket-small"}] * 2
+    assert [dict(item.start) for item in cells(found)] == [{"policy": "pocket-small"}, {}]
+
+
+def test_a_chain_s_own_sft_is_its_baseline_where_the_grid_varies_it(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "dpo", "sft.epochs": 3}}
+    block = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": chain, "sft.epochs": [1, 3]}
+    found = plan(text(block, {"dataset": "pocket-shp", "algorithm": "dpo", "sft.epochs": 1}, baselines=["sft"]))
+    baselines = {item.axes["sft.epochs"]: item.stage for item in found.subjects if item.role == "sft"}
+    for item in cells(found):
+        stage = made(found, item)
+        while stage.kind == "train":
+            stage = inputs(found, stage)["policy"]
+        assert stage.id == baselines[item.start.get("sft.epochs", item.axes["sft.epochs"])]
 
 
 def test_a_merge_averages_the_policies_of_cells_and_models(plan: MakePlan) -> None:
