@@ -225,7 +225,8 @@ class _Builder:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
             if not cell.method.entry:
                 return None
-        reference = self.training.reference_of(cell).model
+        # A policy that is not trained was held to nothing: against itself every pair would be a tie, and a tie is lost.
+        reference = self.training.reference_of(cell).model if cell.method.entry else None
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
         return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs)
 
