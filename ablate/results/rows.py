@@ -85,6 +85,11 @@ def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
     return rows
 
 
+def run_words(table: TableLayout, key: Sequence[Any]) -> str:
+    """Return which run of a row a key of its members is: the averaged axes that it reads, ``axis=value``."""
+    return " ".join(f"{axis}={value}" for axis, value in zip(table.averaged, key, strict=True) if value is not None)
+
+
 def paired_members(first: Group, second: Group) -> list[tuple[Subject, Subject]]:
     """Pair the runs of two rows that agree on every averaged axis that both read; two single runs are a pair."""
     alone = len(first.members) == len(second.members) == 1
