@@ -17,7 +17,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import APPLIED, PROVIDERS
-from ablate.plan.sets import entries_of
+from ablate.plan.sets import checks_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -45,6 +45,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
             _check_pretraining(cell, made, find)
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
+    if cell.method.judge is not None:
         _check_verifier(facts, cell, find)
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
@@ -189,11 +190,11 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
 
 def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
-    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    verifier = find_reward(str(cell.values[str(cell.method.judge)])).verifier
     if verifier is None:
         return
     name = str(cell.values["prompts"])
-    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    lacking = [part for part, checks in checks_of(facts.dataset(name)).items() if checks != verifier.checks]
     if not lacking:
         return
     entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))

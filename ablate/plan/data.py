@@ -15,7 +15,7 @@ from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, checks_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -75,8 +75,8 @@ class DataPlanner:
         )
 
     def checks(self, name: str) -> set[Checks | None]:
-        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
-        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
+        """Return what verifiers can read of the prompts of a set, a kind for each set that hands prompts on."""
+        return set(checks_of(self._facts.dataset(name)).values())
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
@@ -68,6 +69,19 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield from named.entries()
     else:
         yield named
+
+
+def checks_of(named: NamedSet) -> dict[str, Checks | None]:
+    """Return what verifiers can read of a set's prompts, by the sets that they are handed on from.
+
+    A set that several stages make has prompts that were answered or labelled on the way, as texts alone; a mixture has
+    those of its parts.
+    """
+    if isinstance(named, DatasetEntry):
+        return {named.name: named.checks}
+    if named.variant.mix is None:
+        return {named.name: None}
+    return {name: checks for part in named.parts for name, checks in checks_of(part).items()}
 
 
 def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:

@@ -133,6 +133,31 @@ def test_prompts_without_what_a_verifier_reads_are_refused(plan: MakePlan) -> No
         plan(text(grid=[{"algorithm": "grpo", "reward": "exact-answer", "prompts": "pocket-prompts"}]))
 
 
+def test_a_verifier_of_rejection_sampling_is_held_to_its_prompts_too(plan: MakePlan) -> None:
+    block = {"algorithm": "rejection_sampling", "reward": "exact-answer"}
+    with pytest.raises(SpecError, match="reward exact-answer reads the answer to each prompt, which the prompts of 'p"):
+        plan(text(grid=[block]))
+    assert trained(plan(text(grid=[{**block, "reward": "pocket-gold", "prompts": "pocket-prompts"}])))
+
+
+ANSWERED: dict[str, Any] = {
+    "prompts": "pocket-prompts",
+    "responses": {"n": 2, "max_new_tokens": 32},
+    "label": {"by": {"closed_form": "nouns"}},
+}
+
+
+def test_prompts_that_a_pipeline_answered_carry_nothing_to_verify(plan: MakePlan) -> None:
+    datasets = {"own": ANSWERED}
+    with pytest.raises(SpecError, match="which the prompts of 'own' do not carry"):
+        plan(text(datasets=datasets, dataset="own", grid=[{"algorithm": "grpo", "reward": "pocket-gold"}]))
+    both = {**datasets, "both": {"mix": ["own", "pocket-hh"]}}
+    with pytest.raises(SpecError, match="which the prompts of 'own' do not carry"):
+        plan(text(datasets=both, dataset="both", grid=[{"algorithm": "grpo", "reward": "pocket-gold"}]))
+    (stage,) = trained(plan(text(datasets=datasets, dataset="own", grid=[{"algorithm": "ppo"}])))
+    assert "gold" not in config(stage) and "prompt_texts" not in inputs(stage), "its prompts have no items to grade"
+
+
 def test_a_part_of_a_mixture_without_it_is_named(plan: MakePlan) -> None:
     datasets = {"plain": {"prompts": "pocket-hh"}, "both": {"mix": ["pocket-prompts", "plain"]}}
     with pytest.raises(SpecError, match="which the prompts of 'plain' do not carry"):
