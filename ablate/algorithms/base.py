@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -129,7 +130,7 @@ class Method:
     formats: tuple[str, ...] = ("preference",)
     own_code: OwnCode | None = None
 
-    @property
+    @cached_property
     def axes(self) -> frozenset[str]:
         """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
         judge = frozenset() if self.judge is None else frozenset({self.judge})

@@ -176,6 +176,23 @@ def test_a_merge_averages_the_policies_of_cells_and_models(plan: MakePlan) -> No
     assert stage.identity.config.value == {"weights": [0.5, 0.75, -0.25]}
 
 
+def test_a_reward_model_of_the_chain_is_none_of_the_cell(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "ppo", "dataset": "pocket-hh", "reward": "reward_model", "prompts": "pocket-hh"}}
+    block = {"dataset": "pocket-prompts", "algorithm": "ppo", "reward": "pocket-gold", "policy": chain}
+    found = plan(text(block, reward_model={"init": "pocket-small", "epochs": 2}))
+    (cell,) = found.grid.cells
+    assert cell.values["reward_model.epochs"] == 2, "the chain reads it"
+    assert not cell.has_reward_model and cell.scored_without_model
+    (item,) = cells(found)
+    assert "reward_model" not in inputs(found, made(found, item))
+    (judge,) = of_kind(found, "reward_model")
+    assert judge.identity.config.value["parameters"]["epochs"] == 2
+    assert inputs(found, inputs(found, made(found, item))["policy"])["reward_model"] is judge
+    dpo = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": chain}
+    (cell,) = plan(text(dpo, reward_model={"init": "pocket-small", "epochs": 2})).grid.cells
+    assert cell.values["reward_model.epochs"] == 2 and not cell.has_reward_model
+
+
 def test_rounds_unroll_into_the_stages_of_every_round(plan: MakePlan) -> None:
     found = plan(text({"dataset": "pocket-shp", "algorithm": "dpo", "rounds": [1, 2, 3]}))
     first, second, third = (made(found, item) for item in cells(found))

@@ -179,7 +179,8 @@ def test_parameters_that_lack_what_a_need_is_made_by(plan: MakePlan, project: Pa
 def test_a_method_that_needs_nothing_beside_the_policy_is_trained(plan: MakePlan, project: Path, reads: str) -> None:
     alone = CODE.replace('needs=("pairs", "reference_logprobs")', "needs=()")
     (project / "dpop.py").write_text(alone.replace('frozenset({"dataset"})', f"frozenset({reads})"))
-    made = plan(SPEC)
+    own = "dataset: pocket-hh, algorithm: ./dpop.py"
+    made = plan(SPEC if "dataset" in reads else SPEC.replace(own, own.partition(", ")[2]))
     stages = [stage for stage in made.stages.values() if stage.execution.entry == "ablate.training.own:run"]
     assert len(stages) == 2  # a penalty each
     assert [[role for role, _ in stage.identity.inputs] for stage in stages] == [["policy"]] * 2
@@ -187,6 +188,14 @@ def test_a_method_that_needs_nothing_beside_the_policy_is_trained(plan: MakePlan
     assert {stage.execution.label.partition(" (")[0] for stage in stages} == names
     rows = [item for item in made.subjects if item.role == "cell" and item.axes["algorithm"] == "dpop"]
     assert [item.stage for item in rows] == [stage.id for stage in stages] and all(item.evaluations for item in rows)
+
+
+def test_what_an_edited_method_reads_is_read_anew(plan: MakePlan, project: Path) -> None:
+    plan(SPEC)  # the method is known as it was before
+    (project / "dpop.py").write_text(CODE.replace('{"dataset"}', '{"dataset", "prompts"}'))
+    made = plan(SPEC.replace("dpop.penalty: [0.0, 5.0]", "prompts: [pocket-hh, pocket-shp]"))
+    cells = [cell for cell in made.grid.cells if cell.method.name == "dpop"]
+    assert [cell.values["prompts"] for cell in cells] == ["pocket-hh", "pocket-shp"]
 
 
 def test_two_methods_of_one_name_are_refused(plan: MakePlan, project: Path) -> None:
