@@ -73,8 +73,12 @@ COST_OF_PAIRS = (
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
 )
 
-READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+READ_BY_NEEDS = dict.fromkeys(("reference_logprobs", "mismatched_logprobs", "reference"), "reference")
 """The axis by which a stage that a method needs is chosen."""
+JUDGES = ("reward", "annotator")
+"""The axes that name what scores responses."""
+LEARNT = frozenset({"pairs", "rankings", "answers"})
+"""Needs that are examples of the cell's dataset."""
 
 COST_OF_BATCHES = (
     f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
@@ -134,4 +138,4 @@ class Method:
     def axes(self) -> frozenset[str]:
         """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
         judge = frozenset() if self.judge is None else frozenset({self.judge})
-        return self.reads | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}
+        return frozenset(self.reads) | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

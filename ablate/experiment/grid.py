@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablate.algorithms.base import Method
+from ablate.algorithms.base import LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.origins import Origins
@@ -88,8 +88,9 @@ class Cell:
 
     @property
     def scored_without_model(self) -> bool:
-        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
-        return self.method.judge is not None and not self.has_reward_model
+        """Whether a formula or a verifier scores responses, and nothing is learnt from preferences."""
+        method = self.method
+        return method.judge is not None and not self.has_reward_model and LEARNT.isdisjoint(method.needs)
 
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
@@ -496,6 +497,8 @@ class _Projection:
         for key, default in DEFAULTS.items():
             if values.get(key) is None:
                 values[key] = derived[key] = default
+        if "prompts" in method.axes:
+            self._require(block, values, "prompts")
         self._check_judge(block, method, values)
         scalars, sections = _read_keys(method, _has_reward_model(method, values))
         kept = {

@@ -252,31 +252,46 @@ def prompt_texts(order: Order) -> None:
     order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
-PROVIDERS: dict[str, Callable[[Order], None]] = {
-    "pairs": pairs,
-    "rankings": rankings,
-    "part": part,
-    "reference_logprobs": reference_logprobs,
-    "mismatched_logprobs": mismatched_logprobs,
-    "reference": reference,
-    "answers": answers,
-    "best_responses": best_responses,
-    "reward_model": reward_model,
-    "reward": reward,
-    "annotator": annotator,
-    "discriminator": discriminator,
-    "prompts": prompts,
-    "prompt_texts": prompt_texts,
-}
-"""By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+@dataclass(frozen=True)
+class Need:
+    """One thing that methods need: the function that provides it, and what that asks of the method.
 
-APPLIED = {
-    "pairs": ("max_length", "truncation"),
-    "rankings": ("max_length", "truncation"),
-    "reference_logprobs": ("dtype",),
-    "prompts": ("max_prompt_length",),
+    ``parameters`` are those of the method that it is made by or checked with, ``axes`` those of a cell; ``of`` is the
+    need whose data it is about, which stands before it, as those of ``after`` do where a method has them. ``judge`` is
+    the axis that the method is judged by, empty for none, None for any. ``rounds`` is the parameter that says how many
+    rounds the method has. ``is_data``: it provides ``data``.
+    """
+
+    provide: Callable[[Order], None]
+    parameters: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    of: str | None = None
+    after: tuple[str, ...] = ()
+    judge: str | None = None
+    rounds: str | None = None
+    is_data: bool = False
+
+
+_LENGTHS = ("max_length", "truncation")
+_JUDGED = ("dataset", "prompts", "reward_model")
+_SAMPLED = ("max_length", "n", "temperature", "top_p", "max_response_length", "top_share")
+NEEDS: dict[str, Need] = {
+    "pairs": Need(pairs, _LENGTHS, ("dataset",), is_data=True),
+    "rankings": Need(rankings, _LENGTHS, ("dataset",), is_data=True),
+    "answers": Need(answers, ("max_length",), ("dataset",), is_data=True),
+    "best_responses": Need(best_responses, _SAMPLED, _JUDGED, judge="reward", is_data=True),
+    "part": Need(part, ("parts", "order", "dtype"), of="pairs", rounds="parts"),
+    "reference_logprobs": Need(reference_logprobs, ("dtype",), of="pairs", after=("part",)),
+    "mismatched_logprobs": Need(mismatched_logprobs, ("dtype",), of="pairs", after=("part",)),
+    "reference": Need(reference),
+    "prompts": Need(prompts, ("max_prompt_length", "max_response_length"), ("prompts",)),
+    "prompt_texts": Need(prompt_texts, (), ("prompts",)),
+    "reward_model": Need(reward_model, (), ("dataset", "reward_model"), judge=""),
+    "reward": Need(reward, (), _JUDGED, judge="reward"),
+    "annotator": Need(annotator, (), _JUDGED, judge="annotator"),
+    "discriminator": Need(discriminator, (), ("dataset", "reward_model")),
 }
-"""The parameters of a method that what it needs is made by."""
+"""By name; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 
 
 def learns_from_records(section: Section) -> bool:

@@ -27,7 +27,7 @@ from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
-from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
+from ablate.plan.needs import NEEDS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
@@ -84,7 +84,7 @@ class TrainingPlanner:
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
-            PROVIDERS[need](order)
+            NEEDS[need].provide(order)
         if not cell.method.entry:
             return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
