@@ -98,6 +98,7 @@ class TrainingPlanner:
             entry=step.entry,
             locations=step.locations,
             parts={cell.method.name: cell.method.revision, **order.parts},
+            divisible=step.divisible,
         )
         return Made(policy, order.made_from, order.reward_model)
 
@@ -363,19 +364,22 @@ def _method_parameters(name: str, section: Section) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Step:
-    """Which code trains, and what of it is identity."""
+    """Which code trains, what of it is identity, and whether several processes can do it together."""
 
     entry: str
+    divisible: bool
     config: Mapping[str, Any] = field(default_factory=dict)
     locations: Mapping[str, str] = field(default_factory=dict)
 
 
 def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
     if method.own_code is not None:
-        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+        return _Step(
+            OWN_STEP, method.divisible, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step}
+        )
     if parameters.get("implementation") == "trl":
-        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
-    return _Step(method.entry)
+        return _Step(TRL_STEP, False, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry, method.divisible)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:
