@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ablate.catalogs.converters import Checks
+from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
@@ -185,7 +185,7 @@ class DataPlanner:
             config,
             {"source": online.ref("pairs.jsonl")},
             label=made.name,
-            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+            parts=_revisions("online_pairs") | (SAMPLING if config["max_examples"] is not None else {}),
         )
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
@@ -256,7 +256,7 @@ class DataPlanner:
             {**entry, **paired, **({"where": {"score_gap": gap}} if gap else {})},
             {"source": labelled.ref("records.jsonl")},
             label=made.name,
-            parts={"records": 1, **({"where": 1} if gap else {})},
+            parts=_revisions("records", *(["where"] if gap else [])),
         )
 
     def _mixture(
@@ -282,6 +282,11 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def _revisions(converter: str, *refinements: str) -> dict[str, int]:
+    """Return the revisions of what makes pairs of another stage's rows."""
+    return {converter: CONVERTER_REVISIONS[converter], **{name: REFINEMENT_REVISIONS[name] for name in refinements}}
 
 
 def order_of(dataset: Stage) -> dict[str, str]:
