@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ablate.algorithms.base import Method
@@ -10,7 +10,7 @@ from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.catalogs.rewards import find_reward
+from ablate.catalogs.rewards import RewardEntry, find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
@@ -18,7 +18,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import NEEDS, Need
-from ablate.plan.sets import checks_of
+from ablate.plan.sets import NamedSet, Pipeline, checks_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -122,9 +122,9 @@ def check_needs(method: Method, place: Location) -> None:
         if name not in NEEDS:
             hint = suggestion(name, NEEDS)
             raise SpecError(f"{method.title} needs {name!r}, which nothing provides", location=place, hint=hint)
-        lack, hint = _lack(method, NEEDS[name], method.needs[:number]) or ("", None)
-        if lack:
-            raise SpecError(f"{method.title} needs {name!r}, and {lack}", location=place, hint=hint)
+        lack = _lack(method, NEEDS[name], method.needs[:number])
+        if lack is not None:
+            raise SpecError(f"{method.title} needs {name!r}, and {lack[0]}", location=place, hint=lack[1])
 
 
 def _lack(method: Method, need: Need, before: tuple[str, ...]) -> tuple[str, str | None] | None:
@@ -210,19 +210,34 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
 
 def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
-    verifier = find_reward(str(cell.values[str(cell.method.judge)])).verifier
+    judge = str(cell.method.judge)
+    named = facts.dataset(str(cell.values["prompts"]))
+    _check_facts(facts, find_reward(str(cell.values[judge])), f"the {judge}", [named], locate("prompts"))
+
+
+def check_label(facts: Facts, named: NamedSet) -> None:
+    """Raise SpecError where a set is labelled by a verifier, and the prompts of its rows carry nothing to verify."""
+    label = named.variant.label if isinstance(named, Pipeline) else None
+    if isinstance(named, Pipeline) and label is not None and label.by is not None and label.by.reward is not None:
+        place = named.origins.locate("label", "by", "reward")
+        _check_facts(facts, find_reward(label.by.reward), "the reward", named.parts, place)
+    for part in named.parts if isinstance(named, Pipeline) else ():
+        check_label(facts, part)
+
+
+def _check_facts(facts: Facts, reward: RewardEntry, what: str, sets: Iterable[NamedSet], place: Location) -> None:
+    verifier = reward.verifier
     if verifier is None:
         return
-    name = str(cell.values["prompts"])
-    lacking = [part for part, checks in checks_of(facts.dataset(name)).items() if checks != verifier.checks]
+    carried = (item for named in sets for item in checks_of(named).items())
+    lacking = [part for part, checks in carried if checks != verifier.checks]
     if not lacking:
         return
     entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
     known = [entry.name for entry in entries if entry.checks == verifier.checks]
     raise SpecError(
-        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
-        f"which the prompts of {lacking[0]!r} do not carry",
-        location=locate("prompts"),
+        f"{what} {reward.name} reads {_FACTS[verifier.checks]}, which the prompts of {lacking[0]!r} do not carry",
+        location=place,
         hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
         f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
     )

@@ -10,6 +10,7 @@ from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry, find_reward
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
@@ -148,11 +149,11 @@ class DataPlanner:
         (part,) = made.parts
         if variant.responses is None:
             assert isinstance(part, DatasetEntry)
-            rows = self._entry(part, settings, records=True).ref("records.jsonl")
+            rows = prompts = self._entry(part, settings, records=True)
         else:
             prompts = self._set(part, _section(settings), cell)
-            rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
-        labelled = self._label(made, variant.label, rows, cell)
+            rows = self._respond(made, variant.responses, prompts, cell)
+        labelled = self._label(made, variant.label, rows.ref("records.jsonl"), prompts, cell)
         return self._from_labels(made, labelled, records=records)
 
     def _replay(
@@ -224,15 +225,25 @@ class DataPlanner:
             "label", config, {"records": records, **by}, label=label, locations=locations, parts=parts
         )
 
+    def scored(self, records: Ref, reward: RewardEntry, prompts: Stage, *, label: str) -> Stage:
+        """Return the stage that scores responses by a formula, or by a verifier of what their prompts carry."""
+        if reward.formula:  # which reads no prompt; its first revision is not spelt
+            parts = reward.parts() if reward.revision > 1 else {}
+            return self.label(records, {"closed_form": reward.name}, {}, label=label, parts=parts)
+        config, texts = {"closed_form": None, "reward": reward.name}, {"prompt_texts": prompts.ref("prompts.jsonl")}
+        return self.label(records, {**config, **reward.identity()}, texts, label=label, parts=reward.parts())
+
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
         inputs = {"records": labelled.ref("records.jsonl")}
         return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
-    def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
+    def _label(self, made: Pipeline, label: Label, records: Ref, prompts: Stage, cell: Cell) -> Stage:
         assert label.by is not None
+        if label.by.reward is not None:
+            return self.scored(records, find_reward(label.by.reward), prompts, label=f"labels of {made.name}")
         by: dict[str, Ref] = {}
-        config: dict[str, Any] = {"closed_form": label.by.closed_form}
+        config: dict[str, Any] = {"closed_form": None}
         locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")

@@ -170,14 +170,11 @@ def best_responses(order: Order) -> None:
 
 def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
     """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
-    name, config = str(order.cell.values["reward"]), {"closed_form": None}
-    records = responses.ref("records.jsonl")
+    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
     if name == REWARD_MODEL:
         by = {"reward_model": _trained_reward_model(order).ref("model")}
-        return order.shared.data.label(records, config, by, label=label)
-    entry = find_reward(name)
-    by, named = {"prompt_texts": prompts.ref("prompts.jsonl")}, {"reward": name, **entry.identity()}
-    return order.shared.data.label(records, {**config, **named}, by, label=label, parts=entry.parts())
+        return order.shared.data.label(records, {"closed_form": None}, by, label=label)
+    return order.shared.data.scored(records, find_reward(name), prompts, label=label)
 
 
 def _imitate(order: Order, data: Ref, form: str, label: str) -> None:

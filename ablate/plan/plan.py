@@ -27,7 +27,7 @@ from ablate.experiment.grid import (
 )
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
+from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_label, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
@@ -280,6 +280,7 @@ class _Builder:
             self._check_files(entry, place)
             if key == "prompts":
                 check_disjoint(self.facts, entry, place)
+        check_label(self.facts, named)
         for other in takes_part(named):
             self._check_name(*other)
 

@@ -196,7 +196,7 @@ class _Variant:
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
-        return "construction" if self.variant.label.by.closed_form else "ai"
+        return "construction" if self.variant.label.by.reward else "ai"
 
     def _overlaid(
         self, entry: DatasetEntry, changes: Mapping[str, Any], name: str | None = None, without: tuple[str, ...] = ()

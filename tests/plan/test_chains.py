@@ -207,7 +207,7 @@ def test_a_round_s_data_are_made_by_the_policy_of_the_round_before(plan: MakePla
     own = {
         "prompts": "pocket-shp",
         "responses": {"n": 3, "max_new_tokens": 32},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     found = plan(text({"dataset": "own", "algorithm": ["dpo", "ppo"], "rounds": 3}, datasets={"own": own}))
     for item in cells(found):
@@ -225,7 +225,7 @@ def test_a_round_s_data_are_made_by_the_policy_of_the_round_before(plan: MakePla
 OWN = {
     "prompts": "pocket-shp",
     "responses": {"from": "policy", "n": 3, "max_new_tokens": 32},
-    "label": {"by": {"closed_form": "nouns"}},
+    "label": {"by": {"reward": "nouns"}},
 }
 
 
@@ -270,7 +270,7 @@ def test_a_set_that_would_be_made_by_what_learns_from_it_is_refused(plan: MakePl
     own = {
         "prompts": "pocket-shp",
         "responses": {"from": {"algorithm": "dpo"}},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     with pytest.raises(UsageError, match=r"making this set takes the set itself: own → own"):
         plan(text({"dataset": "own", "algorithm": "dpo"}, datasets={"own": own}))
@@ -368,7 +368,7 @@ def test_the_prompts_of_a_pipeline_can_be_drawn_into_a_part_a_round(plan: MakePl
     own: dict[str, Any] = {
         "prompts": "pocket-shp",
         "responses": {"n": 3, "max_new_tokens": 32, "parts": 2, "gold": True},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     found = plan(text({"dataset": "own", "algorithm": "dpo", "rounds": 3}, datasets={"own": own}))
     configs = [stage.identity.config.value for stage in of_kind(found, "respond")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from ablate.algorithms.registry import METHODS
+from ablate.catalogs.rewards import REWARDS
 from ablate.catalogs.suite_code import GRADERS
 from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.plan import Plan
@@ -68,8 +70,6 @@ def test_a_formula_takes_no_reward_model_and_no_pairs(plan: MakePlan, algorithm:
 
 
 def test_a_verifier_vouches_for_its_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     written = text(grid=[{"algorithm": "grpo", "reward": "pocket-correct", "prompts": "pocket-prompts"}])
     (before,) = trained(plan(written))
     assert dict(before.identity.parts) == {
@@ -143,8 +143,32 @@ def test_a_verifier_of_rejection_sampling_is_held_to_its_prompts_too(plan: MakeP
 ANSWERED: dict[str, Any] = {
     "prompts": "pocket-prompts",
     "responses": {"n": 2, "max_new_tokens": 32},
-    "label": {"by": {"closed_form": "nouns"}},
+    "label": {"by": {"reward": "nouns"}},
 }
+
+
+def test_labels_by_a_formula_or_a_verifier_are_those_of_rejection_sampling(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = {"algorithm": "rejection_sampling", "reward": ["nouns", "pocket-gold"], "prompts": "pocket-prompts"}
+    sampled = {"n": 2, "temperature": 1.0, "max_new_tokens": 32}
+    own = {name: {**ANSWERED, "responses": sampled, "label": {"by": {"reward": name}}} for name in block["reward"]}
+    spec = text(
+        datasets={f"by-{name}": variant for name, variant in own.items()},
+        grid=[block, {"algorithm": "dpo", "dataset": ["by-nouns", "by-pocket-gold"]}],
+        rejection_sampling={"n": 2, "max_response_length": 32},
+    )
+    by_formula, by_verifier = (stage for stage in plan(spec).stages.values() if stage.kind == "label")
+    assert config(by_formula) == {"closed_form": "nouns"} and set(inputs(by_formula)) == {"records"}
+    assert not by_formula.identity.parts
+    assert config(by_verifier) == {"closed_form": None, "reward": "pocket-gold"}
+    assert inputs(by_verifier)["prompt_texts"] == "prompts.jsonl"
+    assert dict(by_verifier.identity.parts) == {"reward pocket-gold": 1, "grader pocket": 1}
+    raised = {name: dataclasses.replace(REWARDS[name], revision=2) for name in ("nouns", "pocket-gold")}
+    for name, entry in raised.items():
+        monkeypatch.setitem(REWARDS, name, entry)
+    again = [stage for stage in plan(spec).stages.values() if stage.kind == "label"]
+    assert {stage.id for stage in again}.isdisjoint({by_formula.id, by_verifier.id})
 
 
 def test_prompts_that_a_pipeline_answered_carry_nothing_to_verify(plan: MakePlan) -> None:
