@@ -241,12 +241,19 @@ def prompts(order: Order) -> None:
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
     if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
-        _named_reward(order, "gold", find_reward(GOLD))
+        order.config["gold"] = GOLD
+        order.parts = LOGGED | order.parts
+        prompt_texts(order)
 
 
 def prompt_texts(order: Order) -> None:
     """Provide ``prompt_texts``: the prompts as text, with what verifiers read of each."""
     order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
+
+
+LOGGED = {f"reward {GOLD}": 1, "grader pocket": 1}
+"""Parts of a policy whose gold is logged. They stay as they are when the grader's revision is raised: nothing is learnt
+from it, and a policy that is trained again would be the same one."""
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,25 @@ def test_of_a_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str)
     assert changed_by(plan, lambda: monkeypatch.setitem(suites.GRADERS, name, raised), uses)
 
 
+def test_a_grader_that_is_logged_alone_trains_nothing_again(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = [
+        {"dataset": "pocket-hh", "algorithm": "ppo", "prompts": "pocket-prompts", "reward": ["nouns", "pocket-gold"]}
+    ]
+    text = yaml.safe_dump({**SPEC, "grid": grid, "evaluate": {"policy": ["pocket-gold"]}})
+
+    def policies() -> dict[str, str]:
+        made = plan(text).stages.values()
+        trained = [stage for stage in made if stage.kind == "train"]
+        assert all(stage.identity.config.value["gold"] == "pocket-gold" for stage in trained)
+        return {stage.identity.config.value["reward"]: stage.id for stage in trained}
+
+    before = policies()
+    monkeypatch.setitem(suites.GRADERS, "pocket", dataclasses.replace(suites.GRADERS["pocket"], revision=2))
+    after = policies()
+    assert before["nouns"] == after["nouns"]
+    assert before["pocket-gold"] != after["pocket-gold"]
+
+
 def entry(**changes: Any) -> datasets.DatasetEntry:
     facts = {"name": "mine", "title": "Mine", "source": {"files": ["a", "b"]}, "licence": "none"}
     return datasets.DatasetEntry.model_validate({**facts, **changes})
