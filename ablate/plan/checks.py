@@ -18,7 +18,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import NEEDS, Need
-from ablate.plan.sets import NamedSet, Pipeline, checks_of
+from ablate.plan.sets import NamedSet, Pipeline, checks_of, entries_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -44,6 +44,9 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
         made = _scratch(facts, cell, key)
         if made is not None:
             _check_pretraining(cell, made, find)
+    if "prompts" in cell.method.axes:
+        for entry in entries_of(facts.dataset(str(cell.values["prompts"]))):
+            check_disjoint(facts, entry, find("prompts"))
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
     if cell.method.judge is not None and "prompts" in cell.values:

@@ -33,7 +33,7 @@ from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
 from ablate.plan.needs import learns_from_records
-from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
+from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
 from ablate.plan.telling import Shared, tell_apart
@@ -278,8 +278,8 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
-            if key == "prompts":
-                check_disjoint(self.facts, entry, place)
+        for entry, where in answered_prompts(named):
+            check_disjoint(self.facts, entry, where)
         check_label(self.facts, named)
         for other in takes_part(named):
             self._check_name(*other)

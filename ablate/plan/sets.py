@@ -84,6 +84,16 @@ def checks_of(named: NamedSet) -> dict[str, Checks | None]:
     return {name: checks for part in named.parts for name, checks in checks_of(part).items()}
 
 
+def answered_prompts(named: NamedSet) -> Iterator[tuple[DatasetEntry, Location]]:
+    """Yield the catalog entries to whose prompts a policy responds while the set is made, and where each is named."""
+    if isinstance(named, DatasetEntry):
+        return
+    for part in named.parts:
+        yield from answered_prompts(part)
+        if named.variant.responses is not None:
+            yield from ((entry, named.origins.locate("prompts")) for entry in entries_of(part))
+
+
 def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:
     """Yield what takes part in making a set beside its rows: a cell's key, the name it is given, and where."""
     if isinstance(named, DatasetEntry):

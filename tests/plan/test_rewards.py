@@ -246,8 +246,22 @@ def test_prompts_that_a_suite_tests_on_are_refused(
     (tmp_path / "gsm8k" / "test.jsonl.gz").write_bytes(b"")
     reward = "exact-answer" if "answer" in options else "pocket-gold"
     file = tmp_path / "study.yaml"
-    for given in ({"prompts": "mine", "reward": reward}, {"dataset": "mine", "reward": reward}, {"prompts": "mine"}):
-        file.write_text(text(grid=[{"algorithm": algorithm, **given}]))
+    answered = {"own": {"prompts": "mine", "responses": {"n": 2}, "label": {"by": {"reward": "nouns"}}}}
+    chain = {"from": {"algorithm": algorithm, "dataset": "pocket-hh", "prompts": "mine"}}
+    for place, datasets, given in (
+        ("prompts", {}, {"prompts": "mine", "reward": reward}),
+        ("(prompts|dataset)", {}, {"dataset": "mine", "reward": reward}),
+        ("prompts", {}, {"prompts": "mine"}),
+        ("grid.0.policy.from.prompts", {}, {"policy": chain, "algorithm": "dpo"}),
+        ("datasets.own.prompts", answered, {"dataset": "own", "algorithm": "dpo"}),
+        ("datasets.own.prompts", answered, {"reward_model.dataset": "own"}),
+        (
+            "datasets.own.prompts",
+            answered | {"two": {"mix": ["own", "pocket-shp"]}},
+            {"dataset": "two", "algorithm": "dpo"},
+        ),
+    ):
+        file.write_text(text(datasets=datasets, grid=[{"algorithm": algorithm, **given}]))
         loaded = load_experiment(file, ())
         facts = gather_facts(
             loaded,
@@ -256,5 +270,5 @@ def test_prompts_that_a_suite_tests_on_are_refused(
             data_root=str(tmp_path),
             catalogs=[catalog],
         )
-        with pytest.raises(SpecError, match=rf"study.yaml:\d+: (prompts|dataset): .*'mine' are those of {message}"):
+        with pytest.raises(SpecError, match=rf"study.yaml:\d+: {place}: .*'mine' are those of {message}"):
             build_plan(loaded, facts)
