@@ -114,14 +114,16 @@ class TrainingPlanner:
         """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
         start = self._policy(cell.policy, cell)
         for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
-            start = replace(start, model=self.cell(cell.at_round(number)).policy, chat=True)
+            made = self.cell(cell.at_round(number))
+            start = replace(start, model=made.policy, chat=made.chat)
         return start
 
     def _policy(self, policy: str, cell: Cell) -> Start:
         """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
         if isinstance(policy, Trained):
             other = self.related(policy, cell)
-            return replace(self.start_of(other), name=policy, model=self.cell(other).policy, chat=True)
+            made = self.cell(other)
+            return replace(self.start_of(other), name=policy, model=made.policy, chat=made.chat)
         if isinstance(policy, Merged):
             starts = [self._policy(part, cell) for part in policy.policies]
             model = self._graph.add(

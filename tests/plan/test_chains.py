@@ -364,6 +364,15 @@ def test_a_policy_that_is_not_trained_is_a_row_as_it_is(plan: MakePlan) -> None:
     assert len(base) == 1
 
 
+def test_a_chain_knows_a_template_only_if_what_it_is_made_by_does(plan: MakePlan) -> None:
+    untrained = {"from": {"algorithm": "none"}}
+    for block in ({"policy": untrained}, {"rounds": 2, "policy": "pocket-small"}):
+        found = plan(text({"algorithm": "none", **block}, {"dataset": "pocket-shp", "algorithm": "dpo"}, sft=None))
+        base, tuned = (next(iter(item.evaluations.values())) for item in cells(found))
+        asked = [found.stages[found.stages[stage].parents[0]].identity.config.value["chat"] for stage in (base, tuned)]
+        assert asked == [False, True]
+
+
 def test_the_prompts_of_a_pipeline_can_be_drawn_into_a_part_a_round(plan: MakePlan) -> None:
     own: dict[str, Any] = {
         "prompts": "pocket-shp",
