@@ -60,4 +60,5 @@ METHOD = Method(
     judge="annotator",
     reward_model_if=("discriminator", "reward_model"),
     leaves_pairs=True,
+    divisible=False,
 )

@@ -72,4 +72,5 @@ METHOD = Method(
     cost=COST_OF_ONLINE_PAIRS,
     judge="annotator",
     leaves_pairs=True,
+    divisible=False,
 )
