@@ -127,9 +127,7 @@ def test_bad_rows_of_version_2_are_named(tmp_path: Path, changes: dict[str, Any]
 
 
 def test_files_of_the_hub_that_are_not_there_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"the file allenai/reward-bench/data/.*\n  ablate data fetch allenai/r"
-    ):
+    with pytest.raises(DataError, match=r"the file allenai/reward-bench/data/.*\n  ablate data fetch allenai/r"):
         suite("rewardbench").paths(tmp_path)
 
 
