@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import rewardbench, rows
+from ablate.evaluation.formats import lm_eval_samples, rewardbench, rows, several_models
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
+    "lm-eval-samples": lm_eval_samples,
+    "several-models": several_models,
     "rewardbench": rewardbench,
     "rows": rows,
 }
@@ -25,4 +28,6 @@ def find_format(path: Path, name: str | None = None) -> str:
 
 def read_submission(path: Path, name: str | None = None, options: ReadOptions | None = None) -> Submission:
     """Read a file of outputs; raises ``DataError`` with the row that can't be read."""
-    return FORMATS[find_format(path, name)].read(path, options or ReadOptions())
+    found = find_format(path, name)
+    submission = FORMATS[found].read(path, options or ReadOptions())
+    return replace(submission, about={"read": found, **submission.about})
