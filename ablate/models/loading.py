@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from ablate.errors import DataError, StageError
+from ablate.models.properties import pad_id
 from ablate.models.quantisation import loading_options
 from ablate.models.reward_heads import head_of, is_pairwise
 
@@ -125,7 +126,7 @@ def load_reward_model(
     config.num_labels = outputs
     if config.pad_token_id is None:
         tokenizer = load_tokenizer(source, revision=revision, template=False, doubled_bos=True)
-        config.pad_token_id = tokenizer.pad_token_id
+        config.pad_token_id = pad_id(tokenizer)  # masks alone tell what padding is: any id will do
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForSequenceClassification.from_pretrained(

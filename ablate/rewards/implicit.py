@@ -140,9 +140,7 @@ def _is_unread(row: Mapping[str, Any]) -> bool:
     return any(None in side if isinstance(side, list) else side is None for side in sides)
 
 
-def pair_rows(
-    model: LanguageModel, asked: Sequence[Pair] | Sequence[Candidates], *, chat: bool
-) -> list[dict[str, Any]]:
+def pair_rows(model: LanguageModel, asked: Sequence[Pair | Candidates], *, chat: bool) -> list[dict[str, Any]]:
     """One row for each prompt with the likelihoods and lengths (characters) of its responses.
 
     ``truncated``, where it is not 0, counts responses that were read in part, or without their whole prompt.
