@@ -58,6 +58,7 @@ class Decoding(Closed):
     max_new_tokens: int = Field(default=512, ge=1)
     stop: tuple[str, ...] = Field(default=(), description="strings that end a response; they are cut off")
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
+    chat_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts in a chat template")
     seed: int = Field(default=0, ge=0)
 
     @property
@@ -67,8 +68,8 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        values = self.model_dump(mode="json", exclude={"plain_stop"})
-        return values if chat else values | {"stop": [*self.stop, *self.plain_stop]}
+        values = self.model_dump(mode="json", exclude={"plain_stop", "chat_stop"})
+        return values | {"stop": [*self.stop, *(self.chat_stop if chat else self.plain_stop)]}
 
     @model_validator(mode="after")
     def _greedy_is_single(self) -> Decoding:
@@ -200,6 +201,7 @@ class Suite(Closed):
         if (self.engine == "implicit") != (self.grader == "implicit") and ":" not in self.grader:
             raise PydanticCustomError("implicit", "engine implicit and grader implicit belong together")
         self._check_skills()
+        self._check_k()
         return self
 
     def _check_skills(self) -> None:
@@ -209,6 +211,16 @@ class Suite(Closed):
         if made != "all" and (absent := [skill for skill in graded if skill != made]):
             message = "the data are items of {made} alone, and options.skills grades {absent}"
             raise PydanticCustomError("skills", message, {"made": made, "absent": absent[0]})
+
+    def _check_k(self) -> None:
+        """Raise for a pass@k that there are too few samples for, or that is the score and not among those asked for."""
+        ks = self.options.get("k", ()) if self.grader == "unit-tests" else ()
+        if ks and max(ks) > self.decoding.samples:
+            message = "options.k asks for pass@{k}, and decoding.samples is {samples}"
+            raise PydanticCustomError("samples", message, {"k": max(ks), "samples": self.decoding.samples})
+        name = self.primary.rpartition("/")[2]
+        if ks and name not in {f"pass@{k}" for k in ks}:
+            raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
 
     @property
     def metrics(self) -> tuple[str, ...] | None:

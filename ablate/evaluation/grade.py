@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.digests import sha256_file
 from ablate.catalogs.suite_code import find_entry, resolve_entry
 from ablate.catalogs.suites import Suite
-from ablate.context import import_function
+from ablate.context import Resources, import_function
 from ablate.data.json_lines import write_json_lines
 from ablate.errors import DataError, UsageError
 from ablate.evaluation.evaluate import write_examples
@@ -42,6 +42,7 @@ class Request:
     options: ReadOptions = field(default_factory=ReadOptions)
     by_order: bool = False
     partial: bool = False
+    resources: Resources = field(default_factory=Resources)
 
 
 def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         outputs = {"outputs": _account(submission, reader, joined)}
         made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
+        evidence = replace(evidence, resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
     if examples is not None:

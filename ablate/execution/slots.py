@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 
-from ablate.context import Resources
+from ablate.context import Resources, cores
 from ablate.errors import UsageError
 
 MOST_JOBS = 8
@@ -29,7 +29,7 @@ class Machine:
     def resources(self, gpus: tuple[int, ...], ranks: bool) -> Resources:
         """Return what a stage is given that gets ``gpus``; ``ranks``: several processes may do it together."""
         if not ranks:
-            return Resources(self.threads, gpus)
+            return Resources(self.threads, gpus, unsafe_code=self.training.unsafe_code)
         return replace(self.training, threads=max(1, self.threads // self.training.processes), gpus=gpus)
 
     def gpus_of(self, gpu: bool, ranks: bool) -> int:
@@ -50,13 +50,12 @@ class Machine:
 
         Raises UsageError when more GPUs are asked for than there are, or a stage needs more than there are.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         there = 0 if gpus == 0 else _gpu_count()
         if gpus is not None and gpus > there:
             raise UsageError(f"{gpus} GPUs are asked for, and this machine offers {there}")
         used = there if gpus is None else gpus
-        workers = jobs or used or min(cores, MOST_JOBS)
-        machine = cls(workers, threads or max(1, cores // workers), tuple(range(used)), training or Resources())
+        workers = jobs or used or min(cores(), MOST_JOBS)
+        machine = cls(workers, threads or max(1, cores() // workers), tuple(range(used)), training or Resources())
         if (needed := machine.gpus_of(gpu=True, ranks=True)) > used:
             raise UsageError(f"a training stage would take {needed} GPUs, and there are {used}")
         return machine

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.context import Resources
 from ablate.errors import UnknownNameError
 from ablate.models.chat import Messages
 from ablate.pocket.language import count_nouns
@@ -33,6 +34,6 @@ class ClosedForm:
         return [self.formula(response) for response in responses]
 
 
-def open_formula(name: str, rows: Sequence[Mapping[str, Any]]) -> ClosedForm:
-    """The formula called ``name`` as a reward; the rows of the prompts are not read."""
+def open_formula(name: str, rows: Sequence[Mapping[str, Any]], resources: Resources | None = None) -> ClosedForm:
+    """The formula called ``name`` as a reward; neither the rows of the prompts nor the resources are read."""
     return ClosedForm(closed_form(name))

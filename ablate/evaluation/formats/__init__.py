@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import rows
+from ablate.evaluation.formats import evalplus, rows
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
+    "evalplus": evalplus,
     "rows": rows,
 }
 """Formats by name; the first that recognises a file reads it, so the ones with the clearest marks come first."""
