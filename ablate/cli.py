@@ -99,6 +99,7 @@ MicroBatch = Annotated[
 RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
+UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -132,11 +133,18 @@ def run(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
 
@@ -176,11 +184,18 @@ def retry(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 

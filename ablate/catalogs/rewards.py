@@ -99,6 +99,12 @@ REWARDS: dict[str, RewardEntry] = {
             _GRADED,
             Verifier("ifeval", "ifeval", "prompt_level_strict_acc", {"sentences": "regex"}),
         ),
+        RewardEntry(
+            "unit-tests",
+            "1 where the Python program in the response passes all unit tests of the prompt, in a sandbox, else 0",
+            _GRADED,
+            Verifier("tests", "unit-tests", "pass@1", {"k": [1], "seconds": 10.0, "extraction": "response"}),
+        ),
     )
 }
 """The rewards by name."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
+from ablate.context import Resources
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
@@ -88,6 +89,8 @@ class Evidence:
     scores_file: Path | None = None
     reference: Path | None = None
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
+    resources: Resources = field(default_factory=Resources)
+    """How the grader runs; nothing that it finds depends on it."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:

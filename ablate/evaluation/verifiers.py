@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.converters import CHECK_COLUMNS
 from ablate.catalogs.rewards import Verifier, find_reward
-from ablate.context import import_function
+from ablate.context import Resources, import_function
 from ablate.data.examples import prompt_id
 from ablate.errors import DataError, StageError
 from ablate.evaluation.grading import (
@@ -23,7 +24,9 @@ from ablate.evaluation.grading import (
     shortened,
 )
 from ablate.evaluation.items import Item, Response
+from ablate.evaluation.programs import parsed
 from ablate.models.chat import Messages
+from ablate.sandbox.judge import Group, UnitTests
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class GradedReward:
     items: Mapping[str, Item]
     grade: Grader
     verifier: Verifier
+    resources: Resources = field(default_factory=Resources)
 
     def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
         """The metric for each response; StageError for a prompt that has no item."""
@@ -42,7 +46,7 @@ class GradedReward:
         ]
         by_id = {item.id: item for item in self.items.values()}
         answered = {row.id: by_id[row.id] for row in rows}
-        evidence = HeldEvidence(Path(), Path(), held_items=answered, held_responses=rows)
+        evidence = HeldEvidence(Path(), Path(), resources=self.resources, held_items=answered, held_responses=rows)
         graded = self.grade(evidence, self.verifier.options).examples
         values = {example.sample: example.value for example in graded if example.metric == self.verifier.metric}
         return [values.get(place) for place in range(len(rows))]
@@ -54,13 +58,15 @@ class GradedReward:
         return self.items[name]
 
 
-def open_verifier(name: str, rows: Sequence[Mapping[str, Any]]) -> GradedReward:
+def open_verifier(name: str, rows: Sequence[Mapping[str, Any]], resources: Resources | None = None) -> GradedReward:
     """The verifier called ``name`` over the ``rows`` of a prompts file, whose ``checks`` it reads."""
     verifier = find_reward(name).verifier
     if verifier is None:
         raise StageError(f"{name} is no verifier")
     grade: Grader = import_function(verifier.code.entry, f"the grader of the reward {name}")
-    return GradedReward({row["id"]: item_of(row, verifier, name) for row in rows}, grade, verifier)
+    return GradedReward(
+        {row["id"]: item_of(row, verifier, name) for row in rows}, grade, verifier, resources or Resources()
+    )
 
 
 def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
@@ -75,7 +81,22 @@ def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
     data = {**checks, "prompt": list(prompt) if verifier.checks == "pocket" else prompt[-1]["content"]}
     if verifier.checks == "answer" and isinstance(checks["answer"], int | float):
         data["answer"] = f"{checks['answer']:.15g}"
+    if verifier.checks == "tests":
+        data |= {"lead": "", "tests": _unit_tests(row["id"], checks["tests"]).as_json()}
     return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
+
+
+def _unit_tests(name: str, written: Any) -> UnitTests:
+    """Tests of a prompt: Python statements, as a text or a list; the names that are not theirs are the program's."""
+    parts = [written] if isinstance(written, str) else written
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise DataError(f"prompt {name}: tests are a text or a list of texts, not {str(written)[:80]!r}")
+    tree = parsed(code := "\n".join(parts))
+    if tree is None:
+        raise DataError(f"prompt {name}: the tests are no Python: {code[:80]!r}")
+    if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(tree)):
+        raise DataError(f"prompt {name}: the tests assert nothing: {code[:80]!r}", hint="any program would pass them")
+    return UnitTests((Group("tests", code=code),))
 
 
 def ifeval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

@@ -250,6 +250,7 @@ _FACTS = {
     "pocket": "the item of each prompt",
     "answer": "the answer to each prompt",
     "ifeval": "the instructions of each prompt that can be checked",
+    "tests": "the unit tests of each prompt",
 }
 
 

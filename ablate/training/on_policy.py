@@ -405,7 +405,8 @@ class OnPolicyStage:
 
     def _named(self, name: str) -> Score:
         rows = read_json_lines(self.context.inputs["prompt_texts"])
-        reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
+        open_named = import_function(find_reward(name).entry, f"the reward {name}")
+        reward = open_named(name, rows, self.context.resources)
         prompts: dict[str, Messages] = {row["id"]: tuple(row["prompt"]) for row in rows}
         return text_score(reward.score, prompts, lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)))
 
