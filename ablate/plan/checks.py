@@ -10,7 +10,7 @@ from ablate.algorithms.reward_model import TOKENS_OF_LOSS
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.catalogs.rewards import RewardEntry, find_reward
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.chains import Chain, Merged, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
@@ -51,6 +51,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
     if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
+        _check_annotator(cell, find)
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
@@ -244,6 +245,32 @@ def _check_facts(facts: Facts, reward: RewardEntry, what: str, sets: Iterable[Na
         hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
         f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
     )
+
+
+def _check_annotator(cell: Cell, locate: Locate) -> None:
+    """A reward model as annotator: its labels were spent on its own training, and it has none for a copy of itself."""
+    method = cell.method
+    if method.judge != "annotator" or cell.values["annotator"] != REWARD_MODEL:
+        return
+    formulas = ", ".join(name for name, entry in REWARDS.items() if entry.entry)
+    if cell.values.get(budget := f"{method.name}.label_budget") is not None:
+        raise SpecError(
+            "label_budget counts what the annotator is asked, and a reward model costs no label here: its own were "
+            "spent on its training",
+            location=locate(budget),
+            hint=f"leave {budget} out ({method.name}.steps says how long it trains), or name another annotator: "
+            f"{formulas}",
+        )
+    if method.reward_model_if is None:
+        return
+    name, start = method.reward_model_if
+    if cell.values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == start:
+        raise SpecError(
+            f"the annotator and the {name} of {method.title} are the same reward model: its gold labels are those it "
+            "gives itself",
+            location=locate(f"{method.name}.{name}"),
+            hint=f"set {method.name}.{name}: sft, or name another annotator: {formulas}",
+        )
 
 
 _FACTS = {

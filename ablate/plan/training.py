@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
-from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
+from ablate.algorithms.reward_model import LOSS_REVISIONS, TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
@@ -325,13 +325,14 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        format = TOKENS_OF_LOSS[parameters.loss]
+        format, revision = TOKENS_OF_LOSS[parameters.loss], LOSS_REVISIONS.get(parameters.loss)
         tokens = self._tokens(format, dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
             {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
             {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"reward model {init} on {dataset_name} (seed {seed})",
+            parts=None if revision is None else {f"loss {parameters.loss}": revision},
         )
 
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
