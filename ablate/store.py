@@ -7,6 +7,7 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               done.json             written last: the stage is done when it exists
 experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>; evaluation.yaml
 code/<digest>/                      snapshots of the code that attempts ran
+slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
 cache/                              anything here can be deleted and is rebuilt
 """
 
@@ -220,6 +221,11 @@ class Store:
     def code(self) -> Path:
         """Folder of code snapshots."""
         return self.root / "code"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of what was handed to SLURM."""
+        return self.root / "slurm"
 
     @property
     def stages(self) -> Path:

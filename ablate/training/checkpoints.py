@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.context import sync, sync_tree, write_json
+from ablate.context import STOP_ASKED, stop_if_asked, sync, sync_tree, write_json
 from ablate.errors import StageError
 
 MARKER = "complete.json"
@@ -45,15 +45,20 @@ class CheckpointClock:
         """Whether to save after ``step`` of ``last``."""
         steps = self.cadence.steps
         counted = steps is not None and step % steps == 0
-        return step < last and (counted or time.monotonic() - self._start >= self._pause)
+        elapsed = time.monotonic() - self._start >= self._pause
+        return step < last and (counted or elapsed or STOP_ASKED.is_set())
 
     def save(self, folder: Path, step: int, write: Callable[[Path], None]) -> None:
-        """Save a checkpoint; the next one is due later where writing this one took long."""
+        """Save a checkpoint; the next one is due later where writing this one took long.
+
+        Raises StopRequested where this was to be the last one.
+        """
         start = time.monotonic()
         save_checkpoint(folder, step, write)
         self.restart()
         if self.cadence.seconds > 0:
             self._pause = max(self.cadence.seconds, (self._start - start) / WRITING_SHARE)
+        stop_if_asked()
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 1) -> Path:

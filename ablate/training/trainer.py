@@ -114,6 +114,8 @@ class ExampleTrainer(Trainer):
         require_positions(model, longest)
         tokens = examples.sequences * longest
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
+        if run.history.events is not None and is_main():  # what a supervisor halves if memory runs out unsaid
+            run.history.events.log(micro_batch=size)
         self.batches = MicroBatches(
             examples.lengths_N,
             batch_size=parameters.batch_size,
