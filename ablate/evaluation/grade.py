@@ -60,22 +60,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         raise UsageError(f"{examples} is neither .parquet nor .jsonl", hint="examples are written as one of the two")
     suite = request.suite
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        whole = whole_suite(suite, request.root, scratch)
-        asked = drawn(suite, whole)
-        submission = _submission(request, asked)
-        joined = join(
-            submission,
-            asked,
-            whole,
-            lambda made: bare_texts(suite, made),
-            by_order=request.by_order,
-            partial=request.partial,
-            repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
-        )
-        outputs = {"outputs": _account(submission, joined)}
-        made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
-        evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
+        evidence, joined, asked = read_evidence(request, Path(folder))
         evidence = _judged(request, evidence)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
@@ -84,6 +69,26 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     made_report = report(grades, suite.grading_config(), evidence.protocol)
     health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
     return {"suite": suite.name, **made_report, "health": health}
+
+
+def read_evidence(request: Request, scratch: Path) -> tuple[HeldEvidence, Joined, list[Any]]:
+    """What a grader reads of a file of outputs, how its rows were found, and all examples that the suite asks."""
+    suite = request.suite
+    whole = whole_suite(suite, request.root, scratch)
+    asked = drawn(suite, whole)
+    submission = _submission(request, asked)
+    joined = join(
+        submission,
+        asked,
+        whole,
+        lambda made: bare_texts(suite, made),
+        by_order=request.by_order,
+        partial=request.partial,
+        repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
+    )
+    outputs = {"outputs": _account(submission, joined)}
+    made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
+    return gathered(suite, asked, joined, submission, scratch, made | outputs, request.root), joined, asked
 
 
 def _submission(request: Request, asked: Sequence[Item] | Sequence[Pair]) -> Submission:
@@ -102,6 +107,7 @@ def gathered(
     submission: Submission,
     scratch: Path,
     protocol: Mapping[str, Any],
+    root: Path | None = None,
 ) -> HeldEvidence:
     """What the suite's grader reads: items, and of their rows responses, likelihoods, scores and all else."""
     there = [made for made in asked if made.id in joined.outputs]
@@ -111,6 +117,7 @@ def gathered(
         scratch,
         scratch,
         protocol,
+        files={} if root is None else {name: root / name for name in suite.files},
         held_items=items,
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
@@ -137,11 +144,29 @@ def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
 
 def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) -> list[Response]:
     """An item's responses, numbered as samples; under lm-eval once for each of its tasks."""
+    if item.followups and any(output.texts is not None for output in rows):
+        return _turns(item, rows)
     said = [(output, text) for output in rows for text in output.texts or ()]
     return [
         Response(item.id, task, sample, "", text, _finish(output), _tokens(output))
         for task in tasks or (item.task,)
         for sample, (output, text) in enumerate(said)
+    ]
+
+
+def _turns(item: Item, rows: Sequence[Output]) -> list[Response]:
+    """The responses to an item of several user turns: the texts of a row are those of its turns, a row is a sample."""
+    for output in rows:
+        if len(output.texts or ()) != 1 + len(item.followups):
+            raise DataError(
+                f"row {output.row} has {len(output.texts or ())} responses to the {1 + len(item.followups)} turns of "
+                f"example {item.source}",
+                hint="give a list of responses, one a turn",
+            )
+    return [
+        Response(item.id, item.task, sample, "", text, _finish(output), _tokens(output), turn)
+        for sample, output in enumerate(rows)
+        for turn, text in enumerate(output.texts or ())
     ]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
+from ablate.context import read_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
@@ -80,6 +81,10 @@ class Evidence:
     scores_file: Path | None = None
     reference: Path | None = None
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
+    judging: Path | None = None
+    """Folder of a judge stage."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -137,6 +142,19 @@ class Evidence:
         """What a file of outputs says of each item beside its responses (labels, judgements), by item id; one mapping
         for each of its rows. A stage has none."""
         return {}
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Rows of ``verdicts.jsonl``: what judges say of the responses."""
+        if self.judging is None:
+            raise StageError("this grader reads what judges say; the stage was given no verdicts")
+        return read_json_lines(self.judging / "verdicts.jsonl")
+
+    @cached_property
+    def judges(self) -> list[dict[str, Any]]:
+        """What is known of each judge: the model that answered, when, how often it could not be read, what it cost."""
+        found: list[dict[str, Any]] = [] if self.judging is None else read_json(self.judging / "judging.json")["judges"]
+        return found
 
     @property
     def has_responses(self) -> bool:

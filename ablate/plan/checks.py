@@ -189,7 +189,8 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
 
 def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
-    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    judge = cell.values[cell.method.judge] if cell.method.judge else None
+    verifier = find_reward(judge).verifier if isinstance(judge, str) else None
     if verifier is None:
         return
     name = str(cell.values["prompts"])

@@ -27,6 +27,7 @@ class Graph:
         entry: str | None = None,
         parts: Mapping[str, int] | None = None,
         heavy: bool = False,
+        network: bool = False,
     ) -> Stage:
         """Return the stage with this identity, adding it when it is new.
 
@@ -38,7 +39,7 @@ class Graph:
         stage_id = identity.id()
         found = self.stages.get(stage_id)
         if found is None:
-            needs = (facts.heavy or heavy, facts.gpu, facts.ranks)
+            needs = (facts.heavy or heavy, facts.gpu, facts.ranks, facts.network or network)
             execution = Execution(entry or facts.entry, label, locations or {}, *needs)
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found

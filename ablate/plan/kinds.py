@@ -11,7 +11,7 @@ class Kind:
 
     ``revision`` vouches for what all stages of the kind share; methods, converters, prompts and graders have their own.
     ``heavy``: it imports the training stack, so it is forked from the server that has. ``gpu``: it computes on one.
-    ``ranks``: several processes can do it together.
+    ``ranks``: several processes can do it together. ``network``: it asks servers outside this machine.
     """
 
     entry: str
@@ -19,6 +19,7 @@ class Kind:
     heavy: bool = True
     gpu: bool = True
     ranks: bool = False
+    network: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -43,5 +44,6 @@ KINDS: dict[str, Kind] = {
     "score": Kind("ablate.rewards.stage:run"),
     "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
+    "judge": Kind("ablate.evaluation.judging:run", heavy=False, gpu=False, network=True),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

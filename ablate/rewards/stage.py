@@ -33,7 +33,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if what == "responses":
         rows = score_responses(open_reward(context), context.inputs["responses"])
     else:
-        judge = open_judge(context)
+        judge = open_comparison(context)
         rows = score_pairs(judge or open_reward(context), build_pairs(context))
     write_json_lines(context.output / "scores.jsonl", rows)
     write_json(context.output / "protocol.json", {"made": dict(context.config)})
@@ -47,7 +47,7 @@ def open_reward(context: StageContext) -> Reward:
     return RewardModel(*_loaded(context, load_reward_model(folder)), progress=_progress(context))
 
 
-def open_judge(context: StageContext) -> PairJudge | None:
+def open_comparison(context: StageContext) -> PairJudge | None:
     """The judge of pairs that the stage's reward model is; None where it scores single responses."""
     folder = _folder(context)
     if not compares_responses(folder):

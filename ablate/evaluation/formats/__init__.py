@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import lm_eval_samples, rows, several_models
+from ablate.evaluation.formats import alpaca_annotations, fastchat, lm_eval_samples, rows, several_models, verdict_lines
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
+    "alpaca-annotations": alpaca_annotations,
+    "fastchat": fastchat,
+    "verdict-lines": verdict_lines,
     "lm-eval-samples": lm_eval_samples,
     "several-models": several_models,
     "rows": rows,
