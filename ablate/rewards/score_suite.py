@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ablate.catalogs.suites import Suite
 from ablate.errors import UsageError
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 def score_suite(
     model: Path | str,
     suite: Suite,
-    asked: list[Pair] | list[Candidates],
+    asked: Sequence[Pair | Candidates],
     *,
     revision: str | None = None,
     dtype: str = "float32",
@@ -44,26 +45,22 @@ def score_suite(
         )
     reward: Reward | PairJudge
     tokenizer = load_tokenizer(model, revision=revision, doubled_bos=True)
-    if compares_responses(model, revision=revision):
-        loaded = load_reward_model(model, revision=revision, dtype=dtype, pairwise=True)
-        reward = ComparisonModel(loaded.to(device), tokenizer, progress=progress)  # type: ignore[arg-type]
+    compares = compares_responses(model, revision=revision)
+    loaded = load_reward_model(model, revision=revision, dtype=dtype, pairwise=compares)
+    own: ReadAt = "end-of-turn" if reads_end_of_turn(loaded.config) else "last"
+    module: nn.Module = loaded
+    module.to(device)
+    if compares:
+        reward = ComparisonModel(module, tokenizer, progress=progress)
     else:
-        loaded = load_reward_model(model, revision=revision, dtype=dtype)
-        own: ReadAt = "end-of-turn" if reads_end_of_turn(loaded.config) else "last"
-        reward = RewardModel(
-            loaded.to(device),
-            tokenizer,
-            at=at or own,
-            reading=suite.reading,
-            progress=progress,  # type: ignore[arg-type]
-        )
+        reward = RewardModel(module, tokenizer, at=at or own, reading=suite.reading, progress=progress)
     return score_pairs(reward, asked)
 
 
 def likelihoods_of_suite(
     model: Path | str,
     suite: Suite,
-    asked: list[Pair] | list[Candidates],
+    asked: Sequence[Pair | Candidates],
     *,
     revision: str | None = None,
     dtype: str = "float32",
@@ -77,7 +74,8 @@ def likelihoods_of_suite(
     """
     if suite.engine != "implicit":
         raise UsageError(f"suite {suite.name} asks for no likelihoods of pairs", hint=f"its engine is {suite.engine}")
-    loaded = load_policy(model, revision=revision, dtype=dtype).to(device)  # type: ignore[arg-type]
+    loaded: nn.Module = load_policy(model, revision=revision, dtype=dtype)
+    loaded.to(device)
     tokenizer = load_tokenizer(model, revision=revision, template=chat, doubled_bos=True)
     language_model = LanguageModel(loaded, tokenizer, progress, suite.reading)
     return pair_rows(language_model, asked, chat=chat and suite.chat)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ablate.catalogs.suites import Reading
 from ablate.context import StageContext, write_json
 from ablate.data.json_lines import read_json_lines, write_json_lines
@@ -49,7 +51,8 @@ def open_reward(context: StageContext) -> RewardModel:
     """The reward of a score stage; raises DataError for a model that compares two responses."""
     folder = _folder(context)
     reading = Reading.model_validate(context.config.get("reading") or {})
-    model = load_reward_model(folder).to(stage_device(context.resources))
+    model: nn.Module = load_reward_model(folder)
+    model.to(stage_device(context.resources))
     return RewardModel(model, load_tokenizer(folder), reading=reading, progress=_progress(context))
 
 
@@ -58,7 +61,8 @@ def open_judge(context: StageContext) -> PairJudge | None:
     folder = _folder(context)
     if not compares_responses(folder):
         return None
-    model = load_reward_model(folder, pairwise=True).to(stage_device(context.resources))
+    model: nn.Module = load_reward_model(folder, pairwise=True)
+    model.to(stage_device(context.resources))
     return ComparisonModel(model, load_tokenizer(folder), progress=_progress(context))
 
 
@@ -84,7 +88,7 @@ def score_responses(reward: Reward, responses: Path) -> list[Row]:
     ]
 
 
-def score_pairs(reward: Reward | PairJudge, asked: Sequence[Pair] | Sequence[Candidates]) -> list[Row]:
+def score_pairs(reward: Reward | PairJudge, asked: Sequence[Pair | Candidates]) -> list[Row]:
     """One row for each prompt with the scores and lengths (characters) of its responses.
 
     Of a pair the columns ``chosen`` and ``rejected`` hold a number each, of candidates a list each; ``truncated``,

@@ -137,10 +137,11 @@ def section_metrics(subsets: Sequence[Metric], rule: str) -> list[Metric]:
         for section in SECTIONS
         if (weights := section_weights(section, list(known)))
     ]
-    weights = subset_weights(rule, list(known))
-    n = sum(metric.n for metric in subsets)
-    undefined = Metric(OVERALL, name, None, n)
-    overall = undefined if weights is None else weighted_metric(OVERALL, name, known, weights)
+    weights_of_all = subset_weights(rule, list(known))
+    if weights_of_all is None:
+        overall = Metric(OVERALL, name, None, sum(metric.n for metric in subsets))
+    else:
+        overall = weighted_metric(OVERALL, name, known, weights_of_all)
     return [overall, *sections, *(known[subset] for subset in SUBSETS if subset in known)]
 
 
