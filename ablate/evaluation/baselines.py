@@ -15,7 +15,7 @@ from ablate.context import import_function
 from ablate.errors import UsageError
 from ablate.evaluation.formats.submission import Output, Submission
 from ablate.evaluation.items import Item
-from ablate.rewards.pairs import Pair
+from ablate.rewards.pairs import Candidates, Pair
 
 Baseline = Literal["random", "majority", "echo", "gold"]
 
@@ -23,14 +23,16 @@ SEED = 0
 """Of the random baseline."""
 
 
-def baseline_outputs(suite: Suite, asked: Sequence[Item] | Sequence[Pair], baseline: Baseline) -> Submission:
+def baseline_outputs(
+    suite: Suite, asked: Sequence[Item] | Sequence[Pair] | Sequence[Candidates], baseline: Baseline
+) -> Submission:
     """One output for each item or pair.
 
     ``gold`` is the right answer, ``majority`` the one that is right most often among the items of a task, ``random`` a
     letter where there are choices and else the right answer to a random item of the task, ``echo`` the prompt. Pairs
     have random scores, or 1 and 0. Raises ``UsageError`` for a baseline that the suite does not have.
     """
-    pairs = [one for one in asked if isinstance(one, Pair)]
+    pairs = [one for one in asked if isinstance(one, Pair | Candidates)]
     items = [one for one in asked if isinstance(one, Item)]
     if pairs:
         outputs = _of_pairs(suite, pairs, baseline)
@@ -41,15 +43,18 @@ def baseline_outputs(suite: Suite, asked: Sequence[Item] | Sequence[Pair], basel
     return Submission(Path(f"baseline {baseline}"), tuple(outputs), {"baseline": baseline})
 
 
-def _of_pairs(suite: Suite, pairs: Sequence[Pair], baseline: Baseline) -> list[Output]:
+def _of_pairs(suite: Suite, pairs: Sequence[Pair | Candidates], baseline: Baseline) -> list[Output]:
     if baseline not in ("random", "gold"):
         raise _has_none(suite, baseline, ("random", "gold"))
     coin = random.Random(SEED)
-    drawn = [(coin.random(), coin.random()) if baseline == "random" else (1.0, 0.0) for _ in pairs]
-    return [
-        Output(row, pair.id, facts={"chosen": chosen, "rejected": rejected})
-        for row, (pair, (chosen, rejected)) in enumerate(zip(pairs, drawn, strict=True), start=1)
-    ]
+    outputs = []
+    for row, one in enumerate(pairs, start=1):
+        scores = {}
+        for side, texts, gold in (("chosen", one.chosen, 1.0), ("rejected", one.rejected, 0.0)):
+            count = 1 if isinstance(texts, str) else len(texts)
+            scores[side] = [coin.random() if baseline == "random" else gold for _ in range(count)]
+        outputs.append(Output(row, one.id, facts=scores))
+    return outputs
 
 
 def _gold(suite: Suite, items: Sequence[Item]) -> list[str]:

@@ -47,7 +47,8 @@ def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> l
     if "candidates" not in context.inputs:
         return []
     folder = artifact_folder(context.inputs["candidates"])
-    candidates = grade(Evidence(folder, context.work, read_json(folder / PROTOCOL)), context.config["options"])
+    evidence = Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
+    candidates = grade(evidence, context.config["options"])
     return pick_references(candidates.examples, primary)
 
 
@@ -56,7 +57,7 @@ def open_evidence(context: StageContext) -> Evidence:
     if "responses" in context.inputs:
         folder, judging = artifact_folder(context.inputs["responses"]), context.inputs.get("verdicts")
         protocol = read_json((judging or folder) / PROTOCOL)
-        return Evidence(folder, context.work, protocol, judging=judging)
+        return Evidence(folder, context.work, protocol, resources=context.resources, judging=judging)
     if "likelihoods" in context.inputs:
         folder = artifact_folder(context.inputs["likelihoods"])
         return Evidence(

@@ -22,6 +22,7 @@ from ablate.evaluation.items import (
     write_likelihoods,
     write_responses,
 )
+from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Answer, Policy, open_policy
 from ablate.evaluation.suite_items import build_items
@@ -76,21 +77,22 @@ class _Dialogue:
         """Whether a turn did not fit, so that nothing can follow it."""
         return any(response.finish == "too_long" for response in self.responses)
 
-    def prompt(self, policy: Policy) -> str:
-        """Return the prompt of the next turn."""
+    def prompt(self, policy: Policy, thinking: bool | None) -> str:
+        """Return the prompt of the next turn; what was thought before earlier answers is not in it."""
         if not self.responses:
-            return _prompt(policy, self.item)
+            return _prompt(policy, self.item, thinking)
         turns = [self.item.prompt[-1]["content"], *self.item.followups]
         messages = list(self.item.prompt)
         for response, asked in zip(self.responses, turns[1:], strict=False):
             messages += [message("assistant", self.item.prefix + response.response), message("user", asked)]
-        return policy.render(messages) if policy.chat else plain_text(messages)
+        return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
 
 
 def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
     """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
-    prompts = {id(dialogue): dialogue.prompt(policy) for dialogue in dialogues}
+    thinking = decoding.get("thinking")
+    prompts = {id(dialogue): dialogue.prompt(policy, thinking) for dialogue in dialogues}
     temperatures = dict.fromkeys(dialogue.item.temperature for dialogue in dialogues)
     for own in temperatures:
         group = [dialogue for dialogue in dialogues if dialogue.item.temperature == own]
@@ -104,14 +106,19 @@ def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: St
             top_p=decoding["top_p"],
             seed=seed,
             progress=lambda done, total: context.events.progress(done, total, "responses"),
+            kept=_journal(context).part(_part_name(turn, own)),
         )
         said = {id(dialogue): answer for dialogue, answer in zip(going_on, answers, strict=True)}
         for dialogue in group:
             answer = said.get(id(dialogue), Answer("", "too_long", 0))
-            item, prompt = dialogue.item, prompts[id(dialogue)]
-            dialogue.responses.append(
-                Response(item.id, item.task, dialogue.sample, prompt, answer.text, answer.finish, answer.tokens, turn)
-            )
+            item, facts = dialogue.item, (answer.text, answer.finish, answer.tokens, answer.reasoning, turn)
+            dialogue.responses.append(Response(item.id, item.task, dialogue.sample, prompts[id(dialogue)], *facts))
+
+
+def _part_name(turn: int, temperature: float | None) -> str:
+    """Name what is kept of one list of requests: those of a turn and a temperature."""
+    own = "" if temperature is None else f"-at-{temperature:g}"
+    return f"responses{f'-{turn}' if turn else ''}{own}"
 
 
 def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:
@@ -119,7 +126,9 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
     prompts = [_prompt(policy, item) for item in items]
     requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
     answers = policy.loglikelihoods(
-        requests, progress=lambda done, total: context.events.progress(done, total, "prompts")
+        requests,
+        progress=lambda done, total: context.events.progress(done, total, "prompts"),
+        kept=_journal(context).part("likelihoods"),
     )
     likelihoods, start = [], 0
     for item, prompt in zip(items, prompts, strict=True):
@@ -137,7 +146,7 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
 
 def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
     """Answers to all requests of the suite's lm-eval tasks."""
-    return capture(policy, items, context.config, context.work)
+    return capture(policy, items, context.config, context.work, _journal(context))
 
 
 ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
@@ -147,5 +156,9 @@ ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
 }
 
 
-def _prompt(policy: Policy, item: Item) -> str:
-    return policy.render(item.prompt, item.prefix) if policy.chat else item.plain_text()
+def _journal(context: StageContext) -> Journal:
+    return Journal(context.work, context.previous_work)
+
+
+def _prompt(policy: Policy, item: Item, thinking: bool | None = None) -> str:
+    return policy.render(item.prompt, item.prefix, thinking) if policy.chat else item.plain_text()

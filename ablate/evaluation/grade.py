@@ -17,19 +17,19 @@ from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.evaluation.baselines import Baseline, baseline_outputs
 from ablate.evaluation.evaluate import write_examples
 from ablate.evaluation.formats import read_submission
+from ablate.evaluation.formats.pair_scores import read_sides
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
-from ablate.evaluation.grading import Example, Grader, HeldEvidence
+from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence
 from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
-from ablate.rewards.pairs import Pair
+from ablate.rewards.pairs import Candidates, Pair
 
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "too_long": "too_long"}
-_SCORES = ("{side}", "{side}_score", "score_{side}", "scores_{side}", "{side}_reward", "reward_{side}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Request:
     by_order: bool = False
     partial: bool = False
     judges: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
 
 
 def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
@@ -59,9 +60,14 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     if examples is not None and examples.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"{examples} is neither .parquet nor .jsonl", hint="examples are written as one of the two")
     suite = request.suite
+    submission = _read(request)
+    if submission is not None and (alone := _graded_alone(request, submission)) is not None:
+        if examples is not None:
+            _write(examples, alone.examples)
+        return {"suite": suite.name, **report(alone, suite.grading_config(), _account(submission, "subset"))}
     with tempfile.TemporaryDirectory() as folder:
-        evidence, joined, asked = read_evidence(request, Path(folder))
-        evidence = _judged(request, evidence)
+        evidence, joined, asked = read_evidence(request, Path(folder), submission)
+        evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
     if examples is not None:
@@ -71,12 +77,17 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     return {"suite": suite.name, **made_report, "health": health}
 
 
-def read_evidence(request: Request, scratch: Path) -> tuple[HeldEvidence, Joined, list[Any]]:
-    """What a grader reads of a file of outputs, how its rows were found, and all examples that the suite asks."""
+def read_evidence(
+    request: Request, scratch: Path, submission: Submission | None = None
+) -> tuple[HeldEvidence, Joined, list[Any]]:
+    """What a grader reads of outputs, how their rows were found, and all examples that the suite asks.
+
+    The outputs are those of a ``submission``, or of the request's file or baseline.
+    """
     suite = request.suite
     whole = whole_suite(suite, request.root, scratch)
     asked = drawn(suite, whole)
-    submission = _submission(request, asked)
+    submission = submission or _read(request) or _baseline(request, asked)
     joined = join(
         submission,
         asked,
@@ -86,18 +97,23 @@ def read_evidence(request: Request, scratch: Path) -> tuple[HeldEvidence, Joined
         partial=request.partial,
         repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
     )
-    outputs = {"outputs": _account(submission, joined)}
-    made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
-    return gathered(suite, asked, joined, submission, scratch, made | outputs, request.root), joined, asked
+    paths = suite.paths(request.root)
+    made = {"made": suite.data_config({name: sha256_file(path) for name, path in paths.items()})}
+    evidence = gathered(suite, asked, joined, submission, scratch, made | _account(submission, joined.by))
+    return replace(evidence, files=paths), joined, asked
 
 
-def _submission(request: Request, asked: Sequence[Item] | Sequence[Pair]) -> Submission:
-    """The outputs to grade: those of the file, or a baseline's."""
-    if request.path is not None and request.baseline is None:
-        return read_submission(request.path, request.read, request.options)
-    if request.baseline is not None and request.path is None:
-        return baseline_outputs(request.suite, asked, request.baseline)
-    raise UsageError("give either a file of outputs or a baseline", hint="ablate grade SUITE FILE, or --baseline NAME")
+def _read(request: Request) -> Submission | None:
+    """The outputs of the request's file; None where a baseline is to be graded."""
+    if (request.path is None) == (request.baseline is None):
+        hint = "ablate grade SUITE FILE, or --baseline NAME"
+        raise UsageError("give either a file of outputs or a baseline", hint=hint)
+    return None if request.path is None else read_submission(request.path, request.read, request.options)
+
+
+def _baseline(request: Request, asked: Sequence[Item] | Sequence[Pair] | Sequence[Candidates]) -> Submission:
+    assert request.baseline is not None
+    return baseline_outputs(request.suite, asked, request.baseline)
 
 
 def gathered(
@@ -107,7 +123,6 @@ def gathered(
     submission: Submission,
     scratch: Path,
     protocol: Mapping[str, Any],
-    root: Path | None = None,
 ) -> HeldEvidence:
     """What the suite's grader reads: items, and of their rows responses, likelihoods, scores and all else."""
     there = [made for made in asked if made.id in joined.outputs]
@@ -117,11 +132,10 @@ def gathered(
         scratch,
         scratch,
         protocol,
-        files={} if root is None else {name: root / name for name in suite.files},
         held_items=items,
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
-        held_scores=_scores([made for made in there if isinstance(made, Pair)], joined),
+        held_scores=_scores(submission, [made for made in there if isinstance(made, Pair | Candidates)], joined),
         held_stored={name: [output.facts for output in rows] for name, rows in joined.outputs.items()},
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",
@@ -192,41 +206,43 @@ def _likelihoods(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None
     return found
 
 
-def _scores(pairs: Sequence[Pair], joined: Joined) -> list[dict[str, Any]]:
-    """Rows of pairs with the scores of both sides, as a score stage writes them; empty where the file has none."""
+def _scores(submission: Submission, asked: Sequence[Pair | Candidates], joined: Joined) -> list[dict[str, Any]]:
+    """Rows of pairs with the scores of their responses, as a score stage writes them, or with a verdict.
+
+    Empty where the file has neither for one of them.
+    """
     rows = []
-    for pair in pairs:
-        facts = joined.outputs[pair.id][0].facts
-        sides = {side: _score(facts, side) for side in ("chosen", "rejected")}
-        if None in sides.values():
+    for one in asked:
+        count = len(one.chosen) if isinstance(one, Candidates) else 1
+        sides = read_sides(submission.path, joined.outputs[one.id][0], count)
+        if sides is None:
             return []
-        rows.append({**pair.facts(), **sides})
+        rows.append({**one.facts(), **sides})
     return rows
 
 
-def _score(facts: Mapping[str, Any], side: str) -> float | None:
-    for spelling in _SCORES:
-        value = facts.get(spelling.format(side=side))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _graded_alone(request: Request, submission: Submission) -> Grades | None:
+    """Grades of a file that says all itself, where the suite's grader takes such files; None where rows are joined."""
+    suite = request.suite
+    function = find_entry("grader", suite.grader).alone
+    if function is None:
+        return None
+    try:
+        suite.paths(request.root)
+        joinable = True
+    except DataError:
+        joinable = False
+    grades: Grades | None = import_function(function, "the grader of files")(
+        submission, suite.options, joinable=joinable
+    )
+    return grades
 
 
-def _account(submission: Submission, joined: Joined) -> dict[str, Any]:
+def _account(submission: Submission, joined_by: str) -> dict[str, Any]:
     """What the protocol says of the file."""
     path = submission.path
-    return {
-        "file": path.name,
-        "sha256": sha256_file(path) if path.is_file() else None,
-        "joined": joined.by,
-        **submission.about,
-    }
-
-
-def _digest(root: Path | None, name: str) -> str:
-    if root is None:
-        raise DataError(f"no data root for {name}")
-    return sha256_file(root / name)
+    digest = sha256_file(path) if path.is_file() else None
+    return {"outputs": {"file": path.name, "sha256": digest, "joined": joined_by, **submission.about}}
 
 
 def _known(responses: Sequence[Response], joined: Joined, asked: Sequence[Any]) -> dict[str, Any]:

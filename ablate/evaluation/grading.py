@@ -6,13 +6,13 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
-from ablate.context import read_json
+from ablate.context import Resources, read_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
@@ -46,7 +46,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples.
+
+    ``weights`` are those of the tasks whose means it is the weighted mean of, where it is one; they sum to 1.
+    """
 
     task: str
     metric: str
@@ -54,6 +57,11 @@ class Metric:
     n: int
     stderr: float | None = None
     unit: str = "proportion"
+    weights: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metric as JSON values, without weights where it has none."""
+        return {name: value for name, value in asdict(self).items() if name != "weights" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Evidence:
     scores_file: Path | None = None
     reference: Path | None = None
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
+    resources: Resources = field(default_factory=Resources)
+    """How the grader runs; nothing that it finds depends on it."""
     judging: Path | None = None
     """Folder of a judge stage."""
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -296,6 +306,8 @@ def bootstrap_stderr(
 def response_health(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
     lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    thought = [row for row in responses if row.reasoning]
+    unfinished = {"unfinished_reasoning": sum(not row.response for row in thought)} if thought else {}
     return {
         "responses": len(responses),
         "truncated": sum(row.finish == "length" for row in responses),
@@ -303,6 +315,7 @@ def response_health(responses: Sequence[Response]) -> dict[str, Any]:
         "empty": sum(not row.response.strip() for row in responses),
         "too_long": sum(row.finish == "too_long" for row in responses),
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
+        **unfinished,
     }
 
 

@@ -131,7 +131,7 @@ def _by_text(whole: Sequence[Target], texts: Callable[[Any], Sequence[str]]) -> 
 
 
 def _named(outputs: Sequence[Output], known: Mapping[str, Target]) -> list[Target | None]:
-    """The example that each row's id names, in the first spelling that names one for some rows.
+    """The example that each row's id names, in the spelling that names one for most rows.
 
     Ids may stand below a task that another column names ("task/number"), or behind one prefix that all have ("v2-7").
     """
@@ -142,12 +142,8 @@ def _named(outputs: Sequence[Output], known: Mapping[str, Target]) -> list[Targe
     numbered = [re.fullmatch(r"(.*?)(\d+)", output.source or "") for output in outputs]
     if len({match and match[1] for match in numbered}) == 1 and numbered[0]:
         spellings.append([str(int(match[2])) for match in numbered if match])
-    named: list[Target | None] = [None] * len(outputs)
-    for names in spellings:
-        named = [known.get(name) for name in names]
-        if any(target is not None for target in named):
-            break
-    return named
+    best = max(spellings, key=lambda names: sum(name in known for name in names))
+    return [known.get(name) for name in best]
 
 
 def _by_prompt(

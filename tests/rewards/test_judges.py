@@ -194,8 +194,8 @@ def test_what_is_written_about_a_judge_is_checked(wrong: Any, message: str) -> N
 
 
 def test_a_labeller_is_one_of_three() -> None:
-    with pytest.raises(ValidationError, match="exactly one of reward_model, closed_form, judge"):
-        Labeller.model_validate({"judge": {"model": "m"}, "closed_form": "nouns"})
+    with pytest.raises(ValidationError, match="exactly one of reward_model, reward, judge"):
+        Labeller.model_validate({"judge": {"model": "m"}, "reward": "nouns"})
 
 
 def test_the_catalog_is_whole() -> None:

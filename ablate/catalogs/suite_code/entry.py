@@ -35,6 +35,8 @@ class Entry:
     """Of a grader that reads scores of models: columns, and the ``module:function`` that asks a model for each."""
     repeated: bool = False
     """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
+    alone: str | None = None
+    """``module:function`` that grades a file of outputs which says all itself, without the suite's items."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""

@@ -13,7 +13,7 @@ from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
 IDS = ("id", "task_id", "key", "question_id", "example_id", "doc_id", "item_id", "uid", "idx", "index", "row")
 """Columns that hold an example's id, the likeliest first."""
 
-TASKS = ("task", "subject", "category")
+TASKS = ("task", "subject", "category", "subset")
 """Columns that hold the task within which an example is numbered."""
 
 PROMPTS = ("prompt", "question", "instruction", "input", "query", "goal", "Question")
