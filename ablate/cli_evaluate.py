@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ablate.catalogs.suites import find_suite, load_suites
 from ablate.console import out, print_wide
+from ablate.context import Resources, cores
 from ablate.errors import UsageError
 from ablate.shipped import search_folders
 
@@ -50,6 +51,9 @@ def grade(
     examples: Annotated[
         Path | None, typer.Option(help="Write every example's values to this .parquet or .jsonl file.")
     ] = None,
+    unsafe_code: Annotated[
+        bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")
+    ] = False,
     form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
@@ -58,7 +62,10 @@ def grade(
         found = found.with_options({"rule": rule})
     module = importlib.import_module("ablate.evaluation.grade")
     options = module.ReadOptions(id_column, response, model)
-    request = module.Request(found, file, baseline, data, read, options, by_order, partial, _judges(judge or []))
+    resources = Resources(threads=cores(), unsafe_code=unsafe_code)
+    request = module.Request(
+        found, file, baseline, data, read, options, by_order, partial, _judges(judge or []), resources
+    )
     report = module.grade(request, examples)
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))

@@ -72,11 +72,21 @@ def missing_latex() -> str | None:
     return None if shutil.which("pdflatex") else "no pdflatex on PATH"
 
 
+def missing_bubblewrap() -> str | None:
+    """Return why generated programs can't be run in the sandbox, or None."""
+    if shutil.which("bwrap") is None:
+        return "no bwrap on PATH"
+    command = ["bwrap", "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "true"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return None if answer.returncode == 0 else f"bwrap fails: {answer.stderr.strip()[-200:]}"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
     "tmpfs": missing_tmpfs,
     "latex": missing_latex,
+    "bubblewrap": missing_bubblewrap,
 }
 
 

@@ -62,7 +62,11 @@ class Decoding(Closed):
     max_new_tokens: int = Field(default=512, ge=1)
     stop: tuple[str, ...] = Field(default=(), description="strings that end a response; they are cut off")
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
+    chat_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts in a chat template")
     seed: int = Field(default=0, ge=0)
+    thinking: bool | None = Field(
+        default=None, description="whether a model whose template has the switch thinks first; null: as the model does"
+    )
 
     @property
     def greedy(self) -> bool:
@@ -71,8 +75,9 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        values = self.model_dump(mode="json", exclude={"plain_stop"})
-        return values if chat else values | {"stop": [*self.stop, *self.plain_stop]}
+        unwritten = {"plain_stop", "chat_stop"} | ({"thinking"} if self.thinking is None else set())
+        values = self.model_dump(mode="json", exclude=unwritten)
+        return values | {"stop": [*self.stop, *(self.chat_stop if chat else self.plain_stop)]}
 
     @model_validator(mode="after")
     def _greedy_is_single(self) -> Decoding:
@@ -260,6 +265,7 @@ class Suite(Closed):
             message = "grader {grader} reads pairs, and prompts {prompts} has several responses to a prompt"
             raise PydanticCustomError("candidates", message, {"grader": self.grader, "prompts": self.prompts.name})
         self._check_skills()
+        self._check_k()
         return self
 
     def _check_skills(self) -> None:
@@ -279,6 +285,16 @@ class Suite(Closed):
             )
         options = complete_options(self.grader, {**self.options, **changes}, GRADERS)
         return self.model_copy(update={"options": options})
+
+    def _check_k(self) -> None:
+        """Raise for a pass@k that there are too few samples for, or that is the score and not among those asked for."""
+        ks = self.options.get("k", ()) if self.grader == "unit-tests" else ()
+        if ks and max(ks) > self.decoding.samples:
+            message = "options.k asks for pass@{k}, and decoding.samples is {samples}"
+            raise PydanticCustomError("samples", message, {"k": max(ks), "samples": self.decoding.samples})
+        name = self.primary.rpartition("/")[2]
+        if ks and name not in {f"pass@{k}" for k in ks}:
+            raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
 
     @property
     def metrics(self) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401 - pyarrow would import it for its first column: in every forked stage, not once before
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -47,7 +48,8 @@ def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> l
     if "candidates" not in context.inputs:
         return []
     folder = artifact_folder(context.inputs["candidates"])
-    candidates = grade(Evidence(folder, context.work, read_json(folder / PROTOCOL)), context.config["options"])
+    evidence = Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
+    candidates = grade(evidence, context.config["options"])
     return pick_references(candidates.examples, primary)
 
 
@@ -55,7 +57,7 @@ def open_evidence(context: StageContext) -> Evidence:
     """What the stage's inputs hold: ``responses`` (a generate or select stage), ``likelihoods`` or ``scores``."""
     if "responses" in context.inputs:
         folder = artifact_folder(context.inputs["responses"])
-        return Evidence(folder, context.work, read_json(folder / PROTOCOL))
+        return Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
     if "likelihoods" in context.inputs:
         folder = artifact_folder(context.inputs["likelihoods"])
         return Evidence(

@@ -48,6 +48,7 @@ class Request:
     by_order: bool = False
     partial: bool = False
     judges: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
 
 
 def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         digests = {name: sha256_file(path) for name, path in suite.paths(request.root).items()}
         made = {"made": suite.data_config(digests)}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
-        evidence = _judged(request, evidence)
+        evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
     if examples is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
+from ablate.context import Resources
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
@@ -88,6 +89,8 @@ class Evidence:
     scores_file: Path | None = None
     reference: Path | None = None
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
+    resources: Resources = field(default_factory=Resources)
+    """How the grader runs; nothing that it finds depends on it."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -286,6 +289,8 @@ def bootstrap_stderr(
 def response_health(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
     lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    thought = [row for row in responses if row.reasoning]
+    unfinished = {"unfinished_reasoning": sum(not row.response for row in thought)} if thought else {}
     return {
         "responses": len(responses),
         "truncated": sum(row.finish == "length" for row in responses),
@@ -293,6 +298,7 @@ def response_health(responses: Sequence[Response]) -> dict[str, Any]:
         "empty": sum(not row.response.strip() for row in responses),
         "too_long": sum(row.finish == "too_long" for row in responses),
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
+        **unfinished,
     }
 
 

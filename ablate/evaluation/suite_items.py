@@ -40,14 +40,16 @@ def suite_source(suite: Suite, root: Path | None, folder: Path) -> Source:
 def whole_suite(suite: Suite, root: Path | None, folder: Path) -> list[Item] | list[Pair]:
     """All items or pairs that a suite's data hold, before its draw, and without the examples of few-shot prompts."""
     source = suite_source(suite, root, folder)
-    made: list[Item] | list[Pair] = _made(
-        source, {"name": suite.prompts.name, "options": without_shots(suite.prompts.options)}
-    )
+    options = without_shots(suite.prompts.options)
+    if "held_out" in options:
+        options["held_out"] = 0
+    made: list[Item] | list[Pair] = _made(source, {"name": suite.prompts.name, "options": options})
     return made
 
 
 def drawn(suite: Suite, made: list[Any]) -> list[Any]:
-    """The items or pairs that a suite asks of all that its data hold: its limit and sample seed applied."""
+    """The items or pairs that a suite asks of all that its data hold: what is held out left out, its draw applied."""
+    made = made[suite.prompts.options.get("held_out", 0) :]
     if suite.engine in PAIR_ENGINES:
         return pair_subset(made, suite.limit, suite.sample_seed)
     return subset(made, suite.limit, suite.sample_seed)

@@ -73,20 +73,19 @@ def load_policy(
     *,
     revision: str | None = None,
     dtype: str = "float32",
-    dropout: bool = False,
     quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder or, at a full ``revision``, from the hub.
 
-    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); without ``dropout``
-    every dropout probability is zero.
+    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); every dropout
+    probability is zero.
     """
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
             _source(source, revision),
             revision=revision,
-            config=_config(source, revision, dropout),
+            config=_config(source, revision),
             dtype=getattr(torch, dtype),
             **loading_options(quantisation),
         ),
@@ -99,7 +98,6 @@ def load_reward_model(
     *,
     revision: str | None = None,
     dtype: str = "float32",
-    dropout: bool = False,
     head_seed: int | None = None,
     outputs: int = 1,
     pairwise: bool = False,
@@ -111,7 +109,7 @@ def load_reward_model(
     two. With it the source is a language model, which gets a new head of ``outputs``: weights normal with variance
     1 / (hidden size + 1), so that first scores have a variance near 1.
     """
-    config = _config(source, revision, dropout)
+    config = _config(source, revision)
     is_reward_model = any("SequenceClassification" in name for name in config.architectures or [])
     if head_seed is None and not (is_reward_model and config.num_labels == 1):
         raise DataError(
@@ -147,7 +145,7 @@ def load_reward_model(
 
 def compares_responses(source: Path | str, *, revision: str | None = None) -> bool:
     """Whether a reward model reads two responses and gives none a score."""
-    return is_pairwise(_config(source, revision, dropout=False))
+    return is_pairwise(_config(source, revision))
 
 
 def new_policy(
@@ -246,13 +244,12 @@ def _source(source: Path | str, revision: str | None) -> str:
     return text
 
 
-def _config(source: Path | str, revision: str | None, dropout: bool) -> PretrainedConfig:
+def _config(source: Path | str, revision: str | None) -> PretrainedConfig:
     found = _source(source, revision)
     config: PretrainedConfig = _load(source, lambda: AutoConfig.from_pretrained(found, revision=revision))
-    if not dropout:
-        for name, value in config.to_dict().items():
-            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
-                setattr(config, name, 0.0)
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
     return config
 
 

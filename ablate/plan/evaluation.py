@@ -38,7 +38,7 @@ class EvaluationPlanner:
         responses = self._generate(suite, policy, chat=chat)
         return self._evaluate(suite, {"responses": responses.ref()})
 
-    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage) -> Stage:
+    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage | None) -> Stage:
         """Return the stage whose metrics say how a reward model does; best-of-n picks among ``policy``'s responses."""
         files = self.files(suite.name)
         inputs = {"reward_model": reward_model.ref("model")}
@@ -53,6 +53,7 @@ class EvaluationPlanner:
                 locations=self._facts.locations(files),
             )
             return self._evaluate(suite, {"scores": scores.ref("scores.jsonl")})
+        assert policy is not None
         responses = self._generate(suite, policy, chat=True)
         scores = self._graph.add(
             "score",

@@ -55,6 +55,13 @@ class Facts:
         return {"root": str(self.root)} if files and self.root is not None else {}
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Return whether the tokenizer of a model's folder knows how conversations are written."""
+    config = folder / "tokenizer_config.json"
+    written = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return (folder / "chat_template.jinja").is_file() or '"chat_template"' in written
+
+
 def gather_facts(
     loaded: LoadedExperiment,
     *,

@@ -1,8 +1,4 @@
-"""The reward that a policy implies: log pi(y | x) - log pi_ref(y | x), or, without a reference, log pi(y | x) alone.
-
-Rafailov et al. 2023 (arXiv 2305.18290), eq. 5, without beta and the term of the prompt alone: neither changes which of
-two responses has more. Without a reference it is the mean over tokens, as in RewardBench (arXiv 2403.13787).
-"""
+"""How likely a policy finds responses, from which graders make its implicit reward (``rewards/likelihood.py``)."""
 
 from __future__ import annotations
 
@@ -17,10 +13,11 @@ from ablate.context import StageContext, write_json
 from ablate.data.json_lines import write_json_lines
 from ablate.data.suite_files import open_source
 from ablate.data.tokenise import completion_ids
+from ablate.errors import StageError
 from ablate.models.chat import Ids, Message, Messages, encode_chats
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import context_length, pad_id
-from ablate.rewards.likelihood import PAIR_LIKELIHOODS, Likelihood, log_likelihood, log_ratio
+from ablate.rewards.likelihood import PAIR_LIKELIHOODS, Likelihood
 from ablate.rewards.pairs import Candidates, Pair, build_pairs, responses_of, scored_row, truncated
 from ablate.training.devices import stage_device
 from ablate.training.logprobs import sequence_logprobs
@@ -59,10 +56,21 @@ class LanguageModel:
         ]
 
     def plain_tokens(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """Ids of each prompt and of its response after a space, without a chat template; nothing ends the response."""
+        """Ids of each prompt and of its response after a space, without a chat template; nothing ends the response.
+
+        Raises StageError where the prompt's tokens are not those that the whole text begins with.
+        """
         before = [list(self.tokenizer.encode(prompt)) for prompt in prompts]
         texts = (f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True))
         full = [list(self.tokenizer.encode(text)) for text in texts]
+        for prompt, ids, whole in zip(prompts, before, full, strict=True):
+            if whole[: len(ids)] != ids:
+                raise StageError(
+                    f"the tokens of the prompt {prompt[-40:]!r} are not those that prompt and response begin with, so "
+                    "that the response has no tokens of its own",
+                    hint="this tokenizer ends texts with a mark, or joins the prompt's end with the response; a policy "
+                    "with a chat template has no such problem",
+                )
         return [(ids, whole[len(ids) :]) for ids, whole in zip(before, full, strict=True)]
 
     def fitted(self, asked: Sequence[tuple[Ids, Ids]]) -> list[tuple[Ids, Ids]]:
@@ -91,26 +99,6 @@ class LanguageModel:
             if self.progress:
                 self.progress(done, len(fits))
         return found
-
-
-class ImplicitReward:
-    """The implicit reward of a policy as a reward; by default averaged over tokens where there is no reference."""
-
-    def __init__(
-        self, policy: LanguageModel, reference: LanguageModel | None = None, *, average: bool | None = None
-    ) -> None:
-        self.policy = policy
-        self.reference = reference
-        self.average = reference is None if average is None else average
-
-    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
-        """One number for each response to its prompt; null where policy or reference can't read the whole text."""
-        tokens = self.policy.chat_tokens(prompts, responses)
-        own = self.policy.likelihoods(tokens)
-        if self.reference is None:
-            return [log_likelihood(one, average=self.average) for one in own]
-        others = self.reference.likelihoods(tokens)
-        return [log_ratio(one, other, average=self.average) for one, other in zip(own, others, strict=True)]
 
 
 def run(context: StageContext) -> dict[str, Any]:

@@ -106,7 +106,8 @@ def _named(context: StageContext) -> Reward | None:
     if name is None:
         return None
     rows = read_json_lines(context.inputs["prompt_texts"])
-    reward: Reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
+    open_named = import_function(find_reward(name).entry, f"the reward {name}")
+    reward: Reward = open_named(name, rows, context.resources)
     return reward
 
 

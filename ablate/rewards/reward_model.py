@@ -133,19 +133,29 @@ class RewardModel(SequenceModel):
 
 
 class AttributeModel(SequenceModel):
-    """Rates responses in the attributes that a reward model was trained on; its score is their weighted sum."""
+    """Rates responses in the attributes that a reward model was trained on, a head for each of ``attributes``."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        attributes: Sequence[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__(model, tokenizer, progress=progress)
+        self.attributes = tuple(attributes)
 
     @classmethod
-    def open(cls, folder: Path) -> AttributeModel:
+    def open(
+        cls, folder: Path, device: torch.device, *, progress: Callable[[int, int], None] | None = None
+    ) -> AttributeModel:
         """Open the folder of a reward model with loss attributes; raises DataError for another one."""
         heads = AttributeHeads.read(folder)
         model = load_reward_model(folder)
         with_heads(model, heads.heads_AH)
-        opened = cls(model, load_tokenizer(folder))
-        opened.attributes = tuple(heads.weights)
-        return opened
-
-    attributes: tuple[str, ...] = ()
+        model.to(device)  # type: ignore[arg-type]
+        return cls(model, load_tokenizer(folder), tuple(heads.weights), progress=progress)
 
     def rate(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[dict[str, float] | None]:
         """Ratings by attribute, in the order given; null where a conversation is longer than the model's context."""

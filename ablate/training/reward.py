@@ -29,7 +29,11 @@ from ablate.training.trainer import Objective
 
 @dataclass(frozen=True)
 class Task:
-    """What a loss trains on, what it minimises, and what is counted of it beside the training curve."""
+    """What a loss trains on, what it minimises, and what is counted of it beside the training curve.
+
+    ``labels`` among the counts are those that the set holds: a comparison of two responses is one, so a ranking of k
+    responses has k - 1; so is a rated response.
+    """
 
     collator: Collator
     objective: Objective
@@ -41,13 +45,14 @@ def pairs_task(data: Path, pad: int, parameters: RewardModelParameters, context:
     pairs = PairTokens.read(data)
     columns = {"margin": parameters.margin_scale * read_margins(data)} if parameters.loss == "margin" else {}
     objective = PairObjective(parameters.centring)
-    return Task(PairCollator(pairs, pad_id=pad, columns=columns), objective, {"pairs": len(pairs)})
+    counts = {"pairs": len(pairs), "labels": len(pairs)}
+    return Task(PairCollator(pairs, pad_id=pad, columns=columns), objective, counts)
 
 
 def rankings_task(data: Path, pad: int, parameters: RewardModelParameters, context: int | None) -> Task:
     """Return a loss over the rankings of k responses."""
     rankings = RankingTokens.read(data)
-    counts = {"prompts": len(rankings), "responses": len(rankings.ranks)}
+    counts = _counts(rankings, labels=len(rankings.ranks) - len(rankings))
     objective = RankingObjective(RANKING_LOSSES[parameters.loss], parameters.centring)
     return Task(RankingCollator(rankings, pad), objective, counts)
 
@@ -57,15 +62,19 @@ def attributes_task(data: Path, pad: int, parameters: RewardModelParameters, con
     weights = attribute_weights(parameters.attributes)
     rankings = RankingTokens.read(data)
     ratings = rankings.ratings(list(weights), [name for name, weight in weights.items() if weight])
-    counts = {"prompts": len(rankings), "responses": len(rankings.ranks)}
+    counts = _counts(rankings, labels=len(rankings.ranks))
     return Task(RankingCollator(rankings, pad, ratings), AttributeObjective(list(weights)), counts)
+
+
+def _counts(rankings: RankingTokens, *, labels: int) -> dict[str, int]:
+    return {"prompts": len(rankings), "responses": len(rankings.ranks), "labels": labels}
 
 
 def pairwise_task(data: Path, pad: int, parameters: RewardModelParameters, context: int | None) -> Task:
     """Return the comparison of two responses in one sequence, over the pairs that fit the model's ``context``."""
     every = PairTokens.read(data)
     pairs = ComparedPairs.within(every, context)
-    counts = {"pairs": len(pairs), "too_long": len(every) - len(pairs)}
+    counts = {"pairs": len(pairs), "too_long": len(every) - len(pairs), "labels": len(pairs)}
     return Task(ComparisonCollator(pairs, pad), ComparisonObjective(), counts)
 
 

@@ -161,7 +161,7 @@ def test_attributes_are_rated_and_their_weighted_sum_is_the_score(folder: Path, 
     heads = fold_attributes(model, {"quality": 0.5, "humor": 0.0, "verbosity": -1.0})
     save_model(model, load_tokenizer(folder / "policy"), tmp_path / "rated")
     heads.save(tmp_path / "rated")
-    ratings = AttributeModel.open(tmp_path / "rated").rate(PROMPTS, FIRSTS)
+    ratings = AttributeModel.open(tmp_path / "rated", torch.device("cpu")).rate(PROMPTS, FIRSTS)
     scores = RewardModel(load_reward_model(tmp_path / "rated"), load_tokenizer(tmp_path / "rated")).score(
         PROMPTS, FIRSTS
     )

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import lm_eval_samples, rewardbench, rows, several_models
+from ablate.evaluation.formats import evalplus, lm_eval_samples, rewardbench, rows, several_models
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
+    "evalplus": evalplus,
     "lm-eval-samples": lm_eval_samples,
     "several-models": several_models,
     "rewardbench": rewardbench,
