@@ -18,6 +18,7 @@ import ablate
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_evaluate import grade
+from ablate.cli_judge import judge
 from ablate.cli_plan import print_sizes
 from ablate.cli_slurm import On, print_submitted
 from ablate.console import Json, err, out, print_wide
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
+app.command("judge")(judge)
 
 DEFAULT_STORE = Path("store")
 
@@ -440,6 +442,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     print_sizes(explanation.sizes)
+    for warning in study.judge_warnings(what):
+        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:
