@@ -19,12 +19,15 @@ from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_evaluate import grade
 from ablate.cli_plan import print_sizes
+from ablate.cli_slurm import On, print_submitted
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
-from ablate.errors import AblateError
-from ablate.execution import study
+from ablate.errors import AblateError, UsageError
+from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
+from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.submit import submit_plan
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
@@ -134,10 +137,20 @@ def run(
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
+    on: On = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
 ) -> None:
-    """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
+    """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat.
+
+    With --on, hand the stages to SLURM and return.
+    """
     place = Store(store)
     place.check()
+    if on is not None:
+        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run)
+        return
+    if dry_run:
+        raise UsageError("--dry-run belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     training = Resources(
         micro_batch=micro_batch,
         processes=processes,
@@ -147,6 +160,30 @@ def run(
     )
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Folders of models, hub ids with @revision, names of the catalog.")
+    ],
+    suites: Annotated[
+        str, typer.Option(help="Suites, by comma: all about policies, or all about reward models.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the experiment; default: that of the models.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+) -> None:
+    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
+    place = Store(store)
+    place.check()
+    wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
+    what = evaluation.plan_evaluation(place, models, wanted, name)
+    evaluation.write_evaluation(place, what)
+    _run(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)
 
 
 @app.command()
@@ -161,10 +198,14 @@ def retry(
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
+    on: On = None,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
+    if on is not None:
+        _submit(place, study.plan_again(name, place, load_layout), on)
+        return
     training = Resources(
         micro_batch=micro_batch,
         processes=processes,
@@ -307,6 +348,12 @@ def main() -> None:
         text = f"error: {what}: {error.strerror or error}"
         err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _submit(store: Store, what: Plan, on: str, dry_run: bool = False) -> None:
+    loaded = load_profile(on)
+    target = Path("out") / what.name / "slurm" if dry_run else None
+    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target), dry_run=dry_run)
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from ablate.catalogs.suites import find_suite, load_suites
 from ablate.console import out, print_wide
 from ablate.context import Resources, cores
+from ablate.errors import UsageError
 from ablate.shipped import search_folders
 
 
@@ -25,7 +26,12 @@ def grade(
     suite: Annotated[
         str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=_complete_suite)
     ],
-    file: Annotated[Path, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)],
+    file: Annotated[
+        Path | None, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)
+    ] = None,
+    baseline: Annotated[
+        Literal["random", "majority", "echo", "gold"] | None, typer.Option(help="Grade trivial outputs, not a file.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", envvar="ABLATE_DATA", help="Folder of the suite's data files.")
     ] = None,
@@ -33,8 +39,15 @@ def grade(
     id_column: Annotated[str | None, typer.Option("--id", help="Column of the ids, dotted if nested.")] = None,
     response: Annotated[str | None, typer.Option(help="Column of the responses, dotted if nested.")] = None,
     model: Annotated[str | None, typer.Option(help="Whose outputs, where a file has those of several models.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=MODEL: a local model that scores responses, e.g. toxic=./model."),
+    ] = None,
     by_order: Annotated[bool, typer.Option("--by-order", help="Rows without ids are in the data's order.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Grade the examples that are there, not all.")] = False,
+    rule: Annotated[
+        Literal["current", "launch"] | None, typer.Option(help="How RewardBench's sections make one score.")
+    ] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Write every example's values to this .parquet or .jsonl file.")
     ] = None,
@@ -45,14 +58,26 @@ def grade(
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
+    if rule is not None:
+        found = found.with_options({"rule": rule})
     module = importlib.import_module("ablate.evaluation.grade")
     options = module.ReadOptions(id_column, response, model)
     resources = Resources(threads=cores(), unsafe_code=unsafe_code)
-    report = module.grade(module.Request(found, file, data, read, options, by_order, partial, resources), examples)
+    request = module.Request(
+        found, file, baseline, data, read, options, by_order, partial, _judges(judge or []), resources
+    )
+    report = module.grade(request, examples)
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
         _print_report(found.title, report)
+
+
+def _judges(written: list[str]) -> dict[str, str]:
+    """Return models by the column of their scores."""
+    if wrong := [entry for entry in written if "=" not in entry]:
+        raise UsageError(f"--judge {wrong[0]} is no COLUMN=MODEL", hint="for example --judge truth=./truth-judge")
+    return dict(entry.split("=", 1) for entry in written)
 
 
 def _print_report(title: str, report: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.errors import StageError
+from ablate.errors import StageError, StopRequested
 
 Frozen = Literal["device", "host", "other-gpu"]
 
@@ -46,6 +47,16 @@ class Resources:
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+STOP_ASKED = threading.Event()
+"""Set in a computing process when its supervisor asks for a last checkpoint."""
+
+
+def stop_if_asked() -> None:
+    """Raise StopRequested where the supervisor asked for a checkpoint, once it is written."""
+    if STOP_ASKED.is_set():
+        raise StopRequested("stopped after a checkpoint, as asked")
 
 
 class EventLog:

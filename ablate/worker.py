@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from ablate.context import Resources
-from ablate.execution.runner import run_stage
-
-EXIT_CODES = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
+from ablate.execution.runner import EXIT_CODES, run_stage
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from ablate.evaluation.items import (
     write_likelihoods,
     write_responses,
 )
+from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Policy, open_policy
 from ablate.evaluation.suite_items import build_items
@@ -51,7 +52,7 @@ def run(context: StageContext) -> dict[str, Any]:
 def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
     """``decoding.samples`` responses to each item, all samples of an item after one another."""
     decoding = context.config["decoding"]
-    prompts = [_prompt(policy, item) for item in items]
+    prompts = [_prompt(policy, item, decoding.get("thinking")) for item in items]
     samples = range(decoding["samples"])
     repeated = [(item, sample, prompt) for item, prompt in zip(items, prompts, strict=True) for sample in samples]
     answers = policy.generate(
@@ -62,9 +63,10 @@ def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
         top_p=decoding["top_p"],
         seed=derive_seed(decoding["seed"], "responses"),
         progress=lambda done, total: context.events.progress(done, total, "responses"),
+        kept=_journal(context).part("responses"),
     )
     responses = [
-        Response(item.id, item.task, sample, prompt, answer.text, answer.finish, answer.tokens)
+        Response(item.id, item.task, sample, prompt, answer.text, answer.finish, answer.tokens, answer.reasoning)
         for (item, sample, prompt), answer in zip(repeated, answers, strict=True)
     ]
     return responses, []
@@ -75,7 +77,9 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
     prompts = [_prompt(policy, item) for item in items]
     requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
     answers = policy.loglikelihoods(
-        requests, progress=lambda done, total: context.events.progress(done, total, "prompts")
+        requests,
+        progress=lambda done, total: context.events.progress(done, total, "prompts"),
+        kept=_journal(context).part("likelihoods"),
     )
     likelihoods, start = [], 0
     for item, prompt in zip(items, prompts, strict=True):
@@ -93,7 +97,7 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
 
 def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
     """Answers to all requests of the suite's lm-eval tasks."""
-    return capture(policy, items, context.config, context.work)
+    return capture(policy, items, context.config, context.work, _journal(context))
 
 
 ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
@@ -103,5 +107,9 @@ ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
 }
 
 
-def _prompt(policy: Policy, item: Item) -> str:
-    return policy.render(item.prompt, item.prefix) if policy.chat else item.plain_text()
+def _journal(context: StageContext) -> Journal:
+    return Journal(context.work, context.previous_work)
+
+
+def _prompt(policy: Policy, item: Item, thinking: bool | None = None) -> str:
+    return policy.render(item.prompt, item.prefix, thinking) if policy.chat else item.plain_text()

@@ -13,35 +13,41 @@ from ablate.catalogs.suite_code import find_entry, resolve_entry
 from ablate.catalogs.suites import Suite
 from ablate.context import Resources, import_function
 from ablate.data.json_lines import write_json_lines
-from ablate.errors import DataError, UsageError
+from ablate.errors import DataError, UnknownNameError, UsageError
+from ablate.evaluation.baselines import Baseline, baseline_outputs
 from ablate.evaluation.evaluate import write_examples
-from ablate.evaluation.formats import find_format, read_submission
+from ablate.evaluation.formats import read_submission
+from ablate.evaluation.formats.pair_scores import read_sides
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
-from ablate.evaluation.grading import Example, Grader, HeldEvidence
+from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence
 from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
-from ablate.rewards.pairs import Pair
+from ablate.rewards.pairs import Candidates, Pair
 
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "too_long": "too_long"}
-_SCORES = ("{side}", "{side}_score", "score_{side}", "scores_{side}", "{side}_reward", "reward_{side}")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to grade, and how to read it."""
+    """What to grade, a file or a baseline, and how to read it.
+
+    ``judges`` names models (folders, or fetched ids of the hub) for the columns of scores that a grader reads.
+    """
 
     suite: Suite
-    path: Path
+    path: Path | None = None
+    baseline: Baseline | None = None
     root: Path | None = None
     read: str | None = None
     options: ReadOptions = field(default_factory=ReadOptions)
     by_order: bool = False
     partial: bool = False
+    judges: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
 
 
@@ -54,12 +60,16 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     if examples is not None and examples.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"{examples} is neither .parquet nor .jsonl", hint="examples are written as one of the two")
     suite = request.suite
-    reader = find_format(request.path, request.read)
-    submission = read_submission(request.path, reader, request.options)
+    submission = _read(request)
+    if submission is not None and (alone := _graded_alone(request, submission)) is not None:
+        if examples is not None:
+            _write(examples, alone.examples)
+        return {"suite": suite.name, **report(alone, suite.grading_config(), _account(submission, "subset"))}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         whole = whole_suite(suite, request.root, scratch)
         asked = drawn(suite, whole)
+        submission = submission or _baseline(request, asked)
         joined = join(
             submission,
             asked,
@@ -69,10 +79,11 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
             partial=request.partial,
             repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
         )
-        outputs = {"outputs": _account(submission, reader, joined)}
-        made = {"made": suite.data_config({name: _digest(request.root, name) for name in suite.files})}
+        outputs = _account(submission, joined.by)
+        digests = {name: sha256_file(path) for name, path in suite.paths(request.root).items()}
+        made = {"made": suite.data_config(digests)}
         evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
-        evidence = replace(evidence, resources=request.resources)
+        evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
     if examples is not None:
@@ -80,6 +91,19 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     made_report = report(grades, suite.grading_config(), evidence.protocol)
     health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
     return {"suite": suite.name, **made_report, "health": health}
+
+
+def _read(request: Request) -> Submission | None:
+    """The outputs of the request's file; None where a baseline is to be graded."""
+    if (request.path is None) == (request.baseline is None):
+        hint = "ablate grade SUITE FILE, or --baseline NAME"
+        raise UsageError("give either a file of outputs or a baseline", hint=hint)
+    return None if request.path is None else read_submission(request.path, request.read, request.options)
+
+
+def _baseline(request: Request, asked: Sequence[Item] | Sequence[Pair] | Sequence[Candidates]) -> Submission:
+    assert request.baseline is not None
+    return baseline_outputs(request.suite, asked, request.baseline)
 
 
 def gathered(
@@ -101,11 +125,25 @@ def gathered(
         held_items=items,
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
-        held_scores=_scores([made for made in there if isinstance(made, Pair)], joined),
+        held_scores=_scores(submission, [made for made in there if isinstance(made, Pair | Candidates)], joined),
         held_stored={name: [output.facts for output in rows] for name, rows in joined.outputs.items()},
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",
     )
+
+
+def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
+    """The evidence with the scores of the request's judges: a response's in the column that the judge is named by."""
+    known = find_entry("grader", request.suite.grader).judges
+    stored: dict[str, list[Mapping[str, Any]]] = {name: list(rows) for name, rows in evidence.stored.items()}
+    for column, model in request.judges.items():
+        if column not in known:
+            raise UnknownNameError(f"judge of suite {request.suite.name!r}", column, known)
+        ask = import_function(known[column], "the judge of this suite")
+        scores = ask(model, evidence.items, evidence.responses, Resources())
+        for response, score in zip(evidence.responses, scores, strict=True):
+            stored[response.id] = [{column: score}, *stored.get(response.id, ())]
+    return replace(evidence, held_stored=stored, protocol={**evidence.protocol, "judges": dict(request.judges)})
 
 
 def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) -> list[Response]:
@@ -140,42 +178,43 @@ def _likelihoods(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None
     return found
 
 
-def _scores(pairs: Sequence[Pair], joined: Joined) -> list[dict[str, Any]]:
-    """Rows of pairs with the scores of both sides, as a score stage writes them; empty where the file has none."""
+def _scores(submission: Submission, asked: Sequence[Pair | Candidates], joined: Joined) -> list[dict[str, Any]]:
+    """Rows of pairs with the scores of their responses, as a score stage writes them, or with a verdict.
+
+    Empty where the file has neither for one of them.
+    """
     rows = []
-    for pair in pairs:
-        facts = joined.outputs[pair.id][0].facts
-        sides = {side: _score(facts, side) for side in ("chosen", "rejected")}
-        if None in sides.values():
+    for one in asked:
+        count = len(one.chosen) if isinstance(one, Candidates) else 1
+        sides = read_sides(submission.path, joined.outputs[one.id][0], count)
+        if sides is None:
             return []
-        rows.append({**pair.facts(), **sides})
+        rows.append({**one.facts(), **sides})
     return rows
 
 
-def _score(facts: Mapping[str, Any], side: str) -> float | None:
-    for spelling in _SCORES:
-        value = facts.get(spelling.format(side=side))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _graded_alone(request: Request, submission: Submission) -> Grades | None:
+    """Grades of a file that says all itself, where the suite's grader takes such files; None where rows are joined."""
+    suite = request.suite
+    function = find_entry("grader", suite.grader).alone
+    if function is None:
+        return None
+    try:
+        suite.paths(request.root)
+        joinable = True
+    except DataError:
+        joinable = False
+    grades: Grades | None = import_function(function, "the grader of files")(
+        submission, suite.options, joinable=joinable
+    )
+    return grades
 
 
-def _account(submission: Submission, reader: str, joined: Joined) -> dict[str, Any]:
+def _account(submission: Submission, joined_by: str) -> dict[str, Any]:
     """What the protocol says of the file."""
     path = submission.path
-    return {
-        "file": path.name,
-        "sha256": sha256_file(path) if path.is_file() else None,
-        "read": reader,
-        "joined": joined.by,
-        **submission.about,
-    }
-
-
-def _digest(root: Path | None, name: str) -> str:
-    if root is None:
-        raise DataError(f"no data root for {name}")
-    return sha256_file(root / name)
+    digest = sha256_file(path) if path.is_file() else None
+    return {"outputs": {"file": path.name, "sha256": digest, "joined": joined_by, **submission.about}}
 
 
 def _known(responses: Sequence[Response], joined: Joined, asked: Sequence[Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples.
+
+    ``weights`` are those of the tasks whose means it is the weighted mean of, where it is one; they sum to 1.
+    """
 
     task: str
     metric: str
@@ -54,6 +57,11 @@ class Metric:
     n: int
     stderr: float | None = None
     unit: str = "proportion"
+    weights: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metric as JSON values, without weights where it has none."""
+        return {name: value for name, value in asdict(self).items() if name != "weights" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -281,6 +289,8 @@ def bootstrap_stderr(
 def response_health(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
     lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    thought = [row for row in responses if row.reasoning]
+    unfinished = {"unfinished_reasoning": sum(not row.response for row in thought)} if thought else {}
     return {
         "responses": len(responses),
         "truncated": sum(row.finish == "length" for row in responses),
@@ -288,6 +298,7 @@ def response_health(responses: Sequence[Response]) -> dict[str, Any]:
         "empty": sum(not row.response.strip() for row in responses),
         "too_long": sum(row.finish == "too_long" for row in responses),
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
+        **unfinished,
     }
 
 

@@ -53,7 +53,8 @@ class Item:
 @dataclass(frozen=True)
 class Response:
     """One answer. ``finish``: eos, length (cut at the token limit), stop (a stop string), too_long (the prompt does
-    not fit the model's context: nothing was generated). ``tokens`` counts the response's tokens, EOS included."""
+    not fit the model's context: nothing was generated). ``tokens`` counts the response's tokens, EOS included.
+    ``reasoning`` is what a thinking model wrote before its answer; no grader sees it."""
 
     id: str
     task: str
@@ -62,6 +63,7 @@ class Response:
     response: str
     finish: Finish
     tokens: int
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

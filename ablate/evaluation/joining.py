@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ablate.errors import DataError
+from ablate.evaluation.formats.rows import TASKS
 from ablate.evaluation.formats.submission import Output, Submission
 
 SHOWN = 5
@@ -113,7 +114,7 @@ def _by_name(
     prompts = [output for output in submission.outputs if output.prompt is not None]
     if not prompts or not any(_plain(output.prompt) in asking for output in prompts):
         raise _nothing_to_join_by(submission, whole)
-    return "prompt", _by_prompt(submission, asking)
+    return "prompt", _by_prompt(submission, asking, texts)
 
 
 def _by_id(whole: Sequence[Target]) -> dict[str, Target]:
@@ -130,26 +131,24 @@ def _by_text(whole: Sequence[Target], texts: Callable[[Any], Sequence[str]]) -> 
 
 
 def _named(outputs: Sequence[Output], known: Mapping[str, Target]) -> list[Target | None]:
-    """The example that each row's id names, in the first spelling that names one for some rows.
+    """The example that each row's id names, in the spelling that names one for most rows.
 
     Ids may stand below a task that another column names ("task/number"), or behind one prefix that all have ("v2-7").
     """
     spellings: list[list[str]] = [[output.source or "" for output in outputs]]
-    for column in ("task", "subject", "category"):
+    for column in TASKS:
         if all(column in output.facts for output in outputs):
             spellings.append([f"{output.facts[column]}/{output.source}" for output in outputs])
     numbered = [re.fullmatch(r"(.*?)(\d+)", output.source or "") for output in outputs]
     if len({match and match[1] for match in numbered}) == 1 and numbered[0]:
         spellings.append([str(int(match[2])) for match in numbered if match])
-    named: list[Target | None] = [None] * len(outputs)
-    for names in spellings:
-        named = [known.get(name) for name in names]
-        if any(target is not None for target in named):
-            break
-    return named
+    best = max(spellings, key=lambda names: sum(name in known for name in names))
+    return [known.get(name) for name in best]
 
 
-def _by_prompt(submission: Submission, asking: Mapping[str, Sequence[Target]]) -> list[Target]:
+def _by_prompt(
+    submission: Submission, asking: Mapping[str, Sequence[Target]], texts: Callable[[Any], Sequence[str]]
+) -> list[Target]:
     """The example that each row's prompt asks; of several that ask the same, each row takes the next one."""
     taken: dict[str, int] = defaultdict(int)
     targets, unknown = [], []
@@ -159,6 +158,11 @@ def _by_prompt(submission: Submission, asking: Mapping[str, Sequence[Target]]) -
         if not same:
             unknown.append(output)
             continue
+        if len(same) > 1 and len({_plain(texts(one)[-1]) for one in same}) > 1:
+            raise DataError(
+                f"{submission.path}, row {output.row}: {len(same)} examples of the suite ask {text[:80]!r}",
+                hint=f"give ids ({_listed(same)}), or prompts with all that is asked",
+            )
         targets.append(same[taken[text] % len(same)])
         taken[text] += 1
     if unknown:

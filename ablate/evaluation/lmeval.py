@@ -20,6 +20,7 @@ from ablate.data.json_lines import write_json_lines
 from ablate.data.suite_files import Source
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
+from ablate.evaluation.journal import Journal, Part
 from ablate.models.chat import Messages
 
 if TYPE_CHECKING:
@@ -32,14 +33,16 @@ ID = "ablate_id"
 class Answerer(Protocol):
     """What the capturing model needs of a policy."""
 
-    def render(self, messages: Messages, prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "", thinking: bool | None = None) -> str:
         """The prompt as text in the model's chat template, with the start of the assistant's turn."""
 
-    def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
+    def loglikelihoods(
+        self, requests: Sequence[tuple[str, str]], *, kept: Part | None
+    ) -> list[tuple[float, bool] | None]:
         """Log-likelihood and greediness of continuations after contexts; null where they do not fit."""
 
-    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int) -> list[Any]:
-        """Answers with ``text``, ``finish`` and ``tokens``."""
+    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int, kept: Part | None) -> list[Any]:
+        """Answers with ``text``, ``finish``, ``tokens`` and ``reasoning``."""
 
 
 # --- rows: files of the data root in the schema that lm-eval's tasks expect ---
@@ -165,7 +168,7 @@ def quiet_lm_eval() -> Iterator[None]:
 
 
 def capture(
-    policy: Answerer, items: Sequence[Item], config: Mapping[str, Any], work: Path
+    policy: Answerer, items: Sequence[Item], config: Mapping[str, Any], work: Path, journal: Journal
 ) -> tuple[list[Response], list[Likelihoods]]:
     """Answer every request of the suite's tasks: generated responses and likelihoods."""
     tasks = load_tasks(items, config["prompts"]["options"], work)["tasks"]
@@ -174,7 +177,7 @@ def capture(
         for task in tasks.values():
             task.build_all_requests(
                 apply_chat_template=config["chat"],
-                chat_template=lambda history, **_: _chat(policy, history),
+                chat_template=lambda history, **_: _chat(policy, history, config.get("decoding", {}).get("thinking")),
                 fewshot_as_multiturn=False,
                 tokenizer_name="",
             )
@@ -182,26 +185,32 @@ def capture(
                 requests[request.request_type].append(request)
     if unknown := requests.keys() - {"generate_until", "loglikelihood"}:
         raise StageError(f"lm-eval tasks that ask for {sorted(unknown)[0]} are not supported")
-    responses = _responses(policy, requests["generate_until"], config)
-    return responses, _likelihoods(policy, requests["loglikelihood"])
+    responses = _responses(policy, requests["generate_until"], config, journal)
+    return responses, _likelihoods(policy, requests["loglikelihood"], journal)
 
 
-def _responses(policy: Answerer, requests: Sequence[Instance], config: Mapping[str, Any]) -> list[Response]:
+def _responses(
+    policy: Answerer, requests: Sequence[Instance], config: Mapping[str, Any], journal: Journal
+) -> list[Response]:
     """Responses in the requests' order; the suite sets their length, suite and task the strings that end them."""
     limit, extra = config["decoding"]["max_new_tokens"], tuple(config["decoding"]["stop"])
     found: dict[int, Response] = {}
-    for stops, places in _by_stops(requests, extra).items():
-        answers = policy.generate([requests[place].args[0] for place in places], stop=stops, limit=limit)
+    for number, (stops, places) in enumerate(_by_stops(requests, extra).items()):
+        prompts, kept = [requests[place].args[0] for place in places], journal.part(f"responses-{number}")
+        answers = policy.generate(prompts, stop=stops, limit=limit, kept=kept)
         for place, answer in zip(places, answers, strict=True):
             request = requests[place]
             prompt, name = request.args[0], request.task_name or ""
-            found[place] = Response(request.doc[ID], name, 0, prompt, answer.text, answer.finish, answer.tokens)
+            found[place] = Response(
+                request.doc[ID], name, 0, prompt, answer.text, answer.finish, answer.tokens, answer.reasoning
+            )
     return [found[place] for place in range(len(requests))]
 
 
-def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelihoods]:
+def _likelihoods(policy: Answerer, requests: Sequence[Instance], journal: Journal) -> list[Likelihoods]:
     """For each task and example the likelihoods of its choices, in their order."""
-    answers = policy.loglikelihoods([(request.args[0], request.args[1]) for request in requests])
+    asked_of = [(request.args[0], request.args[1]) for request in requests]
+    answers = policy.loglikelihoods(asked_of, kept=journal.part("likelihoods"))
     asked: dict[tuple[str, str], list[tuple[Instance, tuple[float, bool] | None]]] = defaultdict(list)
     for request, answer in zip(requests, answers, strict=True):
         asked[request.task_name or "", request.doc[ID]].append((request, answer))
@@ -217,14 +226,14 @@ def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelih
     return rows
 
 
-def _chat(policy: Answerer, history: Messages) -> str:
+def _chat(policy: Answerer, history: Messages, thinking: bool | None) -> str:
     """A prompt in the chat template; an assistant's last message is the start of its turn.
 
     A task's ``gen_prefix`` brings the line break that parts it from a plain question; a turn begins without one.
     """
     if history and history[-1]["role"] == "assistant":
-        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"))
-    return policy.render(history)
+        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"), thinking)
+    return policy.render(history, "", thinking)
 
 
 def _by_stops(requests: Sequence[Instance], extra: tuple[str, ...]) -> dict[tuple[str, ...], list[int]]:

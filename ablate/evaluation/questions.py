@@ -73,6 +73,14 @@ def _mmlu(item: Item) -> tuple[str, ...]:
     return asked.rpartition("\nA. ")[0], asked
 
 
+def _question(item: Item) -> tuple[str, ...]:
+    return (item.data["question"],)
+
+
+def _toxigen(item: Item) -> tuple[str, ...]:
+    return item.data["prompt"], item.prompt[-1]["content"]
+
+
 def _lm_eval(item: Item) -> tuple[str, ...]:
     texts = [item.data[name] for name in ("question", "prompt") if isinstance(item.data.get(name), str)]
     if not texts:
@@ -85,6 +93,9 @@ def _lm_eval(item: Item) -> tuple[str, ...]:
 _BARE: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "gsm8k": _gsm8k,
     "mmlu": _mmlu,
+    "bbh": _question,
+    "truthfulqa": _question,
+    "toxigen": _toxigen,
     "lm-eval": _lm_eval,
 }
 """Prompts whose items hold more, or something else, than the question; of others the last turn is taken."""

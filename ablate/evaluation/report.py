@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from ablate.errors import StageError
@@ -23,7 +22,7 @@ def report(
     health = {**grades.health, "n": primary.n, "examples": len({row.example for row in grades.examples})}
     if primary.value is None:
         health.setdefault("reason", f"{config['primary']} is undefined over {primary.n} examples")
-    metrics = [asdict(metric) for metric in (*grades.metrics, *beside)]
+    metrics = [metric.as_json() for metric in (*grades.metrics, *beside)]
     _refuse_nan(metrics)
     return {
         "score": primary.value,

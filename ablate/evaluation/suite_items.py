@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.catalogs.datasets import locate
 from ablate.catalogs.suite_code import resolve_entry
 from ablate.catalogs.suites import PAIR_ENGINES, Suite
 from ablate.context import EventLog, StageContext, import_function
@@ -33,8 +32,7 @@ def suite_source(suite: Suite, root: Path | None, folder: Path) -> Source:
     """
     config = suite.items_config()
     if config is None:
-        needed_by = f"suite {suite.name!r}"
-        return Source(tuple(DataFile(name, locate(name, root, needed_by)) for name in suite.files))
+        return Source(tuple(DataFile(name, path) for name, path in suite.paths(root).items()))
     pocket.run(StageContext("pocket", config, {}, folder, folder, EventLog(folder / "events.jsonl")))
     return Source(tuple(folder_files(folder / "data")), pocket=True)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,14 @@ def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
         )
     prompt = tuple(row["prompt"])
     data = {**checks, "prompt": list(prompt) if verifier.checks == "pocket" else prompt[-1]["content"]}
-    if verifier.checks == "answer" and isinstance(checks["answer"], int | float):
-        data["answer"] = f"{checks['answer']:.15g}"
+    if verifier.checks == "answer":
+        answer = last_number(str(checks["answer"]).split("####")[-1])
+        if answer is None:
+            raise DataError(
+                f"the answer to prompt {row['id']} is {checks['answer']!r}, which holds no number",
+                hint="an answer is a number, or a solution that ends with #### and a number",
+            )
+        data["answer"] = answer
     if verifier.checks == "tests":
         data |= {"lead": "", "tests": _unit_tests(row["id"], checks["tests"]).as_json()}
     return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
@@ -97,6 +105,42 @@ def _unit_tests(name: str, written: Any) -> UnitTests:
     if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(tree)):
         raise DataError(f"prompt {name}: the tests assert nothing: {code[:80]!r}", hint="any program would pass them")
     return UnitTests((Group("tests", code=code),))
+
+
+_NUMBER = re.compile(
+    r"""
+    (?P<sign> (?<![\w)\]}%])[-+\u2212] )?    # behind a digit, a word or a bracket it is an operator or a hyphen
+    \$?
+    (?P<size> (?: \d{1,3}(?:,\d{3})+(?!\d) | \d+ ) (?:\.\d+)? | \.\d+ )
+    (?P<power> [eE][-+]?\d{1,3}(?!\w) )?
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number of a text, exactly; None where there is none.
+
+    A comma between groups of three digits is one of thousands, any other ends a number; of a fraction it is the
+    denominator, and a unit or percent sign behind it counts for nothing.
+    """
+    found = list(_NUMBER.finditer(text))
+    if not found:
+        return None
+    sign = "-" if found[-1]["sign"] in ("-", "\u2212") else ""
+    return Decimal(sign + found[-1]["size"].replace(",", "") + (found[-1]["power"] or ""))
+
+
+def exact_answer(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
+    """Metric ``exact_match``: 1 where the last number of a response equals the item's answer, a decimal, else 0."""
+    examples, failed = [], 0
+    for row in evidence.responses:
+        number = last_number(row.response)
+        failed += number is None
+        value = float(number == evidence.items[row.id].data["answer"])
+        examples.append(Example(row.id, row.sample, row.task, "exact_match", value, response=shortened(row.response)))
+    health = {**response_health(evidence.responses), "extraction_failed": failed}
+    return Grades(examples, mean_metrics(examples), health)
 
 
 def ifeval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

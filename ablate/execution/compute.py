@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ablate.context import EventLog, Resources, StageContext, import_function, write_json
-from ablate.errors import AblateError, OutOfMemory, StageError
+from ablate.context import STOP_ASKED, EventLog, Resources, StageContext, import_function, write_json
+from ablate.errors import AblateError, OutOfMemory, StageError, StopRequested
 from ablate.execution import ranks
 from ablate.execution.children import die_with
 from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
 
+STOPPED = 130
+"""Exit code of a process that stopped as it was asked to."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -28,6 +31,7 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
         return child
     status = 1
     try:
+        signal.signal(signal.SIGUSR1, lambda number, frame: STOP_ASKED.set())
         die_with(parent)
         _redirect(attempt.log)
         status = _compute(store, stage, attempt, resources)
@@ -55,6 +59,8 @@ def _work(
         summary = rank.run(work, context) if rank else work(context)
         if rank is None or rank.number == 0:
             write_json(attempt.folder / "summary.json", summary or {})
+    except StopRequested:
+        return STOPPED
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(attempt, error)
     return 0

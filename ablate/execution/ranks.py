@@ -62,6 +62,8 @@ def launch(attempt: AttemptFolder, world: int, run: Callable[[Rank], int]) -> in
     meeting = Path(tempfile.mkdtemp(prefix="ablate-ranks-"))
     ranks = [Rank(number, world, meeting / "rendezvous", scratch) for number in range(world)]
     children = {_fork(rank, run): rank.number for rank in ranks}
+    first = next(iter(children))
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(first, number))  # it decides on checkpoints for all
     code = 0
     try:
         while children and not code:

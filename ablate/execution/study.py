@@ -17,7 +17,7 @@ from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import ReadReport, check_report, find_report, record_plan
 from ablate.execution.slots import Machine
-from ablate.experiment.loading import load_experiment
+from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
 from ablate.plan.plan import Plan, build_plan
@@ -60,7 +60,11 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
     ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
     of training.
     """
-    loaded = load_experiment(find_specification(name), overrides)
+    return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
+
+
+def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:
+    """Plan an experiment that is loaded, see :func:`make_plan`."""
     report = find_report(loaded)
     facts = gather_facts(
         loaded,

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names
@@ -150,8 +150,12 @@ class Experiment(CellScalars):
         None, description="Supervised fine-tuning; null: the policy is used as it is."
     )
     reward_model: Mapping[str, Any] | str = Field({}, description="Reward model's init, dataset and parameters.")
+    reward_models: tuple[str, ...] = Field(
+        (),
+        description="Reward models as they are, ./folder or a hub id with @revision: rows beside those of the grid.",
+    )
     grid: tuple[Mapping[str, Any], ...] = Field(
-        description="Blocks; each a product of its axes, the cells their union."
+        (), validate_default=True, description="Blocks; each a product of its axes, the cells their union."
     )
     when: tuple[Rule, ...] = Field((), description="Conditionals: one pass, later wins.")
     exclude: tuple[Mapping[str, Any], ...] = Field((), description="Cells that match any of these are left out.")
@@ -161,8 +165,8 @@ class Experiment(CellScalars):
 
     @field_validator("grid")
     @classmethod
-    def _not_empty(cls, value: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-        if not value:
+    def _not_empty(cls, value: tuple[Mapping[str, Any], ...], info: ValidationInfo) -> tuple[Mapping[str, Any], ...]:
+        if not value and not info.data.get("reward_models"):
             raise ValueError("the grid needs at least one block")
         return value
 

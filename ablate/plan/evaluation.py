@@ -6,7 +6,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.catalogs.datasets import locate
 from ablate.catalogs.suite_code import find_entry
 from ablate.catalogs.suites import Suite
 from ablate.plan.facts import Facts
@@ -39,7 +38,7 @@ class EvaluationPlanner:
         responses = self._generate(suite, policy, chat=chat)
         return self._evaluate(suite, {"responses": responses.ref()})
 
-    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage) -> Stage:
+    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage | None) -> Stage:
         """Return the stage whose metrics say how a reward model does; best-of-n picks among ``policy``'s responses."""
         files = self.files(suite.name)
         inputs = {"reward_model": reward_model.ref("model")}
@@ -54,6 +53,7 @@ class EvaluationPlanner:
                 locations=self._facts.locations(files),
             )
             return self._evaluate(suite, {"scores": scores.ref("scores.jsonl")})
+        assert policy is not None
         responses = self._generate(suite, policy, chat=True)
         scores = self._graph.add(
             "score",
@@ -141,8 +141,5 @@ class EvaluationPlanner:
         return {"items": stage.ref("data")}
 
     def _files(self, name: str) -> tuple[tuple[str, str], ...]:
-        names = self._facts.suites[name].files
-        return tuple(
-            (file, self._facts.digest_cache.of_file(locate(file, self._facts.root, f"suite {name!r}")))
-            for file in names
-        )
+        paths = self._facts.suites[name].paths(self._facts.root)
+        return tuple((file, self._facts.digest_cache.of_file(path)) for file, path in paths.items())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate, with_sample
+from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, with_sample
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -48,12 +48,18 @@ class Facts:
 
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
-        for name in suite.files:
-            locate(name, self.root, f"suite {suite.name!r}", location)
+        suite.paths(self.root, location)
 
     def locations(self, files: object) -> dict[str, str]:
         """Return the data root for a stage that reads files, nothing for one that doesn't."""
         return {"root": str(self.root)} if files and self.root is not None else {}
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether the tokenizer of a model's folder knows how conversations are written."""
+    config = folder / "tokenizer_config.json"
+    written = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return (folder / "chat_template.jinja").is_file() or '"chat_template"' in written
 
 
 def gather_facts(

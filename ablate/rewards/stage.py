@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
+from ablate.catalogs.suites import Reading
 from ablate.context import StageContext, write_json
 from ablate.data.json_lines import read_json_lines, write_json_lines
+from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.models.chat import Messages
 from ablate.models.loading import compares_responses, load_reward_model, load_tokenizer
-from ablate.rewards.interface import PairJudge, Reward
-from ablate.rewards.pairs import Pair, build_pairs
+from ablate.rewards.interface import PairJudge, Reward, Score
+from ablate.rewards.pairs import Candidates, Pair, build_pairs, responses_of, scored_row, truncated
 from ablate.rewards.reward_model import ComparisonModel, RewardModel
+from ablate.rewards.round_robin import round_robin
 from ablate.training.devices import stage_device
 
 Row = dict[str, Any]
@@ -34,17 +36,24 @@ def run(context: StageContext) -> dict[str, Any]:
         rows = score_responses(open_reward(context), context.inputs["responses"])
     else:
         judge = open_judge(context)
-        rows = score_pairs(judge or open_reward(context), build_pairs(context))
+        rows = score_pairs(judge or open_reward(context), build_pairs(open_source(context), context.config))
     write_json_lines(context.output / "scores.jsonl", rows)
     write_json(context.output / "protocol.json", {"made": dict(context.config)})
-    unscored = sum(None in (row.get("score", 0), row.get("chosen", 0), row.get("rejected", 0)) for row in rows)
-    return {"rows": len(rows), "unscored": unscored}
+    return {"rows": len(rows), "unscored": sum(map(_lacks_a_score, rows)), "truncated": truncated(rows)}
 
 
-def open_reward(context: StageContext) -> Reward:
+def _lacks_a_score(row: Row) -> bool:
+    scores = [row.get(name, 0.0) for name in ("score", "chosen", "rejected")]
+    return any(None in score if isinstance(score, list) else score is None for score in scores)
+
+
+def open_reward(context: StageContext) -> RewardModel:
     """The reward of a score stage; raises DataError for a model that compares two responses."""
     folder = _folder(context)
-    return RewardModel(*_loaded(context, load_reward_model(folder)), progress=_progress(context))
+    reading = Reading.model_validate(context.config.get("reading") or {})
+    model: nn.Module = load_reward_model(folder)
+    model.to(stage_device(context.resources))
+    return RewardModel(model, load_tokenizer(folder), reading=reading, progress=_progress(context))
 
 
 def open_judge(context: StageContext) -> PairJudge | None:
@@ -52,19 +61,15 @@ def open_judge(context: StageContext) -> PairJudge | None:
     folder = _folder(context)
     if not compares_responses(folder):
         return None
-    model = load_reward_model(folder, pairwise=True)
-    return ComparisonModel(*_loaded(context, model), progress=_progress(context))
+    model: nn.Module = load_reward_model(folder, pairwise=True)
+    model.to(stage_device(context.resources))
+    return ComparisonModel(model, load_tokenizer(folder), progress=_progress(context))
 
 
 def _folder(context: StageContext) -> Path:
     if "reward_model" not in context.inputs:
         raise StageError("a score stage needs an input reward_model")
     return context.inputs["reward_model"]
-
-
-def _loaded(context: StageContext, model: nn.Module) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    model.to(stage_device(context.resources))
-    return model, load_tokenizer(_folder(context))
 
 
 def _progress(context: StageContext) -> Callable[[int, int], None]:
@@ -83,20 +88,27 @@ def score_responses(reward: Reward, responses: Path) -> list[Row]:
     ]
 
 
-def score_pairs(reward: Reward | PairJudge, pairs: Sequence[Pair]) -> list[Row]:
-    """One row for each pair with the scores and lengths (characters) of both responses."""
+def score_pairs(reward: Reward | PairJudge, asked: Sequence[Pair | Candidates]) -> list[Row]:
+    """One row for each prompt with the scores and lengths (characters) of its responses.
+
+    Of a pair the columns ``chosen`` and ``rejected`` hold a number each, of candidates a list each; ``truncated``,
+    where it is not 0, counts responses that were scored without a part of their conversation.
+    """
+    scores = _scores(reward, [one.prompt for one in asked], [responses_of(one) for one in asked])
     return [
-        {**pair.facts(), "chosen": chosen, "rejected": rejected}
-        for pair, (chosen, rejected) in zip(pairs, pair_scores(reward, pairs), strict=True)
+        scored_row(one, [score.value for score in own], sum(score.cut for score in own))
+        for one, own in zip(asked, scores, strict=True)
     ]
 
 
-def pair_scores(reward: Reward | PairJudge, pairs: Sequence[Pair]) -> list[tuple[float | None, float | None]]:
-    """Scores of the chosen and the rejected response of each pair; a judge's are its log-odds and 0."""
-    prompts = [pair.prompt for pair in pairs]
-    chosen, rejected = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+def _scores(reward: Reward | PairJudge, prompts: Sequence[Messages], texts: Sequence[list[str]]) -> list[list[Score]]:
+    """Scores of every response to every prompt; a judge's are log-odds and 0 of two, chances to win of more."""
+    if isinstance(reward, PairJudge) and all(len(own) == 2 for own in texts):
+        odds = reward.compare(prompts, [own[0] for own in texts], [own[1] for own in texts])
+        return [[Score(value), Score(None if value is None else 0.0)] for value in odds]
     if isinstance(reward, PairJudge):
-        odds = reward.compare(prompts, chosen, rejected)
-        return [(value, None if value is None else 0.0) for value in odds]
-    scores = reward.score([*prompts, *prompts], [*chosen, *rejected])
-    return list(zip(scores[: len(pairs)], scores[len(pairs) :], strict=True))
+        return [[Score(value) for value in own] for own in round_robin(reward, prompts, texts)]
+    flat = [(prompt, text) for prompt, own in zip(prompts, texts, strict=True) for text in own]
+    asked, said = [prompt for prompt, _ in flat], [text for _, text in flat]
+    found = iter(reward.read(asked, said) if isinstance(reward, RewardModel) else map(Score, reward.score(asked, said)))
+    return [[next(found) for _ in own] for own in texts]

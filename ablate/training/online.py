@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from ablate.training.discriminator import Discriminator
 from ablate.training.experience import Score
 from ablate.training.learner import Network
 from ablate.training.losses import PREFERENCE_LOSSES
-from ablate.training.objectives import PreferenceObjective
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer, planned_steps
 from ablate.training.online_pairs import Labeller, PairLearner
 from ablate.training.pair_log import PairLog
-from ablate.training.preference import START_TOLERANCE
+from ablate.training.preference import preference_objective
 from ablate.training.rollouts import Episode
 from ablate.training.seeding import derive_seed
 
@@ -37,15 +35,19 @@ FILE = "annotator.json"
 
 @dataclass
 class Annotator:
-    """Online DPO's labeller: every prompt of a step costs one label, whatever comes of it."""
+    """Online DPO's labeller: the responses to a prompt, ``group`` of them, cost ``price`` labels, ties included.
+
+    The price of a reward model's scores is 0: its labels were spent on its own training.
+    """
 
     score: Score
     group: int
+    price: int
     labels: int = 0
 
     def __call__(self, episodes: Sequence[Episode]) -> Tensor:
         """Return the annotator's scores."""
-        self.labels += len(episodes) // self.group
+        self.labels += len(episodes) // self.group * self.price
         return self.score(episodes)
 
     def statistics(self) -> dict[str, float]:
@@ -61,15 +63,6 @@ class Annotator:
         self.labels = read_json(folder / FILE)["labels"]
 
 
-def pair_objective(parameters: OnlinePairParameters, *, own_start: bool = True) -> PreferenceObjective:
-    """Return the offline objective with the loss that the parameters name.
-
-    ``own_start``: the reference is what training starts from, so that the first loss is known.
-    """
-    loss = partial(PREFERENCE_LOSSES[parameters.loss], beta=parameters.beta)
-    return PreferenceObjective(loss, parameters.beta, START_TOLERANCE[parameters.dtype] if own_start else None)
-
-
 def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairParameters:
     """Return the parameters with the steps that the label budget of online DPO has room for, each a whole one.
 
@@ -77,11 +70,12 @@ def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairP
     """
     steps = planned_steps(parameters, prompts)
     if isinstance(parameters, OnlineDPOParameters) and parameters.label_budget is not None:
-        affordable = parameters.label_budget // parameters.prompts_per_step
+        labels = parameters.prompts_per_step * parameters.labels_per_prompt
+        affordable = parameters.label_budget // labels
         if affordable < steps:
             print(
                 f"label_budget {parameters.label_budget} is used up after {affordable} steps of "
-                f"{parameters.prompts_per_step} labels: training ends there, not after {steps} steps",
+                f"{labels} labels: training ends there, not after {steps} steps",
                 flush=True,
             )
             steps = affordable
@@ -98,13 +92,14 @@ def run(context: StageContext) -> dict[str, Any]:
     stage = OnPolicyStage.open(context, parameters, others=others)
     parameters = within_budget(parameters, len(stage.prompts))
     policy: nn.Module = stage.policy
+    own_start = context.inputs["reference"] == context.inputs["policy"]
     learner = PairLearner(
         networks={"policy": Network(policy, parameters.learning_rate, parameters.weight_decay)},
         parameters=parameters,
         pad_id=stage.tokens.pad,
         limits=stage.limits,
         reference=stage.reference,
-        objective=pair_objective(parameters, own_start=context.inputs["reference"] == context.inputs["policy"]),
+        objective=preference_objective(PREFERENCE_LOSSES[parameters.loss], parameters, own_reference=own_start),
         labeller=_labeller(stage, parameters, seed),
         log=_pair_log(stage, name),
     )
@@ -125,15 +120,15 @@ def run(context: StageContext) -> dict[str, Any]:
 
 def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
     annotate = stage.judge("annotator", parameters.dtype)
+    by_name = "annotator" in stage.context.config  # a formula or a verifier
     if not isinstance(parameters, D2POParameters):
-        return Annotator(annotate, parameters.responses_per_prompt)
+        return Annotator(annotate, parameters.responses_per_prompt, parameters.labels_per_prompt if by_name else 0)
     fresh = parameters.discriminator == "sft"
     model: nn.Module = load_reward_model(
         stage.context.inputs["policy" if fresh else "reward_model"],
         head_seed=derive_seed(seed, "head") if fresh else None,
     )
-    by_name = "annotator" in stage.context.config  # a formula or a verifier, which can be looked at for nothing
-    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits, is_measured=by_name)
+    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits, by_name=by_name)
 
 
 def _pair_log(stage: OnPolicyStage, source: str) -> PairLog:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import evalplus, rows
+from ablate.evaluation.formats import evalplus, lm_eval_samples, rewardbench, rows, several_models
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
     "evalplus": evalplus,
+    "lm-eval-samples": lm_eval_samples,
+    "several-models": several_models,
+    "rewardbench": rewardbench,
     "rows": rows,
 }
 """Formats by name; the first that recognises a file reads it, so the ones with the clearest marks come first."""
@@ -25,4 +29,6 @@ def find_format(path: Path, name: str | None = None) -> str:
 
 def read_submission(path: Path, name: str | None = None, options: ReadOptions | None = None) -> Submission:
     """Read a file of outputs; raises ``DataError`` with the row that can't be read."""
-    return FORMATS[find_format(path, name)].read(path, options or ReadOptions())
+    found = find_format(path, name)
+    submission = FORMATS[found].read(path, options or ReadOptions())
+    return replace(submission, about={"read": found, **submission.about})

@@ -10,8 +10,11 @@ from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError, suggestion
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, json_object
 
-IDS = ("id", "source", "task_id", "key", "question_id", "example_id", "doc_id", "item_id", "uid", "idx", "index", "row")
+IDS = ("id", "task_id", "key", "question_id", "example_id", "doc_id", "item_id", "uid", "idx", "index", "row")
 """Columns that hold an example's id, the likeliest first."""
+
+TASKS = ("task", "subject", "category", "subset")
+"""Columns that hold the task within which an example is numbered."""
 
 PROMPTS = ("prompt", "question", "instruction", "input", "query", "goal", "Question")
 """Columns that hold an example's prompt."""
@@ -53,7 +56,7 @@ def read(path: Path, options: ReadOptions) -> Submission:
     found = tuple(numbered_rows(path))
     if not found:
         raise DataError(f"{path} has no rows")
-    return Submission(path, tuple(_output(path, number, row, options) for number, row in found))
+    return Submission(path, tuple(output(path, number, row, options) for number, row in found))
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -87,7 +90,8 @@ def texts_of(value: Any) -> tuple[str, ...] | None:
     return None if None in each else tuple(text for texts in each if texts is not None for text in texts)
 
 
-def _output(path: Path, number: int, row: Mapping[str, Any], options: ReadOptions) -> Output:
+def output(path: Path, number: int, row: Mapping[str, Any], options: ReadOptions) -> Output:
+    """What one row holds; raises ``DataError`` for an id or a response of another kind than text."""
     id_name = options.id or next((name for name in IDS if row.get(name) not in (None, "")), None)
     said_name = options.response or next((name for name in RESPONSES if name in row), None)
     prompt_name = next((name for name in PROMPTS if isinstance(row.get(name), str) and name != said_name), None)
