@@ -23,6 +23,7 @@ from ablate.algorithms import (
     rrhf,
     sdpo,
     simpo,
+    steerlm,
     supervised,
     trl_losses,
 )
@@ -37,7 +38,7 @@ METHODS: dict[str, Method] = {
         *(kto.METHOD, bco.METHOD, aot.METHOD, aot.UNPAIRED),
         *(*trl_losses.METHODS, sdpo.METHOD),
         *(rrhf.METHOD, pro.METHOD),
-        *(supervised.METHOD, rejection_sampling.METHOD),
+        *(supervised.METHOD, rejection_sampling.METHOD, steerlm.METHOD),
         *(ppo.METHOD, rloo.METHOD, grpo.METHOD),
         *(online_dpo.METHOD, d2po.METHOD),
         *(reward_modelling.METHOD, none.METHOD),

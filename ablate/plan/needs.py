@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.steerlm import SteerLMParameters
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
@@ -40,6 +41,9 @@ class SharedStages(Protocol):
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
+
+    def sft_of(self, cell: Cell) -> Start:
+        """Return the named model under a cell, after its SFT."""
 
 
 @dataclass
@@ -167,6 +171,23 @@ def best_responses(order: Order) -> None:
     _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
 
 
+def conditioned_answers(order: Order) -> None:
+    """Provide ``data``: the tokens of all responses, behind prompts that say what a reward model rates them."""
+    records, names = order.dataset("dataset", records=True), ("condition", "lowest", "highest")
+    label = records.execution.label
+    model = _trained_reward_model(order)
+    rated = order.shared.data.rate(records.ref("records.jsonl"), model.ref("model"), label=f"ratings of {label}")
+    written = SteerLMParameters.model_validate(order.parameters)
+    config = {"attributes": list(written.attributes), **{name: order.parameters[name] for name in names}}
+    answers = order.shared.data.condition(rated, config, label=f"conditions of {label}")
+    order.applied |= {"lowest", "highest", "max_length"}
+    tokenizer = order.shared.sft_of(order.cell).tokenizer  # without the condition of a policy that is asked already
+    tokens = order.shared.conversations(
+        answers.ref("answers.jsonl"), "answers", tokenizer, order.parameters["max_length"], answers.execution.label
+    )
+    order.inputs["data"] = tokens.ref("tokens.parquet")
+
+
 def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
     """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
     name, config = str(order.cell.values["reward"]), {"closed_form": None}
@@ -260,6 +281,7 @@ PROVIDERS: dict[str, Callable[[Order], None]] = {
     "reference": reference,
     "answers": answers,
     "best_responses": best_responses,
+    "conditioned_answers": conditioned_answers,
     "reward_model": reward_model,
     "reward": reward,
     "annotator": annotator,
