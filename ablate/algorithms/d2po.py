@@ -61,4 +61,5 @@ METHOD = Method(
     reward_model_if=("discriminator", "reward_model"),
     leaves_pairs=True,
     revision=2,
+    divisible=False,
 )

@@ -78,4 +78,5 @@ METHOD = Method(
     judge="annotator",
     leaves_pairs=True,
     revision=2,
+    divisible=False,
 )

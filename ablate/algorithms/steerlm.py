@@ -35,7 +35,7 @@ class SteerLMParameters(SFTParameters):
     @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes of the condition, in its order."""
-        return tuple(name for _, name, _, _ in string.Formatter().parse(self.condition) if name is not None)
+        return attributes_of(self.condition)
 
     @property
     def asked(self) -> str:
@@ -74,6 +74,11 @@ class SteerLMParameters(SFTParameters):
             if not self.lowest <= number <= self.highest:
                 raise ValueError(f"ask: {name}={number} is not within {self.lowest} to {self.highest}")
         return self
+
+
+def attributes_of(condition: str) -> tuple[str, ...]:
+    """Return the attributes that a condition has in braces, in its order."""
+    return tuple(name for _, name, _, _ in string.Formatter().parse(condition) if name is not None)
 
 
 def asked_values(written: str) -> dict[str, int]:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ablate.catalogs.closed import Names, Strict
+from ablate.catalogs.closed import Names, Strict, unknown_name
+from ablate.catalogs.rewards import LABELLERS
 
 REFINEMENT_REVISIONS = {"where": 1, "label": 1}
 """Raised when what filters keep, or how aspects become a label, changes."""
@@ -77,10 +78,6 @@ class Where(Strict):
         return self.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
 
 
-ClosedForm = Literal["nouns"]
-"""The formulas of ``ablate.rewards.closed_form``."""
-
-
 class RewardModelLabels(Strict):
     """A reward model trained for the purpose; parameters not written are those of the ``reward_model`` section."""
 
@@ -136,8 +133,18 @@ class Labeller(Strict):
     """What gives responses their scores anew: exactly one of these."""
 
     reward_model: RewardModelLabels | None = Field(None, description="A reward model, made in this experiment.")
-    closed_form: ClosedForm | None = Field(None, description="A formula of the response: the number of its nouns.")
+    reward: str | None = Field(
+        None,
+        description="A formula of the response, or a verifier of what its prompt carries, by the name of the reward.",
+    )
     api: ApiLabels | None = Field(None, description="A closed model behind an API.")
+
+    @field_validator("reward")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in LABELLERS:
+            raise unknown_name("reward", value, LABELLERS)
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> Labeller:

@@ -45,7 +45,8 @@ class Verifier:
 class RewardEntry:
     """One name: what it scores by. ``entry`` is the module and function that opens it, empty for the reward model.
 
-    ``revision`` is raised when its scores change; a verifier's grader has its own.
+    ``formula`` is the module and function of one: a number of the response alone. ``revision`` is raised when its
+    scores change; a verifier's grader has its own.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RewardEntry:
     entry: str = ""
     verifier: Verifier | None = None
     revision: int = 1
+    formula: str = ""
 
     def parts(self) -> dict[str, int]:
         """Return the revisions of the code that scores, by name."""
@@ -72,7 +74,10 @@ REWARDS: dict[str, RewardEntry] = {
     for entry in (
         RewardEntry(REWARD_MODEL, "the cell's reward model, read at the last token of the response"),
         RewardEntry(
-            "nouns", "number of nouns of the pocket language in the response", "ablate.rewards.closed_form:open_formula"
+            "nouns",
+            "number of nouns of the pocket language in the response",
+            "ablate.rewards.closed_form:open_formula",
+            formula="ablate.pocket.language:count_nouns",
         ),
         RewardEntry(
             "pocket-gold",
@@ -101,7 +106,9 @@ REWARDS: dict[str, RewardEntry] = {
         ),
     )
 }
-"""The rewards by name; a formula's is that of ``ablate.rewards.closed_form``."""
+"""The rewards by name."""
+LABELLERS = tuple(name for name, entry in REWARDS.items() if entry.entry)
+"""Those that score responses by their name alone: formulas and verifiers."""
 GOLD = "pocket-gold"
 """The reward that is logged beside any other where the prompts are items of the pocket world."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablate.algorithms.base import Method
+from ablate.algorithms.base import LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.origins import Origins
@@ -78,13 +78,19 @@ class Cell:
 
     @property
     def has_reward_model(self) -> bool:
-        """Whether a reward model is made for this cell."""
-        return "reward_model.init" in self.values
+        """Whether a reward model is made for this cell; keys of one may be there for the chain that it starts from."""
+        return _has_reward_model(self.method, self.values)
+
+    @property
+    def learns_from_set(self) -> bool:
+        """Whether its method reads a dataset; a chain may keep the key for itself."""
+        return "dataset" in self.method.reads
 
     @property
     def scored_without_model(self) -> bool:
-        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
-        return self.method.judge is not None and not self.has_reward_model
+        """Whether a formula or a verifier scores responses, and nothing is learnt from preferences."""
+        method = self.method
+        return method.judge is not None and not self.has_reward_model and LEARNT.isdisjoint(method.needs)
 
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
@@ -92,7 +98,7 @@ class Cell:
 
     def own_sections(self) -> dict[str, Section]:
         """Return the sections that the cell's method reads; of those that only its chain reads it may have a part."""
-        sections = _read_keys(self.method.name)[1]
+        sections = _read_keys(self.method, self.has_reward_model)[1]
         return {name: section for name, section in self._sections.items() if name in sections}
 
     @functools.cached_property
@@ -491,8 +497,10 @@ class _Projection:
         for key, default in DEFAULTS.items():
             if values.get(key) is None:
                 values[key] = derived[key] = default
-        judge = self._judge(block, method, values)
-        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL) or _starts_from_one(method, values))
+        if "prompts" in method.axes:
+            self._require(block, values, "prompts")
+        self._check_judge(block, method, values)
+        scalars, sections = _read_keys(method, _has_reward_model(method, values))
         kept = {
             key: value
             for key, value in values.items()
@@ -513,12 +521,11 @@ class _Projection:
             self._require(block, values, "dataset")
         return METHODS[name]
 
-    def _judge(self, block: int, method: Method, values: Values) -> Scalar:
-        """Return the name of what scores responses; None where nothing does."""
+    def _check_judge(self, block: int, method: Method, values: Values) -> None:
+        """Raise UnknownNameError for a name of what scores responses that there is not."""
         judge = None if method.judge is None else values[method.judge]
         if method.judge is not None and judge not in REWARDS:
             find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
-        return judge
 
     def _require(self, block: int, values: Values, *keys: str) -> None:
         for key in keys:
@@ -539,23 +546,31 @@ def own_rounds(method: Method, values: Values) -> int:
 
 
 def _reads(method: str, key: str) -> bool:
-    scalars, sections = _read_keys(method)
+    scalars, sections = _read_keys(METHODS[method])
     return key.partition(".")[0] in sections if "." in key else key in scalars
 
 
-def _starts_from_one(method: Method, values: Values) -> bool:
-    """Whether a method takes a cell's reward model in beside its judge, by one of its parameters."""
+def _has_reward_model(method: Method, values: Values) -> bool:
+    """Whether a cell's method takes a reward model in: always, as its judge, or by one of its parameters."""
+    if "reward_model" not in method.axes:
+        return False
+    if method.judge is None or values[method.judge] == REWARD_MODEL:
+        return True
     if method.reward_model_if is None:
         return False
     name, wanted = method.reward_model_if
     return bool(values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == wanted)
 
 
-@functools.cache
-def _read_keys(method: str, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
+def _read_keys(method: Method, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
     """Return the scalars and the sections that a method reads, with or without those of a reward model."""
-    reads = METHODS[method].axes - (frozenset() if reward_model else {"reward_model"})
-    return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
+    return _keys_of(method.name, method.axes, reward_model)
+
+
+@functools.cache
+def _keys_of(name: str, axes: frozenset[str], reward_model: bool) -> tuple[frozenset[str], frozenset[str]]:
+    reads = axes - (frozenset() if reward_model else {"reward_model"})
+    return ALWAYS_READ | reads, SHARED_SECTIONS | {name} | (reads & {"reward_model"})
 
 
 def _refuse_unread(loaded: LoadedExperiment, index: int, keys: Sequence[str], used: set[str]) -> None:

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ablate.catalogs.converters import Checks
+from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry, find_reward
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, checks_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -75,8 +76,8 @@ class DataPlanner:
         )
 
     def checks(self, name: str) -> set[Checks | None]:
-        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
-        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
+        """Return what verifiers can read of the prompts of a set, a kind for each set that hands prompts on."""
+        return set(checks_of(self._facts.dataset(name)).values())
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""
@@ -148,11 +149,11 @@ class DataPlanner:
         (part,) = made.parts
         if variant.responses is None:
             assert isinstance(part, DatasetEntry)
-            rows = self._entry(part, settings, records=True).ref("records.jsonl")
+            rows = prompts = self._entry(part, settings, records=True)
         else:
             prompts = self._set(part, _section(settings), cell)
-            rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
-        labelled = self._label(made, variant.label, rows, cell)
+            rows = self._respond(made, variant.responses, prompts, cell)
+        labelled = self._label(made, variant.label, rows.ref("records.jsonl"), prompts, cell)
         return self._from_labels(made, labelled, records=records)
 
     def _replay(
@@ -185,7 +186,7 @@ class DataPlanner:
             config,
             {"source": online.ref("pairs.jsonl")},
             label=made.name,
-            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+            parts=_revisions("online_pairs") | (SAMPLING if config["max_examples"] is not None else {}),
         )
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
@@ -224,6 +225,14 @@ class DataPlanner:
             "label", config, {"records": records, **by}, label=label, locations=locations, parts=parts
         )
 
+    def scored(self, records: Ref, reward: RewardEntry, prompts: Stage, *, label: str) -> Stage:
+        """Return the stage that scores responses by a formula, or by a verifier of what their prompts carry."""
+        if reward.formula:  # which reads no prompt; its first revision is not spelt
+            parts = reward.parts() if reward.revision > 1 else {}
+            return self.label(records, {"closed_form": reward.name}, {}, label=label, parts=parts)
+        config, texts = {"closed_form": None, "reward": reward.name}, {"prompt_texts": prompts.ref("prompts.jsonl")}
+        return self.label(records, {**config, **reward.identity()}, texts, label=label, parts=reward.parts())
+
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
         inputs = {"records": labelled.ref("records.jsonl")}
@@ -237,10 +246,12 @@ class DataPlanner:
         """Return the stage of rated responses as answers to prompts that say their ratings."""
         return self._graph.add("condition", config, {"records": rated.ref("records.jsonl")}, label=label)
 
-    def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
+    def _label(self, made: Pipeline, label: Label, records: Ref, prompts: Stage, cell: Cell) -> Stage:
         assert label.by is not None
+        if label.by.reward is not None:
+            return self.scored(records, find_reward(label.by.reward), prompts, label=f"labels of {made.name}")
         by: dict[str, Ref] = {}
-        config: dict[str, Any] = {"closed_form": label.by.closed_form}
+        config: dict[str, Any] = {"closed_form": None}
         locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
@@ -264,7 +275,7 @@ class DataPlanner:
             {**entry, **paired, **({"where": {"score_gap": gap}} if gap else {})},
             {"source": labelled.ref("records.jsonl")},
             label=made.name,
-            parts={"records": 1, **({"where": 1} if gap else {})},
+            parts=_revisions("records", *(["where"] if gap else [])),
         )
 
     def _mixture(
@@ -290,6 +301,11 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def _revisions(converter: str, *refinements: str) -> dict[str, int]:
+    """Return the revisions of what makes pairs of another stage's rows."""
+    return {converter: CONVERTER_REVISIONS[converter], **{name: REFINEMENT_REVISIONS[name] for name in refinements}}
 
 
 def order_of(dataset: Stage) -> dict[str, str]:

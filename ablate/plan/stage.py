@@ -42,7 +42,8 @@ class Identity:
 class Execution:
     """How a stage is run: module and function of its work, paths outside the store, what it needs of a machine.
 
-    ``heavy``: it computes with torch; ``gpu``: on a GPU; ``ranks``: in several processes, where they are asked for.
+    ``heavy``: it computes with torch; ``gpu``: on a GPU; ``trains``: as training stages are asked to run; ``ranks``: in
+    several processes, where they are asked for.
     """
 
     entry: str
@@ -50,6 +51,7 @@ class Execution:
     locations: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = True
     gpu: bool = True
+    trains: bool = False
     ranks: bool = False
 
 

@@ -27,7 +27,7 @@ from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, local_path
 from ablate.plan.graph import Graph
-from ablate.plan.needs import PROVIDERS, Order, Start, learns_from_records, starts_of
+from ablate.plan.needs import NEEDS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
 from ablate.plan.stage import Ref, Stage
 
@@ -80,11 +80,11 @@ class TrainingPlanner:
     def _cell(self, cell: Cell) -> Made:
         """Return the stages of one cell."""
         start = self.start_of(cell)
-        if not cell.method.needs:  # nothing is trained
+        if not cell.method.entry and not cell.method.needs:  # nothing is trained
             return Made(start.model, {"sft": start.model.id}, chat=start.chat)
         order = Order(self, cell, start, self._parameters(cell.method.name, _own_section(cell)))
         for need in cell.method.needs:
-            PROVIDERS[need](order)
+            NEEDS[need].provide(order)
         if not cell.method.entry:
             return Made(start.model, order.made_from, order.reward_model, chat=start.chat)
         own = _without(order.parameters, *order.applied)
@@ -98,6 +98,7 @@ class TrainingPlanner:
             entry=step.entry,
             locations=step.locations,
             parts={cell.method.name: cell.method.revision, **order.parts},
+            divisible=step.divisible,
         )
         return Made(policy, order.made_from, order.reward_model)
 
@@ -106,20 +107,21 @@ class TrainingPlanner:
         others = (axis for axis in self._grid.axes if axis not in ("algorithm", "dataset"))
         words = [f"{axis}={_word(cell.values[axis])}" for axis in others if cell.values.get(axis) is not None]
         words += [f"round {cell.rounds}"] if cell.rounds > 1 and "rounds" not in self._grid.axes else []
-        return f"{cell.method.title} on {cell.values['dataset']}" + (f" ({', '.join(words)})" if words else "")
+        learns = f"{cell.method.title} on {cell.values['dataset']}" if cell.learns_from_set else cell.method.title
+        return learns + (f" ({', '.join(words)})" if words else "")
 
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
         start = self._policy(cell.policy, cell)
         for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
-            start = _tuned(start, cell, self.cell(cell.at_round(number)).policy)
+            start = _tuned(start, cell, self.cell(cell.at_round(number)))
         return start
 
     def _policy(self, policy: str, cell: Cell) -> Start:
         """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
         if isinstance(policy, Trained):
             other = self.related(policy, cell)
-            return replace(_tuned(self.start_of(other), other, self.cell(other).policy), name=policy)
+            return replace(_tuned(self.start_of(other), other, self.cell(other)), name=policy)
         if isinstance(policy, Merged):
             starts = [self._policy(part, cell) for part in policy.policies]
             model = self._graph.add(
@@ -350,10 +352,10 @@ class TrainingPlanner:
         return self.reward_model(section, starts_of(cell), data, labels.seed)
 
 
-def _tuned(start: Start, cell: Cell, policy: Stage) -> Start:
+def _tuned(start: Start, cell: Cell, made: Made) -> Start:
     """Return what training a cell from ``start`` makes of it, with the tokenizer of a policy that has its own."""
-    tokenizer = policy.ref("model") if cell.method.conditions_prompts else start.tokenizer
-    return replace(start, model=policy, tokenizer=tokenizer, chat=True)
+    tokenizer = made.policy.ref("model") if cell.method.conditions_prompts else start.tokenizer
+    return replace(start, model=made.policy, tokenizer=tokenizer, chat=made.chat)
 
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
@@ -369,19 +371,22 @@ def _method_parameters(name: str, section: Section) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Step:
-    """Which code trains, and what of it is identity."""
+    """Which code trains, what of it is identity, and whether several processes can do it together."""
 
     entry: str
+    divisible: bool
     config: Mapping[str, Any] = field(default_factory=dict)
     locations: Mapping[str, str] = field(default_factory=dict)
 
 
 def _step_of(method: Method, parameters: Mapping[str, Any]) -> _Step:
     if method.own_code is not None:
-        return _Step(OWN_STEP, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step})
+        return _Step(
+            OWN_STEP, method.divisible, {"code": dict(method.own_code.digests)}, {"step": method.own_code.step}
+        )
     if parameters.get("implementation") == "trl":
-        return _Step(TRL_STEP, {"packages": {"trl": importlib.metadata.version("trl")}})
-    return _Step(method.entry)
+        return _Step(TRL_STEP, False, {"packages": {"trl": importlib.metadata.version("trl")}})
+    return _Step(method.entry, method.divisible)
 
 
 def _without(parameters: Mapping[str, Any], *names: str) -> dict[str, Any]:

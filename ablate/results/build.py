@@ -25,6 +25,7 @@ from ablate.results.rows import (
     delta_rows,
     kind_label,
     paired_members,
+    run_words,
 )
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
@@ -138,7 +139,7 @@ def _number_cell(results: Results, layout: TableLayout, group: Group, measured: 
     mean, sd = mean_sd(values)
     if not absent:
         return Cell(value=mean, sd=sd, n=len(values))
-    which = "; ".join(f"{_over_text(layout, key)}: {text}" for key, text in absent)
+    which = "; ".join(f"{run_words(layout, key)}: {text}" for key, text in absent)
     note = notes.key(f"mean over {len(values)} of {len(group.members)} runs ({which})")
     return Cell(value=mean, sd=sd, n=len(values), notes=(note,))
 
@@ -149,10 +150,6 @@ def _gap_text(gaps: Sequence[str], parts: int) -> str:
     if len(gaps) == parts and len(reasons) == 1:
         return next(iter(reasons))
     return "no partial average; missing " + "; ".join(gaps)
-
-
-def _over_text(layout: TableLayout, key: tuple[object, ...]) -> str:
-    return " ".join(f"{axis}={value}" for axis, value in zip(layout.averaged, key, strict=True) if value is not None)
 
 
 def _delta_row(

@@ -180,8 +180,9 @@ def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[s
     drawn = []
     for figure in layout.curves:
         table = tables[figure.table]
-        files = draw_curves(figure, read_curves(results, figure, table), folder)
-        drawn.append((figure.title or table.title, files))
+        found = read_curves(results, figure, table)
+        caption = " ".join(filter(None, (figure.title or table.title, *found.remarks)))
+        drawn.append((caption, draw_curves(figure, found, folder)))
     return [(caption, files) for caption, files in drawn if files]
 
 

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.catalogs.rewards import REWARDS
+from ablate.context import import_function
 from ablate.errors import UnknownNameError
 from ablate.models.chat import Messages
-from ablate.pocket.language import count_nouns
 
 Formula = Callable[[str], float]
-
-FORMULAS: dict[str, Formula] = {"nouns": count_nouns}
 
 
 def closed_form(name: str) -> Formula:
     """The formula called ``name``; raises ``UnknownNameError`` with the nearest one."""
-    if name not in FORMULAS:
-        raise UnknownNameError("closed-form reward", name, FORMULAS)
-    return FORMULAS[name]
+    formulas = {known: entry.formula for known, entry in REWARDS.items() if entry.formula}
+    if name not in formulas:
+        raise UnknownNameError("closed-form reward", name, formulas)
+    return import_function(formulas[name], f"the formula {name}")
 
 
 @dataclass(frozen=True)

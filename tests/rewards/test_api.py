@@ -210,7 +210,7 @@ def test_what_is_written_about_an_api_is_checked() -> None:
     ):
         with pytest.raises(ValidationError, match=message):
             ApiLabels.model_validate(wrong)
-    with pytest.raises(ValidationError, match="exactly one of reward_model, closed_form, api"):
-        Labeller.model_validate({"api": {"model": "m"}, "closed_form": "nouns"})
+    with pytest.raises(ValidationError, match="exactly one of reward_model, reward, api"):
+        Labeller.model_validate({"api": {"model": "m"}, "reward": "nouns"})
     identity = ApiLabels(model="m", url="http://here/v1", key="K").identity()
     assert not {"url", "key"} & identity.keys()
