@@ -82,7 +82,7 @@ def test_what_comes_after_reads_the_prompts_that_the_policy_is_asked_in(plan: Ma
         text(
             {"algorithm": "dpo", **after},
             {"algorithm": "dpo", "dpo.beta": 0.3, "policy": {"from": {"algorithm": "dpo", **after}}},
-            {"algorithm": "steerlm", "steerlm.learning_rate": 1e-3, **after},
+            {"algorithm": "steerlm", **after},
             {"algorithm": "grpo", "reward": "nouns", "prompts": "pocket-prompts", **after},
             dpo={"max_length": 256},
             grpo={**LENGTHS, "responses_per_prompt": 2},
