@@ -15,9 +15,11 @@ import typer
 from rich.table import Table
 
 import ablate
+from ablate.algorithms.own import load_method
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_evaluate import grade
+from ablate.cli_judge import judge
 from ablate.cli_plan import print_sizes
 from ablate.cli_slurm import On, print_submitted
 from ablate.console import Json, err, out, print_wide
@@ -28,6 +30,7 @@ from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.submit import submit_plan
+from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
@@ -49,6 +52,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
+app.command("judge")(judge)
 
 DEFAULT_STORE = Path("store")
 
@@ -303,8 +307,18 @@ def ui(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Methods of yours whose sections it has, too: `package.module:NAME` or `./file.py:NAME`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Print the JSON schema of a specification, for editors."""
+    for name in methods or []:
+        adopt(load_method(name, Path.cwd()))
     typer.echo(json.dumps(experiment_schema(), indent=1))
 
 
@@ -440,6 +454,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     print_sizes(explanation.sizes)
+    for warning in study.judge_warnings(what):
+        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:

@@ -18,14 +18,14 @@ from ablate.errors import UsageError
 from ablate.shipped import search_folders
 
 
-def _complete_suite(incomplete: str) -> list[str]:
+def complete_suite(incomplete: str) -> list[str]:
     """Offer the project's and the shipped suites to a shell."""
     return [name for name in load_suites(search_folders("evals", Path.cwd())) if name.startswith(incomplete)]
 
 
 def grade(
     suite: Annotated[
-        str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=_complete_suite)
+        str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=complete_suite)
     ],
     file: Annotated[
         Path | None, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)
@@ -73,7 +73,7 @@ def grade(
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
-        _print_report(found.title, report)
+        print_report(found.title, report)
 
 
 def _judges(written: list[str]) -> dict[str, str]:
@@ -83,7 +83,8 @@ def _judges(written: list[str]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in written)
 
 
-def _print_report(title: str, report: dict[str, Any]) -> None:
+def print_report(title: str, report: dict[str, Any]) -> None:
+    """Print a suite's score, its metrics as a table, and its health."""
     primary = report["protocol"]["primary"]
     score = report["health"].get("reason", "undefined") if report["score"] is None else f"{report['score']:.4f}"
     out.print(f"{title}: {score} ({primary})", style="bold", markup=False, highlight=False, soft_wrap=True)

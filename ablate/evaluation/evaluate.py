@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401 - pyarrow would import it for its first column: in every forked stage, not once before
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -55,8 +56,9 @@ def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> l
 def open_evidence(context: StageContext) -> Evidence:
     """What the stage's inputs hold: ``responses`` (a generate or select stage), ``likelihoods`` or ``scores``."""
     if "responses" in context.inputs:
-        folder = artifact_folder(context.inputs["responses"])
-        return Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
+        folder, judging = artifact_folder(context.inputs["responses"]), context.inputs.get("verdicts")
+        protocol = read_json((judging or folder) / PROTOCOL)
+        return Evidence(folder, context.work, protocol, resources=context.resources, judging=judging)
     if "likelihoods" in context.inputs:
         folder = artifact_folder(context.inputs["likelihoods"])
         return Evidence(

@@ -66,23 +66,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
             _write(examples, alone.examples)
         return {"suite": suite.name, **report(alone, suite.grading_config(), _account(submission, "subset"))}
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        whole = whole_suite(suite, request.root, scratch)
-        asked = drawn(suite, whole)
-        submission = submission or _baseline(request, asked)
-        joined = join(
-            submission,
-            asked,
-            whole,
-            lambda made: bare_texts(suite, made),
-            by_order=request.by_order,
-            partial=request.partial,
-            repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
-        )
-        outputs = _account(submission, joined.by)
-        digests = {name: sha256_file(path) for name, path in suite.paths(request.root).items()}
-        made = {"made": suite.data_config(digests)}
-        evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
+        evidence, joined, asked = read_evidence(request, Path(folder), submission)
         evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
@@ -91,6 +75,32 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     made_report = report(grades, suite.grading_config(), evidence.protocol)
     health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
     return {"suite": suite.name, **made_report, "health": health}
+
+
+def read_evidence(
+    request: Request, scratch: Path, submission: Submission | None = None
+) -> tuple[HeldEvidence, Joined, list[Any]]:
+    """What a grader reads of outputs, how their rows were found, and all examples that the suite asks.
+
+    The outputs are those of a ``submission``, or of the request's file or baseline.
+    """
+    suite = request.suite
+    whole = whole_suite(suite, request.root, scratch)
+    asked = drawn(suite, whole)
+    submission = submission or _read(request) or _baseline(request, asked)
+    joined = join(
+        submission,
+        asked,
+        whole,
+        lambda made: bare_texts(suite, made),
+        by_order=request.by_order,
+        partial=request.partial,
+        repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
+    )
+    paths = suite.paths(request.root)
+    made = {"made": suite.data_config({name: sha256_file(path) for name, path in paths.items()})}
+    evidence = gathered(suite, asked, joined, submission, scratch, made | _account(submission, joined.by))
+    return replace(evidence, files=paths), joined, asked
 
 
 def _read(request: Request) -> Submission | None:
@@ -148,11 +158,29 @@ def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
 
 def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) -> list[Response]:
     """An item's responses, numbered as samples; under lm-eval once for each of its tasks."""
+    if item.followups and any(output.texts is not None for output in rows):
+        return _turns(item, rows)
     said = [(output, text) for output in rows for text in output.texts or ()]
     return [
         Response(item.id, task, sample, "", text, _finish(output), _tokens(output))
         for task in tasks or (item.task,)
         for sample, (output, text) in enumerate(said)
+    ]
+
+
+def _turns(item: Item, rows: Sequence[Output]) -> list[Response]:
+    """The responses to an item of several user turns: the texts of a row are those of its turns, a row is a sample."""
+    for output in rows:
+        if len(output.texts or ()) != 1 + len(item.followups):
+            raise DataError(
+                f"row {output.row} has {len(output.texts or ())} responses to the {1 + len(item.followups)} turns of "
+                f"example {item.source}",
+                hint="give a list of responses, one a turn",
+            )
+    return [
+        Response(item.id, item.task, sample, "", text, _finish(output), _tokens(output), turn)
+        for sample, output in enumerate(rows)
+        for turn, text in enumerate(output.texts or ())
     ]
 
 
@@ -205,7 +233,7 @@ def _graded_alone(request: Request, submission: Submission) -> Grades | None:
     except DataError:
         joinable = False
     grades: Grades | None = import_function(function, "the grader of files")(
-        submission, suite.options, joinable=joinable
+        submission, suite.options, joinable=joinable, partial=request.partial
     )
     return grades
 

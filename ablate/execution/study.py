@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
+from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
@@ -147,6 +151,28 @@ def derived_values(plan: Plan) -> dict[str, str]:
     for chain in plan.chains:
         derived[f"policy {chain}"] = f"{chain.shown}; what it does not name is the cell's"
     return derived
+
+
+def judge_warnings(plan: Plan) -> list[str]:
+    """Return what is to be known of a plan's judges before it runs."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    return [*plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
+
+
+def _most_cost(plan: Plan) -> list[str]:
+    """Return what the plan's judge stages may cost at most, where each has a limit."""
+    limits = [
+        access.get("max_cost")
+        for stage in plan.stages.values()
+        if "judges" in stage.execution.locations
+        for access in json.loads(stage.execution.locations["judges"])
+        if access["key"]
+    ]
+    if not limits:
+        return []
+    if None in limits:
+        return [f"{limits.count(None)} of {len(limits)} uses of paid judges have no max_cost"]
+    return [f"judges may cost up to {math.fsum(limits):g} US dollars ({len(limits)} uses with a max_cost each)"]
 
 
 def find_attempt(store: Store, prefix: str) -> AttemptFolder:

@@ -216,7 +216,9 @@ def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
     judge = str(cell.method.judge)
     named = facts.dataset(str(cell.values["prompts"]))
-    _check_facts(facts, find_reward(str(cell.values[judge])), f"the {judge}", [named], locate("prompts"))
+    name = cell.values[judge]
+    assert isinstance(name, str)
+    _check_facts(facts, find_reward(name), f"the {judge}", [named], locate("prompts"))
 
 
 def check_label(facts: Facts, named: NamedSet) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, JudgeName, locations_of
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
@@ -35,6 +36,10 @@ class SharedStages(Protocol):
     reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from."""
 
@@ -59,6 +64,9 @@ class Order:
     applied: set[str] = field(default_factory=set)
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
+    network: bool = False
+    """Whether its training asks a server outside the machine."""
     measured: Ref | None = None
     """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
@@ -217,11 +225,23 @@ def discriminator(order: Order) -> None:
 
 def judge(order: Order, axis: str) -> None:
     """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
-    name = str(order.cell.values[axis])
+    name = order.cell.values[axis]
+    assert isinstance(name, str)
     if name == REWARD_MODEL:
         reward_model(order)
+    elif isinstance(name, JudgeName):
+        _asked_judge(order, axis, name.judge)
     else:
         _named_reward(order, axis, find_reward(name))
+
+
+def _asked_judge(order: Order, key: str, asked: Judge) -> None:
+    """Provide a judge that is asked in words; one that is the policy itself needs nobody else."""
+    order.config[key] = {"judge": asked.identity()}
+    order.parts["judge"] = JUDGE_REVISION
+    order.locations |= {**locations_of([asked]), **order.shared.answers}
+    order.network = not asked.is_self
+    prompt_texts(order)
 
 
 def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:

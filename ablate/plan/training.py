@@ -96,11 +96,17 @@ class TrainingPlanner:
             order.inputs,
             label=self._label(cell),
             entry=step.entry,
-            locations=step.locations,
+            locations={**step.locations, **order.locations},
             parts={cell.method.name: cell.method.revision, **order.parts},
             divisible=step.divisible,
+            network=order.network,
         )
         return Made(policy, order.made_from, order.reward_model)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+        return self._facts.answers
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""

@@ -35,7 +35,7 @@ def run(context: StageContext) -> dict[str, Any]:
     if what == "responses":
         rows = score_responses(open_reward(context), context.inputs["responses"])
     else:
-        judge = open_judge(context)
+        judge = open_comparison(context)
         rows = score_pairs(judge or open_reward(context), build_pairs(open_source(context), context.config))
     write_json_lines(context.output / "scores.jsonl", rows)
     write_json(context.output / "protocol.json", {"made": dict(context.config)})
@@ -56,7 +56,7 @@ def open_reward(context: StageContext) -> RewardModel:
     return RewardModel(model, load_tokenizer(folder), reading=reading, progress=_progress(context))
 
 
-def open_judge(context: StageContext) -> PairJudge | None:
+def open_comparison(context: StageContext) -> PairJudge | None:
     """The judge of pairs that the stage's reward model is; None where it scores single responses."""
     folder = _folder(context)
     if not compares_responses(folder):
