@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 import ablate
+from ablate.algorithms.own import load_method
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_evaluate import grade
@@ -29,6 +30,7 @@ from ablate.execution.local import LocalRun
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.submit import submit_plan
+from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
@@ -305,8 +307,18 @@ def ui(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Methods of yours whose sections it has, too: `package.module:NAME` or `./file.py:NAME`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Print the JSON schema of a specification, for editors."""
+    for name in methods or []:
+        adopt(load_method(name, Path.cwd()))
     typer.echo(json.dumps(experiment_schema(), indent=1))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401 - pyarrow would import it for its first column: in every forked stage, not once before
 import pyarrow as pa
 import pyarrow.parquet as pq
 

@@ -233,7 +233,7 @@ def _graded_alone(request: Request, submission: Submission) -> Grades | None:
     except DataError:
         joinable = False
     grades: Grades | None = import_function(function, "the grader of files")(
-        submission, suite.options, joinable=joinable
+        submission, suite.options, joinable=joinable, partial=request.partial
     )
     return grades
 

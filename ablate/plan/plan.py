@@ -28,6 +28,7 @@ from ablate.experiment.grid import (
 )
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
+from ablate.plan.axes import SharedModel, tell_apart
 from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_label, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
@@ -38,7 +39,6 @@ from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
-from ablate.plan.telling import Shared, tell_apart
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
@@ -370,7 +370,7 @@ class _Builder:
 
     def _reward_model_rows(self) -> list[Subject]:
         """Return the reward models; a set that a policy takes part in makes one a policy or round, told apart by it."""
-        shared = [Shared(key, subject.axes, cells) for key, (subject, cells) in self.reward_models.items()]
+        shared = [SharedModel(key, subject.axes, cells) for key, (subject, cells) in self.reward_models.items()]
         subjects = (subject for subject, _ in self.reward_models.values())
         return [
             replace(subject, axes=axes)

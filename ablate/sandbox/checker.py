@@ -20,13 +20,10 @@ from typing import Any
 
 from ablate.sandbox.wire import Broken, Frames, attempt, decode, encode
 
-START_SECONDS = 60.0
-"""Longest wait for the interpreter of a program."""
-GRACE_SECONDS = 5.0
-"""How long a check may take beyond the program's time: tests that hang of themselves."""
+PATIENCE = 20.0
+"""How many times its limit a program may take on a machine that has no time for it."""
 CASE_SECONDS, CASE_FACTOR, MOST_SECONDS = 1.0, 4.0, 60.0
 """EvalPlus' limits: a case takes at most a second or four times the reference, a group a minute (config.py)."""
-NOT_STARTED = "not_started"
 _UNRAISABLE = {"StopIteration", "StopAsyncIteration", "GeneratorExit"}
 """Exceptions that would end a loop of the tests in silence."""
 
@@ -35,25 +32,75 @@ class Raised(Exception):
     """What the program raised, where no exception of that name is Python's own."""
 
 
+class Clock:
+    """How much processor time a program has had, and whether it wants more: its ``/proc/<id>/stat``."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._ticks = os.sysconf("SC_CLK_TCK")
+
+    def used(self) -> float:
+        """Seconds of processor time of the process."""
+        fields = self._fields()
+        return (int(fields[11]) + int(fields[12])) / self._ticks if fields else 0.0
+
+    def wants(self) -> bool:
+        """Whether it runs, waits for a processor or for a disk; not so when it sleeps or is gone."""
+        fields = self._fields()
+        return bool(fields) and fields[0] in (b"R", b"D")
+
+    def _fields(self) -> list[bytes]:
+        try:
+            return os.pread(self._descriptor, 4096, 0).rpartition(b")")[2].split()
+        except OSError:  # the process is gone
+            return []
+
+
+class Limit:
+    """Seconds for a program: over when they have passed, unless the machine withheld its processor meanwhile.
+
+    A program that then still wants to run may go on until it has had that much processor time (or ``PATIENCE`` times
+    the limit has passed), so that what passes does not depend on what else the machine does.
+    """
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        now = time.monotonic()
+        self._clock = clock
+        self._end, self._last = now + seconds, now + PATIENCE * seconds
+        self._enough = clock.used() + seconds
+
+    def left(self) -> float:
+        """Seconds to wait before asking again; at most 0 when it is over."""
+        now = time.monotonic()
+        if now >= self._end and now < self._last and self._clock.wants():
+            missing = self._enough - self._clock.used()
+            self._end = now + max(0.02, missing) if missing > 0 else now
+        return self._end - now
+
+
 class Session:
     """One program's answers; after the first one that is late or missing there is no other."""
 
-    def __init__(self, descriptor: int, seconds: float) -> None:
+    def __init__(self, descriptor: int, clock: Clock, seconds: float) -> None:
         os.set_blocking(descriptor, False)
         self._frames = Frames(descriptor)
-        self._frames.receive(time.monotonic() + START_SECONDS)
-        self.end = time.monotonic() + seconds
-        self.case_end = self.end
+        self.clock = clock
+        self.whole = Limit(seconds, clock)
+        self.case: Limit | None = None
         self.broken: str | None = None
+
+    def left(self) -> float:
+        """Seconds that are left for the current answer: of the case's limit and of the whole program's."""
+        whole = self.whole.left()
+        return whole if self.case is None else min(whole, self.case.left())
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request; raises what the program raised, or Broken."""
         if self.broken:
             raise Broken(self.broken)
-        deadline = min(self.end, self.case_end)
         try:
-            self._frames.send(request, deadline)
-            answer = self._frames.receive(deadline)
+            self._frames.send(request, self)
+            answer = self._frames.receive(self)
         except Broken as error:
             self.broken = str(error)
             raise
@@ -164,12 +211,10 @@ class Problem:
             return float(self._tests["seconds"])
         return sum(min(MOST_SECONDS, sum(limits)) + 1 for _, _, limits in self._cases.values())
 
-    def check(self, descriptor: int, text: str) -> dict[str, Any]:
+    def check(self, descriptor: int, clock: Clock, text: str) -> dict[str, Any]:
         """Which groups of tests the program passes, in order, up to the first that it fails, and why."""
-        session, error = attempt(lambda: Session(descriptor, self.seconds))
-        if error is not None:
-            return {"passed": {}, "why": NOT_STARTED, "error": ""}
-        signal.setitimer(signal.ITIMER_REAL, self.seconds + GRACE_SECONDS)
+        session = Session(descriptor, clock, self.seconds)
+        signal.setitimer(signal.ITIMER_REAL, (PATIENCE + 1) * self.seconds)
         passed = {group["name"]: False for group in self._tests["groups"]}
         why = "passed"
         _, error = attempt(lambda: session.ask({"load": text}))
@@ -208,13 +253,13 @@ class Problem:
         entry, family, tolerance = self._tests["entry"], self._tests["family"], float(self._tests["tolerance"])
         limited = self._tests["seconds"] is None
         for arguments, wanted, limit in zip(inputs, expected, limits, strict=True):
-            session.case_end = time.monotonic() + limit if limited else session.end
+            session.case = Limit(limit, session.clock) if limited else None
             output = session.do("call", function, *arguments)
             if not agrees(family, entry, arguments, output, wanted, tolerance):
                 raise AssertionError(
                     f"{entry}{tuple(arguments)!r:.80} returned {output!r:.80}, expected {wanted!r:.80}"
                 )
-        session.case_end = session.end
+        session.case = None
 
     def _expect(self, cases: list[Any]) -> tuple[list[Any], list[Any], list[float]]:
         """The inputs, the reference's outputs, and the limit of each in seconds."""
@@ -224,9 +269,10 @@ class Problem:
         inputs = [decode(case, _no_reference) for case in cases]
         expected, limits = [], []
         for arguments in inputs:
-            began = time.monotonic()
-            output = reference(*copy.deepcopy(arguments))
-            limits.append(max(CASE_SECONDS, CASE_FACTOR * (time.monotonic() - began)))
+            own = copy.deepcopy(arguments)
+            began = time.process_time()
+            output = reference(*own)
+            limits.append(max(CASE_SECONDS, CASE_FACTOR * (time.process_time() - began)))
             expected.append(expected_of(self._tests["family"], self._tests["entry"], output))
         return inputs, expected, limits
 
@@ -261,17 +307,19 @@ def _serve_problem(frames: Frames, descriptor: int, tests: Mapping[str, Any], me
     frames.send({"seconds": problem.seconds})
     while (message := frames.receive()).get("program") is not None:
         with socket.socket(fileno=os.dup(descriptor)) as channel:
-            _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
-        ended = _forked(functools.partial(_check, frames, problem, descriptors[0], message["program"], memory))
+            _, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
+        ended = _forked(functools.partial(_check, frames, problem, descriptors, message["program"], memory))
         if ended:
             why = "timed_out" if os.WIFSIGNALED(ended) and os.WTERMSIG(ended) == signal.SIGALRM else "unreadable"
             frames.send({"passed": {}, "why": why, "error": ""})
-        os.close(descriptors[0])
+        for received in descriptors:
+            os.close(received)
 
 
-def _check(frames: Frames, problem: Problem, descriptor: int, text: str, memory: int) -> None:
+def _check(frames: Frames, problem: Problem, descriptors: list[int], text: str, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    frames.send(problem.check(descriptor, text))
+    program, status = descriptors
+    frames.send(problem.check(program, Clock(status), text))
 
 
 def _forked(work: Callable[[], None]) -> int:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import queue
 import socket
-import time
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event
 from types import TracebackType
 from typing import Any
 
 from ablate.errors import StageError
 from ablate.sandbox.box import Box, refused
-from ablate.sandbox.checker import GRACE_SECONDS, NOT_STARTED, START_SECONDS
-from ablate.sandbox.wire import Broken, Frames
+from ablate.sandbox.checker import PATIENCE
+from ablate.sandbox.program import READY
+from ablate.sandbox.wire import Broken, Frames, within
 
 MEMORY = 4 << 30
 """Bytes of address space of a program, as EvalPlus allows."""
-_STARTS = 2
+START_SECONDS = 120.0
+"""Longest wait for an interpreter."""
 
 
 @dataclass(frozen=True)
@@ -166,22 +169,23 @@ class Checker:
         return float(answer["seconds"])
 
     def _run(self, text: str, seconds: float) -> Verdict:
-        for _ in range(_STARTS):
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                limits = (int(seconds) + 2, self._memory, int(not self._box.bubblewrap))
-                with self._box.start("program", limits, theirs.fileno(), processes=False) as process:
-                    theirs.close()
-                    self._frames.send({"program": text})
-                    assert self._channel is not None
-                    socket.send_fds(self._channel, [b"f"], [ours.fileno()])
-                    ours.close()
-                    answer = self._frames.receive(time.monotonic() + START_SECONDS + seconds + 3 * GRACE_SECONDS)
-                    if answer["why"] == NOT_STARTED:
-                        error = refused(self._box, process)
-                        continue
-                    return Verdict(answer["passed"], answer["why"], answer["error"])
-        raise error
+        """Start a process for the program, and let the checker talk to it."""
+        assert self._channel is not None
+        limits = (int(seconds) + 2, self._memory, int(not self._box.bubblewrap))
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with ours, theirs, self._box.start("program", limits, theirs.fileno(), processes=False) as process:
+            theirs.close()
+            try:
+                pid = _awaited(ours)
+            except OSError as error:
+                raise refused(self._box, process) from error
+            with Path(f"/proc/{pid}/stat").open("rb") as status:
+                self._frames.send({"program": text})
+                socket.send_fds(self._channel, [b"f"], [ours.fileno(), status.fileno()])
+            ours.close()
+            answer = self._frames.receive(within((PATIENCE + 2) * seconds + START_SECONDS))
+            return Verdict(answer["passed"], answer["why"], answer["error"])
 
     def _begin(self) -> None:
         ours, theirs = socket.socketpair()
@@ -191,7 +195,7 @@ class Checker:
                 self._box.start("checker", (2 * self._memory,), theirs.fileno(), processes=True)
             )
         try:
-            self._frames.receive(time.monotonic() + START_SECONDS)
+            self._frames.receive(within(START_SECONDS))
         except Broken as broken:
             error = refused(self._box, process)
             self._stop()
@@ -205,3 +209,18 @@ class Checker:
     def _stop(self) -> None:
         self._channel = None
         self._running.close()
+
+
+def _awaited(channel: socket.socket) -> int:
+    """Wait for the program's interpreter; its process id, as the kernel vouches for it. Raises OSError."""
+    channel.settimeout(START_SECONDS)
+    said, ancillary, _, _ = channel.recvmsg(len(READY), socket.CMSG_SPACE(_CREDENTIALS.size))
+    found = [data for level, kind, data in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
+    if said != READY or not found:
+        raise ConnectionError("no interpreter")
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    return int(_CREDENTIALS.unpack(found[0])[0])
+
+
+_CREDENTIALS = struct.Struct("3i")
+"""Process, user and group of a message's sender."""

@@ -18,6 +18,9 @@ from ablate.sandbox.wire import Frames, attempt, decode, encode
 SCRATCH_BYTES = 64 << 20
 """Largest file, and room for all of them, in the scratch folder."""
 
+READY = b"r"
+"""What tells the judge that there is an interpreter, before it has seen any program."""
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "getattr": getattr,
     "getitem": operator.getitem,
@@ -122,7 +125,7 @@ def main(descriptor: int, seconds: int, memory: int, guarded: bool) -> None:
     limit(seconds, memory)
     silence()
     frames, program = Frames(descriptor), Program()
-    frames.send({"ready": True})
+    os.write(descriptor, READY)
     if guarded:
         guard()
     while True:

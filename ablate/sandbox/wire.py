@@ -7,23 +7,30 @@ library and NumPy. Anything else stays with its owner and travels as a reference
 from __future__ import annotations
 
 import collections
-import datetime
-import decimal
-import fractions
+import importlib
 import itertools
 import json
+import operator
 import os
 import select
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 LARGEST_FRAME = 64 << 20
 """Bytes of the largest answer that is read; a larger one ends the program."""
 MOST_ITEMS = 1_000_000
 """Items of an iterator that travel; a longer one stays a reference."""
 _SMALL = 1 << 63
+_BY_TEXT = {
+    "decimal.Decimal": "Decimal",
+    "fractions.Fraction": "Fraction",
+    "datetime.date": "date.fromisoformat",
+    "datetime.datetime": "datetime.fromisoformat",
+    "datetime.time": "time.fromisoformat",
+}
+"""Types that travel as texts, by module and name: what makes one of a text. Their modules are slow to import."""
 _NUMPY_KINDS = "biufcUS"
 _HEADER = struct.Struct(">Q")
 
@@ -32,13 +39,36 @@ class Broken(Exception):
     """There is nothing more to hear from the other side: ``ended``, ``timed_out`` or ``unreadable``."""
 
 
+class Ending(Protocol):
+    """What says how long to wait."""
+
+    def left(self) -> float:
+        """Seconds that are left; at most 0 when there is none."""
+
+
+class Deadline:
+    """A moment on ``time.monotonic``'s clock."""
+
+    def __init__(self, end: float) -> None:
+        self._end = end
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._end - time.monotonic()
+
+
+def within(seconds: float) -> Deadline:
+    """The deadline in so many seconds."""
+    return Deadline(time.monotonic() + seconds)
+
+
 class Frames:
     """Frames over a descriptor: eight bytes of length, then JSON."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def send(self, message: dict[str, Any], deadline: float | None = None) -> None:
+    def send(self, message: dict[str, Any], deadline: Ending | None = None) -> None:
         """Write one message; raises Broken when the other side is gone or does not read before ``deadline``."""
         body = json.dumps(message, separators=(",", ":")).encode()
         data = memoryview(_HEADER.pack(len(body)) + body)
@@ -51,8 +81,8 @@ class Frames:
             except OSError as error:
                 raise Broken("ended") from error
 
-    def receive(self, deadline: float | None = None) -> dict[str, Any]:
-        """Read one message; raises Broken when there is none before ``deadline`` (on ``time.monotonic``'s clock)."""
+    def receive(self, deadline: Ending | None = None) -> dict[str, Any]:
+        """Read one message; raises Broken when there is none before ``deadline``."""
         (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline))
         if length > LARGEST_FRAME:
             raise Broken("unreadable")
@@ -64,7 +94,7 @@ class Frames:
             raise Broken("unreadable")
         return message
 
-    def _read(self, length: int, deadline: float | None) -> bytes:
+    def _read(self, length: int, deadline: Ending | None) -> bytes:
         data = bytearray()
         while len(data) < length:
             self._wait(deadline, writing=False)
@@ -77,14 +107,15 @@ class Frames:
             data += part
         return bytes(data)
 
-    def _wait(self, deadline: float | None, *, writing: bool) -> None:
+    def _wait(self, deadline: Ending | None, *, writing: bool) -> None:
         if deadline is None:
             return
-        left = deadline - time.monotonic()
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT if writing else select.POLLIN)
-        if left <= 0 or not poll.poll(left * 1000):
-            raise Broken("timed_out")
+        while (left := deadline.left()) > 0:
+            if poll.poll(left * 1000):
+                return
+        raise Broken("timed_out")
 
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -143,12 +174,9 @@ def _encode_rare(value: Any, refer: Callable[[Any], Any]) -> Any:
         return {"bytearray" if isinstance(value, bytearray) else "bytes": bytes(value).hex()}
     if isinstance(value, range):
         return {"range": [encode(part, refer) for part in (value.start, value.stop, value.step)]}
-    if isinstance(value, decimal.Decimal):
-        return {"decimal": str(value)}
-    if isinstance(value, fractions.Fraction):
-        return {"fraction": [encode(value.numerator, refer), encode(value.denominator, refer)]}
-    if isinstance(value, datetime.date | datetime.time) and type(value).__module__ == "datetime":
-        return {type(value).__name__: value.isoformat()}
+    name = f"{type(value).__module__}.{type(value).__name__}"
+    if name in _BY_TEXT:
+        return {name: value.isoformat() if hasattr(value, "isoformat") else str(value)}
     if isinstance(value, Iterator) and type(value).__module__ in ("builtins", "itertools"):
         return _encode_iterator(value, refer)
     return refer(value)
@@ -192,6 +220,8 @@ def _decode(form: Any, dereference: Callable[[Any], Any]) -> Any:
             raise TypeError(kind)
         array = numpy.array(_decode(items, dereference), dtype=kind)
         return array.reshape(shape) if shape else array[()]
+    if tag in _BY_TEXT:
+        return operator.attrgetter(_BY_TEXT[tag])(importlib.import_module(tag.partition(".")[0]))(body)
     if tag in ("dict", "counter", "ordered"):
         made = {_decode(key, dereference): _decode(item, dereference) for key, item in body}
         return _MADE[tag](made)
@@ -211,10 +241,5 @@ _MADE: dict[str, Callable[[Any], Any]] = {
     "bytes": bytes.fromhex,
     "bytearray": bytearray.fromhex,
     "range": lambda parts: range(*parts),
-    "decimal": decimal.Decimal,
-    "fraction": lambda parts: fractions.Fraction(*parts),
-    "date": datetime.date.fromisoformat,
-    "datetime": datetime.datetime.fromisoformat,
-    "time": datetime.time.fromisoformat,
     "iterator": iter,
 }
