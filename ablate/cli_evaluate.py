@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,6 +58,8 @@ def grade(
     form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
+    for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS"):  # bars of lm-eval, which reads IFEval's rows
+        os.environ.setdefault(name, "1")
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
     if rule is not None:
         found = found.with_options({"rule": rule})

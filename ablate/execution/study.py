@@ -177,7 +177,7 @@ def _most_cost(plan: Plan) -> list[str]:
     if not limits:
         return []
     if None in limits:
-        return [f"{limits.count(None)} of {len(limits)} uses of paid judges have no max_cost"]
+        return [f"{limits.count(None)} of {len(limits)} stages that ask a judge with a key have no max_cost"]
     return [f"judges may cost up to {math.fsum(limits):g} US dollars ({len(limits)} uses with a max_cost each)"]
 
 

@@ -211,7 +211,7 @@ def test_ifeval_grades_text_bisons_responses(bison: dict[str, Any]) -> None:
     assert bison["report"]["health"]["n"] == len(bison["strict"]) == 541
     assert found["ifeval/prompt_level_strict_acc"] <= found["ifeval/prompt_level_loose_acc"]
     assert found["ifeval/prompt_level_strict_acc"] <= found["ifeval/inst_level_strict_acc"]
-    assert 0.3 < found["ifeval/prompt_level_loose_acc"] < 0.6
+    assert 0.65 < found["ifeval/prompt_level_loose_acc"] < 0.75
 
 
 def test_ifeval_agrees_with_rules_written_anew(bison: dict[str, Any]) -> None:
@@ -286,6 +286,8 @@ KNOWN = sorted(
 @pytest.mark.parametrize("name", KNOWN)
 def test_gold_answers_score_one_on_every_suite_that_has_them(data_root: Path, name: str) -> None:
     suite = suites()[name]
+    if suite.category == "coding":  # programs are run: a few will do
+        suite = suite.model_copy(update={"limit": 5})
     report = grade(Request(suite, baseline="gold", root=data_root))
     assert report["score"] == pytest.approx(1.0)
     if not is_of_pairs(suite):
