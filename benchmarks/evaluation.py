@@ -4,7 +4,7 @@
 
 A random Llama works twice on the CPU with one thread. It scores pairs as long as RewardBench's in batches of similar
 length, as suites are scored here, and one pair at a time; the scores must agree. It answers prompts greedily in batches
-with a key-value cache, as suites are generated here, and with transformers' `generate` one prompt at a time; the answers
+with a key-value cache, as suites are generated here, and with `generate` of transformers one at a time; the answers
 must agree.
 """
 
