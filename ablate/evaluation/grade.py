@@ -178,7 +178,7 @@ def _turns(item: Item, rows: Sequence[Output]) -> list[Response]:
                 hint="give a list of responses, one a turn",
             )
     return [
-        Response(item.id, item.task, sample, "", text, _finish(output), _tokens(output), turn)
+        Response(item.id, item.task, sample, "", text, _finish(output), _tokens(output), turn=turn)
         for sample, output in enumerate(rows)
         for turn, text in enumerate(output.texts or ())
     ]

@@ -201,9 +201,14 @@ class TrainingPlanner:
             )
         return self.released(name, self._loaded.origins.locate("policy"))
 
-    def released(self, name: str, place: Location) -> Start:
-        """Return a model of the hub or of a folder as it is; ``place`` says where it was named."""
+    def released(self, name: str, place: Location, *, template: bool = True) -> Start:
+        """Return a model of the hub or of a folder as it is; ``place`` says where it was named.
+
+        Without ``template`` it needs no chat template: it is no policy.
+        """
         config, locations = self._model_source(name, self._facts.models.get(name), place)
+        if not template:
+            config["chat"] = False
         stage = self._graph.add("model", config, label=name, locations=locations)
         return Start(name, stage, stage.ref("model"), bool(config.get("chat", True)))
 
