@@ -74,10 +74,11 @@ class EvaluationPlanner:
         files = self.files(suite.name)
         inputs = {"reward_model": reward_model.ref("model")}
         label = f"scores for {suite.name}"
+        config = suite.score_config(dict(files)) | ({} if reward_model.kind == "reward_model" else {"released": True})
         if suite.engine == "pairs":
             scores = self._graph.add(
                 "score",
-                suite.score_config(dict(files)),
+                config,
                 {**inputs, **self._items(suite.name)},
                 label=label,
                 parts=self._prompts(suite.prompts.name),
@@ -88,7 +89,7 @@ class EvaluationPlanner:
         responses = self._generate(suite, policy, chat=True)
         scores = self._graph.add(
             "score",
-            suite.score_config(dict(files)),
+            config,
             {**inputs, "responses": responses.ref("responses.jsonl")},
             label=label,
         )

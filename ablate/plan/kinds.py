@@ -29,6 +29,8 @@ KINDS: dict[str, Kind] = {
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
     "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "rate": Kind("ablate.rewards.rate:run"),
+    "condition": Kind("ablate.data.condition:run", heavy=False, gpu=False),
     "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),

@@ -393,7 +393,7 @@ class _Builder:
                     location=place,
                     hint="add a block to the grid, e.g. {policy: …, algorithm: none}",
                 )
-            stage = self.training.released(name, place).model
+            stage = self.training.released(name, place, scores=True).model
             found = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
             inputs = {} if policy is None else {"sft": policy.id}
             subjects.append(Subject("reward_model", "cell", {"reward_model.init": name}, stage.id, found, inputs))

@@ -33,7 +33,8 @@ class Discriminator:
     pair whose responses tie for the annotator has cost a label and teaches nothing. When the budget is used up the
     discriminator stays as it is. ``by_name``: the annotator is a formula or a verifier. Only then do gold labels count
     as ``labels`` (a reward model's were spent on its own training), and its mean score of all samples is logged, which
-    costs no label because nothing learns from it; a judge, ``is_asked``, is not asked for that. Random numbers are derived from (seed, step).
+    costs no label because nothing learns from it; a judge, ``is_asked``, is not asked for that. Random numbers are
+    derived from (seed, step).
     """
 
     def __init__(

@@ -211,7 +211,7 @@ def two_turns(folder: Path) -> Path:
         Item("m", "math", user("m1"), followups=("m2",), data={"baseline": ["c1", "c2"], "reference": ["r1", "r2"]}),
     ]
     responses = [
-        Response(name, task, 0, "", f"{name}-answer{turn}", "eos", 3, turn)
+        Response(name, task, 0, "", f"{name}-answer{turn}", "eos", 3, turn=turn)
         for name, task in (("a", "writing"), ("m", "math"))
         for turn in (0, 1)
     ]
