@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,14 +18,14 @@ from ablate.errors import UsageError
 from ablate.shipped import search_folders
 
 
-def _complete_suite(incomplete: str) -> list[str]:
+def complete_suite(incomplete: str) -> list[str]:
     """Offer the project's and the shipped suites to a shell."""
     return [name for name in load_suites(search_folders("evals", Path.cwd())) if name.startswith(incomplete)]
 
 
 def grade(
     suite: Annotated[
-        str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=_complete_suite)
+        str, typer.Argument(help="Name of a suite of evals/.", show_default=False, autocompletion=complete_suite)
     ],
     file: Annotated[
         Path | None, typer.Argument(help="Outputs: .jsonl, .json, .csv, .parquet.", show_default=False)
@@ -57,6 +58,8 @@ def grade(
     form: Annotated[Literal["table", "json"], typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Grade outputs from anywhere with a suite's grader: no model, no experiment. See docs/grading.md."""
+    for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS"):  # bars of lm-eval, which reads IFEval's rows
+        os.environ.setdefault(name, "1")
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
     if rule is not None:
         found = found.with_options({"rule": rule})
@@ -70,7 +73,7 @@ def grade(
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
-        _print_report(found.title, report)
+        print_report(found.title, report)
 
 
 def _judges(written: list[str]) -> dict[str, str]:
@@ -80,7 +83,8 @@ def _judges(written: list[str]) -> dict[str, str]:
     return dict(entry.split("=", 1) for entry in written)
 
 
-def _print_report(title: str, report: dict[str, Any]) -> None:
+def print_report(title: str, report: dict[str, Any]) -> None:
+    """Print a suite's score, its metrics as a table, and its health."""
     primary = report["protocol"]["primary"]
     score = report["health"].get("reason", "undefined") if report["score"] is None else f"{report['score']:.4f}"
     out.print(f"{title}: {score} ({primary})", style="bold", markup=False, highlight=False, soft_wrap=True)

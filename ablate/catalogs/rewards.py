@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.converters import Checks
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, JudgeName
 from ablate.catalogs.suite_code import find_entry
 from ablate.catalogs.suite_code.entry import Entry
 from ablate.catalogs.suite_code.harness import ReplayOptions
@@ -54,10 +55,13 @@ class RewardEntry:
     entry: str = ""
     verifier: Verifier | None = None
     revision: int = 1
+    judge: Judge | None = None
     formula: str = ""
 
     def parts(self) -> dict[str, int]:
         """Return the revisions of the code that scores, by name."""
+        if self.judge is not None:
+            return {"judge": JUDGE_REVISION}
         own = {f"reward {self.name}": self.revision}
         if self.verifier is None:
             return own
@@ -121,6 +125,8 @@ GOLD = "pocket-gold"
 
 def find_reward(name: str, *, axis: str = "reward", location: Location | None = None) -> RewardEntry:
     """Return the reward called ``name``; raises UnknownNameError with the nearest name."""
+    if isinstance(name, JudgeName):
+        return RewardEntry(name, f"{name.judge.shown}, which is asked", judge=name.judge)
     if name not in REWARDS:
         raise UnknownNameError(axis, name, REWARDS, location=location)
     return REWARDS[name]

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.datasets import DatasetEntry, data_files, locate
+from ablate.catalogs.judges import Judge, Panel, Positions, WrittenPanel, WrittenTemplate
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.suite_code import GRADERS, PROMPTS, complete_options, find_entry, known_entry
@@ -196,6 +197,48 @@ class Selection(Closed):
     seed: int = Field(default=0, ge=0, description="breaks ties")
 
 
+class Judging(Closed):
+    """Who judges the responses of a suite, and how they are asked; what is written here comes before a judge's own."""
+
+    judge: WrittenPanel = Field(description="A judge, or a panel: {judges: […], vote: …}.")
+    template: WrittenTemplate | None = Field(None, description="The question; without one, that of the file.")
+    file: str | None = Field(None, description="Questions in FastChat's form, a file below the data root.")
+    kind: Literal["single", "pairwise"] = Field(
+        "pairwise", description="Which of the file's questions: about one response, or about it and the baseline's."
+    )
+    temperature: float | None = Field(None, ge=0, le=2, description="Of the judge's sampling.")
+    max_tokens: int | None = Field(None, ge=1, description="Longest answer of the judge in tokens.")
+    positions: Positions | None = Field(None, description="Order of two responses, as judges have it.")
+    instead_of: str = Field("", description="Judge of the published protocol, where another one stands in for it.")
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Judging:
+        if (self.template is None) == (self.file is None):
+            raise PydanticCustomError("question", "give either template or file")
+        if any(judge.is_self for judge in self.judge.judges):
+            raise PydanticCustomError("self", "a policy is not evaluated by its own judgement: name another judge")
+        return self
+
+    @property
+    def asked(self) -> tuple[Judge, ...]:
+        """The judges, as this suite asks them."""
+        names = ("template", "temperature", "max_tokens", "positions")
+        written = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return tuple(judge.model_copy(update=written) for judge in self.judge.judges)
+
+    def by(self, panel: Panel) -> Judging:
+        """Return this with other judges, which then stand in for those that were written."""
+        same = [judge.model for judge in panel.judges] == [judge.model for judge in self.judge.judges]
+        instead = self.instead_of if same else self.instead_of or self.judge.shown
+        return self.model_copy(update={"judge": panel, "instead_of": instead})
+
+    def config(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Config of the judge stage; ``digests`` maps files to their sha256."""
+        kind = self.kind if self.template is None else self.template.kind
+        asked = {"judges": [judge.identity() for judge in self.asked], "vote": self.judge.vote, "kind": kind}
+        return asked if self.file is None else {**asked, "files": {self.file: digests[self.file]}}
+
+
 class Suite(Closed):
     """One column of a table: data, prompts, decoding, grader."""
 
@@ -214,8 +257,9 @@ class Suite(Closed):
     grader: str
     options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the grader")
     select: Selection | None = None
+    judging: Judging | None = Field(default=None, description="who judges the responses that the grader reads")
     primary: str = Field(description="metric that is the suite's score: 'metric' over all tasks, or 'task/metric'")
-    unit: Literal["proportion", "reward", "count"] = "proportion"
+    unit: Literal["proportion", "reward", "count", "rating"] = "proportion"
     higher_is_better: bool = True
     protocol: str = Field(default="", description="what differs from the published protocol, in words")
 
@@ -264,6 +308,8 @@ class Suite(Closed):
         if self.prompts.name in OF_CANDIDATES and self.grader not in OF_CANDIDATES and ":" not in self.grader:
             message = "grader {grader} reads pairs, and prompts {prompts} has several responses to a prompt"
             raise PydanticCustomError("candidates", message, {"grader": self.grader, "prompts": self.prompts.name})
+        if self.judging is not None and self.engine != "items":
+            raise PydanticCustomError("judging", "judging belongs to engine items: responses are judged")
         self._check_skills()
         self._check_k()
         return self
@@ -304,15 +350,28 @@ class Suite(Closed):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Data files, relative to the data root; empty for pocket suites."""
-        return self.data.names
+        """Files that it reads, relative to the data root: data, and questions to a judge."""
+        asked = self.judging.file if self.judging else None
+        return self.data.names if asked is None else (*self.data.names, asked)
+
+    def judged_by(self, panel: Panel, name: str | None = None) -> Suite:
+        """Return this suite with other judges, under its own name or another one."""
+        assert self.judging is not None
+        judging = self.judging.by(panel)
+        note = f" Judged by {panel.shown}"
+        note += f", which stands in for {judging.instead_of}." if judging.instead_of else "."
+        own = {"judging": judging, "protocol": self.protocol.strip() + note}
+        return self.model_copy(
+            update={**own, **({} if name is None else {"name": name, "title": f"{self.title} ({panel.shown})"})}
+        )
 
     def paths(self, root: Path | None, place: Location | None = None) -> dict[str, Path]:
         """Return where each of :attr:`files` is; raises ``DataError`` at ``place`` that says what to put where.
 
         Files of the hub are checked against the record of what was fetched.
         """
-        found = {name: locate(name, root, f"suite {self.name!r}", place) for name in self.data.files}
+        asked = (self.judging.file,) if self.judging and self.judging.file else ()
+        found = {name: locate(name, root, f"suite {self.name!r}", place) for name in (*self.data.files, *asked)}
         for hub in self.data.hub:
             data_files(hub.entry(), root, place)
             found |= {name: locate(name, root, f"suite {self.name!r}", place) for name in hub.names}
@@ -325,10 +384,10 @@ class Suite(Closed):
     def data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
         """What decides the items or pairs: files by digest, prompts and their options, the draw."""
         digests = dict(files or {})
-        if missing := [name for name in self.files if name not in digests]:
+        if missing := [name for name in self.data.names if name not in digests]:
             raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
         config = {
-            "files": {name: digests[name] for name in self.files},
+            "files": {name: digests[name] for name in self.data.names},
             "prompts": self.prompts.model_dump(mode="json"),
             "limit": self.limit,
             **find_entry("prompts", self.prompts.name).versions(),
@@ -379,7 +438,9 @@ class Suite(Closed):
         """Twelve hex digits that are equal exactly when two suites' numbers may share a column."""
         made = self._made(files)
         chosen = self.select and self.select_config()
-        parts = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
+        parts: tuple[Any, ...] = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
+        if self.judging is not None:
+            parts = (*parts, self.judging.config(files or {}))
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -26,7 +26,7 @@ SEED = 0
 def baseline_outputs(
     suite: Suite, asked: Sequence[Item] | Sequence[Pair] | Sequence[Candidates], baseline: Baseline
 ) -> Submission:
-    """One output for each item or pair.
+    """One output for each item or pair, as often as the suite draws samples.
 
     ``gold`` is the right answer, ``majority`` the one that is right most often among the items of a task, ``random`` a
     letter where there are choices and else the right answer to a random item of the task, ``echo`` the prompt. Pairs
@@ -39,7 +39,7 @@ def baseline_outputs(
     else:
         said = _SAYING[baseline](suite, items)
         rows = enumerate(zip(items, said, strict=True), start=1)
-        outputs = [Output(row, item.id, texts=(text,)) for row, (item, text) in rows]
+        outputs = [Output(row, item.id, texts=(text,) * suite.decoding.samples) for row, (item, text) in rows]
     return Submission(Path(f"baseline {baseline}"), tuple(outputs), {"baseline": baseline})
 
 

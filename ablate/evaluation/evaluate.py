@@ -56,8 +56,9 @@ def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> l
 def open_evidence(context: StageContext) -> Evidence:
     """What the stage's inputs hold: ``responses`` (a generate or select stage), ``likelihoods`` or ``scores``."""
     if "responses" in context.inputs:
-        folder = artifact_folder(context.inputs["responses"])
-        return Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
+        folder, judging = artifact_folder(context.inputs["responses"]), context.inputs.get("verdicts")
+        protocol = read_json((judging or folder) / PROTOCOL)
+        return Evidence(folder, context.work, protocol, resources=context.resources, judging=judging)
     if "likelihoods" in context.inputs:
         folder = artifact_folder(context.inputs["likelihoods"])
         return Evidence(

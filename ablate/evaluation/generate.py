@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.context import StageContext, write_json
+from ablate.data.records import message
 from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.evaluation.items import (
@@ -22,8 +24,9 @@ from ablate.evaluation.items import (
 )
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
-from ablate.evaluation.policy import Policy, open_policy
+from ablate.evaluation.policy import Answer, Policy, open_policy
 from ablate.evaluation.suite_items import build_items
+from ablate.models.chat import plain_text
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
@@ -50,26 +53,72 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
-    """``decoding.samples`` responses to each item, all samples of an item after one another."""
+    """``decoding.samples`` responses to each item, all samples of an item after one another.
+
+    An item with several user turns is asked them in turn, each with what was answered before; a turn whose prompt does
+    not fit the context is ``too_long``, as are those after it.
+    """
+    dialogues = [_Dialogue(item, sample) for item in items for sample in range(context.config["decoding"]["samples"])]
+    for turn in range(1 + max(len(item.followups) for item in items)):
+        _ask_turn(policy, [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)], turn, context)
+    return [response for dialogue in dialogues for response in dialogue.responses], []
+
+
+@dataclass(frozen=True)
+class _Dialogue:
+    """One sample of an item: what was answered so far."""
+
+    item: Item
+    sample: int
+    responses: list[Response] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a turn did not fit, so that nothing can follow it."""
+        return any(response.finish == "too_long" for response in self.responses)
+
+    def prompt(self, policy: Policy, thinking: bool | None) -> str:
+        """Return the prompt of the next turn; what was thought before earlier answers is not in it."""
+        if not self.responses:
+            return _prompt(policy, self.item, thinking)
+        turns = [self.item.prompt[-1]["content"], *self.item.followups]
+        messages = list(self.item.prompt)
+        for response, asked in zip(self.responses, turns[1:], strict=False):
+            messages += [message("assistant", self.item.prefix + response.response), message("user", asked)]
+        return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
+
+
+def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
+    """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
-    prompts = [_prompt(policy, item, decoding.get("thinking")) for item in items]
-    samples = range(decoding["samples"])
-    repeated = [(item, sample, prompt) for item, prompt in zip(items, prompts, strict=True) for sample in samples]
-    answers = policy.generate(
-        [prompt for _, _, prompt in repeated],
-        limit=decoding["max_new_tokens"],
-        stop=decoding["stop"],
-        temperature=decoding["temperature"],
-        top_p=decoding["top_p"],
-        seed=derive_seed(decoding["seed"], "responses"),
-        progress=lambda done, total: context.events.progress(done, total, "responses"),
-        kept=_journal(context).part("responses"),
-    )
-    responses = [
-        Response(item.id, item.task, sample, prompt, answer.text, answer.finish, answer.tokens, answer.reasoning)
-        for (item, sample, prompt), answer in zip(repeated, answers, strict=True)
-    ]
-    return responses, []
+    thinking = decoding.get("thinking")
+    prompts = {id(dialogue): dialogue.prompt(policy, thinking) for dialogue in dialogues}
+    temperatures = dict.fromkeys(dialogue.item.temperature for dialogue in dialogues)
+    for own in temperatures:
+        group = [dialogue for dialogue in dialogues if dialogue.item.temperature == own]
+        going_on = [dialogue for dialogue in group if not dialogue.ended]
+        seed = derive_seed(decoding["seed"], "responses", *([turn] if turn else []))
+        answers = policy.generate(
+            [prompts[id(dialogue)] for dialogue in going_on],
+            limit=decoding["max_new_tokens"],
+            stop=decoding["stop"],
+            temperature=decoding["temperature"] if own is None else own,
+            top_p=decoding["top_p"],
+            seed=seed,
+            progress=lambda done, total: context.events.progress(done, total, "responses"),
+            kept=_journal(context).part(_part_name(turn, own)),
+        )
+        said = {id(dialogue): answer for dialogue, answer in zip(going_on, answers, strict=True)}
+        for dialogue in group:
+            answer = said.get(id(dialogue), Answer("", "too_long", 0))
+            item, facts = dialogue.item, (answer.text, answer.finish, answer.tokens, answer.reasoning, turn)
+            dialogue.responses.append(Response(item.id, item.task, dialogue.sample, prompts[id(dialogue)], *facts))
+
+
+def _part_name(turn: int, temperature: float | None) -> str:
+    """Name what is kept of one list of requests: those of a turn and a temperature."""
+    own = "" if temperature is None else f"-at-{temperature:g}"
+    return f"responses{f'-{turn}' if turn else ''}{own}"
 
 
 def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:

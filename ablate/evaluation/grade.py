@@ -27,6 +27,7 @@ from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
+from ablate.models.chat import split_reasoning
 from ablate.rewards.pairs import Candidates, Pair
 
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "too_long": "too_long"}
@@ -66,23 +67,7 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
             _write(examples, alone.examples)
         return {"suite": suite.name, **report(alone, suite.grading_config(), _account(submission, "subset"))}
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        whole = whole_suite(suite, request.root, scratch)
-        asked = drawn(suite, whole)
-        submission = submission or _baseline(request, asked)
-        joined = join(
-            submission,
-            asked,
-            whole,
-            lambda made: bare_texts(suite, made),
-            by_order=request.by_order,
-            partial=request.partial,
-            repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
-        )
-        outputs = _account(submission, joined.by)
-        digests = {name: sha256_file(path) for name, path in suite.paths(request.root).items()}
-        made = {"made": suite.data_config(digests)}
-        evidence = gathered(suite, asked, joined, submission, scratch, made | outputs)
+        evidence, joined, asked = read_evidence(request, Path(folder), submission)
         evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
@@ -91,6 +76,32 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
     made_report = report(grades, suite.grading_config(), evidence.protocol)
     health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
     return {"suite": suite.name, **made_report, "health": health}
+
+
+def read_evidence(
+    request: Request, scratch: Path, submission: Submission | None = None
+) -> tuple[HeldEvidence, Joined, list[Any]]:
+    """What a grader reads of outputs, how their rows were found, and all examples that the suite asks.
+
+    The outputs are those of a ``submission``, or of the request's file or baseline.
+    """
+    suite = request.suite
+    whole = whole_suite(suite, request.root, scratch)
+    asked = drawn(suite, whole)
+    submission = submission or _read(request) or _baseline(request, asked)
+    joined = join(
+        submission,
+        asked,
+        whole,
+        lambda made: bare_texts(suite, made),
+        by_order=request.by_order,
+        partial=request.partial,
+        repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
+    )
+    paths = suite.paths(request.root)
+    made = {"made": suite.data_config({name: sha256_file(path) for name, path in paths.items()})}
+    evidence = gathered(suite, asked, joined, submission, scratch, made | _account(submission, joined.by))
+    return replace(evidence, files=paths), joined, asked
 
 
 def _read(request: Request) -> Submission | None:
@@ -148,12 +159,35 @@ def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
 
 def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) -> list[Response]:
     """An item's responses, numbered as samples; under lm-eval once for each of its tasks."""
+    if item.followups and any(output.texts is not None for output in rows):
+        return _turns(item, rows)
     said = [(output, text) for output in rows for text in output.texts or ()]
     return [
-        Response(item.id, task, sample, "", text, _finish(output), _tokens(output))
+        _response(item.id, task, sample, output, text)
         for task in tasks or (item.task,)
         for sample, (output, text) in enumerate(said)
     ]
+
+
+def _turns(item: Item, rows: Sequence[Output]) -> list[Response]:
+    """The responses to an item of several user turns: the texts of a row are those of its turns, a row is a sample."""
+    for output in rows:
+        if len(output.texts or ()) != 1 + len(item.followups):
+            raise DataError(
+                f"row {output.row} has {len(output.texts or ())} responses to the {1 + len(item.followups)} turns of "
+                f"example {item.source}",
+                hint="give a list of responses, one a turn",
+            )
+    return [
+        _response(item.id, item.task, sample, output, text, turn)
+        for sample, output in enumerate(rows)
+        for turn, text in enumerate(output.texts or ())
+    ]
+
+
+def _response(name: str, task: str, sample: int, output: Output, text: str, turn: int = 0) -> Response:
+    reasoning, answer = split_reasoning("", text)
+    return Response(name, task, sample, "", answer, _finish(output), _tokens(output), reasoning, turn)
 
 
 def _finish(output: Output) -> Finish:
@@ -205,7 +239,7 @@ def _graded_alone(request: Request, submission: Submission) -> Grades | None:
     except DataError:
         joinable = False
     grades: Grades | None = import_function(function, "the grader of files")(
-        submission, suite.options, joinable=joinable
+        submission, suite.options, joinable=joinable, partial=request.partial
     )
     return grades
 

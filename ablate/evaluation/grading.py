@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
-from ablate.context import Resources
+from ablate.context import Resources, read_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
@@ -91,6 +91,10 @@ class Evidence:
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
     resources: Resources = field(default_factory=Resources)
     """How the grader runs; nothing that it finds depends on it."""
+    judging: Path | None = None
+    """Folder of a judge stage."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -148,6 +152,19 @@ class Evidence:
         """What a file of outputs says of each item beside its responses (labels, judgements), by item id; one mapping
         for each of its rows. A stage has none."""
         return {}
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Rows of ``verdicts.jsonl``: what judges say of the responses."""
+        if self.judging is None:
+            raise StageError("this grader reads what judges say; the stage was given no verdicts")
+        return read_json_lines(self.judging / "verdicts.jsonl")
+
+    @cached_property
+    def judges(self) -> list[dict[str, Any]]:
+        """What is known of each judge: the model that answered, when, how often it could not be read, what it cost."""
+        found: list[dict[str, Any]] = [] if self.judging is None else read_json(self.judging / "judging.json")["judges"]
+        return found
 
     @property
     def has_responses(self) -> bool:

@@ -42,6 +42,10 @@ class Item:
     cluster: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    followups: tuple[str, ...] = ()
+    """User turns after the first, each asked when the one before is answered."""
+    temperature: float | None = None
+    """Of the responses to this item, where it is not the suite's."""
 
     def plain_text(self) -> str:
         """The prompt for a model without a chat format."""
@@ -64,6 +68,8 @@ class Response:
     finish: Finish
     tokens: int
     reasoning: str = ""
+    turn: int = 0
+    """Which user turn it answers, from 0."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,8 @@ def write_items(folder: Path, items: Iterable[Item]) -> None:
 def read_items(folder: Path) -> list[Item]:
     """Read ``items.jsonl``."""
     rows = read_json_lines(folder / ITEMS)
-    return [Item(**{**row, "prompt": tuple(row["prompt"]), "choices": tuple(row["choices"])}) for row in rows]
+    tuples = ("prompt", "choices", "followups")
+    return [Item(**row | {name: tuple(row[name]) for name in tuples if name in row}) for row in rows]
 
 
 def write_responses(folder: Path, responses: Iterable[Response]) -> None:

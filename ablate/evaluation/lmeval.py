@@ -76,8 +76,27 @@ def _unchanged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _early_ifeval(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """IFEval's first release does not say which text is to be repeated: all up to the sentence that asks for it."""
+    return [{**row, "kwargs": [_repeated(row, *each) for each in _instructions(row)]} for row in rows]
+
+
+def _instructions(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return zip(row["instruction_id_list"], row["kwargs"], strict=True)
+
+
+def _repeated(row: Mapping[str, Any], instruction: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if instruction != "combination:repeat_prompt" or arguments:
+        return arguments
+    asked, mark, _ = row["prompt"].partition("First repeat the request")
+    if not mark:
+        raise DataError(f"prompt {row['key']} does not say what is to be repeated")
+    return {"prompt_to_repeat": asked.strip()}
+
+
 ROWS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
     "truthfulqa-mc": _truthfulqa_mc,
+    "ifeval-early": _early_ifeval,
     "as-is": _unchanged,
 }
 

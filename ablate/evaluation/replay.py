@@ -14,7 +14,7 @@ import lm_eval.evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from ablate.errors import StageError
+from ablate.errors import DataError, StageError
 from ablate.evaluation.grading import Evidence, Example, Grades, Metric, mean_metric, response_health, shortened
 from ablate.evaluation.lmeval import ID, is_ifeval, load_tasks, quiet_lm_eval
 
@@ -48,6 +48,13 @@ def replaying(evidence: Evidence) -> LM:
 
 def _stored(known: Mapping[tuple[str, str], Any], request: Instance) -> Any:
     key = (request.task_name or "", request.doc[ID])
+    if not known:
+        texts = request.request_type == "generate_until"
+        raise DataError(
+            f"task {key[0]} reads {'responses' if texts else 'log-likelihoods of choices'}, and there are none",
+            hint="a file gives them in a column "
+            + ("response" if texts else "logprobs: a list in the choices' order, of several tasks an object of lists"),
+        )
     if key not in known:
         raise StageError(f"no stored answer for example {key[1]} of task {key[0]}")
     return known[key]

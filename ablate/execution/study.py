@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -20,6 +24,7 @@ from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
+from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
@@ -101,15 +106,20 @@ def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> Lo
         return run_local(store, plan.stages, wanted, machine, display)
 
 
+Standing = Status | Literal["queued", "blocked", "cancelled", "unknown"]
+"""How a stage stands; the words that are not the store's own are a cluster's."""
+
+
 @dataclass(frozen=True)
 class StageStatus:
-    """How one stage stands: done, running, failed, interrupted or waiting, with a word of explanation."""
+    """How one stage stands, with a word of explanation; ``seconds`` is what a done one took."""
 
     id: str
     kind: str
     label: str
-    status: Status
+    status: Standing
     note: str = ""
+    seconds: float | None = None
 
 
 def stage_statuses(store: Store, name: str) -> list[StageStatus]:
@@ -120,12 +130,12 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
     ]
 
 
-def _status(stage: StageFolder) -> tuple[Status, str]:
+def _status(stage: StageFolder) -> tuple[Status, str, float | None]:
     state = stage_state(stage)
     if state.status == "done":
-        record = stage.read_done() or {}
-        return state.status, f"{record['seconds']:.1f} s" if "seconds" in record else ""
-    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else "")
+        seconds = (stage.read_done() or {}).get("seconds")
+        return state.status, "" if seconds is None else f"{seconds:.1f} s", seconds
+    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else ""), None
 
 
 def derived_values(plan: Plan) -> dict[str, str]:
@@ -149,8 +159,39 @@ def derived_values(plan: Plan) -> dict[str, str]:
     return derived
 
 
+def judge_warnings(plan: Plan) -> list[str]:
+    """Return what is to be known of a plan's judges before it runs."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    return [*plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
+
+
+def _most_cost(plan: Plan) -> list[str]:
+    """Return what the plan's judge stages may cost at most, where each has a limit."""
+    limits = [
+        access.get("max_cost")
+        for stage in plan.stages.values()
+        if "judges" in stage.execution.locations
+        for access in json.loads(stage.execution.locations["judges"])
+        if access["key"]
+    ]
+    if not limits:
+        return []
+    if None in limits:
+        return [f"{limits.count(None)} of {len(limits)} stages that ask a judge with a key have no max_cost"]
+    return [f"judges may cost up to {math.fsum(limits):g} US dollars ({len(limits)} uses with a max_cost each)"]
+
+
 def find_attempt(store: Store, prefix: str) -> AttemptFolder:
-    """Return the newest attempt of the stage whose id starts so; raises UsageError unless there is exactly one.
+    """Return the newest attempt of the stage whose id starts so; raises UsageError where there is none."""
+    stage = find_stage(store, prefix)
+    attempts = stage.attempts()
+    if not attempts:
+        raise UsageError(f"stage {stage.id} has not run yet")
+    return attempts[-1]
+
+
+def find_stage(store: Store, prefix: str) -> StageFolder:
+    """Return the stage whose id starts so; raises UsageError unless there is exactly one.
 
     Raises StoreError for a store of a newer layout.
     """
@@ -163,10 +204,7 @@ def find_attempt(store: Store, prefix: str) -> AttemptFolder:
         problem = f"{len(found)} stages start with" if found else "no stage starts with"
         hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
         raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
-    attempts = store.stage(found[0]).attempts()
-    if not attempts:
-        raise UsageError(f"stage {found[0]} has not run yet")
-    return attempts[-1]
+    return store.stage(found[0])
 
 
 def _candidates(store: Store, ids: Sequence[str]) -> str:

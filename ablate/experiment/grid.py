@@ -11,6 +11,7 @@ from typing import Any
 from ablate.algorithms.base import LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
@@ -293,7 +294,7 @@ def _dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     A mapping that is a policy is one value.
     """
     for key, value in written.items():
-        if isinstance(value, Mapping) and value and key != "policy":
+        if isinstance(value, Mapping) and value and key not in ("policy", "annotator"):
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -333,6 +334,8 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 def _flatten(key: str, value: Any, place: Location) -> dict[str, Scalar]:
     """Return ``value`` under dotted keys: a mapping opens a section, a string may be a shorthand."""
+    if key == "annotator":
+        value = read_annotator(value, lambda *path: place)
     if isinstance(value, Mapping):
         if not value:
             raise SpecError(f"{key} is an empty mapping", location=place)
@@ -364,7 +367,10 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
         value = getattr(experiment, key)
         if value is not None:
             is_policy = key == "policy"
-            fixed[key] = read_policy(value, loaded.origins.inside(key), None, _flatten) if is_policy else value
+            origins = loaded.origins.inside(key)
+            if key == "annotator":
+                value = read_annotator(value, origins.locate)
+            fixed[key] = read_policy(value, origins, None, _flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
@@ -524,8 +530,10 @@ class _Projection:
     def _check_judge(self, block: int, method: Method, values: Values) -> None:
         """Raise UnknownNameError for a name of what scores responses that there is not."""
         judge = None if method.judge is None else values[method.judge]
-        if method.judge is not None and judge not in REWARDS:
-            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
+        if method.judge is not None:
+            assert isinstance(judge, str)
+            if judge not in REWARDS:
+                find_reward(judge, axis=method.judge, location=place_of(self.loaded, block, method.judge))
 
     def _require(self, block: int, values: Values, *keys: str) -> None:
         for key in keys:

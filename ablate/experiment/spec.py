@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, create_model, field_validator, model
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names
 from ablate.catalogs.datasets import Split, WrittenPairing
+from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
 from ablate.experiment.sections import DataSection
 
@@ -86,6 +87,11 @@ class Evaluations(Closed):
 
     policy: tuple[str, ...] = Field((), description="Suites every policy, baselines included, is evaluated on.")
     reward_model: tuple[str, ...] = Field((), description="Suites every reward model of the grid is evaluated on.")
+    judge: JudgeChoice | None = Field(
+        None,
+        description="Who judges in suites that have a judge, in place of theirs; each of a list is a column of its "
+        "own, suite@judge, and no policy is trained twice.",
+    )
 
 
 class DataSettings(DataSection):
@@ -127,10 +133,10 @@ class CellScalars(Closed):
         description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
         "default: reward_model.",
     )
-    annotator: str | None = Field(
+    annotator: str | Mapping[str, Any] | None = Field(
         None,
         description="What orders the pairs that online DPO and D2PO make of their own samples: a name as reward has "
-        "it; default: reward_model.",
+        "it, {judge: …}, or self, the policy as its own judge; default: reward_model.",
     )
 
 

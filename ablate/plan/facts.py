@@ -24,6 +24,8 @@ class Facts:
     suites: Mapping[str, Suite]
     root: Path | None
     digest_cache: DigestCache
+    answers_folder: Path | None = None
+    """Where answers of judges are kept, for all stages of a store."""
 
     def dataset(self, name: str, location: Location | None = None) -> NamedSet:
         """Return a set of the catalog or of the experiment."""
@@ -49,6 +51,11 @@ class Facts:
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
         suite.paths(self.root, location)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+        return {} if self.answers_folder is None else {"answers": str(self.answers_folder.absolute())}
 
     def locations(self, files: object) -> dict[str, str]:
         """Return the data root for a stage that reads files, nothing for one that doesn't."""
@@ -81,7 +88,14 @@ def gather_facts(
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)
-    return Facts(sets, models(), load_suites(evals), root.absolute() if root else None, DigestCache(digest_cache))
+    return Facts(
+        sets,
+        models(),
+        load_suites(evals),
+        root.absolute() if root else None,
+        DigestCache(digest_cache),
+        digest_cache.with_name("answers"),
+    )
 
 
 def local_path(written: str, folder: Path, place: Location) -> Path:

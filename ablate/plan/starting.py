@@ -8,8 +8,8 @@ from typing import Literal
 
 from ablate.experiment.grid import Cell, Grid, Values
 from ablate.experiment.spec import Scalar
+from ablate.plan.axes import SharedModel, tell_apart
 from ablate.plan.needs import Start
-from ablate.plan.telling import Shared, tell_apart
 from ablate.plan.training import TrainingPlanner
 
 Role = Literal["base", "sft"]
@@ -39,7 +39,9 @@ def starting_models(training: TrainingPlanner, grid: Grid, role: Role) -> dict[C
     sharing: dict[tuple[Scalar, ...], list[Values]] = {}
     for key, root in zip(keys, roots, strict=True):
         sharing.setdefault(key, []).append(root.values)
-    shared = [Shared((str(key[0]),), dict(zip(shaping, key[1:], strict=True)), cells) for key, cells in sharing.items()]
+    shared = [
+        SharedModel((str(key[0]),), dict(zip(shaping, key[1:], strict=True)), cells) for key, cells in sharing.items()
+    ]
     written = dict.fromkeys(key for root in roots for key in root.values if key.startswith(MADE_BY[role]))
     told = dict(zip(sharing, tell_apart(shared, written), strict=True))
     return {root: StartingModel(start, told[key]) for root, start, key in zip(roots, starts, keys, strict=True)}

@@ -15,7 +15,7 @@ from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
 from ablate.results.marks import TableTests, detectable_row, mark_rows
 from ablate.results.notes import Notes
-from ablate.results.remarks import seeds_remark, starts_remark, tests_remarks
+from ablate.results.remarks import judges_remarks, seeds_remark, starts_remark, tests_remarks
 from ablate.results.rows import (
     DeltaRow,
     Group,
@@ -70,6 +70,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
     ]
     remarks += starts_remark(baselines, cells, layout) if tested else []
+    remarks += judges_remarks(results, measured)
     return Table(layout.name, layout.title, tuple(columns), tuple(rows), notes.all(), tuple(remarks))
 
 

@@ -111,6 +111,9 @@ LLMBAR = {
     "adver_gptinst": "llmbar-adver-GPTInst",
     "adver_gptout": "llmbar-adver-GPTOut",
     "adver_manual": "llmbar-adver-manual",
+    "processed_faireval": "faireval",
+    "processed_llmeval2": "llmeval2",
+    "processed_mtbench_human": "mt-bench-human",
 }
 
 

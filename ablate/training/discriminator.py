@@ -33,7 +33,8 @@ class Discriminator:
     pair whose responses tie for the annotator has cost a label and teaches nothing. When the budget is used up the
     discriminator stays as it is. ``by_name``: the annotator is a formula or a verifier. Only then do gold labels count
     as ``labels`` (a reward model's were spent on its own training), and its mean score of all samples is logged, which
-    costs no label because nothing learns from it. Random numbers are derived from (seed, step).
+    costs no label because nothing learns from it; a judge, ``is_asked``, is not asked for that. Random numbers are
+    derived from (seed, step).
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class Discriminator:
         limits: PassLimits,
         *,
         by_name: bool,
+        is_asked: bool = False,
     ) -> None:
         self.parameters, self.annotate, self.seed = parameters, annotate, derive_seed(seed, NAME)
-        self.by_name = by_name
+        self.by_name, self.is_measured = by_name, by_name and not is_asked
         self.pad_id, self.limits = pad_id, limits
         model = model.to(limits.device)
         self.network = Network(model, parameters.discriminator_learning_rate, parameters.weight_decay)
@@ -67,7 +69,7 @@ class Discriminator:
         if self._left() and self._is_due(episodes, scores_N):
             self._learn(self._choose())
             scores_N = self.score(episodes)
-        if self.by_name:
+        if self.is_measured:
             self.last_round["annotator_score"] = float(self.annotate(episodes).mean())
         prompts = len(episodes) // self.parameters.responses_per_prompt
         self.silver_labels += prompts * self.parameters.labels_per_prompt

@@ -51,6 +51,7 @@ from ablate.training.experience import (
     text_score,
 )
 from ablate.training.history import History
+from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
 from ablate.training.placement import frozen_reference, frozen_score
@@ -60,6 +61,8 @@ from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
 SAMPLES_PER_STEP = 3
+ASKED_ANNOTATOR = "ablate.rewards.annotate:open_annotator"
+"""Opens a judge that is asked in words."""
 
 
 @dataclass(frozen=True)
@@ -388,6 +391,11 @@ class OnPolicyStage:
 
         return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
 
+    def asked_judge(self, group: int) -> JudgedEpisodes:
+        """Return the judge that config ``annotator`` describes; responses to a prompt are ``group`` neighbours."""
+        score = import_function(ASKED_ANNOTATOR, "the judge as annotator")(self.context, self.policy, group)
+        return JudgedEpisodes(score, self._prompts(), self._text, group)
+
     @property
     def gold(self) -> Score | None:
         """The true reward, where config ``gold`` names it."""
@@ -398,8 +406,14 @@ class OnPolicyStage:
         rows = read_json_lines(self.context.inputs["prompt_texts"])
         open_named = import_function(find_reward(name).entry, f"the reward {name}")
         reward = open_named(name, rows, self.context.resources)
-        prompts: dict[str, Messages] = {row["id"]: tuple(row["prompt"]) for row in rows}
-        return text_score(reward.score, prompts, lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)))
+        return text_score(reward.score, self._prompts(), self._text)
+
+    def _prompts(self) -> dict[str, Messages]:
+        rows = read_json_lines(self.context.inputs["prompt_texts"])
+        return {row["id"]: tuple(row["prompt"]) for row in rows}
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def train(self, trainer: OnPolicyTrainer) -> dict[str, Any]:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""

@@ -5,7 +5,7 @@ Both run in the loop of all on-policy methods (``ablate.training.on_policy``); t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ablate.errors import StageError
 from ablate.models.loading import load_reward_model
 from ablate.training.discriminator import Discriminator
 from ablate.training.experience import Score
+from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Network
 from ablate.training.losses import PREFERENCE_LOSSES
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer, planned_steps
@@ -44,6 +45,8 @@ class Annotator:
     group: int
     price: int
     labels: int = 0
+    judged: JudgedEpisodes | None = None
+    """The judge, where what scores is one: it says how often it could not be read."""
 
     def __call__(self, episodes: Sequence[Episode]) -> Tensor:
         """Return the annotator's scores."""
@@ -52,15 +55,19 @@ class Annotator:
 
     def statistics(self) -> dict[str, float]:
         """Return the labels so far."""
-        return {"labels": self.labels}
+        return {"labels": self.labels, **({} if self.judged is None else self.judged.statistics())}
 
     def save(self, folder: Path) -> None:
-        """Write the count."""
-        write_json(folder / FILE, {"labels": self.labels})
+        """Write the counts."""
+        own = {} if self.judged is None else {"asked": self.judged.asked, "unscored": self.judged.unscored}
+        write_json(folder / FILE, {"labels": self.labels, **own})
 
     def load(self, folder: Path) -> None:
         """Restore what ``save`` wrote."""
-        self.labels = read_json(folder / FILE)["labels"]
+        state = read_json(folder / FILE)
+        self.labels = state["labels"]
+        if self.judged is not None:
+            self.judged.asked, self.judged.unscored = state["asked"], state["unscored"]
 
 
 def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairParameters:
@@ -119,16 +126,30 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
-    annotate = stage.judge("annotator", parameters.dtype)
-    by_name = "annotator" in stage.context.config  # a formula or a verifier
+    judged = stage.asked_judge(_group(parameters)) if _is_asked(stage.context) else None
+    annotate = judged or stage.judge("annotator", parameters.dtype)
+    by_name = "annotator" in stage.context.config  # a formula, a verifier or a judge
     if not isinstance(parameters, D2POParameters):
-        return Annotator(annotate, parameters.responses_per_prompt, parameters.labels_per_prompt if by_name else 0)
+        price = parameters.labels_per_prompt if by_name else 0
+        return Annotator(annotate, parameters.responses_per_prompt, price, judged=judged)
     fresh = parameters.discriminator == "sft"
     model: nn.Module = load_reward_model(
         stage.context.inputs["policy" if fresh else "reward_model"],
         head_seed=derive_seed(seed, "head") if fresh else None,
     )
-    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits, by_name=by_name)
+    return Discriminator(
+        model, annotate, parameters, seed, stage.tokens.pad, stage.limits, by_name=by_name, is_asked=judged is not None
+    )
+
+
+def _is_asked(context: StageContext) -> bool:
+    """Whether the annotator is a judge that is asked in words."""
+    return isinstance(context.config.get("annotator"), Mapping)
+
+
+def _group(parameters: OnlinePairParameters) -> int:
+    """Return how many responses to a prompt are annotated together: D2PO asks about one pair."""
+    return 2 if isinstance(parameters, D2POParameters) else parameters.responses_per_prompt
 
 
 def _pair_log(stage: OnPolicyStage, source: str) -> PairLog:

@@ -89,8 +89,16 @@ def test_numbers_are_compared_as_numbers_beside_the_studys_match() -> None:
     item = Item("q", "gsm8k", user("?"), data={"answer": "so\n#### 35"})
     found = values(answers.gsm8k(evidence([item], ["it is 3.5"]), {}))
     assert (found["overall/exact_match"], found["overall/numeric_match"]) == (1.0, 0.0)
-    assert answers.same_number("35.0", "35")
-    assert not answers.same_number("none", "35")
+    for text, gold, same in (
+        ("35.0", "35", True),
+        ("none", "35", False),
+        ("it is -35", "35", False),
+        ("so x=-35.", "-35", True),
+        ("70-35", "35", True),
+        ("1,000 or 2,500", "2500", True),
+        ("none", "none", False),
+    ):
+        assert answers.same_number(text, gold) == same, text
 
 
 # --- BBH ---

@@ -330,9 +330,9 @@ def test_version_2_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_random_rule_scores_as_chance_says(tmp_path: Path) -> None:
-    rows = [candidates("Math", str(n), [0.0], [1.0, 2.0, 3.0]) for n in range(2000)]
+    rows = [candidates("Math", str(n), [0.0], [1.0, 2.0, 3.0]) for n in range(600)]
     grades = rewardbench_2.scored(scores_file(tmp_path, rows), {"seed": 0})
-    assert value(grades, "random", "Math") == pytest.approx(0.25, abs=0.03)
+    assert value(grades, "random", "Math") == pytest.approx(0.25, abs=0.05)
     assert all(isinstance(row, Example) for row in grades.examples)
 
 

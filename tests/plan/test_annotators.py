@@ -90,9 +90,8 @@ def test_a_budget_of_labels_that_cost_nothing_is_refused(plan: MakePlan, algorit
 
 
 def test_what_annotates_is_told_when_it_can_not(plan: MakePlan) -> None:
-    for name in ("noun", "self"):
-        with pytest.raises(UnknownNameError, match=f"unknown annotator '{name}'"):
-            plan(text({"algorithm": "online_dpo", "annotator": name}))
+    with pytest.raises(UnknownNameError, match="unknown annotator 'noun'"):
+        plan(text({"algorithm": "online_dpo", "annotator": "noun"}))
     with pytest.raises(SpecError, match="the annotator pocket-gold reads the item of each prompt"):
         plan(text({"algorithm": "online_dpo", "annotator": "pocket-gold"}))
     with pytest.raises(SpecError, match="no method of this block reads 'annotator'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -335,3 +336,11 @@ def test_the_command_shows_it(project: Path) -> None:
     assert "dpop: DPO-Positive" in shown.output and "penalty = 5.0  (float)" in shown.output
     assert "Pal et al. 2024" in shown.output
     assert CliRunner().invoke(app, ["algorithms", "show", "./dpo.py:METHOD"]).exit_code != 0
+
+
+def test_the_schema_for_editors_has_its_section_and_axes(project: Path) -> None:
+    assert "dpop" not in json.loads(CliRunner().invoke(app, ["schema"]).output)["properties"]
+    schema = json.loads(CliRunner().invoke(app, ["schema", "./dpop.py:METHOD"]).output)
+    assert schema["properties"]["dpop"]["properties"]["penalty"]["minimum"] == 0
+    assert "dpop.penalty" in schema["properties"]["grid"]["items"]["properties"]
+    assert isinstance(CliRunner().invoke(app, ["schema", "dpo"]).exception, AblateError)

@@ -60,5 +60,6 @@ GRADERS = {
         UnitTestsOptions,
         metrics=tuple(f"pass@{k}" for k in K.__args__),  # type: ignore[attr-defined]
         repeated=True,
+        gold="ablate.evaluation.graders.coding:gold_program",
     ),
 }

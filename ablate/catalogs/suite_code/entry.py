@@ -38,6 +38,9 @@ class Entry:
     alone: str | None = None
     """``module:function`` that grades a file of outputs which says all itself, without the suite's items."""
 
+    judge: str | None = None
+    """Template in which a judge compares the pairs of a suite with this grader; the grader then reads its verdicts."""
+
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""
         return {"packages": {self.package: _version(self.package)}} if self.package else {}

@@ -6,10 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import UnknownNameError
-from ablate.evaluation.formats import evalplus, lm_eval_samples, rewardbench, rows, several_models
+from ablate.evaluation.formats import (
+    alpaca_annotations,
+    evalplus,
+    fastchat,
+    lm_eval_samples,
+    rewardbench,
+    rows,
+    several_models,
+    verdict_lines,
+)
 from ablate.evaluation.formats.submission import Format, ReadOptions, Submission, first_row
 
 FORMATS: dict[str, Format] = {
+    "alpaca-annotations": alpaca_annotations,
+    "fastchat": fastchat,
+    "verdict-lines": verdict_lines,
     "evalplus": evalplus,
     "lm-eval-samples": lm_eval_samples,
     "several-models": several_models,

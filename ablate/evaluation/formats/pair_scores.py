@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,24 @@ def accuracies_of(submission: Submission, sizes: Mapping[str, int]) -> list[Metr
         )
         for output in submission.outputs
     ]
+
+
+def require_whole(path: Path, found: Mapping[str, int], sizes: Mapping[str, int], optional: Sequence[str] = ()) -> None:
+    """Raise ``DataError`` unless a file has all of every subset; the ``optional`` ones together or not at all.
+
+    ``found`` counts what it has of each, ``sizes`` what there is.
+    """
+    wanted = [name for name in sizes if name not in optional or any(other in found for other in optional)]
+    lacking = {name: sizes[name] - found.get(name, 0) for name in wanted if found.get(name, 0) < sizes[name]}
+    if lacking:
+        first = next(iter(lacking))
+        raise DataError(
+            f"{path} lacks {sum(lacking.values())} of {sum(sizes[name] for name in wanted)} prompts, "
+            f"in {len(lacking)} subsets; the first is {first}",
+            hint="give all of them, or --partial to grade those that are there",
+        )
+    if more := [name for name, count in found.items() if count > sizes[name]]:
+        raise DataError(f"{path} has {found[more[0]]} prompts of {more[0]}, which has {sizes[more[0]]}")
 
 
 def rows_alone(path: Path, outputs: tuple[Output, ...], names: Mapping[str, str | None]) -> list[dict[str, Any]] | None:

@@ -72,6 +72,8 @@ def first_row(path: Path) -> Mapping[str, Any] | None:
         return None
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint="name a file of outputs: .jsonl, .json, .csv or .parquet")
+    if path.suffix == ".txt":
+        return None
     whole = json_object(path)
     if whole is not None:
         return whole

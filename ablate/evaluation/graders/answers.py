@@ -6,7 +6,7 @@ import math
 import re
 import string
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -26,6 +26,7 @@ from ablate.evaluation.items import Item
 
 _DIGIT_COMMA = re.compile(r"(\d),(\d)")
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
+_SIGNED = re.compile(r"(?:(?<![\w)])[-+])?(?:\d*\.\d+|\d+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")
 _IGNORED = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
@@ -48,10 +49,11 @@ def gsm8k_gold(answer: str) -> str:
     return _DIGIT_COMMA.sub(r"\1\2", answer.split("####")[-1].strip())
 
 
-def same_number(prediction: str, gold: str) -> bool:
-    """Whether both are numbers, and the same one."""
+def same_number(text: str, gold: str) -> bool:
+    """Whether the last number of a text is the gold one; a minus behind a digit, letter or parenthesis is no sign."""
+    found = _SIGNED.findall(_DIGIT_COMMA.sub(r"\1\2", text))
     try:
-        return Decimal(prediction) == Decimal(gold)
+        return bool(found) and Decimal(found[-1]) == Decimal(gold)
     except InvalidOperation:
         return False
 
@@ -68,7 +70,7 @@ def _normalised(text: str) -> str:
 def gsm8k(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """Exact match of the last number (metric ``exact_match``), and what lm-eval's ``gsm8k_cot`` gives each response.
 
-    ``numeric_match`` compares the same two as numbers, so that 3.5 is not 35 as it is where punctuation is ignored.
+    ``numeric_match`` compares the last number with its sign as a number: 3.5 is not 35, and -5 is not 5.
     ``flexible_extract`` takes the last thing that looks like a number, ``strict_match`` the first that follows "The
     answer is"; both compare as lm-eval does, see :func:`lm_eval_match`. Of a file that says itself which responses are
     right (``is_correct``), ``flag_agreement`` is the share of which ``numeric_match`` says the same.
@@ -79,7 +81,7 @@ def gsm8k(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
         prediction, found = gsm8k_answer(row.response)
         failed += not found
         gold = gsm8k_gold(answer)
-        values = {"exact_match": exact_match(prediction, gold), "numeric_match": same_number(prediction, gold)} | {
+        values = {"exact_match": exact_match(prediction, gold), "numeric_match": same_number(row.response, gold)} | {
             name: lm_eval_match(extract(row.response), answer.split("####")[-1].strip())
             for name, extract in (("flexible_extract", flexible_extract), ("strict_match", strict_match))
         }
@@ -146,7 +148,11 @@ def bbh(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
             Example(row.id, row.sample, row.task, name, float(value), None, said) for name, value in values.items()
         ]
     means = [metric for metric in mean_metrics(examples) if metric.metric != "task_mean"]
-    by_task = {row.task: mean_metric(row.task, "exact_match", _of(examples, row.task)) for row in examples}
+    of_task: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        if example.metric == "task_mean":
+            of_task[example.task].append(example)
+    by_task = {task: mean_metric(task, "task_mean", own) for task, own in of_task.items()}
     health = {**response_health(evidence.responses), "extraction_failed": failed}
     return Grades(examples, [_task_mean(by_task), _paper_mean(by_task), *means], health)
 
@@ -160,10 +166,6 @@ def bbh_answer(text: str) -> tuple[str, bool]:
 def bbh_gold_response(item: Item) -> str:
     """A response that is right."""
     return f"So the answer is {item.data['answer']}."
-
-
-def _of(examples: Sequence[Example], task: str) -> list[Example]:
-    return [row for row in examples if row.task == task and row.metric == "exact_match"]
 
 
 def _task_mean(by_task: Mapping[str, Metric]) -> Metric:

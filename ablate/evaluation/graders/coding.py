@@ -70,6 +70,11 @@ def unit_tests(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     return Grades(examples, metrics, health, {"sandbox": box.name, "python": platform.python_version()})
 
 
+def gold_program(item: Item) -> str:
+    """The reference solution, without the code that a completion goes on from."""
+    return str(item.data["tests"]["setup"]).removeprefix(item.data["lead"])
+
+
 def _samples(evidence: Evidence) -> list[tuple[Item, list[Response]]]:
     by_item: dict[str, list[Response]] = defaultdict(list)
     for row in evidence.responses:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.catalogs.rewardbench import PAIRS, SECTIONS, SUBSETS, overall_weights, section_weights, subset_weights
 from ablate.errors import DataError, StageError, suggestion
-from ablate.evaluation.formats.pair_scores import accuracies_of, rows_alone, written_subsets
+from ablate.evaluation.formats.pair_scores import accuracies_of, require_whole, rows_alone, written_subsets
 from ablate.evaluation.formats.rewardbench import subset_name
 from ablate.evaluation.formats.submission import Submission
 from ablate.evaluation.graders.pairs import implicit_scores, trivial_rules
@@ -20,10 +20,13 @@ NO_VERDICT = 0.5
 """What a pair counts that a judge gave no readable verdict about."""
 
 
-def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: bool) -> Grades | None:
+def submitted(
+    submission: Submission, options: Mapping[str, Any], *, joinable: bool, partial: bool = False
+) -> Grades | None:
     """Grade a file that says all itself: accuracies by subset, or rows that name the subset of their pair.
 
-    Such rows are left to be joined with the suite's pairs where those are there (``joinable``): None.
+    Such rows are left to be joined with the suite's pairs where those are there (``joinable``): None. A file without
+    all subsets and pairs of the core set, or with a part of the prior sets, is a ``DataError`` unless ``partial``.
     """
     names = {written: subset_name(written) for written in written_subsets(submission)}
     if unknown := [written for written, name in names.items() if name not in SUBSETS]:
@@ -31,10 +34,18 @@ def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: b
             f"{submission.path}: {unknown[0]!r} is no subset of RewardBench", hint=suggestion(unknown[0], SUBSETS)
         )
     if (accuracies := accuracies_of(submission, PAIRS)) is not None:
+        if not partial:
+            present = {metric.task: PAIRS[metric.task] for metric in accuracies}
+            require_whole(submission.path, present, PAIRS, list(SECTIONS["prior-sets"]))
         metrics = section_metrics(accuracies, options["rule"])
         return Grades([], metrics, _gaps([metric.task for metric in accuracies], options["rule"]))
     rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
-    return None if rows is None else _of_scores(rows, options)
+    if rows is None:
+        return None
+    if not partial:
+        counts = Counter(row["subset"] for row in rows)
+        require_whole(submission.path, counts, PAIRS, list(SECTIONS["prior-sets"]))
+    return _of_scores(rows, options)
 
 
 def scored(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -97,16 +108,16 @@ def _of_scores(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) ->
         "ties": margins.count(0.0),
         "too_long": len(scores) - len(margins),
         "truncated": sum(row.get("truncated", 0) for row in rows),
-        "unparsable": sum(row.get("result") == NO_VERDICT for row in rows),
+        "unparsable": sum("result" in row and row["result"] in (None, NO_VERDICT) for row in rows),
         "mean_margin": math.fsum(margins) / len(margins) if margins else None,
     }
     return section_grades(examples, options["rule"], health)
 
 
 def _won(row: Mapping[str, Any]) -> float:
-    """What a pair counts: by its scores, or as a verdict said that somebody else reached (``result``)."""
+    """What a pair counts: by its scores, or as a verdict says (``result``; null where it could not be read)."""
     if "result" in row:
-        return float(row["result"])
+        return NO_VERDICT if row["result"] is None else float(row["result"])
     chosen, rejected = row["chosen"], row["rejected"]
     return float(chosen is not None and rejected is not None and chosen > rejected)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablate.catalogs.rewardbench import PROMPTS_2, SECTIONS_2, TIES, TIES_WEIGHTS
 from ablate.errors import DataError, StageError, suggestion
 from ablate.evaluation.best_of import Gaps, best_of, ties_parts, ties_score
-from ablate.evaluation.formats.pair_scores import accuracies_of, rows_alone, written_subsets
+from ablate.evaluation.formats.pair_scores import accuracies_of, require_whole, rows_alone, written_subsets
 from ablate.evaluation.formats.rewardbench import subset_name
 from ablate.evaluation.formats.submission import Submission
 from ablate.evaluation.graders.pairs import implicit_scores
@@ -26,10 +26,13 @@ UNSCORED = Gaps(-math.inf, 0.0)
 """Of a prompt with a response that has no score: it is lost."""
 
 
-def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: bool) -> Grades | None:
+def submitted(
+    submission: Submission, options: Mapping[str, Any], *, joinable: bool, partial: bool = False
+) -> Grades | None:
     """Grade a file that says all itself: scores by subset, or rows that name the subset of their prompt.
 
-    Such rows are left to be joined with the suite's prompts where those are there (``joinable``): None.
+    Such rows are left to be joined with the suite's prompts where those are there (``joinable``): None. A file without
+    all subsets and prompts is a ``DataError`` unless ``partial``.
     """
     names = {written: subset_name(written) for written in written_subsets(submission)}
     if unknown := [written for written, name in names.items() if name not in SECTIONS_2]:
@@ -38,10 +41,16 @@ def submitted(submission: Submission, options: Mapping[str, Any], *, joinable: b
         )
     if (accuracies := accuracies_of(submission, PROMPTS_2)) is not None:
         subsets = {metric.task: metric for metric in accuracies}
+        if not partial:
+            require_whole(submission.path, {name: PROMPTS_2[name] for name in subsets}, PROMPTS_2)
         metrics = [_overall("accuracy", subsets), *(subsets[name] for name in SECTIONS_2 if name in subsets)]
         return Grades([], metrics, _gaps([{"subset": name} for name in subsets], metrics))
     rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
-    return None if rows is None else grade_rows(rows, options)
+    if rows is None:
+        return None
+    if not partial:
+        require_whole(submission.path, Counter(row["subset"] for row in rows), PROMPTS_2)
+    return grade_rows(rows, options)
 
 
 def scored(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

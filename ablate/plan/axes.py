@@ -10,7 +10,7 @@ from ablate.experiment.spec import Scalar
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedModel:
     """A model of a plan's rows: its stages, the axes it is named by, the values of the cells that share it."""
 
     stages: tuple[str, ...]
@@ -18,12 +18,12 @@ class Shared:
     cells: Sequence[Values]
 
 
-def tell_apart(models: Sequence[Shared], keys: Iterable[str]) -> list[Values]:
+def tell_apart(models: Sequence[SharedModel], keys: Iterable[str]) -> list[Values]:
     """Return the axes of each model: its own and, where others have the same, those of ``keys`` that differ.
 
     A key that differs among the cells of one model is null for it: the model does not depend on it.
     """
-    alike: dict[tuple[tuple[str, Scalar], ...], list[Shared]] = {}
+    alike: dict[tuple[tuple[str, Scalar], ...], list[SharedModel]] = {}
     for model in models:
         alike.setdefault(tuple(model.axes.items()), []).append(model)
     told: dict[int, Values] = {}
@@ -36,7 +36,7 @@ def tell_apart(models: Sequence[Shared], keys: Iterable[str]) -> list[Values]:
     return [told[id(model)] for model in models]
 
 
-def _common(model: Shared, keys: Iterable[str]) -> dict[str, Scalar]:
+def _common(model: SharedModel, keys: Iterable[str]) -> dict[str, Scalar]:
     """Return the keys beside a model's axes, each with the value that all its cells have, or null."""
     found: dict[str, Scalar] = {}
     for key in keys:
