@@ -46,16 +46,16 @@ def items_of(name: str, root: Path, folder: Path) -> list[Item]:
 @pytest.mark.parametrize(
     ("name", "count", "samples", "temperature"),
     [
-        ("humaneval", 164, 20, 0.1),
-        ("humaneval-pass10", 164, 20, 0.8),
-        ("humaneval-greedy", 164, 1, 0.0),
-        ("humaneval-plus", 164, 20, 0.1),
-        ("humaneval-plus-pass10", 164, 20, 0.8),
-        ("humaneval-plus-greedy", 164, 1, 0.0),
-        ("mbpp-plus", 278, 20, 0.1),
-        ("mbpp-plus-pass10", 278, 20, 0.8),
-        ("mbpp-plus-greedy", 378, 1, 0.0),
-        ("mbpp-plus-v0.1-greedy", 399, 1, 0.0),
+        ("humaneval-unpacking-2024", 164, 20, 0.1),
+        ("humaneval-pass10-unpacking-2024", 164, 20, 0.8),
+        ("humaneval", 164, 1, 0.0),
+        ("humaneval-plus-unpacking-2024", 164, 20, 0.1),
+        ("humaneval-plus-pass10-unpacking-2024", 164, 20, 0.8),
+        ("humaneval-plus", 164, 1, 0.0),
+        ("mbpp-plus-unpacking-2024", 278, 20, 0.1),
+        ("mbpp-plus-pass10-unpacking-2024", 278, 20, 0.8),
+        ("mbpp-plus", 378, 1, 0.0),
+        ("mbpp-plus-v0.1", 399, 1, 0.0),
     ],
 )
 def test_suites_are_those_of_the_protocol(
@@ -67,7 +67,7 @@ def test_suites_are_those_of_the_protocol(
 
 
 def test_humaneval_prompts_by_hand(data_root: Path, tmp_path: Path) -> None:
-    suite, item = suite_named("humaneval"), items_of("humaneval", data_root, tmp_path)[0]
+    suite, item = suite_named("humaneval-unpacking-2024"), items_of("humaneval-unpacking-2024", data_root, tmp_path)[0]
     start = "from typing import List\n\n\ndef has_close_elements("
     assert item.source == "HumanEval/0"
     assert item.prompt[0]["content"].startswith("Write a Python function `has_close_elements(numbers: List[float], ")
@@ -80,7 +80,7 @@ def test_humaneval_prompts_by_hand(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_mbpp_prompts_by_hand(data_root: Path, tmp_path: Path) -> None:
-    suite, items = suite_named("mbpp-plus"), items_of("mbpp-plus", data_root, tmp_path)
+    suite, items = suite_named("mbpp-plus-unpacking-2024"), items_of("mbpp-plus-unpacking-2024", data_root, tmp_path)
     rows = lines(data_root / "mbpp" / "MbppPlus-OriginFmt.jsonl.gz")
     assert [item.source for item in items] == [f"Mbpp/{row['task_id']}" for row in rows[100:]]
     first = rows[100]
@@ -122,7 +122,7 @@ def same(one: Any, other: Any) -> bool:
 def test_inputs_and_results_of_mbpp_are_those_of_its_human_eval_form(data_root: Path, tmp_path: Path) -> None:
     texts = {f"Mbpp/{row['task_id']}": row["test"] for row in lines(data_root / "mbpp" / "MbppPlus-OriginFmt.jsonl.gz")}
     different, results = [], 0
-    for item in items_of("mbpp-plus-greedy", data_root, tmp_path):
+    for item in items_of("mbpp-plus", data_root, tmp_path):
         tests, written = item.data["tests"], literals(texts[item.source])
         inputs = [decode(case, None) for group in tests["groups"] for case in group["cases"]]  # type: ignore[arg-type]
         if not same(inputs, [list(arguments) for arguments in written["inputs"]]):
@@ -154,7 +154,7 @@ def references(name: str, root: Path, folder: Path, change: Callable[[str], str]
 
 @pytest.mark.slow
 @pytest.mark.bubblewrap
-@pytest.mark.parametrize("name", ["humaneval-greedy", "humaneval-plus-greedy", "mbpp-plus-greedy"])
+@pytest.mark.parametrize("name", ["humaneval", "humaneval-plus", "mbpp-plus"])
 def test_references_pass(data_root: Path, tmp_path: Path, name: str) -> None:
     verdicts = references(name, data_root, tmp_path)
     assert {task: verdict for task, verdict in verdicts.items() if not verdict.all_passed()} == {}
@@ -185,7 +185,7 @@ def test_programs_that_are_right_on_base_tests_alone_fail_the_plus_tests(data_ro
         "".join(json.dumps({"task_id": name, "completion": text}) + "\n" for name, text in ONLY_BASE.items())
     )
     request = Request(
-        suite_named("humaneval-plus-greedy"),
+        suite_named("humaneval-plus"),
         path=path,
         root=data_root,
         partial=True,
@@ -230,9 +230,9 @@ def graded(suite: str, file: str, root: Path, examples: Path | None = None) -> d
 def test_every_stored_verdict_of_wizardcoder_is_ours(data_root: Path, tmp_path: Path) -> None:
     """The stored results are of HumanEval's own tests: 98 of 164, 59.76."""
     stored = lines(data_root / WIZARDCODER.format("reproduce.results.59.8"))
-    score = graded("humaneval-greedy", "reproduce.results.59.8", data_root, tmp_path / "examples.jsonl")
+    score = graded("humaneval", "reproduce.results.59.8", data_root, tmp_path / "examples.jsonl")
     assert score["overall", "pass@1"] == pytest.approx(98 / 164)
-    sources = {item.id: item.source for item in items_of("humaneval-greedy", data_root, tmp_path)}
+    sources = {item.id: item.source for item in items_of("humaneval", data_root, tmp_path)}
     ours = {sources[row["example"]]: bool(row["value"]) for row in lines(tmp_path / "examples.jsonl")}
     assert ours == {row["task_id"]: row["passed"] for row in stored}
 
@@ -241,5 +241,5 @@ def test_every_stored_verdict_of_wizardcoder_is_ours(data_root: Path, tmp_path: 
 @pytest.mark.bubblewrap
 def test_wizardcoder_scores_what_its_authors_published(data_root: Path) -> None:
     """WizardCoder-33B-V1.1: 79.9 on HumanEval, 73.2 on HumanEval+ (EvalPlus)."""
-    found = graded("humaneval-plus-greedy", "humaneval_wizardcoder33b_v1.1", data_root)
+    found = graded("humaneval-plus", "humaneval_wizardcoder33b_v1.1", data_root)
     assert found == {("base", "pass@1"): pytest.approx(131 / 164), ("plus", "pass@1"): pytest.approx(120 / 164)}
