@@ -16,21 +16,25 @@ import typer
 from rich.table import Table
 
 import ablate
+from ablate.algorithms.own import load_method
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
+from ablate.cli_evaluate import grade
+from ablate.cli_judge import judge
 from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
 from ablate.cli_slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
-from ablate.execution import study
+from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.status import chosen_statuses
 from ablate.execution.slurm.submit import submit_plan
+from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
@@ -51,6 +55,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
+app.command("grade")(grade)
+app.command("judge")(judge)
 app.add_typer(cluster_app)
 
 
@@ -84,6 +90,7 @@ MicroBatch = Annotated[
 RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
+UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -117,6 +124,7 @@ def run(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
     on: On = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
     canary: Annotated[
@@ -140,9 +148,41 @@ def run(
     for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Folders of models, hub ids with @revision, names of the catalog.")
+    ],
+    suites: Annotated[
+        str, typer.Option(help="Suites, by comma: all about policies, or all about reward models.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the experiment; default: that of the models.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+) -> None:
+    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
+    place = Store(store)
+    place.check()
+    wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
+    what = evaluation.plan_evaluation(place, models, wanted, name)
+    evaluation.write_evaluation(place, what)
+    code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)  # with its gaps, where something failed
+    if code:
+        sys.exit(code)
 
 
 @app.command()
@@ -156,6 +196,7 @@ def retry(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
     on: On = None,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
@@ -164,7 +205,13 @@ def retry(
     if on is not None:
         _submit(place, study.plan_again(name, place, load_layout), on)
         return
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 
@@ -266,8 +313,18 @@ def ui(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    methods: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Methods of yours whose sections it has, too: `package.module:NAME` or `./file.py:NAME`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Print the JSON schema of a specification, for editors."""
+    for name in methods or []:
+        adopt(load_method(name, Path.cwd()))
     typer.echo(json.dumps(experiment_schema(), indent=1))
 
 
@@ -320,15 +377,20 @@ def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bo
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
+    if code := _run_to_the_end(store, what, machine):
+        sys.exit(code)
+
+
+def _run_to_the_end(store: Store, what: Plan, machine: Machine) -> int:
+    """Run a plan, say how it went, and return the exit code."""
     finished = study.run_plan(store, what, machine, out)
     if not finished.outcomes and not finished.interrupted:
         out.print(f"{what.name}: nothing to do, all {len(what.stages)} stages are done", highlight=False)
-        return
+        return 0
     _print_end(store, what, finished)
     if finished.interrupted:
-        sys.exit(130)
-    if finished.count("done") < len(finished.outcomes):
-        sys.exit(1)
+        return 130
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
@@ -403,6 +465,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     print_sizes(explanation.sizes)
+    for warning in study.judge_warnings(what):
+        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:

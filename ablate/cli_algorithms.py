@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 import typing
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,9 +86,10 @@ def _parameter(name: str, field: FieldInfo) -> dict[str, Any]:
 
 def _type_name(annotation: Any) -> str:
     """Return a type as a researcher writes values of it: ``float or null``, ``drop or keep-start``."""
+    if annotation is type(None):
+        return "null"
     if typing.get_origin(annotation) is typing.Literal:
         return " or ".join(map(str, typing.get_args(annotation)))
-    options = typing.get_args(annotation) or (annotation,)
-    return " or ".join(
-        "null" if option is type(None) else str(getattr(option, "__name__", option)) for option in options
-    )
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(map(_type_name, typing.get_args(annotation)))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

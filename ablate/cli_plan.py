@@ -16,7 +16,7 @@ def print_sizes(sizes: Sizes) -> None:
         table = Table(f"all weights trained, GPUs of {DEVICE_GIB} GiB", "GiB", *heads, box=None, pad_edge=False)
         for model in sizes.trained:
             shardings = (model.shardings[count] or "-" for count in COUNTS)
-            table.add_row(model.name, f"{model.bytes / GIB:.0f}", *shardings)
+            table.add_row(f"{model.name} ({model.dtype})", f"{model.bytes / GIB:.0f}", *shardings)
         out.print(table)
     for four in sizes.ppo:
         title = f"PPO of {four.policy} against {four.reward_model} ({four.dtype})"

@@ -27,6 +27,7 @@ class Resources:
     chosen by memory), the seconds between two checkpoints, the ``processes`` that train one model together, and where
     on-policy methods keep reference and reward model (``frozen``): on the device of the policy, in host memory between
     uses, or on the last of the stage's GPUs. ``rollout_server`` is the address of a vLLM server, for those who use one.
+    ``unsafe_code``: generated programs may be run without a sandbox.
     """
 
     threads: int = 1
@@ -36,11 +37,17 @@ class Resources:
     processes: int = 1
     frozen: Frozen = "device"
     rollout_server: str | None = None
+    unsafe_code: bool = False
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Resources:
         """Return what ``dataclasses.asdict`` made of resources, read back from JSON."""
         return cls(**{**written, "gpus": tuple(written["gpus"])})
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 STOP_ASKED = threading.Event()

@@ -5,7 +5,7 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               attempts/<n>/         owner.json, log, events.jsonl, environment.json, failure.json, work/
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
-experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>
+experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>; evaluation.yaml
 code/<digest>/                      snapshots of the code that attempts ran
 slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
 cache/                              anything here can be deleted and is rebuilt
@@ -171,6 +171,11 @@ class ExperimentFolder:
     def spec(self) -> Path:
         """The resolved specification, with comments on where it came from."""
         return self.folder / "spec.yaml"
+
+    @property
+    def evaluation(self) -> Path:
+        """The specification that ``ablate eval`` wrote, where the experiment is one of those."""
+        return self.folder / "evaluation.yaml"
 
     @property
     def plan_json(self) -> Path:

@@ -23,6 +23,7 @@ def main() -> None:
         "--frozen", choices=["device", "host", "other-gpu"], default="device", help="where PPO keeps them"
     )
     parser.add_argument("--rollout-server", help="address of a vLLM server that samples for on-policy methods")
+    parser.add_argument("--unsafe-code", action="store_true", help="run generated programs without a sandbox")
     options = parser.parse_args()
     resources = Resources(
         options.threads,
@@ -32,6 +33,7 @@ def main() -> None:
         options.processes,
         options.frozen,
         options.rollout_server,
+        options.unsafe_code,
     )
     outcome = run_stage(options.folder, resources)
     if outcome.message:

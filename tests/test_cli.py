@@ -175,6 +175,7 @@ def test_algorithms_are_listed_and_shown(here: Here) -> None:
     assert code == 0 and "  formula  L = -log sigma(beta" in out and "eq. 7" in out
     assert "  beta = 0.1  (float)\n      Strength of the implicit KL penalty; Ivison et al. 2024" in out
     assert '  truncation = "keep-start"  (drop or keep-start)' in out
+    assert "  quantisation = null  (4bit or null)" in out
     shown = json.loads(here("algorithms", "show", "ppo", "--json")[1])
     parameters = {item["name"]: item for item in shown["parameters"]}
     assert parameters["stop_at_kl"]["type"] == "float or null" and parameters["clip_range"]["default"] == 0.2

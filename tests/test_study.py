@@ -200,7 +200,7 @@ datasets:
   own:
     prompts: pocket-ultrafeedback
     responses: {n: 3, max_new_tokens: 60, gold: true, parts: 2}
-    label: {by: {closed_form: nouns}}
+    label: {by: {reward: nouns}}
     pairing: {policy: all-pairs, minimum_gap: 2.0}
 grid:
   - {dataset: pocket-hh, algorithm: sdpo, rounds: [1, 2]}

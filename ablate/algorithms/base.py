@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -72,8 +73,12 @@ COST_OF_PAIRS = (
     "of the reference over them, shared by all methods, strengths and seeds on the same data"
 )
 
-READ_BY_NEEDS = {"reference_logprobs": "reference", "reference": "reference"}
+READ_BY_NEEDS = dict.fromkeys(("reference_logprobs", "mismatched_logprobs", "reference"), "reference")
 """The axis by which a stage that a method needs is chosen."""
+JUDGES = ("reward", "annotator")
+"""The axes that name what scores responses."""
+LEARNT = frozenset({"pairs", "rankings", "answers"})
+"""Needs that are examples of the cell's dataset."""
 
 COST_OF_BATCHES = (
     f"{COST_OF_PAIRS}; for what the loss takes from the whole batch, one more forward pass of the policy an epoch"
@@ -109,7 +114,9 @@ class Method:
     ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
     learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
     parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
-    can learn from. ``own_code`` is set where it is written outside ablate.
+    can learn from. ``divisible``: several processes can train it together. ``conditions_prompts``: the policy it leaves
+    has a chat template of its own, which writes a condition into every prompt. ``own_code`` is set where it is written
+    outside ablate.
     """
 
     name: str
@@ -127,10 +134,12 @@ class Method:
     revision: int = 1
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)
+    divisible: bool = True
+    conditions_prompts: bool = False
     own_code: OwnCode | None = None
 
-    @property
+    @cached_property
     def axes(self) -> frozenset[str]:
         """The axes a cell keeps: what the method reads, and what choosing the stages it needs reads."""
         judge = frozenset() if self.judge is None else frozenset({self.judge})
-        return self.reads | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}
+        return frozenset(self.reads) | judge | {axis for need, axis in READ_BY_NEEDS.items() if need in self.needs}

@@ -138,14 +138,14 @@ class _Scheduler:
         while self.ready and len(self.running) < self.machine.jobs:
             item = heapq.heappop(self.ready)
             stage = self.stages[item[2]]
-            needed = self.machine.gpus_of(stage.execution.gpu, stage.execution.ranks)
+            needed = self.machine.gpus_of(stage.execution)
             if needed > len(self.free_gpus):
                 kept.append(item)
                 continue
             gpus = tuple(self.free_gpus.pop(0) for _ in range(needed))
             server = self._server(stage.execution.heavy)
             self.running[stage.id] = (server, gpus)
-            server.run(self.store.stage(stage.id).folder, self.machine.resources(gpus, stage.execution.ranks))
+            server.run(self.store.stage(stage.id).folder, self.machine.resources(gpus, stage.execution))
             self.observer.started(stage)
         for item in kept:
             heapq.heappush(self.ready, item)

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 
-from ablate.context import Resources
+from ablate.context import Resources, cores
 from ablate.errors import UsageError
+from ablate.plan.stage import Execution
 
 MOST_JOBS = 8
 
@@ -26,17 +27,19 @@ class Machine:
     gpus: tuple[int, ...]
     training: Resources = field(default_factory=Resources)
 
-    def resources(self, gpus: tuple[int, ...], ranks: bool) -> Resources:
-        """Return what a stage is given that gets ``gpus``; ``ranks``: several processes may do it together."""
-        if not ranks:
-            return Resources(self.threads, gpus)
-        return replace(self.training, threads=max(1, self.threads // self.training.processes), gpus=gpus)
+    def resources(self, gpus: tuple[int, ...], stage: Execution) -> Resources:
+        """Return what a stage is given that gets ``gpus``; one that can't be divided trains in one process."""
+        if not stage.trains:
+            return Resources(self.threads, gpus, unsafe_code=self.training.unsafe_code)
+        processes = self.training.processes if stage.ranks else 1
+        return replace(self.training, processes=processes, threads=max(1, self.threads // processes), gpus=gpus)
 
-    def gpus_of(self, gpu: bool, ranks: bool) -> int:
+    def gpus_of(self, stage: Execution) -> int:
         """Return the GPUs a stage takes: one a process, and one more for frozen models that are to be apart."""
-        if not gpu or not self.gpus:
+        if not stage.gpu or not self.gpus:
             return 0
-        return self.training.processes + (self.training.frozen == "other-gpu") if ranks else 1
+        processes = self.training.processes if stage.ranks else 1
+        return processes + (stage.trains and self.training.frozen == "other-gpu")
 
     @classmethod
     def detect(
@@ -50,14 +53,13 @@ class Machine:
 
         Raises UsageError when more GPUs are asked for than there are, or a stage needs more than there are.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         there = 0 if gpus == 0 else _gpu_count()
         if gpus is not None and gpus > there:
             raise UsageError(f"{gpus} GPUs are asked for, and this machine offers {there}")
         used = there if gpus is None else gpus
-        workers = jobs or used or min(cores, MOST_JOBS)
-        machine = cls(workers, threads or max(1, cores // workers), tuple(range(used)), training or Resources())
-        if (needed := machine.gpus_of(gpu=True, ranks=True)) > used:
+        workers = jobs or used or min(cores(), MOST_JOBS)
+        machine = cls(workers, threads or max(1, cores() // workers), tuple(range(used)), training or Resources())
+        if (needed := machine.gpus_of(Execution("", "", trains=True, ranks=True))) > used:
             raise UsageError(f"a training stage would take {needed} GPUs, and there are {used}")
         return machine
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,9 +21,10 @@ from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import ReadReport, check_report, find_report, record_plan
 from ablate.execution.slots import Machine
-from ablate.experiment.loading import load_experiment
+from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
+from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
@@ -61,7 +65,11 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
     ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
     of training.
     """
-    loaded = load_experiment(find_specification(name), overrides)
+    return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
+
+
+def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:
+    """Plan an experiment that is loaded, see :func:`make_plan`."""
     report = find_report(loaded)
     facts = gather_facts(
         loaded,
@@ -149,6 +157,28 @@ def derived_values(plan: Plan) -> dict[str, str]:
     for chain in plan.chains:
         derived[f"policy {chain}"] = f"{chain.shown}; what it does not name is the cell's"
     return derived
+
+
+def judge_warnings(plan: Plan) -> list[str]:
+    """Return what is to be known of a plan's judges before it runs."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    return [*plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
+
+
+def _most_cost(plan: Plan) -> list[str]:
+    """Return what the plan's judge stages may cost at most, where each has a limit."""
+    limits = [
+        access.get("max_cost")
+        for stage in plan.stages.values()
+        if "judges" in stage.execution.locations
+        for access in json.loads(stage.execution.locations["judges"])
+        if access["key"]
+    ]
+    if not limits:
+        return []
+    if None in limits:
+        return [f"{limits.count(None)} of {len(limits)} stages that ask a judge with a key have no max_cost"]
+    return [f"judges may cost up to {math.fsum(limits):g} US dollars ({len(limits)} uses with a max_cost each)"]
 
 
 def find_attempt(store: Store, prefix: str) -> AttemptFolder:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablate.algorithms.base import Method
+from ablate.algorithms.base import LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError, suggestion
@@ -78,13 +79,19 @@ class Cell:
 
     @property
     def has_reward_model(self) -> bool:
-        """Whether a reward model is made for this cell."""
-        return "reward_model.init" in self.values
+        """Whether a reward model is made for this cell; keys of one may be there for the chain that it starts from."""
+        return _has_reward_model(self.method, self.values)
+
+    @property
+    def learns_from_set(self) -> bool:
+        """Whether its method reads a dataset; a chain may keep the key for itself."""
+        return "dataset" in self.method.reads
 
     @property
     def scored_without_model(self) -> bool:
-        """Whether a formula or a verifier scores responses, so that no preferences are learnt from."""
-        return self.method.judge is not None and not self.has_reward_model
+        """Whether a formula or a verifier scores responses, and nothing is learnt from preferences."""
+        method = self.method
+        return method.judge is not None and not self.has_reward_model and LEARNT.isdisjoint(method.needs)
 
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
@@ -92,7 +99,7 @@ class Cell:
 
     def own_sections(self) -> dict[str, Section]:
         """Return the sections that the cell's method reads; of those that only its chain reads it may have a part."""
-        sections = _read_keys(self.method.name)[1]
+        sections = _read_keys(self.method, self.has_reward_model)[1]
         return {name: section for name, section in self._sections.items() if name in sections}
 
     @functools.cached_property
@@ -136,7 +143,7 @@ def expand(loaded: LoadedExperiment) -> Grid:
             if not any(_matches(cell.values, condition) for condition in excludes):
                 seen.setdefault(frozenset(cell.values.items()), cell)
         _refuse_unread(loaded, index, axes.keys, used)
-    if not seen:
+    if not seen and loaded.experiment.grid:
         raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
     return Grid(tuple(seen.values()), varied, fixed)
 
@@ -287,7 +294,7 @@ def _dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     A mapping that is a policy is one value.
     """
     for key, value in written.items():
-        if isinstance(value, Mapping) and value and key != "policy":
+        if isinstance(value, Mapping) and value and key not in ("policy", "annotator"):
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -327,6 +334,8 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 def _flatten(key: str, value: Any, place: Location) -> dict[str, Scalar]:
     """Return ``value`` under dotted keys: a mapping opens a section, a string may be a shorthand."""
+    if key == "annotator":
+        value = read_annotator(value, lambda *path: place)
     if isinstance(value, Mapping):
         if not value:
             raise SpecError(f"{key} is an empty mapping", location=place)
@@ -358,7 +367,10 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
         value = getattr(experiment, key)
         if value is not None:
             is_policy = key == "policy"
-            fixed[key] = read_policy(value, loaded.origins.inside(key), None, _flatten) if is_policy else value
+            origins = loaded.origins.inside(key)
+            if key == "annotator":
+                value = read_annotator(value, origins.locate)
+            fixed[key] = read_policy(value, origins, None, _flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
@@ -491,8 +503,10 @@ class _Projection:
         for key, default in DEFAULTS.items():
             if values.get(key) is None:
                 values[key] = derived[key] = default
-        judge = self._judge(block, method, values)
-        scalars, sections = _read_keys(method.name, judge in (None, REWARD_MODEL) or _starts_from_one(method, values))
+        if "prompts" in method.axes:
+            self._require(block, values, "prompts")
+        self._check_judge(block, method, values)
+        scalars, sections = _read_keys(method, _has_reward_model(method, values))
         kept = {
             key: value
             for key, value in values.items()
@@ -513,12 +527,13 @@ class _Projection:
             self._require(block, values, "dataset")
         return METHODS[name]
 
-    def _judge(self, block: int, method: Method, values: Values) -> Scalar:
-        """Return the name of what scores responses; None where nothing does."""
+    def _check_judge(self, block: int, method: Method, values: Values) -> None:
+        """Raise UnknownNameError for a name of what scores responses that there is not."""
         judge = None if method.judge is None else values[method.judge]
-        if method.judge is not None and judge not in REWARDS:
-            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
-        return judge
+        if method.judge is not None:
+            assert isinstance(judge, str)
+            if judge not in REWARDS:
+                find_reward(judge, axis=method.judge, location=place_of(self.loaded, block, method.judge))
 
     def _require(self, block: int, values: Values, *keys: str) -> None:
         for key in keys:
@@ -539,23 +554,31 @@ def own_rounds(method: Method, values: Values) -> int:
 
 
 def _reads(method: str, key: str) -> bool:
-    scalars, sections = _read_keys(method)
+    scalars, sections = _read_keys(METHODS[method])
     return key.partition(".")[0] in sections if "." in key else key in scalars
 
 
-def _starts_from_one(method: Method, values: Values) -> bool:
-    """Whether a method takes a cell's reward model in beside its judge, by one of its parameters."""
+def _has_reward_model(method: Method, values: Values) -> bool:
+    """Whether a cell's method takes a reward model in: always, as its judge, or by one of its parameters."""
+    if "reward_model" not in method.axes:
+        return False
+    if method.judge is None or values[method.judge] == REWARD_MODEL:
+        return True
     if method.reward_model_if is None:
         return False
     name, wanted = method.reward_model_if
     return bool(values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == wanted)
 
 
-@functools.cache
-def _read_keys(method: str, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
+def _read_keys(method: Method, reward_model: bool = True) -> tuple[frozenset[str], frozenset[str]]:
     """Return the scalars and the sections that a method reads, with or without those of a reward model."""
-    reads = METHODS[method].axes - (frozenset() if reward_model else {"reward_model"})
-    return ALWAYS_READ | reads, SHARED_SECTIONS | {method} | (reads & {"reward_model"})
+    return _keys_of(method.name, method.axes, reward_model)
+
+
+@functools.cache
+def _keys_of(name: str, axes: frozenset[str], reward_model: bool) -> tuple[frozenset[str], frozenset[str]]:
+    reads = axes - (frozenset() if reward_model else {"reward_model"})
+    return ALWAYS_READ | reads, SHARED_SECTIONS | {name} | (reads & {"reward_model"})
 
 
 def _refuse_unread(loaded: LoadedExperiment, index: int, keys: Sequence[str], used: set[str]) -> None:

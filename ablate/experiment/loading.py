@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,14 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    named = with_own_methods(resolved, path.parent, origins)  # first: their sections are known from then on
-    experiment = validated(experiment_model(), named, origins.locate)
     interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
-    return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated)
+    return replace(read_values(resolved, origins, path), overrides=tuple(overrides), interpolated=interpolated)
+
+
+def read_values(values: Any, origins: Origins, path: Path) -> LoadedExperiment:
+    """Validate what a specification at ``path`` says, or would say; ``origins`` tells where each key was written."""
+    named = with_own_methods(values, path.parent, origins)  # first: their sections are known from then on
+    return LoadedExperiment(validated(experiment_model(), named, origins.locate), path, origins)
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.algorithms.base import Method
+from ablate.algorithms.base import JUDGES, Method
 from ablate.algorithms.own import is_own, load_method
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.origins import KeyPath, Origins
@@ -54,6 +54,13 @@ def adopt(method: Method, place: Location | None = None) -> None:
     if unknown := sorted(method.reads - {*SCALARS, "reward_model"}):
         hint = suggestion(unknown[0], (*SCALARS, "reward_model"))
         raise SpecError(f"{method.title} reads {unknown[0]!r}, which is no axis", location=place, hint=hint)
+    if method.judge not in (None, *JUDGES):
+        hint = suggestion(str(method.judge), JUDGES)
+        raise SpecError(f"{method.title} is judged by {method.judge!r}, which is no axis", location=place, hint=hint)
+    for name in filter(None, (method.rounds, method.reward_model_if and method.reward_model_if[0])):
+        if name not in method.parameters.model_fields:
+            hint = suggestion(name, method.parameters.model_fields)
+            raise SpecError(f"the parameters of {method.title} have no {name!r}", location=place, hint=hint)
     METHODS[method.name] = method
     SECTIONS[method.name] = method.parameters
     cell_keys.cache_clear()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.base import Method
+from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, attribute_weights
+from ablate.algorithms.steerlm import attributes_of
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.catalogs.rewards import find_reward
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.chains import Chain, Merged, chains_in, root_of
+from ablate.experiment.chains import Chain, Merged, Trained, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
-from ablate.plan.needs import APPLIED, PROVIDERS
-from ablate.plan.sets import entries_of
+from ablate.plan.needs import NEEDS, Need
+from ablate.plan.sets import NamedSet, Pipeline, checks_of, entries_of
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -34,7 +37,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     """
     find = locate or (lambda key: place_of(loaded, cell.block, key))
     if cell.method.own_code is not None:
-        _check_needs(cell, find("algorithm"))
+        check_needs(cell.method, find("algorithm"))
     _check_learning(facts, cell, find)
     for chain in chains_in(cell.policy):
         if isinstance(chain, Merged):
@@ -43,9 +46,18 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
         made = _scratch(facts, cell, key)
         if made is not None:
             _check_pretraining(cell, made, find)
+    if "prompts" in cell.method.axes:
+        for entry in entries_of(facts.dataset(str(cell.values["prompts"]))):
+            check_disjoint(facts, entry, find("prompts"))
     if "prompts" in cell.method.needs:
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
+    if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
+        _check_annotator(cell, find)
+    if "conditioned_answers" in cell.method.needs:
+        _check_attributes(cell, find)
+    if "prompts" in cell.method.needs:
+        _check_condition(cell, find)
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
@@ -114,19 +126,80 @@ def _check_loss(cell: Cell, locate: Locate) -> None:
         )
 
 
-def _check_needs(cell: Cell, place: Location) -> None:
+def _check_attributes(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where what rates responses is not trained to: it has no heads, or one that nothing has taught."""
+    values, method = cell.values, cell.method
+    loss = values.get("reward_model.loss", RewardModelParameters.model_fields["loss"].default)
+    if loss != "attributes":
+        raise SpecError(
+            f"{method.title} writes ratings of attributes into prompts, and a reward model with loss {loss} gives none",
+            location=locate("reward_model.loss"),
+            hint="set reward_model.loss: attributes",
+        )
+    condition = values.get(f"{method.name}.condition", method.parameters.model_fields["condition"].default)
+    written = values.get("reward_model.attributes", RewardModelParameters.model_fields["attributes"].default)
+    weights = {name for name, weight in attribute_weights(str(written)).items() if weight}
+    lacking = [name for name in attributes_of(str(condition)) if name not in weights]
+    if lacking:
+        raise SpecError(
+            f"the condition has {', '.join(lacking)}, without a weight in reward_model.attributes: such a head may "
+            "never have seen a rating",
+            location=locate(f"{method.name}.condition"),
+            hint=f"attributes with a weight: {', '.join(sorted(weights))}",
+        )
+
+
+def _check_condition(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a model that knows no conditions would read the tokens of a policy that has them."""
+    steered = [chain for chain in chains_in(cell.policy) if isinstance(chain, Trained) and _is_steered(chain)]
+    other = cell.values.get("reference", OWN_START) != OWN_START
+    if steered and (cell.has_reward_model or other):
+        what = "reward model" if cell.has_reward_model else "reference"
+        raise SpecError(
+            f"the policy {steered[0].shown} has a condition in every prompt, which the {what} of {cell.method.title} "
+            "would read as a part of the conversation",
+            location=locate("policy"),
+            hint="let a formula or a verifier score the responses, or start from another policy",
+        )
+
+
+def _is_steered(chain: Trained) -> bool:
+    method = METHODS.get(str(chain.written.get("algorithm")))
+    return method is not None and method.conditions_prompts
+
+
+def check_needs(method: Method, place: Location) -> None:
     """Raise SpecError where a researcher's own method needs what nobody provides, or lacks what that is made by."""
-    method = cell.method
-    for need in method.needs:
-        if need not in PROVIDERS:
-            hint = suggestion(need, PROVIDERS)
-            raise SpecError(f"{method.title} needs {need!r}, which nothing provides", location=place, hint=hint)
-        for name in APPLIED.get(need, ()):
-            if name not in method.parameters.model_fields:
-                raise SpecError(
-                    f"{method.title} needs {need!r}, and its parameters have no {name!r}, by which that is made",
-                    location=place,
-                )
+    for number, name in enumerate(method.needs):
+        if name not in NEEDS:
+            hint = suggestion(name, NEEDS)
+            raise SpecError(f"{method.title} needs {name!r}, which nothing provides", location=place, hint=hint)
+        lack = _lack(method, NEEDS[name], method.needs[:number])
+        if lack is not None:
+            raise SpecError(f"{method.title} needs {name!r}, and {lack[0]}", location=place, hint=lack[1])
+
+
+def _lack(method: Method, need: Need, before: tuple[str, ...]) -> tuple[str, str | None] | None:
+    """Return what a method lacks for one of its needs, with what to do; None: nothing. ``before``: those before it."""
+    missing = [name for name in need.parameters if name not in method.parameters.model_fields]
+    if missing:
+        return f"its parameters have no {missing[0]!r}, by which that is made", None
+    unread = [axis for axis in need.axes if axis not in method.axes]
+    if unread:
+        return f"it does not read {unread[0]!r}", f"add {unread[0]!r} to its reads"
+    if need.judge is not None and (method.judge or "") != need.judge:
+        return f"its judge is {method.judge}", f"write judge={need.judge or None!r}"
+    if need.rounds is not None and method.rounds != need.rounds:
+        return f"its rounds are {method.rounds}", f"write rounds={need.rounds!r}"
+    if need.of is not None and need.of not in before:
+        return f"{need.of!r} does not stand before it in its needs", None
+    later = [name for name in need.after if name in method.needs and name not in before]
+    if later:
+        return f"{later[0]!r} does not stand before it in its needs", None
+    others = [name for name in before if need.is_data and NEEDS[name].is_data]
+    if others:
+        return f"{others[0]!r} as well: both are its data", None
+    return None
 
 
 def check_embedded(loaded: LoadedExperiment, facts: Facts, entry: DatasetEntry, place: Location) -> None:
@@ -189,28 +262,72 @@ def _check_rollouts(cell: Cell, policy: Scratch | None, locate: Locate) -> None:
 
 def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
-    verifier = find_reward(str(cell.values[cell.method.judge])).verifier if cell.method.judge else None
+    judge = str(cell.method.judge)
+    named = facts.dataset(str(cell.values["prompts"]))
+    name = cell.values[judge]
+    assert isinstance(name, str)
+    _check_facts(facts, find_reward(name), f"the {judge}", [named], locate("prompts"))
+
+
+def check_label(facts: Facts, named: NamedSet) -> None:
+    """Raise SpecError where a set is labelled by a verifier, and the prompts of its rows carry nothing to verify."""
+    label = named.variant.label if isinstance(named, Pipeline) else None
+    if isinstance(named, Pipeline) and label is not None and label.by is not None and label.by.reward is not None:
+        place = named.origins.locate("label", "by", "reward")
+        _check_facts(facts, find_reward(label.by.reward), "the reward", named.parts, place)
+    for part in named.parts if isinstance(named, Pipeline) else ():
+        check_label(facts, part)
+
+
+def _check_facts(facts: Facts, reward: RewardEntry, what: str, sets: Iterable[NamedSet], place: Location) -> None:
+    verifier = reward.verifier
     if verifier is None:
         return
-    name = str(cell.values["prompts"])
-    lacking = [entry.name for entry in entries_of(facts.dataset(name)) if entry.checks != verifier.checks]
+    carried = (item for named in sets for item in checks_of(named).items())
+    lacking = [part for part, checks in carried if checks != verifier.checks]
     if not lacking:
         return
     entries = (found for found in facts.datasets.values() if isinstance(found, DatasetEntry))
     known = [entry.name for entry in entries if entry.checks == verifier.checks]
     raise SpecError(
-        f"the {cell.method.judge} {cell.values[str(cell.method.judge)]} reads {_FACTS[verifier.checks]}, "
-        f"which the prompts of {lacking[0]!r} do not carry",
-        location=locate("prompts"),
+        f"{what} {reward.name} reads {_FACTS[verifier.checks]}, which the prompts of {lacking[0]!r} do not carry",
+        location=place,
         hint=f"allowed as prompts: {', '.join(known) or 'none of the catalog'}; or a set of your own, with "
         f"converter: verifiable_prompts, converter_options: {{checks: {verifier.checks}}}",
     )
+
+
+def _check_annotator(cell: Cell, locate: Locate) -> None:
+    """A reward model as annotator: its labels were spent on its own training, and it has none for a copy of itself."""
+    method = cell.method
+    if method.judge != "annotator" or cell.values["annotator"] != REWARD_MODEL:
+        return
+    formulas = ", ".join(name for name, entry in REWARDS.items() if entry.entry)
+    if cell.values.get(budget := f"{method.name}.label_budget") is not None:
+        raise SpecError(
+            "label_budget counts what the annotator is asked, and a reward model costs no label here: its own were "
+            "spent on its training",
+            location=locate(budget),
+            hint=f"leave {budget} out ({method.name}.steps says how long it trains), or name another annotator: "
+            f"{formulas}",
+        )
+    if method.reward_model_if is None:
+        return
+    name, start = method.reward_model_if
+    if cell.values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == start:
+        raise SpecError(
+            f"the annotator and the {name} of {method.title} are the same reward model: its gold labels are those it "
+            "gives itself",
+            location=locate(f"{method.name}.{name}"),
+            hint=f"set {method.name}.{name}: sft, or name another annotator: {formulas}",
+        )
 
 
 _FACTS = {
     "pocket": "the item of each prompt",
     "answer": "the answer to each prompt",
     "ifeval": "the instructions of each prompt that can be checked",
+    "tests": "the unit tests of each prompt",
 }
 
 

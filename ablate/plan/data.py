@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ablate.catalogs.converters import Checks
+from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
+from ablate.catalogs.judges import JUDGE_REVISION, locations_of
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.pipelines import Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
+from ablate.catalogs.rewards import RewardEntry, find_reward
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
 from ablate.experiment.spec import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, entries_of
+from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, checks_of
 from ablate.plan.stage import Ref, Stage
 
 SAMPLING = {"sampling": 2}
@@ -75,8 +77,8 @@ class DataPlanner:
         )
 
     def checks(self, name: str) -> set[Checks | None]:
-        """Return what verifiers can read of the prompts of a set, a kind for each set whose rows it uses."""
-        return {entry.checks for entry in entries_of(self._facts.dataset(name))}
+        """Return what verifiers can read of the prompts of a set, a kind for each set that hands prompts on."""
+        return set(checks_of(self._facts.dataset(name)).values())
 
     def source(self, entry: DatasetEntry) -> Stage:
         """Return the stage that makes the rows of a pocket set."""
@@ -148,11 +150,11 @@ class DataPlanner:
         (part,) = made.parts
         if variant.responses is None:
             assert isinstance(part, DatasetEntry)
-            rows = self._entry(part, settings, records=True).ref("records.jsonl")
+            rows = prompts = self._entry(part, settings, records=True)
         else:
             prompts = self._set(part, _section(settings), cell)
-            rows = self._respond(made, variant.responses, prompts, cell).ref("records.jsonl")
-        labelled = self._label(made, variant.label, rows, cell)
+            rows = self._respond(made, variant.responses, prompts, cell)
+        labelled = self._label(made, variant.label, rows.ref("records.jsonl"), prompts, cell)
         return self._from_labels(made, labelled, records=records)
 
     def _replay(
@@ -185,7 +187,7 @@ class DataPlanner:
             config,
             {"source": online.ref("pairs.jsonl")},
             label=made.name,
-            parts={"online_pairs": 1, **(SAMPLING if config["max_examples"] is not None else {})},
+            parts=_revisions("online_pairs") | (SAMPLING if config["max_examples"] is not None else {}),
         )
 
     def _respond(self, made: Pipeline, responses: Responses, prompts: Stage, cell: Cell) -> Stage:
@@ -221,26 +223,55 @@ class DataPlanner:
     ) -> Stage:
         """Return the stage that scores responses as its config says, by what other stages made of whoever scores."""
         return self._graph.add(
-            "label", config, {"records": records, **by}, label=label, locations=locations, parts=parts
+            "label",
+            config,
+            {"records": records, **by},
+            label=label,
+            locations=locations,
+            parts=parts,
+            network="judge" in config and "policy" not in by,
         )
+
+    def scored(self, records: Ref, reward: RewardEntry, prompts: Stage, *, label: str) -> Stage:
+        """Return the stage that scores responses by a formula, or by a verifier of what their prompts carry."""
+        if reward.formula:  # which reads no prompt; its first revision is not spelt
+            parts = reward.parts() if reward.revision > 1 else {}
+            return self.label(records, {"closed_form": reward.name}, {}, label=label, parts=parts)
+        config, texts = {"closed_form": None, "reward": reward.name}, {"prompt_texts": prompts.ref("prompts.jsonl")}
+        return self.label(records, {**config, **reward.identity()}, texts, label=label, parts=reward.parts())
 
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
         inputs = {"records": labelled.ref("records.jsonl")}
         return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
-    def _label(self, made: Pipeline, label: Label, records: Ref, cell: Cell) -> Stage:
+    def rate(self, records: Ref, model: Ref, *, label: str) -> Stage:
+        """Return the stage of records whose responses a reward model of attributes has rated."""
+        return self._graph.add("rate", {}, {"records": records, "reward_model": model}, label=label)
+
+    def condition(self, rated: Stage, config: Mapping[str, Any], *, label: str) -> Stage:
+        """Return the stage of rated responses as answers to prompts that say their ratings."""
+        return self._graph.add("condition", config, {"records": rated.ref("records.jsonl")}, label=label)
+
+    def _label(self, made: Pipeline, label: Label, records: Ref, prompts: Stage, cell: Cell) -> Stage:
         assert label.by is not None
+        if label.by.reward is not None:
+            return self.scored(records, find_reward(label.by.reward), prompts, label=f"labels of {made.name}")
         by: dict[str, Ref] = {}
-        config: dict[str, Any] = {"closed_form": label.by.closed_form}
-        locations: dict[str, str] = {}
+        config: dict[str, Any] = {"closed_form": None}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             by["reward_model"] = self._models.labeller(label.by.reward_model, cell, origins).ref("model")
-        if label.by.api is not None:
-            config["api"] = label.by.api.identity()
-            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
-        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations)
+        judge = label.by.asked
+        if judge is None:
+            return self.label(records, config, by, label=f"labels of {made.name}")
+        config["judge"] = judge.identity()
+        if judge.is_self:
+            policy, chat = self._models.writer("policy", cell, made.origins)
+            by["policy"], config["chat"] = policy.ref("model"), chat
+        locations = {**locations_of([judge]), **self._facts.answers}
+        parts = {"judge": JUDGE_REVISION}
+        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations, parts=parts)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""
@@ -256,7 +287,7 @@ class DataPlanner:
             {**entry, **paired, **({"where": {"score_gap": gap}} if gap else {})},
             {"source": labelled.ref("records.jsonl")},
             label=made.name,
-            parts={"records": 1, **({"where": 1} if gap else {})},
+            parts=_revisions("records", *(["where"] if gap else [])),
         )
 
     def _mixture(
@@ -282,6 +313,11 @@ class DataPlanner:
 def _format(format: str, records: bool) -> str:
     """Return what a stage makes of a set's format: of preferences pairs, or records where they are asked for."""
     return "records" if records and format == "preference" else format
+
+
+def _revisions(converter: str, *refinements: str) -> dict[str, int]:
+    """Return the revisions of what makes pairs of another stage's rows."""
+    return {converter: CONVERTER_REVISIONS[converter], **{name: REFINEMENT_REVISIONS[name] for name in refinements}}
 
 
 def order_of(dataset: Stage) -> dict[str, str]:

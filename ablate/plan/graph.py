@@ -27,10 +27,13 @@ class Graph:
         entry: str | None = None,
         parts: Mapping[str, int] | None = None,
         heavy: bool = False,
+        divisible: bool = True,
+        network: bool = False,
     ) -> Stage:
         """Return the stage with this identity, adding it when it is new.
 
-        ``parts`` are the revisions of the named code that the work uses, beside the kind's own.
+        ``parts`` are the revisions of the named code that the work uses, beside the kind's own. ``divisible``: several
+        processes can do the work of a kind that trains.
         """
         facts = KINDS[kind]
         frozen = config if isinstance(config, Config) else Config.of(config)
@@ -38,7 +41,13 @@ class Graph:
         stage_id = identity.id()
         found = self.stages.get(stage_id)
         if found is None:
-            needs = (facts.heavy or heavy, facts.gpu, facts.ranks)
+            needs = (
+                facts.heavy or heavy,
+                facts.gpu,
+                facts.trains,
+                facts.trains and divisible,
+                facts.network or network,
+            )
             execution = Execution(entry or facts.entry, label, locations or {}, *needs)
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found

@@ -11,14 +11,16 @@ class Kind:
 
     ``revision`` vouches for what all stages of the kind share; methods, converters, prompts and graders have their own.
     ``heavy``: it imports the training stack, so it is forked from the server that has. ``gpu``: it computes on one.
-    ``ranks``: several processes can do it together.
+    ``trains``: it trains, so that several processes can do it together unless its method says otherwise.
+    ``network``: it asks servers outside this machine.
     """
 
     entry: str
     revision: int = 1
     heavy: bool = True
     gpu: bool = True
-    ranks: bool = False
+    trains: bool = False
+    network: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -27,6 +29,8 @@ KINDS: dict[str, Kind] = {
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
     "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "rate": Kind("ablate.rewards.rate:run"),
+    "condition": Kind("ablate.data.condition:run", heavy=False, gpu=False),
     "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
@@ -35,13 +39,15 @@ KINDS: dict[str, Kind] = {
     "tokenise": Kind("ablate.data.tokenise:run", gpu=False),
     "pretrain": Kind("ablate.training.pretrain:run"),
     "model": Kind("ablate.models.stage:run", gpu=False),
-    "sft": Kind("ablate.training.sft:run", ranks=True),
-    "reward_model": Kind("ablate.training.reward:run", ranks=True),
+    "sft": Kind("ablate.training.sft:run", trains=True),
+    "reward_model": Kind("ablate.training.reward:run", trains=True),
     "reference_logprobs": Kind("ablate.training.logprobs:run"),
-    "train": Kind("", ranks=True),  # the entry is the method's own
+    "train": Kind("", trains=True),  # the entry is the method's own
     "generate": Kind("ablate.evaluation.generate:run"),
     "score": Kind("ablate.rewards.stage:run"),
     "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
+    "judge": Kind("ablate.evaluation.judging:run", heavy=False, gpu=False, network=True),
+    "response_scores": Kind("ablate.evaluation.local_judges:run"),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

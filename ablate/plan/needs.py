@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.steerlm import attributes_of
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, JudgeName, locations_of
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
@@ -35,11 +37,18 @@ class SharedStages(Protocol):
     reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
+
+    def sft_of(self, cell: Cell) -> Start:
+        """Return the named model under a cell, after its SFT."""
 
 
 @dataclass
@@ -59,15 +68,19 @@ class Order:
     applied: set[str] = field(default_factory=set)
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
+    network: bool = False
+    """Whether its training asks a server outside the machine."""
     measured: Ref | None = None
     """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
 
     def __post_init__(self) -> None:
-        """Give every method what all start from: the policy, and the preference set of the cell."""
+        """Give every method what all start from: the policy, and the set of the cell where the method reads one."""
         self.inputs["policy"] = self.start.model.ref("model")
-        learnt = self.dataset("dataset", records=self._learns_from_records())
-        self.made_from |= {"dataset": learnt.id, "sft": self.start.model.id}
+        if self.cell.learns_from_set:
+            self.made_from["dataset"] = self.dataset("dataset", records=self._learns_from_records()).id
+        self.made_from["sft"] = self.start.model.id
 
     def _learns_from_records(self) -> bool:
         """Return whether the cell's set is used as rankings: by its method, or by the reward model it makes alone."""
@@ -167,16 +180,30 @@ def best_responses(order: Order) -> None:
     _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
 
 
+def conditioned_answers(order: Order) -> None:
+    """Provide ``data``: the tokens of all responses, behind prompts that say what a reward model rates them."""
+    records, names = order.dataset("dataset", records=True), ("condition", "lowest", "highest")
+    label = records.execution.label
+    model = _trained_reward_model(order)
+    rated = order.shared.data.rate(records.ref("records.jsonl"), model.ref("model"), label=f"ratings of {label}")
+    config: dict[str, Any] = {name: order.parameters[name] for name in names}
+    config["attributes"] = list(attributes_of(config["condition"]))
+    answers = order.shared.data.condition(rated, config, label=f"conditions of {label}")
+    order.applied |= {"lowest", "highest", "max_length"}
+    tokenizer = order.shared.sft_of(order.cell).tokenizer  # without the condition of a policy that is asked already
+    tokens = order.shared.conversations(
+        answers.ref("answers.jsonl"), "answers", tokenizer, order.parameters["max_length"], answers.execution.label
+    )
+    order.inputs["data"] = tokens.ref("tokens.parquet")
+
+
 def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
     """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
-    name, config = str(order.cell.values["reward"]), {"closed_form": None}
-    records = responses.ref("records.jsonl")
+    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
     if name == REWARD_MODEL:
         by = {"reward_model": _trained_reward_model(order).ref("model")}
-        return order.shared.data.label(records, config, by, label=label)
-    entry = find_reward(name)
-    by, named = {"prompt_texts": prompts.ref("prompts.jsonl")}, {"reward": name, **entry.identity()}
-    return order.shared.data.label(records, {**config, **named}, by, label=label, parts=entry.parts())
+        return order.shared.data.label(records, {"closed_form": None}, by, label=label)
+    return order.shared.data.scored(records, find_reward(name), prompts, label=label)
 
 
 def _imitate(order: Order, data: Ref, form: str, label: str) -> None:
@@ -219,11 +246,23 @@ def discriminator(order: Order) -> None:
 
 def judge(order: Order, axis: str) -> None:
     """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
-    name = str(order.cell.values[axis])
+    name = order.cell.values[axis]
+    assert isinstance(name, str)
     if name == REWARD_MODEL:
         reward_model(order)
+    elif isinstance(name, JudgeName):
+        _asked_judge(order, axis, name.judge)
     else:
         _named_reward(order, axis, find_reward(name))
+
+
+def _asked_judge(order: Order, key: str, asked: Judge) -> None:
+    """Provide a judge that is asked in words; one that is the policy itself needs nobody else."""
+    order.config[key] = {"judge": asked.identity()}
+    order.parts["judge"] = JUDGE_REVISION
+    order.locations |= {**locations_of([asked]), **order.shared.answers}
+    order.network = not asked.is_self
+    prompt_texts(order)
 
 
 def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
@@ -243,7 +282,9 @@ def prompts(order: Order) -> None:
     order.made_from["prompts"] = source.id
     order.applied.add("max_prompt_length")
     if order.shared.data.checks(str(order.cell.values["prompts"])) == {"pocket"}:
-        _named_reward(order, "gold", find_reward(GOLD))
+        order.config["gold"] = GOLD
+        order.parts = LOGGED | order.parts
+        prompt_texts(order)
 
 
 def prompt_texts(order: Order) -> None:
@@ -251,31 +292,53 @@ def prompt_texts(order: Order) -> None:
     order.inputs["prompt_texts"] = order.dataset("prompts").ref("prompts.jsonl")
 
 
-PROVIDERS: dict[str, Callable[[Order], None]] = {
-    "pairs": pairs,
-    "rankings": rankings,
-    "part": part,
-    "reference_logprobs": reference_logprobs,
-    "mismatched_logprobs": mismatched_logprobs,
-    "reference": reference,
-    "answers": answers,
-    "best_responses": best_responses,
-    "reward_model": reward_model,
-    "reward": reward,
-    "annotator": annotator,
-    "discriminator": discriminator,
-    "prompts": prompts,
-    "prompt_texts": prompt_texts,
-}
-"""By need; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
+LOGGED = {f"reward {GOLD}": 1, "grader pocket": 1}
+"""Parts of a policy whose gold is logged. They stay as they are when the grader's revision is raised: nothing is learnt
+from it, and a policy that is trained again would be the same one."""
 
-APPLIED = {
-    "pairs": ("max_length", "truncation"),
-    "rankings": ("max_length", "truncation"),
-    "reference_logprobs": ("dtype",),
-    "prompts": ("max_prompt_length",),
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that methods need: the function that provides it, and what that asks of the method.
+
+    ``parameters`` are those of the method that it is made by or checked with, ``axes`` those of a cell; ``of`` is the
+    need whose data it is about, which stands before it, as those of ``after`` do where a method has them. ``judge`` is
+    the axis that the method is judged by, empty for none, None for any. ``rounds`` is the parameter that says how many
+    rounds the method has. ``is_data``: it provides ``data``.
+    """
+
+    provide: Callable[[Order], None]
+    parameters: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    of: str | None = None
+    after: tuple[str, ...] = ()
+    judge: str | None = None
+    rounds: str | None = None
+    is_data: bool = False
+
+
+_LENGTHS = ("max_length", "truncation")
+_JUDGED = ("dataset", "prompts", "reward_model")
+_SAMPLED = ("max_length", "n", "temperature", "top_p", "max_response_length", "top_share")
+_CONDITIONED = ("max_length", "condition", "lowest", "highest")
+NEEDS: dict[str, Need] = {
+    "pairs": Need(pairs, _LENGTHS, ("dataset",), is_data=True),
+    "rankings": Need(rankings, _LENGTHS, ("dataset",), is_data=True),
+    "answers": Need(answers, ("max_length",), ("dataset",), is_data=True),
+    "best_responses": Need(best_responses, _SAMPLED, _JUDGED, judge="reward", is_data=True),
+    "conditioned_answers": Need(conditioned_answers, _CONDITIONED, ("dataset", "reward_model"), judge="", is_data=True),
+    "part": Need(part, ("parts", "order", "dtype"), of="pairs", rounds="parts"),
+    "reference_logprobs": Need(reference_logprobs, ("dtype",), of="pairs", after=("part",)),
+    "mismatched_logprobs": Need(mismatched_logprobs, ("dtype",), of="pairs", after=("part",)),
+    "reference": Need(reference),
+    "prompts": Need(prompts, ("max_prompt_length", "max_response_length"), ("prompts",)),
+    "prompt_texts": Need(prompt_texts, (), ("prompts",)),
+    "reward_model": Need(reward_model, (), ("dataset", "reward_model"), judge=""),
+    "reward": Need(reward, (), _JUDGED, judge="reward"),
+    "annotator": Need(annotator, (), _JUDGED, judge="annotator"),
+    "discriminator": Need(discriminator, (), ("dataset", "reward_model")),
 }
-"""The parameters of a method that what it needs is made by."""
+"""By name; a method lists its needs in the order in which they are provided: the reference's pass is over ``data``."""
 
 
 def learns_from_records(section: Section) -> bool:

@@ -5,26 +5,40 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, Merged, Trained, chains_in
-from ablate.experiment.grid import OWN_START, Cell, Grid, conditions, expand, place_of, validate_sections, written_at
+from ablate.experiment.grid import (
+    OWN_START,
+    Cell,
+    Grid,
+    Values,
+    conditions,
+    expand,
+    place_of,
+    validate_sections,
+    written_at,
+)
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_licence
+from ablate.plan.axes import SharedModel, tell_apart
+from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_label, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.judges import judged_suites, shared_judges
 from ablate.plan.needs import learns_from_records
-from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, entries_of, takes_part
+from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
+from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
 from ablate.plan.training import TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
@@ -48,13 +62,14 @@ class Subject:
     stage: str
     evaluations: Mapping[str, str]
     inputs: Mapping[str, str]
-    root: str | None = None
-    """The model under a policy that is made here; None where the axis policy names it."""
+    start: Mapping[str, Scalar] = field(default_factory=dict)
+    """Axes of the named model under a policy, where they are other than its own: a chain may write them."""
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
         if self.role != "cell":
-            return " ".join([self.role, *self._words(varied)])
+            known = set(varied)
+            return " ".join([self.role, *self._words(axis for axis in self.axes if axis != "policy" or axis in known)])
         shown = dict.fromkeys((*RM_AXES, *varied)) if self.subject == "reward_model" else varied
         return " ".join(self._words(shown)) or self.subject
 
@@ -73,6 +88,8 @@ class Plan:
     suites: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     data: tuple[Mapping[str, Any], ...]
+    shared_judges: tuple[str, ...] = ()
+    """What is to be known of models that judge both what policies learn from and the policies."""
 
     @property
     def name(self) -> str:
@@ -107,7 +124,7 @@ class Plan:
                     "stage": item.stage,
                     "evaluations": dict(item.evaluations),
                     "inputs": dict(item.inputs),
-                    **({"root": item.root} if item.root else {}),
+                    **({"start": dict(item.start)} if item.start else {}),
                 }
                 for item in self.subjects
             ],
@@ -116,6 +133,7 @@ class Plan:
             "policies": {str(chain): chain.shown for chain in self.chains},
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
             "data": [dict(facts) for facts in self.data],
+            **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
@@ -130,7 +148,8 @@ def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], o
     with _collector_paused():
         grid = expand(loaded)
         validate_sections(loaded, grid)
-        plan = _Builder(loaded, facts, grid).build()
+        facts, suites = judged_suites(loaded, facts)
+        plan = _Builder(loaded, facts, grid, suites).build()
     check(plan)
     facts.digest_cache.save()
     return plan
@@ -149,14 +168,17 @@ def _collector_paused() -> Iterator[None]:
 
 
 class _Builder:
-    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid) -> None:
+    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid, policy_suites: tuple[str, ...]) -> None:
         self.loaded, self.facts, self.grid = loaded, facts, grid
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
-        self.evaluation = EvaluationPlanner(facts, self.graph)
-        self.policy_suites = self._suites("policy", loaded.experiment.evaluate.policy)
+        place = loaded.origins.locate("evaluate", "policy")
+        self.evaluation = EvaluationPlanner(
+            facts, self.graph, lambda name: self.training.released(name, place, template=False).model
+        )
+        self.policy_suites = self._suites("policy", policy_suites)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
-        self.reward_models: dict[tuple[str, str], Subject] = {}
+        self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
         self.datasets: dict[str, dict[str, Any]] = {}
@@ -167,16 +189,22 @@ class _Builder:
         check_adapters(self.loaded, self.grid)
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
-        cells = [subject for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
-        baselines = self._baselines()
+        made = [(cell, subject) for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
+        models = {role: starting_models(self.training, self.grid, role) for role in MADE_BY}
+        cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
+        baselines = self._baselines(models)
+        released = self._released_reward_models()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
-        subjects = (*baselines, *cells, *self.reward_models.values())
+        subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
-        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
+        shared = tuple(shared_judges(self.graph.stages.values()))
+        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data, shared)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
-        for index, name in enumerate(names):
+        for name in names:
+            written = getattr(self.loaded.experiment.evaluate, subject)
+            index = written.index(name.partition("@")[0])  # of an axis of judges one name has several suites
             place = self.loaded.origins.locate("evaluate", subject, index)
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
@@ -210,10 +238,16 @@ class _Builder:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
             if not cell.method.entry:
                 return None
-        reference = self.training.reference_of(cell).model
+        # A policy that is not trained was held to nothing: against itself every pair would be a tie, and a tie is lost.
+        reference = self.training.reference_of(cell).model if cell.method.entry else None
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
-        root = cell.policy.root if isinstance(cell.policy, Chain) else None
-        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs, root)
+        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs)
+
+    def _start(self, cell: Cell, subject: Subject, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> Values:
+        """Return the axes of the model under a cell that are not the cell's own; of a merge, its first policy's."""
+        root = next(self.training.roots(cell))
+        axes = {key: value for role in MADE_BY for key, value in models[role][root].axes.items()}
+        return {key: value for key, value in axes.items() if subject.axes.get(key) != value}
 
     def _check_names(self, cell: Cell) -> None:
         for chain in chains_in(cell.policy):
@@ -257,8 +291,9 @@ class _Builder:
             raise SpecError(f"{named.name!r} holds {named.format} data; {wanted}", location=place)
         for entry in entries_of(named):
             self._check_files(entry, place)
-            if key == "prompts":
-                check_disjoint(self.facts, entry, place)
+        for entry, where in answered_prompts(named):
+            check_disjoint(self.facts, entry, where)
+        check_label(self.facts, named)
         for other in takes_part(named):
             self._check_name(*other)
 
@@ -295,7 +330,8 @@ class _Builder:
         elif key in DATASET_KEYS:
             self.facts.dataset(name, place)
         elif key in ("reward", "annotator"):
-            find_reward(name, axis=key, location=place)
+            found = read_annotator(name, lambda *path: place) if key == "annotator" else name
+            find_reward(found, axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
@@ -318,6 +354,7 @@ class _Builder:
     def _reward_model(self, cell: Cell, stage: Stage, sft: str) -> None:
         key = (stage.id, sft if self.by_policy else "")
         if key in self.reward_models:
+            self.reward_models[key][1].append(cell.values)
             return
         axes = {axis: cell.values[axis] for axis in (*(["policy"] if self.by_policy else []), *RM_AXES)}
         axes |= {
@@ -331,7 +368,36 @@ class _Builder:
         self._check_picks(cell)
         policy = self.graph.stages[sft]
         evaluations = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
-        self.reward_models[key] = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+        subject = Subject("reward_model", "cell", axes, stage.id, evaluations, {"sft": sft})
+        self.reward_models[key] = subject, [cell.values]
+
+    def _reward_model_rows(self) -> list[Subject]:
+        """Return the reward models; a set that a policy takes part in makes one a policy or round, told apart by it."""
+        shared = [SharedModel(key, subject.axes, cells) for key, (subject, cells) in self.reward_models.items()]
+        subjects = (subject for subject, _ in self.reward_models.values())
+        return [
+            replace(subject, axes=axes)
+            for subject, axes in zip(subjects, tell_apart(shared, self.grid.axes), strict=True)
+        ]
+
+    def _released_reward_models(self) -> list[Subject]:
+        """Return a row for each reward model as it is; of best-of-n they pick among what the first cell's SFT says."""
+        policy = self.training.sft_of(self.grid.cells[0]).model if self.grid.cells else None
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        subjects = []
+        for index, name in enumerate(self.loaded.experiment.reward_models):
+            place = self.loaded.origins.locate("reward_models", index)
+            if picking and policy is None:
+                raise SpecError(
+                    f"suite {picking[0]!r} lets a reward model pick among responses, and no policy is there to respond",
+                    location=place,
+                    hint="add a block to the grid, e.g. {policy: …, algorithm: none}",
+                )
+            stage = self.training.released(name, place, scores=True).model
+            found = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
+            inputs = {} if policy is None else {"sft": policy.id}
+            subjects.append(Subject("reward_model", "cell", {"reward_model.init": name}, stage.id, found, inputs))
+        return subjects
 
     def _check_picks(self, cell: Cell) -> None:
         """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""
@@ -344,19 +410,15 @@ class _Builder:
                 hint="evaluate it on suites of pairs",
             )
 
-    def _baselines(self) -> list[Subject]:
-        """Return a baseline for each setting of the axes that shape it; a model without SFT is no second baseline."""
-        baselines: dict[tuple[str, tuple[Scalar, ...]], Subject] = {}
+    def _baselines(self, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> list[Subject]:
+        """Return a baseline for each model that cells start from; one without SFT is no second baseline."""
+        baselines: dict[tuple[str, ...], Subject] = {}
         role_of: dict[str, str] = {}
         for role in self.loaded.experiment.baselines:
-            sections = ("pretrain.", "sft.") if role == "sft" else ("pretrain.",)
-            shaping = dict.fromkeys(("policy", *(axis for axis in self.grid.axes if axis.startswith(sections))))
-            for root in (root for cell in self.grid.cells for root in self.training.roots(cell)):
-                axes = {axis: root.values.get(axis) for axis in shaping}
-                start = self.training.sft_of(root) if role == "sft" else self.training.base_of(root)
-                key = role, tuple(axes.values())
+            for model in models[role].values():
+                start, key = model.start, (role, repr(model.axes))
                 if key in baselines or role_of.setdefault(start.model.id, role) != role:
                     continue
                 evaluations = self._evaluate_policy(start.model, chat=start.chat)
-                baselines[key] = Subject("policy", role, axes, start.model.id, evaluations, {})
+                baselines[key] = Subject("policy", role, model.axes, start.model.id, evaluations, {})
         return list(baselines.values())

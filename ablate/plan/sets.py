@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
+from ablate.catalogs.judges import SELF
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
@@ -68,6 +70,29 @@ def entries_of(named: NamedSet) -> Iterator[DatasetEntry]:
         yield from named.entries()
     else:
         yield named
+
+
+def checks_of(named: NamedSet) -> dict[str, Checks | None]:
+    """Return what verifiers can read of a set's prompts, by the sets that they are handed on from.
+
+    A set that several stages make has prompts that were answered or labelled on the way, as texts alone; a mixture has
+    those of its parts.
+    """
+    if isinstance(named, DatasetEntry):
+        return {named.name: named.checks}
+    if named.variant.mix is None:
+        return {named.name: None}
+    return {name: checks for part in named.parts for name, checks in checks_of(part).items()}
+
+
+def answered_prompts(named: NamedSet) -> Iterator[tuple[DatasetEntry, Location]]:
+    """Yield the catalog entries to whose prompts a policy responds while the set is made, and where each is named."""
+    if isinstance(named, DatasetEntry):
+        return
+    for part in named.parts:
+        yield from answered_prompts(part)
+        if named.variant.responses is not None:
+            yield from ((entry, named.origins.locate("prompts")) for entry in entries_of(part))
 
 
 def takes_part(named: NamedSet) -> Iterator[tuple[str, str, Location]]:
@@ -163,7 +188,7 @@ class _Variant:
             )
         named = [key for key in ("dataset", "prompts") if run.get(key) is not None]
         parts = dict.fromkeys(str(run[key]) for key in named)
-        judged = str(run.get("annotator", "reward_model")) == "reward_model"
+        judged = str(run.get("annotator", "reward_model")) in ("reward_model", SELF)
         found = tuple(self._found(name, "replay") for name in parts)
         return self._pipeline("preference", "ai" if judged else "construction", found)
 
@@ -182,7 +207,7 @@ class _Variant:
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
-        return "construction" if self.variant.label.by.closed_form else "ai"
+        return "construction" if self.variant.label.by.reward else "ai"
 
     def _overlaid(
         self, entry: DatasetEntry, changes: Mapping[str, Any], name: str | None = None, without: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -10,7 +10,9 @@ from ablate.catalogs.memory import GIB, Placement, choose_sharding, ppo_placemen
 from ablate.catalogs.models import ModelEntry
 from ablate.catalogs.parameters import DType
 from ablate.errors import UsageError
+from ablate.experiment.chains import root_of
 from ablate.experiment.grid import Cell, Grid
+from ablate.experiment.sections import SECTIONS
 
 DEVICE_GIB = 80
 COUNTS = (1, 2, 4, 8, 16)
@@ -22,6 +24,7 @@ class TrainedModel:
     """A model that is trained whole: bytes on one device, and how it is shared over several (null: it does not fit)."""
 
     name: str
+    dtype: DType
     parameters: int
     bytes: float
     shardings: Mapping[int, str | None]
@@ -51,35 +54,39 @@ class Sizes:
 
 def sizes_of(grid: Grid, models: Mapping[str, ModelEntry]) -> Sizes:
     """Return what the models of the cells need; models made here from scratch fit anywhere and are left out."""
-    trained: dict[str, TrainedModel] = {}
+    trained: dict[tuple[str, DType], TrainedModel] = {}
     ppo: dict[tuple[str, str, DType], FourModels] = {}
     for cell in grid.cells:
-        dtype = _dtype(cell)
-        keys = ("policy", "reward_model.init")
-        known = {key: (str(cell.values[key]), size) for key in keys if (size := _size(cell, key, models))}
-        for name, size in known.values():
-            trained.setdefault(name, _trained(name, size, dtype))
-        if cell.method.name == "ppo" and len(known) == 2:
-            (policy, policy_size), (judge, judge_size) = known["policy"], known["reward_model.init"]
-            rank = cell.values.get("ppo.lora_rank")
+        known = {key: (name, models[name].parameters) for key, name in _names(cell) if name in models}
+        sizes = {key: (name, size) for key, (name, size) in known.items() if size is not None}
+        for key, (name, size) in sizes.items():
+            dtype = _dtype(cell, key)
+            trained.setdefault((name, dtype), _trained(name, size, dtype))
+        if cell.method.name == "ppo" and len(sizes) == 2:
+            (policy, policy_size), (judge, judge_size) = sizes["policy"], sizes["reward_model"]
+            rank, dtype = cell.values.get("ppo.lora_rank"), _dtype(cell, "policy")
             placements = ppo_placements(policy_size, judge_size, rank if isinstance(rank, int) else DEFAULT_RANK, dtype)
             ppo.setdefault((policy, judge, dtype), FourModels(policy, judge, dtype, tuple(placements)))
     return Sizes(tuple(trained.values()), tuple(ppo.values()))
 
 
-def _size(cell: Cell, key: str, models: Mapping[str, ModelEntry]) -> int | None:
-    entry = models.get(str(cell.values.get(key)))
-    return entry.parameters if entry else None
+def _names(cell: Cell) -> Iterator[tuple[str, str]]:
+    """Yield the models that a cell trains: its policy, by the model under a chain, and its reward model."""
+    if cell.method.entry:
+        yield "policy", root_of(cell.policy)
+    if cell.has_reward_model:
+        yield "reward_model", str(cell.values["reward_model.init"])
 
 
-def _dtype(cell: Cell) -> DType:
-    field = cell.method.parameters.model_fields.get("dtype")
-    return cast(DType, cell.values.get(f"{cell.method.name}.dtype") or (field.default if field else "float32"))
+def _dtype(cell: Cell, key: str) -> DType:
+    section = cell.method.name if key == "policy" else key
+    field = SECTIONS[section].model_fields.get("dtype")
+    return cast(DType, cell.values.get(f"{section}.dtype") or (field.default if field else "float32"))
 
 
 def _trained(name: str, size: int, dtype: DType) -> TrainedModel:
     shardings = {count: _sharding(size, count, dtype) for count in COUNTS}
-    return TrainedModel(name, size, trained_bytes(size, dtype), shardings)
+    return TrainedModel(name, dtype, size, trained_bytes(size, dtype), shardings)
 
 
 def _sharding(size: int, gpus: int, dtype: DType) -> str | None:

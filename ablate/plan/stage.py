@@ -42,7 +42,9 @@ class Identity:
 class Execution:
     """How a stage is run: module and function of its work, paths outside the store, what it needs of a machine.
 
-    ``heavy``: it computes with torch; ``gpu``: on a GPU; ``ranks``: in several processes, where they are asked for.
+    ``heavy``: it computes with torch; ``gpu``: on a GPU; ``trains``: as training stages are asked to run; ``ranks``: in
+    several processes, where they are asked for; ``network``: it asks servers outside the machine, so that on a cluster
+    it belongs where there is a way out.
     """
 
     entry: str
@@ -50,7 +52,9 @@ class Execution:
     locations: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = True
     gpu: bool = True
+    trains: bool = False
     ranks: bool = False
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,4 +93,5 @@ class Stage:
             "locations": dict(self.execution.locations),
             "heavy": self.execution.heavy,
             "gpu": self.execution.gpu,
+            "network": self.execution.network,
         }

@@ -15,7 +15,7 @@ from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
 from ablate.results.marks import TableTests, detectable_row, mark_rows
 from ablate.results.notes import Notes
-from ablate.results.remarks import seeds_remark, starts_remark, tests_remarks
+from ablate.results.remarks import judges_remarks, seeds_remark, starts_remark, tests_remarks
 from ablate.results.rows import (
     DeltaRow,
     Group,
@@ -25,7 +25,9 @@ from ablate.results.rows import (
     delta_rows,
     kind_label,
     paired_members,
+    run_words,
 )
+from ablate.results.rules import rule_rows
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
@@ -61,13 +63,14 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = mark_rows(rows, columns, tested, layout.compare, offset)
     rows = _protocol_notes(results, rows, entries, measured, notes, offset)
     detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
-    rows += [detectable] if detectable else []
+    rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
         *seeds_remark(cells, layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
     ]
     remarks += starts_remark(baselines, cells, layout) if tested else []
+    remarks += judges_remarks(results, measured)
     return Table(layout.name, layout.title, tuple(columns), tuple(rows), notes.all(), tuple(remarks))
 
 
@@ -138,7 +141,7 @@ def _number_cell(results: Results, layout: TableLayout, group: Group, measured: 
     mean, sd = mean_sd(values)
     if not absent:
         return Cell(value=mean, sd=sd, n=len(values))
-    which = "; ".join(f"{_over_text(layout, key)}: {text}" for key, text in absent)
+    which = "; ".join(f"{run_words(layout, key)}: {text}" for key, text in absent)
     note = notes.key(f"mean over {len(values)} of {len(group.members)} runs ({which})")
     return Cell(value=mean, sd=sd, n=len(values), notes=(note,))
 
@@ -149,10 +152,6 @@ def _gap_text(gaps: Sequence[str], parts: int) -> str:
     if len(gaps) == parts and len(reasons) == 1:
         return next(iter(reasons))
     return "no partial average; missing " + "; ".join(gaps)
-
-
-def _over_text(layout: TableLayout, key: tuple[object, ...]) -> str:
-    return " ".join(f"{axis}={value}" for axis, value in zip(layout.averaged, key, strict=True) if value is not None)
 
 
 def _delta_row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from ablate.errors import UsageError, suggestion
 from ablate.results.layout import CurveLayout, TableLayout
-from ablate.results.long import Results, Subject
-from ablate.results.rows import Group, baseline_groups, cell_groups
+from ablate.results.long import Results, Subject, reason_not_done
+from ablate.results.rows import Group, baseline_groups, cell_groups, run_words
 from ablate.results.statistics import mean_sd
 
 HISTORY = "history.jsonl"
@@ -44,41 +44,74 @@ class Level:
 
 @dataclass(frozen=True)
 class Curves:
-    """Everything in one figure of curves, in the table's order."""
+    """Everything in one figure of curves, in the table's order; ``remarks`` say what is not all there, and why."""
 
     curves: tuple[Curve, ...]
     levels: tuple[Level, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def read_curves(results: Results, layout: CurveLayout, table: TableLayout) -> Curves:
     """Return the curves of a table's rows from the stages that are done.
 
-    A run has a curve when its history counts the policy's samples. Raises UsageError for a ``y`` that no history has.
+    A run has a curve when its history counts the policy's samples and has a ``y``; a row without such a run is a level
+    at the suite's score. Raises UsageError for a ``y`` that no history has.
     """
-    curves, levels, known = [], [], dict[str, None]()
+    curves, levels, remarks, known = [], [], [], dict[str, None]()
     for group in (*baseline_groups(results, table), *cell_groups(results, table)):
-        histories = [found for run in group.members.values() if (found := _history(results, run)) is not None]
-        known |= dict.fromkeys(name for records in histories for record in records for name in record)
+        histories = {key: _history(results, run) for key, run in group.members.items()}
+        known |= dict.fromkeys(name for found in histories.values() for record in found or () for name in record)
+        runs = {key: own for key, found in histories.items() if (own := _with_y(layout, found))}
         end = _score(results, layout, group)
-        curve = _curve(results, layout, group, histories, end)
-        if curve is not None:
-            curves.append(curve)
-        elif not histories and end is not None:
-            levels.append(Level(_label(group), end, group.is_baseline))
+        if runs:
+            curves.append(_curve(results, layout, group, list(runs.values()), end))
+            absent = _absent(results, layout, table, group, runs)
+        else:
+            levels += [Level(_label(group), end, group.is_baseline)] if end is not None else []
+            absent = _unscored(results, layout, table, group)
+            if any(histories.values()):
+                absent = [f"no {layout.y!r} in its training curves", *absent]
+        remarks += [f"{_label(group)}: {'; '.join(absent)}."] if absent else []
     if known and layout.y not in known:
         raise UsageError(
             f"figure {layout.name!r}: no training curve has {layout.y!r}", hint=suggestion(layout.y, known)
         )
-    return Curves(tuple(curves), tuple(levels))
+    return Curves(tuple(curves), tuple(levels), tuple(remarks))
 
 
-def _curve(
-    results: Results, layout: CurveLayout, group: Group, histories: Sequence[Records], end: float | None
-) -> Curve | None:
-    runs = [[record for record in records if record.get(layout.y) is not None] for records in histories]
-    length = min((len(run) for run in runs), default=0)
-    if not length:
-        return None
+def _with_y(layout: CurveLayout, records: Records | None) -> Records:
+    return [record for record in records or () if record.get(layout.y) is not None]
+
+
+def _absent(
+    results: Results, layout: CurveLayout, table: TableLayout, group: Group, runs: Collection[tuple[Any, ...]]
+) -> list[str]:
+    """Say over how many runs a curve is the mean, where that is not all of them, and what the others lack."""
+    reasons = {}
+    for key, subject in group.members.items():
+        if key not in runs:
+            is_done = results.store.stage(subject.stage).is_done()
+            reasons[key] = f"no {layout.y!r} in its curve" if is_done else reason_not_done(results.store, subject.stage)
+    return _mean_over(table, group, reasons)
+
+
+def _unscored(results: Results, layout: CurveLayout, table: TableLayout, group: Group) -> list[str]:
+    """Say over how many runs a level is the mean, where that is not all of them, and why the others have no score."""
+    if layout.suite is None:
+        return []
+    found = {key: results.evaluation(subject, layout.suite) for key, subject in group.members.items()}
+    absent = [key for key, own in found.items() if own is None or own.score is None]
+    return _mean_over(table, group, {key: results.reason(group.members[key], layout.suite) for key in absent})
+
+
+def _mean_over(table: TableLayout, group: Group, reasons: Mapping[tuple[Any, ...], str]) -> list[str]:
+    words = [": ".join(filter(None, (run_words(table, key), reason))) for key, reason in reasons.items()]
+    runs = len(group.members)
+    return [f"mean over {runs - len(words)} of {runs} runs ({'; '.join(words)})"] if words else []
+
+
+def _curve(results: Results, layout: CurveLayout, group: Group, runs: Sequence[Records], end: float | None) -> Curve:
+    length = min(map(len, runs))
     x_SP = np.array([_x(layout, run[:length]) for run in runs])
     if layout.x == "labels":
         x_SP = x_SP + float(np.mean([_labels_before(results, subject) for subject in group.members.values()]))
@@ -93,11 +126,11 @@ def _x(layout: CurveLayout, run: Records) -> list[float]:
 
 
 def _labels_before(results: Results, subject: Subject) -> int:
-    """Return the labels that were spent before training: the pairs its reward model learnt from."""
+    """Return the labels that were spent before training: those its reward model learnt from."""
     stage = subject.inputs.get("reward_model")
     done = results.store.stage(stage).read_done() if stage else None
     summary: Mapping[str, Any] = (done or {}).get("summary") or {}
-    return int(summary.get("pairs") or 0)
+    return int(summary.get("labels", summary.get("pairs")) or 0)  # older stages count pairs alone
 
 
 def _history(results: Results, subject: Subject) -> Records | None:

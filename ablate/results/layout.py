@@ -157,6 +157,10 @@ class NumberFormat(Closed):
     other_digits: int = Field(default=2, ge=0, le=6, description="decimals of rewards and counts")
 
 
+RULES = {"random": "Random", "longest": "Longest response", "shortest": "Shortest response"}
+"""Rules that read nothing, and what their rows are called."""
+
+
 class TableLayout(Closed):
     """One table."""
 
@@ -175,6 +179,11 @@ class TableLayout(Closed):
     health: tuple[Health, ...] = ()
     groups: Groups | None = None
     labels: dict[str, str] = Field(default_factory=dict, description="how to write a baseline's name")
+    rules: tuple[Literal["random", "longest", "shortest"], ...] | None = Field(
+        default=None,
+        description="first rows: what these rules reach on the same pairs; null: of reward models those of the three "
+        "that no column shows",
+    )
     format: NumberFormat = NumberFormat()
     detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
 
@@ -182,6 +191,14 @@ class TableLayout(Closed):
     def averaged(self) -> tuple[str, ...]:
         """The axes that rows are averaged over: those of ``over`` that make no rows."""
         return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
+
+    @property
+    def shown_rules(self) -> tuple[str, ...]:
+        """The rules that have rows, where suites know what they reach."""
+        if self.rules is not None:
+            return self.rules
+        shown = {column.metric for column in self.columns}
+        return tuple(rule for rule in RULES if rule not in shown) if self.subject == "reward_model" else ()
 
 
 class FigureLayout(Closed):
@@ -215,6 +232,18 @@ class CurveLayout(Closed):
     title: str = ""
 
 
+class CorrelationLayout(Closed):
+    """A table of correlations: numbers of reward models with those of the policies that were trained on them."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of its files")
+    title: str = ""
+    reward_model: tuple[Column, ...] = Field(min_length=1, description="columns of reward models, as in a table")
+    policy: tuple[Column, ...] = Field(min_length=1, description="columns of policies, as in a table")
+    algorithms: tuple[str, ...] = Field(default=("ppo",), min_length=1, description="methods whose cells are points")
+    resamples: int = Field(default=2000, ge=100, description="of the bootstrap interval")
+    seed: int = Field(default=0, ge=0)
+
+
 class Layout(Closed):
     """A report: its tables and figures."""
 
@@ -222,12 +251,13 @@ class Layout(Closed):
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
     curves: tuple[CurveLayout, ...] = ()
+    correlations: tuple[CorrelationLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not self.tables and not self.data:
-            raise PydanticCustomError("tables", "a report needs tables, or data: true")
+        if not self.tables and not self.correlations and not self.data:
+            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
         return self
 
 
@@ -254,6 +284,7 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
     drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
+    written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
     for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
@@ -266,6 +297,8 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
     for index, table in enumerate(layout.tables):
         _check_table(table, plan, (origins or Origins()).inside("tables", index))
+    for index, correlation in enumerate(layout.correlations):
+        _check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
     keys = {table.name: _column_keys(table, plan) for table in layout.tables}
     for index, figure in enumerate(layout.figures):
         for place, key in enumerate(figure.columns):
@@ -285,19 +318,9 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
     axes = axis_names(entries)
     baselines = {baseline_name(entry) for entry in entries} - {""}
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
-    categories = {about["category"] for about in suites.values()}
     for i, row in enumerate(table.rows):
         check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
-    for i, column in enumerate(table.columns):
-        if column.category is not None:
-            check("category", column.category, categories, "columns", i, "category")
-        if column.suite is not None:
-            check("suite", column.suite, suites, "columns", i, "suite")
-            metrics = suites[column.suite].get("metrics")
-            if column.metric is not None and metrics is not None:
-                check(f"metric of suite {column.suite}", column.metric, metrics, "columns", i, "metric")
-        for j, name in enumerate(column.average or ()):
-            check("category", name, categories, "columns", i, "average", j)
+    _check_columns(table.columns, table.subject, plan, origins.inside("columns"))
     for i, name in enumerate(table.baselines):
         check("baseline", name, baselines, "baselines", i)
     for i, delta in enumerate(table.deltas):
@@ -321,6 +344,29 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
         rows.setdefault(row_key(table, cell), []).append(cell)
     for members in rows.values():
         refuse_hidden_axis(table, members, origins.locate("rows"))
+
+
+def _check_columns(columns: Sequence[Column], subject: str, plan: Mapping[str, Any], origins: Origins) -> None:
+    suites = {name: about for name, about in plan["suites"].items() if about["subject"] == subject}
+    categories = {about["category"] for about in suites.values()}
+    for i, column in enumerate(columns):
+        if column.category is not None:
+            _known("category", column.category, categories, origins.locate(i, "category"))
+        if column.suite is not None:
+            _known("suite", column.suite, suites, origins.locate(i, "suite"))
+            metrics = suites[column.suite].get("metrics")
+            if column.metric is not None and metrics is not None:
+                _known(f"metric of suite {column.suite}", column.metric, metrics, origins.locate(i, "metric"))
+        for j, name in enumerate(column.average or ()):
+            _known("category", name, categories, origins.locate(i, "average", j))
+
+
+def _check_correlation(layout: CorrelationLayout, plan: Mapping[str, Any], origins: Origins) -> None:
+    _check_columns(layout.reward_model, "reward_model", plan, origins.inside("reward_model"))
+    _check_columns(layout.policy, "policy", plan, origins.inside("policy"))
+    methods = {str(entry["axes"].get("algorithm")) for entry in plan["subjects"] if entry["role"] == "cell"}
+    for i, name in enumerate(layout.algorithms):
+        _known("algorithm of the experiment", name, methods - {"None"}, origins.locate("algorithms", i))
 
 
 def _column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:
@@ -409,19 +455,38 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
     return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)
 
 
+def _policy_columns(suites: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Return the columns about policies: categories, their average, then what has no part in it.
+
+    A category whose suites have different units has no mean: its suites are columns.
+    """
+    units: dict[str, set[str]] = {}
+    for about in suites.values():
+        units.setdefault(about["category"], set()).add(about["unit"])
+    averaged = averaged_categories(suites)
+    whole = [category for category in averaged if len(units[category]) == 1]
+    columns: list[Any] = ["categories"] if whole == averaged else []
+    for category in [*(averaged if whole != averaged else ()), *sorted(units.keys() & NOT_AVERAGED - {"reward"})]:
+        members = [suite for suite, about in suites.items() if about["category"] == category]
+        alone = [{"suite": suite} for suite in members]
+        columns += [{"category": category}] if len(units[category]) == 1 else alone
+    of_shares = [category for category in averaged if units[category] == {"proportion"}]
+    if len(of_shares) > 1:
+        place = 1 if whole == averaged else len(columns)
+        columns.insert(place, "average" if of_shares == averaged else {"average": of_shares})
+    return [*columns, *({"suite": suite} for suite, about in suites.items() if _classifies(about))]
+
+
 def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str) -> TableLayout | None:
     entries = [entry for entry in plan["subjects"] if entry["subject"] == subject]
     suites = [about for about in plan["suites"].values() if about["subject"] == subject]
     if not entries or not suites:
         return None
     rows = _default_rows(plan, entries, subject)
-    categories = {about["category"] for about in suites}
     if subject == "reward_model":
         columns: list[Any] = ["suites"]
     else:
-        columns = ["categories", *(["average"] if len(categories - NOT_AVERAGED) > 1 else [])]
-        columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED - {"reward"})]
-        columns += [{"suite": suite} for suite, about in plan["suites"].items() if _classifies(about)]
+        columns = _policy_columns({suite: about for suite, about in plan["suites"].items() if about in suites})
     algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
     deltas = []
     # Settings of one method's own have no counterpart in the other: a difference would be between any two of them.
@@ -445,10 +510,11 @@ def _classifies(about: Mapping[str, Any]) -> bool:
 def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], subject: str) -> list[str]:
     """Dataset and algorithm, then the axes of the grid that vary, then what else tells two cells of a row apart."""
     known, varying = axis_names(entries), [axis for axis in varying_axes(entries) if axis not in SEED_AXES]
-    main: tuple[str, ...] = ("dataset", "algorithm")
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    is_trained = any(axes.get("algorithm") != "none" for axes in cells)
+    main = ("dataset", "algorithm") if is_trained or not cells else ("policy",)
     rows = [axis for axis in main if axis in known] if subject == "policy" else []
     rows += [axis for axis in varying if axis in plan.get("axes", ()) and axis not in rows]
-    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
     for axis in varying:
         if axis not in rows:
             values: dict[tuple[str, ...], set[str]] = {}

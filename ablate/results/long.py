@@ -27,8 +27,8 @@ OVERALL = "overall"
 class Subject:
     """One model of the experiment: a grid cell, a baseline, or a reward model. ``axes`` are flat; unread ones null.
 
-    ``baseline`` is a baseline's name (``base``, ``sft``), which those of several policies or seeds share; ``root`` is
-    the model under a policy that other stages of the experiment made.
+    ``baseline`` is a baseline's name (``base``, ``sft``), which those of several policies or seeds share; ``start`` are
+    axes of the model under a policy, where a chain makes them others than its own.
     """
 
     subject: str
@@ -39,12 +39,12 @@ class Subject:
     evaluations: Mapping[str, str]
     inputs: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""
-    root: str | None = None
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def start(self) -> Mapping[str, Any]:
-        """The axes, with the model under a policy that was made here in its place."""
-        return {**self.axes, "policy": self.root} if self.root else self.axes
+    def start_axes(self) -> Mapping[str, Any]:
+        """The axes, with those of the model under a policy that was made here in their place."""
+        return {**self.axes, **self.start}
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _subject(entry: Mapping[str, Any]) -> Subject:
         evaluations=dict(entry.get("evaluations") or {}),
         inputs=dict(entry.get("inputs") or {}),
         baseline=baseline_name(entry),
-        root=entry.get("root"),
+        start=dict(entry.get("start") or {}),
     )
 
 

@@ -14,6 +14,7 @@ from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
 from ablate.results import data_table
 from ablate.results.build import build_table
+from ablate.results.correlation import build_correlations
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
@@ -129,6 +130,7 @@ def _find_layout(named: Path) -> Path:
 
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
+    tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     if layout.data:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
@@ -180,8 +182,9 @@ def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[s
     drawn = []
     for figure in layout.curves:
         table = tables[figure.table]
-        files = draw_curves(figure, read_curves(results, figure, table), folder)
-        drawn.append((figure.title or table.title, files))
+        found = read_curves(results, figure, table)
+        caption = " ".join(filter(None, (figure.title or table.title, *found.remarks)))
+        drawn.append((caption, draw_curves(figure, found, folder)))
     return [(caption, files) for caption, files in drawn if files]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from ablate.errors import UsageError
 from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wanted, refuse_hidden_axis, row_key
 from ablate.results.long import Results, Subject
 from ablate.results.statistics import match_key, match_rows
@@ -84,6 +85,11 @@ def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
     return rows
 
 
+def run_words(table: TableLayout, key: Sequence[Any]) -> str:
+    """Return which run of a row a key of its members is: the averaged axes that it reads, ``axis=value``."""
+    return " ".join(f"{axis}={value}" for axis, value in zip(table.averaged, key, strict=True) if value is not None)
+
+
 def paired_members(first: Group, second: Group) -> list[tuple[Subject, Subject]]:
     """Pair the runs of two rows that agree on every averaged axis that both read; two single runs are a pair."""
     alone = len(first.members) == len(second.members) == 1
@@ -110,7 +116,9 @@ def baseline_pairs(results: Results, table: TableLayout, group: Group) -> list[t
 def start_units(subjects: Sequence[Subject]) -> list[int]:
     """Number what varies at the top between runs: their base models, else their SFT models, else the runs."""
     for prefixes in (BASE_AXES, SFT_AXES):
-        keys = [repr([value for axis, value in item.start.items() if axis.startswith(prefixes)]) for item in subjects]
+        keys = [
+            repr([value for axis, value in item.start_axes.items() if axis.startswith(prefixes)]) for item in subjects
+        ]
         units = list(dict.fromkeys(keys))
         if len(units) > 1:
             return [units.index(key) for key in keys]
@@ -119,7 +127,7 @@ def start_units(subjects: Sequence[Subject]) -> list[int]:
 
 def _starts_alike(subject: Subject, baseline: Subject) -> bool:
     shaping = (axis for axis in baseline.axes if axis.startswith((*BASE_AXES, *SFT_AXES)))
-    return all(subject.start.get(axis) == baseline.axes[axis] for axis in shaping)
+    return all(subject.start_axes.get(axis) == baseline.axes[axis] for axis in shaping)
 
 
 def value_label(results: Results, row: RowAxis, value: Any) -> str:
@@ -165,11 +173,19 @@ def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> 
 
 
 def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any, ...], Subject]:
-    """Map the averaged axes' values to a subject, once for every stage."""
-    distinct: dict[str, tuple[tuple[Any, ...], Subject]] = {}
+    """Map the averaged axes' values to a subject, once for every stage; two models that share them are an error."""
+    distinct: dict[str, Subject] = {}
     for member in members:
-        distinct.setdefault(member.stage, (tuple(member.axes.get(axis) for axis in table.averaged), member))
-    return dict(distinct.values())
+        distinct.setdefault(member.stage, member)
+    found: dict[tuple[Any, ...], Subject] = {}
+    for member in distinct.values():
+        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.averaged), member)
+        if other is not member:
+            raise UsageError(
+                f"table {table.name!r}: {member.label!r} is {other.stage} and {member.stage}: no axis tells them apart",
+                hint="its plan is of an older ablate: `ablate run` records it anew, with what tells its models apart",
+            )
+    return found
 
 
 def _heading(table: TableLayout, axes: Mapping[str, Any]) -> str:

@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.catalogs.rewards import REWARDS
+from ablate.context import Resources, import_function
 from ablate.errors import UnknownNameError
 from ablate.models.chat import Messages
-from ablate.pocket.language import count_nouns
 
 Formula = Callable[[str], float]
-
-FORMULAS: dict[str, Formula] = {"nouns": count_nouns}
 
 
 def closed_form(name: str) -> Formula:
     """The formula called ``name``; raises ``UnknownNameError`` with the nearest one."""
-    if name not in FORMULAS:
-        raise UnknownNameError("closed-form reward", name, FORMULAS)
-    return FORMULAS[name]
+    formulas = {known: entry.formula for known, entry in REWARDS.items() if entry.formula}
+    if name not in formulas:
+        raise UnknownNameError("closed-form reward", name, formulas)
+    return import_function(formulas[name], f"the formula {name}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,6 @@ class ClosedForm:
         return [self.formula(response) for response in responses]
 
 
-def open_formula(name: str, rows: Sequence[Mapping[str, Any]]) -> ClosedForm:
-    """The formula called ``name`` as a reward; the rows of the prompts are not read."""
+def open_formula(name: str, rows: Sequence[Mapping[str, Any]], resources: Resources | None = None) -> ClosedForm:
+    """The formula called ``name`` as a reward; neither the rows of the prompts nor the resources are read."""
     return ClosedForm(closed_form(name))

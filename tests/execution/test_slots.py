@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ablate.errors import UsageError
 from ablate.execution.runner import run_stage
 from ablate.execution.slots import Machine
 from ablate.plan.graph import Graph
-from ablate.plan.stage import Stage
+from ablate.plan.stage import Execution, Stage
 from ablate.store import StageFolder
 
 HELPERS = Path(__file__).parent / "helpers"
@@ -144,3 +145,15 @@ def test_a_gpu_that_is_not_there_fails_the_stage_with_the_reason(
     offers(2, "0,1")
     outcome = run_stage(look_around.folder, Resources(gpus=(2,)))
     assert (outcome.status, outcome.message) == ("failed", "GPU 2 is asked for, and CUDA_VISIBLE_DEVICES names 2")
+
+
+def test_a_stage_that_can_t_be_divided_trains_in_one_process_as_it_is_asked_to() -> None:
+    asked = Resources(micro_batch=2, processes=2, frozen="other-gpu")
+    machine = Machine(1, 8, (0, 1, 2), asked)
+    divided, whole, other = (
+        Execution("", "", trains=trains, ranks=ranks) for trains, ranks in ((True, True), (True, False), (False, False))
+    )
+    assert [machine.gpus_of(stage) for stage in (divided, whole, other)] == [3, 2, 1]
+    assert machine.resources((0, 1, 2), divided) == replace(asked, threads=4, gpus=(0, 1, 2))
+    assert machine.resources((0, 1), whole) == replace(asked, threads=8, gpus=(0, 1), processes=1)
+    assert machine.resources((0,), other) == Resources(8, (0,))

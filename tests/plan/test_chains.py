@@ -117,18 +117,47 @@ def test_a_chain_follows_what_it_is_made_of(plan: MakePlan) -> None:
 
 def test_baselines_are_of_the_models_under_the_chains(plan: MakePlan) -> None:
     chain = {"from": {"algorithm": "dpo", "sft.epochs": 3}}
-    found = plan(
-        text(
-            {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]}, baselines=["base", "sft"]
-        )
+    spec = text(
+        {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]},
+        baselines=["base", "sft"],
+        sft={"dataset": "pocket-instructions", "epochs": 1},
     )
-    baselines = [item for item in found.as_json()["subjects"] if item["role"] == "baseline"]
-    assert [(item["baseline"], item["axes"]) for item in baselines] == [
-        ("base", {"policy": "pocket-small"}),
-        ("sft", {"policy": "pocket-small"}),
+    found = plan(spec)
+    subjects = found.as_json()["subjects"]
+    baselines = [item for item in subjects if item["role"] == "baseline"]
+    assert [(item["label"], item["axes"]) for item in baselines] == [
+        ("base policy=pocket-small", {"policy": "pocket-small"}),
+        ("sft policy=pocket-small sft.epochs=3", {"policy": "pocket-small", "sft.epochs": 3}),
+        ("sft policy=pocket-small sft.epochs=1", {"policy": "pocket-small", "sft.epochs": 1}),
     ]
-    roots = [item.get("root") for item in found.as_json()["subjects"] if item["role"] == "cell"]
-    assert roots == ["pocket-small", None]
+    chained, plain = (made(found, item) for item in cells(found))
+    under = [inputs(found, inputs(found, chained)["policy"])["policy"], inputs(found, plain)["policy"]]
+    assert [item["stage"] for item in baselines[1:]] == [stage.id for stage in under]
+    assert [item.get("start") for item in subjects if item["role"] == "cell"] == [
+        {"policy": "pocket-small", "sft.epochs": 3},
+        {"sft.epochs": 1},
+    ]
+
+
+def test_a_chain_that_makes_the_same_model_otherwise_written_adds_no_baseline(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "dpo", "sft.epochs": 2}}  # the default
+    block = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": [chain, "pocket-small"]}
+    found = plan(text(block, baselines=["base", "sft"]))
+    baselines = [item for item in found.subjects if item.role != "cell"]
+    assert [item.axes for item in baselines] == [{"policy": "pocket-small"}] * 2
+    assert [dict(item.start) for item in cells(found)] == [{"policy": "pocket-small"}, {}]
+
+
+def test_a_chain_s_own_sft_is_its_baseline_where_the_grid_varies_it(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "dpo", "sft.epochs": 3}}
+    block = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": chain, "sft.epochs": [1, 3]}
+    found = plan(text(block, {"dataset": "pocket-shp", "algorithm": "dpo", "sft.epochs": 1}, baselines=["sft"]))
+    baselines = {item.axes["sft.epochs"]: item.stage for item in found.subjects if item.role == "sft"}
+    for item in cells(found):
+        stage = made(found, item)
+        while stage.kind == "train":
+            stage = inputs(found, stage)["policy"]
+        assert stage.id == baselines[item.start.get("sft.epochs", item.axes["sft.epochs"])]
 
 
 def test_a_merge_averages_the_policies_of_cells_and_models(plan: MakePlan) -> None:
@@ -147,6 +176,23 @@ def test_a_merge_averages_the_policies_of_cells_and_models(plan: MakePlan) -> No
     assert stage.identity.config.value == {"weights": [0.5, 0.75, -0.25]}
 
 
+def test_a_reward_model_of_the_chain_is_none_of_the_cell(plan: MakePlan) -> None:
+    chain = {"from": {"algorithm": "ppo", "dataset": "pocket-hh", "reward": "reward_model", "prompts": "pocket-hh"}}
+    block = {"dataset": "pocket-prompts", "algorithm": "ppo", "reward": "pocket-gold", "policy": chain}
+    found = plan(text(block, reward_model={"init": "pocket-small", "epochs": 2}))
+    (cell,) = found.grid.cells
+    assert cell.values["reward_model.epochs"] == 2, "the chain reads it"
+    assert not cell.has_reward_model and cell.scored_without_model
+    (item,) = cells(found)
+    assert "reward_model" not in inputs(found, made(found, item))
+    (judge,) = of_kind(found, "reward_model")
+    assert judge.identity.config.value["parameters"]["epochs"] == 2
+    assert inputs(found, inputs(found, made(found, item))["policy"])["reward_model"] is judge
+    dpo = {"dataset": "pocket-shp", "algorithm": "dpo", "policy": chain}
+    (cell,) = plan(text(dpo, reward_model={"init": "pocket-small", "epochs": 2})).grid.cells
+    assert cell.values["reward_model.epochs"] == 2 and not cell.has_reward_model
+
+
 def test_rounds_unroll_into_the_stages_of_every_round(plan: MakePlan) -> None:
     found = plan(text({"dataset": "pocket-shp", "algorithm": "dpo", "rounds": [1, 2, 3]}))
     first, second, third = (made(found, item) for item in cells(found))
@@ -161,7 +207,7 @@ def test_a_round_s_data_are_made_by_the_policy_of_the_round_before(plan: MakePla
     own = {
         "prompts": "pocket-shp",
         "responses": {"n": 3, "max_new_tokens": 32},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     found = plan(text({"dataset": "own", "algorithm": ["dpo", "ppo"], "rounds": 3}, datasets={"own": own}))
     for item in cells(found):
@@ -176,11 +222,55 @@ def test_a_round_s_data_are_made_by_the_policy_of_the_round_before(plan: MakePla
     assert len(of_kind(found, "respond")) == 1 + 2 * 2, "the first round is one for both methods"
 
 
+OWN = {
+    "prompts": "pocket-shp",
+    "responses": {"from": "policy", "n": 3, "max_new_tokens": 32},
+    "label": {"by": {"reward": "nouns"}},
+}
+
+
+def reward_models(plan: Plan) -> list[Subject]:
+    return [item for item in plan.subjects if item.subject == "reward_model"]
+
+
+def test_reward_models_of_rounds_are_told_apart_by_what_made_their_sets(plan: MakePlan) -> None:
+    block = {"dataset": "own", "algorithm": ["ppo", "rloo"], "rounds": [1, 2]}
+    spec = text(
+        {**block, "rloo.responses_per_prompt": 2},
+        {"dataset": "pocket-hh", "algorithm": "ppo", "rounds": [1, 2]},
+        datasets={"own": OWN},
+        rloo={"max_prompt_length": 128, "max_response_length": 64},
+        evaluate={"reward_model": ["pocket-pairs"]},
+    )
+    found = plan(spec)
+    shown = ("reward_model.dataset", "algorithm", "rounds")
+    assert [tuple(item.axes.get(axis) for axis in shown) for item in reward_models(found)] == [
+        ("own", None, 1),  # of SFT's responses: one for both methods
+        ("own", "ppo", 2),
+        ("own", "rloo", 2),
+        ("pocket-hh", None, None),  # fixed data: one for both rounds
+    ]
+    assert len({item.stage for item in reward_models(found)}) == 4
+    labels = [item.label(found.grid.axes) for item in reward_models(found)]
+    assert len(set(labels)) == 4 and labels[1].endswith("seed=0 algorithm=ppo rounds=2")
+
+
+def test_reward_models_of_a_policy_s_responses_are_told_apart_by_the_policy(plan: MakePlan) -> None:
+    block = {"dataset": "own", "algorithm": "reward_modelling", "policy": ["pocket-small", "pocket-medium"]}
+    model = {"init": "pocket-small"}
+    found = plan(text(block, datasets={"own": OWN}, reward_model=model, evaluate={"reward_model": ["pocket-pairs"]}))
+    assert [item.axes["policy"] for item in reward_models(found)] == ["pocket-small", "pocket-medium"]
+    of_hh = plan(text({**block, "dataset": "pocket-hh"}, reward_model=model, evaluate={"reward_model": []}))
+    assert [list(item.axes) for item in reward_models(of_hh)] == [
+        ["reward_model.init", "reward_model.dataset", "seed"],
+    ]
+
+
 def test_a_set_that_would_be_made_by_what_learns_from_it_is_refused(plan: MakePlan) -> None:
     own = {
         "prompts": "pocket-shp",
         "responses": {"from": {"algorithm": "dpo"}},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     with pytest.raises(UsageError, match=r"making this set takes the set itself: own → own"):
         plan(text({"dataset": "own", "algorithm": "dpo"}, datasets={"own": own}))
@@ -274,11 +364,20 @@ def test_a_policy_that_is_not_trained_is_a_row_as_it_is(plan: MakePlan) -> None:
     assert len(base) == 1
 
 
+def test_a_chain_knows_a_template_only_if_what_it_is_made_by_does(plan: MakePlan) -> None:
+    untrained = {"from": {"algorithm": "none"}}
+    for block in ({"policy": untrained}, {"rounds": 2, "policy": "pocket-small"}):
+        found = plan(text({"algorithm": "none", **block}, {"dataset": "pocket-shp", "algorithm": "dpo"}, sft=None))
+        base, tuned = (next(iter(item.evaluations.values())) for item in cells(found))
+        asked = [found.stages[found.stages[stage].parents[0]].identity.config.value["chat"] for stage in (base, tuned)]
+        assert asked == [False, True]
+
+
 def test_the_prompts_of_a_pipeline_can_be_drawn_into_a_part_a_round(plan: MakePlan) -> None:
     own: dict[str, Any] = {
         "prompts": "pocket-shp",
         "responses": {"n": 3, "max_new_tokens": 32, "parts": 2, "gold": True},
-        "label": {"by": {"closed_form": "nouns"}},
+        "label": {"by": {"reward": "nouns"}},
     }
     found = plan(text({"dataset": "own", "algorithm": "dpo", "rounds": 3}, datasets={"own": own}))
     configs = [stage.identity.config.value for stage in of_kind(found, "respond")]

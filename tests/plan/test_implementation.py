@@ -63,3 +63,20 @@ def test_what_trl_is_not_asked_for_is_refused(plan: MakePlan, algorithm: str, se
         plan(SPEC.replace("dpo}", f"{algorithm}}}").replace("grid:", f"{section}\ngrid:"))
     assert message in str(caught.value)
     assert "study.yaml:4: " in str(caught.value)
+
+
+def test_what_can_t_be_divided_is_planned_for_one_process(plan: MakePlan) -> None:
+    grid = (
+        "{dataset: pocket-hh, algorithm: [dpo, online_dpo, d2po], dpo.implementation: [ablate, trl],"
+        " prompts: pocket-hh, annotator: nouns, d2po.discriminator: sft}"
+    )
+    short = "{max_prompt_length: 128, max_response_length: 64}"
+    spec = SPEC.replace("{dataset: pocket-hh, algorithm: dpo}", grid) + f"online_dpo: {short}\nd2po: {short}\n"
+    found = {}
+    for stage in plan(spec).stages.values():
+        config, execution = stage.identity.config.value, stage.execution
+        how = config.get("parameters", {}).get("implementation", "")
+        found[f"{config.get('algorithm', stage.kind)} {how}".strip()] = (execution.trains, execution.ranks)
+    assert found["dpo"] == found["sft"] == (True, True)
+    assert found["dpo trl"] == found["online_dpo"] == found["d2po"] == (True, False)
+    assert found["tokenise"] == (False, False)

@@ -97,9 +97,9 @@ def test_what_is_no_list_of_names_is_refused(plan: MakePlan, value: str) -> None
     [
         "{mix: [pocket-hh, hh-rlhf]}",
         "{use: pocket-hh, label: {by: {reward_model: {init: pocket-small, dataset: hh-rlhf}}}}",
-        "{prompts: pocket-hh, responses: {from: {dataset: hh-rlhf}}, label: {by: {closed_form: nouns}}}",
+        "{prompts: pocket-hh, responses: {from: {dataset: hh-rlhf}}, label: {by: {reward: nouns}}}",
         "{prompts: pocket-hh, responses: {from: {algorithm: ppo, dataset: pocket-hh, reward_model.dataset: hh-rlhf}}, "
-        "label: {by: {closed_form: nouns}}}",
+        "label: {by: {reward: nouns}}}",
     ],
 )
 def test_what_a_set_is_made_of_counts(plan: MakePlan, made: str) -> None:

@@ -100,13 +100,13 @@ def test_responses_of_another_cell(plan: MakePlan) -> None:
 def test_lengths_of_another_cell_are_checked(plan: MakePlan) -> None:
     variant = {"prompts": "pocket-shp", "responses": {"from": {"algorithm": "ppo", "dataset": "pocket-hh"}}}
     with pytest.raises(SpecError, match="need 2048 positions; pocket-small has 256"):
-        plan(text({"x": {**variant, "label": {"by": {"closed_form": "nouns"}}}}))
+        plan(text({"x": {**variant, "label": {"by": {"reward": "nouns"}}}}))
 
 
 def test_a_key_that_the_cell_writes_stays_in_another_cell(plan: MakePlan) -> None:
     """A reward model written out is no less written when its name is the policy's; one written nowhere follows it."""
     source = {"policy": "pocket-medium", "dataset": "pocket-hh"}
-    variant = {"prompts": "pocket-shp", "responses": {"from": source}, "label": {"by": {"closed_form": "nouns"}}}
+    variant = {"prompts": "pocket-shp", "responses": {"from": source}, "label": {"by": {"reward": "nouns"}}}
     lengths = {"max_prompt_length": 128, "max_response_length": 64}
     block = {"dataset": "x", "prompts": "pocket-hh", "reward_model.dataset": "pocket-hh", "algorithm": "ppo"}
     for written, init in (({"reward_model.init": "pocket-small"}, "small"), ({}, "medium")):
@@ -203,7 +203,7 @@ def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
         ({"x": {"use": "pocket-hh", "where": {"score_gap": 3}}}, "a mapping is needed; its keys: min, max (found 3)"),
         (
             {"x": {"use": "pocket-hh", "label": {"by": "nouns"}}},
-            "its keys: reward_model, closed_form, api (found 'nouns')",
+            "its keys: reward_model, reward, judge (found 'nouns')",
         ),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}, "label": "honesty"}}, "written together"),
@@ -211,8 +211,23 @@ def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
         ({"x": {"use": "pocket-hh", "where": {}}}, "no filter"),
         ({"x": {"use": "pocket-hh", "where": {"prompt_words": {"min": 9, "max": 3}}}}, "min 9 is more than max 3"),
         ({"x": {"use": "pocket-hh", "where": {"matches": "("}}}, "not a regular expression"),
-        ({"x": {"use": "pocket-hh", "label": {"by": {}}}}, "exactly one of reward_model, closed_form"),
-        ({"x": {"use": "pocket-hh", "label": {"by": {"closed_form": "verbs"}}}}, "'verbs' is not allowed"),
+        ({"x": {"use": "pocket-hh", "label": {"by": {}}}}, "exactly one of reward_model, reward, api"),
+        (
+            {"x": {"use": "pocket-hh", "label": {"by": {"reward": "noun"}}}},
+            "unknown reward 'noun'\n  did you mean 'nouns'",
+        ),
+        ({"x": {"use": "pocket-hh", "label": {"by": {"reward": "reward_model"}}}}, "unknown reward 'reward_model'"),
+        (
+            {"x": {"use": "pocket-hh", "label": {"by": {"reward": "exact-answer"}}}},
+            "x.label.by.reward: the reward exact-answer reads the answer to each prompt, which the prompts of",
+        ),
+        (
+            {
+                "x": {"use": "pocket-hh", "label": {"by": {"reward": "pocket-gold"}}},
+                "y": {"mix": ["x", "pocket-shp"]},
+            },
+            "x.label.by.reward: the reward pocket-gold reads the item of each prompt",
+        ),
         ({"x": {"use": "pocket-instructions", "label": LABELS}}, "nothing to label"),
     ],
 )
@@ -261,7 +276,7 @@ def test_misspelt_names_are_found(plan: MakePlan) -> None:
     ],
 )
 def test_what_takes_part_is_refused_where_it_is_written(plan: MakePlan, written: str, key: str, message: str) -> None:
-    other = "label: {by: {closed_form: nouns}}" if written.startswith("responses") else "responses: {n: 2}"
+    other = "label: {by: {reward: nouns}}" if written.startswith("responses") else "responses: {n: 2}"
     lines = ["name: study", "policy: pocket-small", "sft: {dataset: pocket-instructions}", "datasets:"]
     spec = "\n".join([*lines, f" x: {{prompts: pocket-hh, {other}, {written}}}"])
     with pytest.raises(UsageError) as caught:
@@ -350,7 +365,7 @@ def test_the_prompts_of_a_set_with_an_embedded_sample(plan: MakePlan) -> None:
 
 def test_another_labeller_sees_the_rows_that_the_filters_of_its_source_keep(plan: MakePlan) -> None:
     few = {"use": "pocket-ultrafeedback", "where": {"source": "*_chat"}}
-    relabelled = {"use": "few", "label": {"by": {"closed_form": "nouns"}}}
+    relabelled = {"use": "few", "label": {"by": {"reward": "nouns"}}}
     made = plan(text({"few": few, "x": relabelled, "y": {**relabelled, "where": {"score_gap": {"min": 1.0}}}}))
     rows = [parents(made, label)["records"].identity.config.value for label in of_kind(made, "label")]
     assert [config["where"] for config in rows] == [{"source": ["*_chat"]}]

@@ -138,3 +138,11 @@ def test_one_pass_over_the_pairs_serves_every_suite_and_every_policy_it_is_the_r
     assert graded["sft", None, None, "pocket-pairs-implicit"] == {"likelihoods": sft}
     base = next(item for item in made.subjects if item.role == "base").evaluations["pocket-pairs-likelihood"]
     assert not passes[made.stages[base].parents[0]].identity.config.value["chat"]
+
+
+def test_a_policy_that_is_not_trained_has_no_reference(plan: MakePlan) -> None:
+    grid = "grid:\n- {algorithm: none, policy: [pocket-small, {from: {algorithm: dpo, dataset: pocket-hh}}]}\n"
+    made = plan(CLASSIFIER.partition("grid:")[0] + grid + "evaluate: {policy: [pocket-pairs-implicit]}\n")
+    graded = [made.stages[stage] for item in made.subjects for stage in item.evaluations.values()]
+    assert len(graded) == 2
+    assert [[role for role, _ in stage.identity.inputs] for stage in graded] == [["likelihoods"]] * 2

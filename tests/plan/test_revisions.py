@@ -31,13 +31,18 @@ SPEC: dict[str, Any] = {
             "prompts": "pocket-nectar",
             "responses": {"max_new_tokens": 64},
             "label": {"by": {"reward_model": {"init": "pocket-small", "dataset": "pocket-hh"}}},
+            "where": {"score_gap": {"min": 0.1}},
         },
+        "again": {"replay": {"algorithm": "online_dpo", "dataset": "pocket-hh"}},
     },
     "grid": [
         {"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)},
+        {"dataset": "again", "algorithm": "dpo"},
         {"dataset": "pocket-hh", "algorithm": "dpo", "policy": {"merge": ["pocket-small", {"from": {"seed": 1}}]}},
     ],
+    "when": [{"if": {"algorithm": "steerlm"}, "set": {"reward_model.loss": "attributes"}}],
     **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
+    "d2po": {**SHORT, "discriminator": "sft"},
     "baselines": ["base", "sft"],
     "evaluate": {
         "policy": ["pocket-gold", "pocket-if", "pocket-pairs-implicit"],
@@ -89,13 +94,21 @@ def test_of_a_method(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str)
     assert changed_by(plan, lambda: monkeypatch.setitem(METHODS, name, raised), uses)
 
 
-@pytest.mark.parametrize("name", ["hh_rlhf", "shp", "messages"])
+@pytest.mark.parametrize("name", ["hh_rlhf", "shp", "messages", "records", "online_pairs"])
 def test_of_a_converter(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def uses(stage: Stage) -> bool:
         return stage.kind == "dataset" and stage.identity.config.value["converter"] == name
 
     revision = datasets.CONVERTER_REVISIONS[name] + 1
     assert changed_by(plan, lambda: monkeypatch.setitem(datasets.CONVERTER_REVISIONS, name, revision), uses)
+
+
+def test_of_a_filter_of_labels(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def uses(stage: Stage) -> bool:
+        return "where" in stage.identity.config.value
+
+    users = changed_by(plan, lambda: monkeypatch.setitem(datasets.REFINEMENT_REVISIONS, "where", 2), uses)
+    assert {stage.rpartition("-")[0] for stage in users} == {"dataset"}
 
 
 @pytest.mark.parametrize(("name", "kinds"), [("pocket", {"generate"}), ("pocket-pairs", {"score", "likelihoods"})])
@@ -117,6 +130,25 @@ def test_of_a_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str)
         return stage.identity.config.value.get("grader") == name
 
     assert changed_by(plan, lambda: monkeypatch.setitem(suites.GRADERS, name, raised), uses)
+
+
+def test_a_grader_that_is_logged_alone_trains_nothing_again(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = [
+        {"dataset": "pocket-hh", "algorithm": "ppo", "prompts": "pocket-prompts", "reward": ["nouns", "pocket-gold"]}
+    ]
+    text = yaml.safe_dump({**SPEC, "grid": grid, "evaluate": {"policy": ["pocket-gold"]}})
+
+    def policies() -> dict[str, str]:
+        made = plan(text).stages.values()
+        trained = [stage for stage in made if stage.kind == "train"]
+        assert all(stage.identity.config.value["gold"] == "pocket-gold" for stage in trained)
+        return {stage.identity.config.value["reward"]: stage.id for stage in trained}
+
+    before = policies()
+    monkeypatch.setitem(suites.GRADERS, "pocket", dataclasses.replace(suites.GRADERS["pocket"], revision=2))
+    after = policies()
+    assert before["nouns"] == after["nouns"]
+    assert before["pocket-gold"] != after["pocket-gold"]
 
 
 def entry(**changes: Any) -> datasets.DatasetEntry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from ablate.algorithms.registry import METHODS
+from ablate.catalogs.rewards import REWARDS
 from ablate.catalogs.suite_code import GRADERS
 from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.plan import Plan
@@ -68,8 +70,6 @@ def test_a_formula_takes_no_reward_model_and_no_pairs(plan: MakePlan, algorithm:
 
 
 def test_a_verifier_vouches_for_its_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
     written = text(grid=[{"algorithm": "grpo", "reward": "pocket-correct", "prompts": "pocket-prompts"}])
     (before,) = trained(plan(written))
     assert dict(before.identity.parts) == {
@@ -131,6 +131,55 @@ def test_prompts_without_what_a_verifier_reads_are_refused(plan: MakePlan) -> No
         plan(text(grid=[{"algorithm": "grpo", "reward": "pocket-gold"}]))
     with pytest.raises(SpecError, match=r"the answer to each prompt.*'pocket-prompts'.*\n.*gsm8k-answers"):
         plan(text(grid=[{"algorithm": "grpo", "reward": "exact-answer", "prompts": "pocket-prompts"}]))
+
+
+def test_a_verifier_of_rejection_sampling_is_held_to_its_prompts_too(plan: MakePlan) -> None:
+    block = {"algorithm": "rejection_sampling", "reward": "exact-answer"}
+    with pytest.raises(SpecError, match="reward exact-answer reads the answer to each prompt, which the prompts of 'p"):
+        plan(text(grid=[block]))
+    assert trained(plan(text(grid=[{**block, "reward": "pocket-gold", "prompts": "pocket-prompts"}])))
+
+
+ANSWERED: dict[str, Any] = {
+    "prompts": "pocket-prompts",
+    "responses": {"n": 2, "max_new_tokens": 32},
+    "label": {"by": {"reward": "nouns"}},
+}
+
+
+def test_labels_by_a_formula_or_a_verifier_are_those_of_rejection_sampling(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = {"algorithm": "rejection_sampling", "reward": ["nouns", "pocket-gold"], "prompts": "pocket-prompts"}
+    sampled = {"n": 2, "temperature": 1.0, "max_new_tokens": 32}
+    own = {name: {**ANSWERED, "responses": sampled, "label": {"by": {"reward": name}}} for name in block["reward"]}
+    spec = text(
+        datasets={f"by-{name}": variant for name, variant in own.items()},
+        grid=[block, {"algorithm": "dpo", "dataset": ["by-nouns", "by-pocket-gold"]}],
+        rejection_sampling={"n": 2, "max_response_length": 32},
+    )
+    by_formula, by_verifier = (stage for stage in plan(spec).stages.values() if stage.kind == "label")
+    assert config(by_formula) == {"closed_form": "nouns"} and set(inputs(by_formula)) == {"records"}
+    assert not by_formula.identity.parts
+    assert config(by_verifier) == {"closed_form": None, "reward": "pocket-gold"}
+    assert inputs(by_verifier)["prompt_texts"] == "prompts.jsonl"
+    assert dict(by_verifier.identity.parts) == {"reward pocket-gold": 1, "grader pocket": 1}
+    raised = {name: dataclasses.replace(REWARDS[name], revision=2) for name in ("nouns", "pocket-gold")}
+    for name, entry in raised.items():
+        monkeypatch.setitem(REWARDS, name, entry)
+    again = [stage for stage in plan(spec).stages.values() if stage.kind == "label"]
+    assert {stage.id for stage in again}.isdisjoint({by_formula.id, by_verifier.id})
+
+
+def test_prompts_that_a_pipeline_answered_carry_nothing_to_verify(plan: MakePlan) -> None:
+    datasets = {"own": ANSWERED}
+    with pytest.raises(SpecError, match="which the prompts of 'own' do not carry"):
+        plan(text(datasets=datasets, dataset="own", grid=[{"algorithm": "grpo", "reward": "pocket-gold"}]))
+    both = {**datasets, "both": {"mix": ["own", "pocket-hh"]}}
+    with pytest.raises(SpecError, match="which the prompts of 'own' do not carry"):
+        plan(text(datasets=both, dataset="both", grid=[{"algorithm": "grpo", "reward": "pocket-gold"}]))
+    (stage,) = trained(plan(text(datasets=datasets, dataset="own", grid=[{"algorithm": "ppo"}])))
+    assert "gold" not in config(stage) and "prompt_texts" not in inputs(stage), "its prompts have no items to grade"
 
 
 def test_a_part_of_a_mixture_without_it_is_named(plan: MakePlan) -> None:
@@ -197,8 +246,22 @@ def test_prompts_that_a_suite_tests_on_are_refused(
     (tmp_path / "gsm8k" / "test.jsonl.gz").write_bytes(b"")
     reward = "exact-answer" if "answer" in options else "pocket-gold"
     file = tmp_path / "study.yaml"
-    for given in ({"prompts": "mine", "reward": reward}, {"dataset": "mine", "reward": reward}, {"prompts": "mine"}):
-        file.write_text(text(grid=[{"algorithm": algorithm, **given}]))
+    answered = {"own": {"prompts": "mine", "responses": {"n": 2}, "label": {"by": {"reward": "nouns"}}}}
+    chain = {"from": {"algorithm": algorithm, "dataset": "pocket-hh", "prompts": "mine"}}
+    for place, datasets, given in (
+        ("prompts", {}, {"prompts": "mine", "reward": reward}),
+        ("(prompts|dataset)", {}, {"dataset": "mine", "reward": reward}),
+        ("prompts", {}, {"prompts": "mine"}),
+        ("grid.0.policy.from.prompts", {}, {"policy": chain, "algorithm": "dpo"}),
+        ("datasets.own.prompts", answered, {"dataset": "own", "algorithm": "dpo"}),
+        ("datasets.own.prompts", answered, {"reward_model.dataset": "own"}),
+        (
+            "datasets.own.prompts",
+            answered | {"two": {"mix": ["own", "pocket-shp"]}},
+            {"dataset": "two", "algorithm": "dpo"},
+        ),
+    ):
+        file.write_text(text(datasets=datasets, grid=[{"algorithm": algorithm, **given}]))
         loaded = load_experiment(file, ())
         facts = gather_facts(
             loaded,
@@ -207,5 +270,5 @@ def test_prompts_that_a_suite_tests_on_are_refused(
             data_root=str(tmp_path),
             catalogs=[catalog],
         )
-        with pytest.raises(SpecError, match=rf"study.yaml:\d+: (prompts|dataset): .*'mine' are those of {message}"):
+        with pytest.raises(SpecError, match=rf"study.yaml:\d+: {place}: .*'mine' are those of {message}"):
             build_plan(loaded, facts)

@@ -106,6 +106,19 @@ def test_without_its_own_baseline_a_row_is_not_tested(maker: Any, answers: Any) 
     assert any("no sft baseline with the same base and SFT" in remark for remark in table.remarks)
 
 
+def test_a_chain_is_held_against_the_model_under_it(maker: Any, answers: Any) -> None:
+    maker.suite("facts", "factuality")
+    maker.plan["axes"] = ["policy"]
+    for epochs, right in ((1, 40), (3, 60)):
+        axes = {"policy": "s", "sft.epochs": epochs}
+        maker.subject(f"sft {epochs}", axes, {"facts": answers(right, 100)}, role="baseline")["baseline"] = "sft"
+        cell = maker.subject(f"cell {epochs}", {"policy": f"dpo({epochs})"}, {"facts": answers(right + 10, 100)})
+        cell["start"] = axes
+    table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
+    assert [row.cells[0].text for row in rows(table, "baseline")] == ["SFT (sft.epochs=1)", "SFT (sft.epochs=3)"]
+    assert [number(table, row).difference for row in rows(table, "cell")] == [pytest.approx(0.1)] * 2
+
+
 @pytest.mark.parametrize(
     ("dpo", "ppo", "pairs", "tested"),
     [((0,), (0, 1, 2), 1, True), ((0, 1), (1, 2, 3), 1, True), ((5,), (0, 1), 0, False)],
@@ -145,3 +158,18 @@ def test_a_run_in_several_pairs_is_not_tested(maker: Any, answers: Any) -> None:
     (delta,) = (number(table, row) for row in rows(table, "delta"))
     assert delta.value == pytest.approx(0.1) and delta.p is None and delta.notes
     assert any("one run would be paired with several" in remark for remark in table.remarks)
+
+
+def test_two_models_that_no_axis_tells_apart_are_no_row(maker: Any, answers: Any) -> None:
+    maker.suite("pairs", "reward", subject="reward_model")
+    for number in (1, 2):
+        axes = {"reward_model.init": "s", "reward_model.dataset": "own", "seed": 0}
+        maker.subject(f"round {number}", axes, {"pairs": answers(50 + number, 100)}, subject="reward_model")
+    layout = TableLayout.model_validate(
+        {"name": "rm", "subject": "reward_model", "rows": ["reward_model.dataset"], "columns": ["categories"]}
+    )
+    with pytest.raises(UsageError, match=r"'round 2' is train-round_1 and train-round_2: no axis tells them apart"):
+        build_table(collect(maker.write(), "study"), layout)
+    maker.plan["subjects"][1]["stage"] = maker.plan["subjects"][0]["stage"]  # one model under two labels is one run
+    (group,) = cell_groups(collect(maker.write(), "study"), layout)
+    assert len(group.members) == 1

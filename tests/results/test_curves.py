@@ -41,7 +41,9 @@ def curves(study: Any) -> Callable[..., Curves]:
             offline = store.stage(f"train-{dataset}_dpo_{seed}").artifact("history.jsonl")
             offline.write_text(json.dumps({"step": 10, "loss": 0.6}) + "\n")
             done = store.stage(f"reward_model-{dataset}-{seed}").done_json
-            done.write_text(json.dumps({"stage": "x", "seconds": 1.0, "summary": {"pairs": 100 + seed}}))
+            counted = {"prompts": 40, "responses": 140 + seed, "labels": 100 + seed}  # rankings
+            counted = {"pairs": 100 + seed} if dataset == "uf" else counted  # of an older release
+            done.write_text(json.dumps({"stage": "x", "seconds": 1.0, "summary": counted}))
 
     def read(**layout: Any) -> Curves:
         return read_curves(collect(store, "study"), CurveLayout(name="curve", table="main", **layout), TABLE)
@@ -61,7 +63,8 @@ def test_a_curve_is_the_mean_over_runs_with_their_spread(curves: Callable[..., C
 
 def test_samples_and_labels_on_the_x_axis(curves: Callable[..., Curves]) -> None:
     assert curves(x="samples").curves[0].x == (8.0, 16.0, 24.0)
-    assert curves(x="labels").curves[0].x == (103.0, 105.0, 107.0)  # after those of the reward models: 101 on average
+    for curve in curves(x="labels").curves:
+        assert curve.x == (103.0, 105.0, 107.0)  # after those of the reward models: 101 on average
 
 
 def test_what_has_no_curve_is_a_level(curves: Callable[..., Curves]) -> None:
@@ -83,6 +86,29 @@ def test_runs_of_other_lengths_share_what_all_have(curves: Callable[..., Curves]
     for seed in (0, 1):
         study.store.stage(f"train-hh_ppo_{seed}").done_json.unlink()
     assert [curve.label for curve in curves().curves] == ["UltraFeedback & co PPO"]
+
+
+def test_a_mean_over_fewer_runs_says_so(curves: Callable[..., Curves], study: Any) -> None:
+    assert curves(suite="facts").remarks == ()
+    study.store.stage("train-hh_ppo_1").done_json.unlink()
+    history(study.store, "train-hh_ppo_2", [None, None])
+    found = curves(suite="facts")
+    assert found.curves[0].mean == (0.0, 1.0, 2.0) and found.curves[0].sd is None
+    assert found.remarks == ("HH_50% PPO: mean over 1 of 3 runs (seed=1: not run; seed=2: no 'score' in its curve).",)
+
+
+def test_a_row_whose_histories_lack_the_value_is_a_level_that_says_so(
+    curves: Callable[..., Curves], study: Any
+) -> None:
+    for seed in range(3):
+        history(study.store, f"train-hh_ppo_{seed}", [None, None])
+    found = curves(suite="facts")
+    assert [curve.label for curve in found.curves] == ["UltraFeedback & co PPO"]
+    levels = {level.label: level.value for level in found.levels}
+    assert levels["HH_50% PPO"] == pytest.approx(0.51)
+    assert found.remarks == ("HH_50% PPO: no 'score' in its training curves.",)
+    study.evaluation("evaluate-facts-train-hh_dpo_2", [None], score=None, health={"reason": "unparsable"})
+    assert curves(suite="facts").remarks[0] == "HH_50% DPO: mean over 2 of 3 runs (seed=2: unparsable)."
 
 
 def test_a_value_that_no_curve_has_is_an_error(curves: Callable[..., Curves]) -> None:
@@ -111,6 +137,12 @@ def test_a_report_has_its_curves(curves: Callable[..., Curves], study: Any, tmp_
     report = render_report(study.store, "study", file, tmp_path / "out")
     assert tmp_path / "out" / "figures" / "curve.png" in report.files
     assert "(figures/curve.png)" in (tmp_path / "out" / "report.md").read_text()
+    study.store.stage("train-hh_ppo_1").done_json.unlink()
+    render_report(study.store, "study", file, tmp_path / "out")
+    for name in ("report.md", "report.html"):
+        assert "HH_50% PPO: mean over 2 of 3 runs (seed=1: not run)" in (tmp_path / "out" / name).read_text().replace(
+            "\\", ""
+        )
 
 
 @pytest.mark.parametrize(
