@@ -257,6 +257,27 @@ def test_a_template_that_asks_for_what_there_is_not(ablate: Run, tmp_path: Path)
     assert answer.returncode == 2 and "mine.j2:2: no valid Jinja" in answer.stderr
 
 
+def test_a_budget_of_gpu_hours_refuses_before_anything_is_queued(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    text = "gpu: {per_node: 4}\nlimits: {gpu_hours: 3}\nneeds: {train: {gpus: 2, time: '1:30'}}\n"
+    (tmp_path / "cluster.yaml").write_text(text)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2
+    assert "cluster.yaml:2: limits.gpu_hours: up to 12.0 GPU hours would be asked for" in answer.stderr
+    assert not standin.jobs()
+
+
+def test_nodes_where_jobs_were_lost_are_left_out(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    standin.change(lambda job: {"state": "NODE_FAIL"})
+    record = next((tmp_path / "store" / "slurm").glob("*/*-dataset"))
+    index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
+    (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n' * 2 + '{"what": "lost", "node": "n8"}\n')
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0 and "not sent to n7, where jobs were lost before" in answer.stdout
+    newest = max((tmp_path / "store" / "slurm").glob("2*"))
+    assert "#SBATCH --exclude=n7\n" in next(newest.glob("*/stage.sbatch")).read_text()
+
+
 def test_no_slurm_here(ablate: Run) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", PATH="/nowhere")
     assert answer.returncode == 2 and "there is no sbatch on this machine" in answer.stderr
