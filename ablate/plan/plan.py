@@ -204,8 +204,10 @@ class _Builder:
         suites = []
         for name in names:
             written = getattr(self.loaded.experiment.evaluate, subject)
-            index = written.index(name.partition("@")[0])  # of an axis of judges one name has several suites
-            place = self.loaded.origins.locate("evaluate", subject, index)
+            as_written = (
+                name if name in written else name.partition("@")[0]
+            )  # of an axis of judges it has several suites
+            place = self.loaded.origins.locate("evaluate", subject, written.index(as_written))
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
                 raise SpecError(f"suite {name!r} evaluates a {suite.subject}", location=place)
