@@ -20,15 +20,18 @@ from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
 from ablate.cli_evaluate import grade
 from ablate.cli_judge import judge
+from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
-from ablate.cli_slurm import On, print_submitted
+from ablate.cli_slurm import On, cluster_app, follow, print_submitted, watch
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
+from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.status import chosen_statuses
 from ablate.execution.slurm.submit import submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
@@ -53,19 +56,12 @@ app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
 app.command("judge")(judge)
-
-DEFAULT_STORE = Path("store")
+app.add_typer(cluster_app)
 
 
 def _complete_spec(incomplete: str) -> list[str]:
     """Offer the project's and the shipped experiments to a shell."""
     return [name for name in study.known_experiments() if name.startswith(incomplete)]
-
-
-def _complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Offer the experiments of the store that the command line names so far to a shell."""
-    names = Store(ctx.params.get("store") or DEFAULT_STORE).experiment_names()
-    return [name for name in names if name.startswith(incomplete)]
 
 
 Spec = Annotated[
@@ -80,19 +76,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
 ]
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="Name of an experiment of the store, see `ablate status`.",
-        show_default=False,
-        autocompletion=_complete_name,
-    ),
-]
-AnyName = Annotated[
-    str | None,
-    typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=_complete_name),
-]
-StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
@@ -226,19 +209,29 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="List done stages too.")] = False,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Stages in this state; may be repeated.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Stages of the cells with axis=value.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Show it again until nothing goes on.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 0: all done, 3: something goes on, 1: neither.")
+    ] = False,
 ) -> None:
-    """Say how experiments stand: done, running, failed, waiting."""
+    """Say how experiments stand: done, running, failed, waiting; on a cluster also what is queued and why."""
     place = Store(store)
     place.check()
     names = [name] if name else place.experiment_names()
-    found = {item: study.stage_statuses(place, item) for item in names}
+    if watching:
+        watch(place, names)
+    found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
         return
     if not found:
         out.print(f"no experiment in {place.root} yet: start one with `ablate run`", highlight=False)
     for item, lines in found.items():
-        _print_status(item, lines, details=name is not None, everything=everything)
+        _print_status(item, lines, details=name is not None, everything=everything or bool(state))
+    if exit_code:
+        sys.exit(standing_code([line for lines in found.values() for line in lines]))
 
 
 @app.command()
@@ -246,8 +239,12 @@ def logs(
     stage: Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.")],
     store: StoreOption = DEFAULT_STORE,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines shown from the end.")] = 50,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows, until the stage ends.")] = False,
 ) -> None:
     """Print the end of a stage's log (its newest attempt)."""
+    if following:
+        follow(Store(store), stage, lines)
+        return
     attempt = study.find_attempt(Store(store), stage)
     typer.echo(f"# {attempt.log}", err=True)
     shown = study.tail(attempt.log, lines)

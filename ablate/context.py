@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,13 @@ def cores() -> int:
 
 
 STOP_ASKED = threading.Event()
-"""Set in a computing process when its supervisor asks for a last checkpoint."""
+"""Set in a computing process that writes checkpoints when its supervisor asks for a last one."""
+
+
+def stop_at_checkpoints() -> None:
+    """Let SIGUSR1 ask for a last checkpoint, from now on; until then, and in other stages, it ends the process."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, lambda number, frame: STOP_ASKED.set())
 
 
 def stop_if_asked() -> None:

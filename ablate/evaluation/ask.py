@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.judges import Panel, Template, find_template
-from ablate.catalogs.suite_code import resolve_entry
+from ablate.catalogs.suite_code import find_entry, resolve_entry
 from ablate.catalogs.suites import Suite
 from ablate.context import EventLog, StageContext, import_function, write_json
 from ablate.data.json_lines import write_json_lines
@@ -17,7 +17,7 @@ from ablate.data.sources import DataFile
 from ablate.errors import UsageError
 from ablate.evaluation.formats.submission import ReadOptions
 from ablate.evaluation.grade import Request, read_evidence
-from ablate.evaluation.grading import OVERALL, Example, Grader, Metric, mean_metrics
+from ablate.evaluation.grading import OVERALL, Example, Grader, HeldEvidence, Metric, mean_metrics
 from ablate.evaluation.judging import (
     REPORT,
     VERDICTS,
@@ -28,7 +28,7 @@ from ablate.evaluation.judging import (
 )
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
-from ablate.rewards.judge import AskedJudge, Judgement, open_judge
+from ablate.rewards.judge import AskedJudge, Judgement, open_judge, spoken
 from ablate.rewards.pairs import Pair
 
 
@@ -83,46 +83,69 @@ def _judged(asked: Asked, path: Path, scratch: Path) -> dict[str, Any]:
 
 
 def _agreement(asked: Asked, scratch: Path) -> dict[str, Any]:
-    """How often judges name the response that people named; a tie counts half, what can't be read not at all."""
+    """How often judges name the response that people named; a tie counts half, what can't be read not at all.
+
+    Where the suite's grader reads verdicts it has its own words for the question, and its metrics are the report.
+    """
+    suite = asked.suite
     if asked.panel is None:
-        raise UsageError(
-            f"suite {asked.suite.name!r} has labels of people: name the judge to compare with them (--judge)"
-        )
-    made: list[Pair] = drawn(asked.suite, whole_suite(asked.suite, asked.root, scratch))
+        raise UsageError(f"suite {suite.name!r} has labels of people: name the judge to compare with them (--judge)")
+    template = find_template(find_entry("grader", suite.grader).judge or "compare")
+    made: list[Pair] = drawn(suite, whole_suite(suite, asked.root, scratch))
+    if other := next((one for one in made if not isinstance(one, Pair)), None):
+        raise UsageError(f"suite {suite.name!r} has several responses to a prompt ({other.id}): a judge compares two")
     fields = [
-        {"id": pair.id, "prompt": pair.plain_text(), "response_a": pair.rejected, "response_b": pair.chosen}
+        {"id": pair.id, "prompt": spoken(pair.prompt), "response_a": pair.rejected, "response_b": pair.chosen}
         for pair in made
     ]
-    reports, by_judge = [], []
+    reports, by_judge, asks = [], [], []
     for judge in asked.panel.judges:
         if judge.positions == "fixed":
             raise UsageError(
                 f"judge {judge.name} is always shown one response first, here the worse one",
                 hint="positions: swap, or random",
             )
-        own: AskedJudge = open_judge(_context(asked, scratch), judge.asks(find_template("compare")))
+        own: AskedJudge = open_judge(_context(asked, scratch), judge.asks(template))
         by_judge.append(own.compare(fields))
         reports.append(own.report())
+        asks.append(own.judge.identity())
+    if find_entry("grader", suite.grader).judge is not None:
+        return _verdicts_graded(asked, made, by_judge, {"judges": reports}, {"judged": asks})
     examples = [
         example
         for number, judgements in enumerate(by_judge)
         for pair, judgement in zip(made, judgements, strict=True)
         for example in _agreement_examples(pair, number, judgement)
     ]
-    protocol = {
-        "judged": [judge.asks(find_template("compare")).identity() for judge in asked.panel.judges],
-        "grader": "agreement with labels",
-        "primary": "agreement",
-    }
+    protocol = {"judged": asks, "grader": "agreement with labels", "primary": "agreement"}
     metrics: list[Metric] = mean_metrics(examples)
     score = next(metric for metric in metrics if (metric.task, metric.metric) == (OVERALL, "agreement"))
     return {
-        "suite": asked.suite.name,
+        "suite": suite.name,
         "score": score.value,
         "metrics": [vars(metric) for metric in metrics],
         "health": {"n": score.n, "judges": reports, "unread": sum(sum(own["unread"].values()) for own in reports)},
         "protocol": protocol,
     }
+
+
+def _verdicts_graded(
+    asked: Asked,
+    made: Sequence[Pair],
+    by_judge: Sequence[Sequence[Judgement]],
+    health: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The suite's own metrics of verdicts: of several judges the mean, without those that could not be read."""
+    rows = []
+    for place, pair in enumerate(made):
+        values = [own[place].value for own in by_judge]
+        read = [value for value in values if value is not None]
+        rows.append({**pair.facts(), "result": sum(read) / len(read) if read else None})
+    grade: Grader = import_function(resolve_entry("grader", asked.suite.grader), "the grader of this suite")
+    evidence = HeldEvidence(asked.answers, asked.answers, protocol, held_scores=rows)
+    found = report(grade(evidence, asked.suite.options), asked.suite.grading_config(), protocol)
+    return {"suite": asked.suite.name, **found, "health": {**found["health"], **health}}
 
 
 def _agreement_examples(pair: Pair, sample: int, judgement: Judgement) -> list[Example]:

@@ -27,6 +27,7 @@ from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
 from ablate.evaluation.report import report
 from ablate.evaluation.suite_items import drawn, whole_suite
+from ablate.models.chat import split_reasoning
 from ablate.rewards.pairs import Candidates, Pair
 
 _FINISHES: dict[str, Finish] = {"length": "length", "max_tokens": "length", "too_long": "too_long"}
@@ -162,7 +163,7 @@ def _responses(item: Item, rows: Sequence[Output], tasks: Sequence[str] | None) 
         return _turns(item, rows)
     said = [(output, text) for output in rows for text in output.texts or ()]
     return [
-        Response(item.id, task, sample, "", text, _finish(output), _tokens(output))
+        _response(item.id, task, sample, output, text)
         for task in tasks or (item.task,)
         for sample, (output, text) in enumerate(said)
     ]
@@ -178,10 +179,15 @@ def _turns(item: Item, rows: Sequence[Output]) -> list[Response]:
                 hint="give a list of responses, one a turn",
             )
     return [
-        Response(item.id, item.task, sample, "", text, _finish(output), _tokens(output), turn=turn)
+        _response(item.id, item.task, sample, output, text, turn)
         for sample, output in enumerate(rows)
         for turn, text in enumerate(output.texts or ())
     ]
+
+
+def _response(name: str, task: str, sample: int, output: Output, text: str, turn: int = 0) -> Response:
+    reasoning, answer = split_reasoning("", text)
+    return Response(name, task, sample, "", answer, _finish(output), _tokens(output), reasoning, turn)
 
 
 def _finish(output: Output) -> Finish:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ablate.context import STOP_ASKED, EventLog, Resources, StageContext, import_function, write_json
+from ablate.context import EventLog, Resources, StageContext, import_function, write_json
 from ablate.errors import AblateError, OutOfMemory, StageError, StopRequested
 from ablate.execution import ranks
 from ablate.execution.children import die_with
@@ -31,7 +30,6 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
         return child
     status = 1
     try:
-        signal.signal(signal.SIGUSR1, lambda number, frame: STOP_ASKED.set())
         die_with(parent)
         _redirect(attempt.log)
         status = _compute(store, stage, attempt, resources)

@@ -70,7 +70,7 @@ def launch(attempt: AttemptFolder, world: int, run: Callable[[Rank], int]) -> in
             pid, status = os.waitpid(-1, 0)
             number = children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            if code < 0:
+            if code < 0 and code != -signal.SIGUSR1:  # with that it was asked to stop
                 cause = f"rank {number} of {world} was killed by signal {-code}"
                 hint = " (out of memory?)" if code == -signal.SIGKILL else ""
                 write_json(attempt.failure_json, {"type": "Killed", "message": cause + hint})

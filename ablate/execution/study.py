@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -105,15 +106,20 @@ def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> Lo
         return run_local(store, plan.stages, wanted, machine, display)
 
 
+Standing = Status | Literal["queued", "blocked", "cancelled", "unknown"]
+"""How a stage stands; the words that are not the store's own are a cluster's."""
+
+
 @dataclass(frozen=True)
 class StageStatus:
-    """How one stage stands: done, running, failed, interrupted or waiting, with a word of explanation."""
+    """How one stage stands, with a word of explanation; ``seconds`` is what a done one took."""
 
     id: str
     kind: str
     label: str
-    status: Status
+    status: Standing
     note: str = ""
+    seconds: float | None = None
 
 
 def stage_statuses(store: Store, name: str) -> list[StageStatus]:
@@ -124,12 +130,12 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
     ]
 
 
-def _status(stage: StageFolder) -> tuple[Status, str]:
+def _status(stage: StageFolder) -> tuple[Status, str, float | None]:
     state = stage_state(stage)
     if state.status == "done":
-        record = stage.read_done() or {}
-        return state.status, f"{record['seconds']:.1f} s" if "seconds" in record else ""
-    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else "")
+        seconds = (stage.read_done() or {}).get("seconds")
+        return state.status, "" if seconds is None else f"{seconds:.1f} s", seconds
+    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else ""), None
 
 
 def derived_values(plan: Plan) -> dict[str, str]:
@@ -176,7 +182,16 @@ def _most_cost(plan: Plan) -> list[str]:
 
 
 def find_attempt(store: Store, prefix: str) -> AttemptFolder:
-    """Return the newest attempt of the stage whose id starts so; raises UsageError unless there is exactly one.
+    """Return the newest attempt of the stage whose id starts so; raises UsageError where there is none."""
+    stage = find_stage(store, prefix)
+    attempts = stage.attempts()
+    if not attempts:
+        raise UsageError(f"stage {stage.id} has not run yet")
+    return attempts[-1]
+
+
+def find_stage(store: Store, prefix: str) -> StageFolder:
+    """Return the stage whose id starts so; raises UsageError unless there is exactly one.
 
     Raises StoreError for a store of a newer layout.
     """
@@ -189,10 +204,7 @@ def find_attempt(store: Store, prefix: str) -> AttemptFolder:
         problem = f"{len(found)} stages start with" if found else "no stage starts with"
         hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
         raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
-    attempts = store.stage(found[0]).attempts()
-    if not attempts:
-        raise UsageError(f"stage {found[0]} has not run yet")
-    return attempts[-1]
+    return store.stage(found[0])
 
 
 def _candidates(store: Store, ids: Sequence[str]) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ablate.algorithms.base import Method
-from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, attribute_weights
+from ablate.algorithms.steerlm import attributes_of
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.chains import Chain, Merged, chains_in, root_of
+from ablate.experiment.chains import Chain, Merged, Trained, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
@@ -52,6 +54,10 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
         _check_annotator(cell, find)
+    if "conditioned_answers" in cell.method.needs:
+        _check_attributes(cell, find)
+    if "prompts" in cell.method.needs:
+        _check_condition(cell, find)
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
@@ -118,6 +124,48 @@ def _check_loss(cell: Cell, locate: Locate) -> None:
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
             "algorithm reward_modelling, suites of pairs and labels",
         )
+
+
+def _check_attributes(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where what rates responses is not trained to: it has no heads, or one that nothing has taught."""
+    values, method = cell.values, cell.method
+    loss = values.get("reward_model.loss", RewardModelParameters.model_fields["loss"].default)
+    if loss != "attributes":
+        raise SpecError(
+            f"{method.title} writes ratings of attributes into prompts, and a reward model with loss {loss} gives none",
+            location=locate("reward_model.loss"),
+            hint="set reward_model.loss: attributes",
+        )
+    condition = values.get(f"{method.name}.condition", method.parameters.model_fields["condition"].default)
+    written = values.get("reward_model.attributes", RewardModelParameters.model_fields["attributes"].default)
+    weights = {name for name, weight in attribute_weights(str(written)).items() if weight}
+    lacking = [name for name in attributes_of(str(condition)) if name not in weights]
+    if lacking:
+        raise SpecError(
+            f"the condition has {', '.join(lacking)}, without a weight in reward_model.attributes: such a head may "
+            "never have seen a rating",
+            location=locate(f"{method.name}.condition"),
+            hint=f"attributes with a weight: {', '.join(sorted(weights))}",
+        )
+
+
+def _check_condition(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a model that knows no conditions would read the tokens of a policy that has them."""
+    steered = [chain for chain in chains_in(cell.policy) if isinstance(chain, Trained) and _is_steered(chain)]
+    other = cell.values.get("reference", OWN_START) != OWN_START
+    if steered and (cell.has_reward_model or other):
+        what = "reward model" if cell.has_reward_model else "reference"
+        raise SpecError(
+            f"the policy {steered[0].shown} has a condition in every prompt, which the {what} of {cell.method.title} "
+            "would read as a part of the conversation",
+            location=locate("policy"),
+            hint="let a formula or a verifier score the responses, or start from another policy",
+        )
+
+
+def _is_steered(chain: Trained) -> bool:
+    method = METHODS.get(str(chain.written.get("algorithm")))
+    return method is not None and method.conditions_prompts
 
 
 def check_needs(method: Method, place: Location) -> None:

@@ -245,6 +245,14 @@ class DataPlanner:
         inputs = {"records": labelled.ref("records.jsonl")}
         return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
+    def rate(self, records: Ref, model: Ref, *, label: str) -> Stage:
+        """Return the stage of records whose responses a reward model of attributes has rated."""
+        return self._graph.add("rate", {}, {"records": records, "reward_model": model}, label=label)
+
+    def condition(self, rated: Stage, config: Mapping[str, Any], *, label: str) -> Stage:
+        """Return the stage of rated responses as answers to prompts that say their ratings."""
+        return self._graph.add("condition", config, {"records": rated.ref("records.jsonl")}, label=label)
+
     def _label(self, made: Pipeline, label: Label, records: Ref, prompts: Stage, cell: Cell) -> Stage:
         assert label.by is not None
         if label.by.reward is not None:

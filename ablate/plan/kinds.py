@@ -29,6 +29,8 @@ KINDS: dict[str, Kind] = {
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
     "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "rate": Kind("ablate.rewards.rate:run"),
+    "condition": Kind("ablate.data.condition:run", heavy=False, gpu=False),
     "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
@@ -46,5 +48,6 @@ KINDS: dict[str, Kind] = {
     "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
     "judge": Kind("ablate.evaluation.judging:run", heavy=False, gpu=False, network=True),
+    "response_scores": Kind("ablate.evaluation.local_judges:run"),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

@@ -172,7 +172,10 @@ class _Builder:
         self.loaded, self.facts, self.grid = loaded, facts, grid
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
-        self.evaluation = EvaluationPlanner(facts, self.graph)
+        place = loaded.origins.locate("evaluate", "policy")
+        self.evaluation = EvaluationPlanner(
+            facts, self.graph, lambda name: self.training.released(name, place, template=False).model
+        )
         self.policy_suites = self._suites("policy", policy_suites)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
@@ -390,7 +393,7 @@ class _Builder:
                     location=place,
                     hint="add a block to the grid, e.g. {policy: …, algorithm: none}",
                 )
-            stage = self.training.released(name, place).model
+            stage = self.training.released(name, place, scores=True).model
             found = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
             inputs = {} if policy is None else {"sft": policy.id}
             subjects.append(Subject("reward_model", "cell", {"reward_model.init": name}, stage.id, found, inputs))

@@ -120,16 +120,14 @@ class TrainingPlanner:
         """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
         start = self._policy(cell.policy, cell)
         for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
-            made = self.cell(cell.at_round(number))
-            start = replace(start, model=made.policy, chat=made.chat)
+            start = _tuned(start, cell, self.cell(cell.at_round(number)))
         return start
 
     def _policy(self, policy: str, cell: Cell) -> Start:
         """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
         if isinstance(policy, Trained):
             other = self.related(policy, cell)
-            made = self.cell(other)
-            return replace(self.start_of(other), name=policy, model=made.policy, chat=made.chat)
+            return replace(_tuned(self.start_of(other), other, self.cell(other)), name=policy)
         if isinstance(policy, Merged):
             starts = [self._policy(part, cell) for part in policy.policies]
             model = self._graph.add(
@@ -201,9 +199,14 @@ class TrainingPlanner:
             )
         return self.released(name, self._loaded.origins.locate("policy"))
 
-    def released(self, name: str, place: Location) -> Start:
-        """Return a model of the hub or of a folder as it is; ``place`` says where it was named."""
+    def released(self, name: str, place: Location, *, scores: bool = False, template: bool = True) -> Start:
+        """Return a model of the hub or of a folder as it is, a reward model with ``scores``; ``place`` names it.
+
+        Without ``template`` it needs no chat template: it is no policy.
+        """
         config, locations = self._model_source(name, self._facts.models.get(name), place)
+        config |= {"scores": True} if scores else {}
+        config |= {} if template else {"chat": False}
         stage = self._graph.add("model", config, label=name, locations=locations)
         return Start(name, stage, stage.ref("model"), bool(config.get("chat", True)))
 
@@ -363,6 +366,12 @@ class TrainingPlanner:
         section = tuple(sorted(values.items()))
         data = self.data.dataset(labels.dataset, sampling, cell, records=learns_from_records(section))
         return self.reward_model(section, starts_of(cell), data, labels.seed)
+
+
+def _tuned(start: Start, cell: Cell, made: Made) -> Start:
+    """Return what training a cell from ``start`` makes of it, with the tokenizer of a policy that has its own."""
+    tokenizer = made.policy.ref("model") if cell.method.conditions_prompts else start.tokenizer
+    return replace(start, model=made.policy, tokenizer=tokenizer, chat=made.chat)
 
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:

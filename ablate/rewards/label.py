@@ -28,7 +28,7 @@ def run(context: StageContext) -> dict[str, Any]:
     A response the labeller can't read whole is left out, and a record that keeps fewer than two dropped. The report
     says how often old and new labels order two responses of a prompt alike, of the pairs that both order.
     """
-    records = _read(context)
+    records = read_records(context)
     asked = _asked(context)
     scores = _scores(context, records, asked)
     labelled = [_labelled(record, own) for record, own in zip(records, scores, strict=True)]
@@ -73,7 +73,8 @@ def _preference(one: Response, other: Response) -> float:
     return 0.0
 
 
-def _read(context: StageContext) -> list[PreferenceRecord]:
+def read_records(context: StageContext) -> list[PreferenceRecord]:
+    """Return the input ``records`` in memory; raises StageError where they are of another form."""
     convert = bind("records", {})
     records = [convert("records.jsonl", row) for row in read_json_lines(context.inputs["records"])]
     if not all(isinstance(record, PreferenceRecord) for record in records):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ablate.catalogs.suites import Reading
@@ -15,9 +16,10 @@ from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.models.chat import Messages
 from ablate.models.loading import compares_responses, load_reward_model, load_tokenizer
+from ablate.models.reward_heads import reads_end_of_turn
 from ablate.rewards.interface import PairJudge, Reward, Score
 from ablate.rewards.pairs import Candidates, Pair, build_pairs, responses_of, scored_row, truncated
-from ablate.rewards.reward_model import ComparisonModel, RewardModel
+from ablate.rewards.reward_model import ComparisonModel, ReadAt, RewardModel
 from ablate.rewards.round_robin import round_robin
 from ablate.training.devices import stage_device
 
@@ -27,7 +29,8 @@ Row = dict[str, Any]
 def run(context: StageContext) -> dict[str, Any]:
     """Write ``scores.jsonl`` and ``protocol.json``; config ``what`` is ``responses`` or ``pairs``.
 
-    The reward is the input ``reward_model``.
+    The reward is the input ``reward_model``; ``released`` says that it was not trained by a stage, see
+    :func:`open_reward_model`.
     """
     what = context.config["what"]
     if what not in ("responses", "pairs"):
@@ -38,7 +41,9 @@ def run(context: StageContext) -> dict[str, Any]:
         judge = open_comparison(context)
         rows = score_pairs(judge or open_reward(context), build_pairs(open_source(context), context.config))
     write_json_lines(context.output / "scores.jsonl", rows)
-    write_json(context.output / "protocol.json", {"made": dict(context.config)})
+    # Who trained a model is no part of the protocol: its row stands beside ours.
+    made = {name: value for name, value in context.config.items() if name != "released"}
+    write_json(context.output / "protocol.json", {"made": made})
     return {"rows": len(rows), "unscored": sum(map(_lacks_a_score, rows)), "truncated": truncated(rows)}
 
 
@@ -49,11 +54,34 @@ def _lacks_a_score(row: Row) -> bool:
 
 def open_reward(context: StageContext) -> RewardModel:
     """The reward of a score stage; raises DataError for a model that compares two responses."""
-    folder = _folder(context)
-    reading = Reading.model_validate(context.config.get("reading") or {})
-    model: nn.Module = load_reward_model(folder)
-    model.to(stage_device(context.resources))
-    return RewardModel(model, load_tokenizer(folder), reading=reading, progress=_progress(context))
+    return open_reward_model(
+        _folder(context),
+        released=bool(context.config.get("released")),
+        reading=Reading.model_validate(context.config.get("reading") or {}),
+        device=stage_device(context.resources),
+        progress=_progress(context),
+    )
+
+
+def open_reward_model(
+    folder: Path,
+    *,
+    released: bool = False,
+    reading: Reading | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> RewardModel:
+    """The reward model of a folder: any sequence classifier with one output, ours or, ``released``, anybody's.
+
+    A released model is read at the last token of the rendered text, unless its config says that it was trained here,
+    and both its template and its tokenizer may begin texts: they begin once. Raises DataError for a model of two.
+    """
+    loaded = load_reward_model(folder)
+    at: ReadAt = "last" if released and not reads_end_of_turn(loaded.config) else "end-of-turn"
+    model: nn.Module = loaded
+    model.to(device)
+    tokenizer = load_tokenizer(folder, doubled_bos=released)
+    return RewardModel(model, tokenizer, at=at, reading=reading, progress=progress)
 
 
 def open_comparison(context: StageContext) -> PairJudge | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.context import STOP_ASKED, stop_if_asked, sync, sync_tree, write_json
+from ablate.context import STOP_ASKED, stop_at_checkpoints, stop_if_asked, sync, sync_tree, write_json
 from ablate.errors import StageError
 
 MARKER = "complete.json"
@@ -35,6 +35,7 @@ class CheckpointClock:
 
     def __init__(self, cadence: Cadence) -> None:
         self.cadence = cadence
+        stop_at_checkpoints()
         self.restart()
 
     def restart(self) -> None:

@@ -31,10 +31,10 @@ class Discriminator:
 
     ``annotate`` gives the gold scores. A round of gold labels chooses among the policy's pairs since the last one; a
     pair whose responses tie for the annotator has cost a label and teaches nothing. When the budget is used up the
-    discriminator stays as it is. ``by_name``: the annotator is a formula, a verifier or a judge (``is_asked``). Only
-    then do gold labels count as ``labels`` (a reward model's were spent on its own training). The mean score that a
-    formula or a verifier gives all samples is logged, which costs no label because nothing learns from it; a judge is
-    not asked for that. Random numbers are derived from (seed, step).
+    discriminator stays as it is. ``by_name``: the annotator is a formula or a verifier. Only then do gold labels count
+    as ``labels`` (a reward model's were spent on its own training), and its mean score of all samples is logged, which
+    costs no label because nothing learns from it; a judge, ``is_asked``, is not asked for that. Random numbers are
+    derived from (seed, step).
     """
 
     def __init__(

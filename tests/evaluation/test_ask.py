@@ -110,3 +110,38 @@ def test_what_can_not_be_asked_is_told(
         call(*words, "--data", str(root))
     assert isinstance(caught.value, UsageError) and caught.value.exit_code == 2
     assert not isinstance(caught.value, SpecError) or "--judge" in str(caught.value)
+
+
+def test_a_judge_of_rewardbench_has_its_sections(
+    judge_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right on code, wrong on math, mute on chat; asked once a pair, in RewardBench's words."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data" / "allenai" / "reward-bench" / "data" / "filtered-00000-of-00001.parquet"
+    path.parent.mkdir(parents=True)
+    rows = [
+        {"id": n, "subset": subset, "prompt": f"{subset} {n}", "chosen": "good", "rejected": "bad"}
+        for n, subset in enumerate(["hep-go"] * 4 + ["math-prm"] * 4 + ["alpacaeval-easy"] * 4)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+    def reply(body: dict[str, Any]) -> str:
+        text = body["messages"][-1]["content"]
+        first = text.index("\ngood\n") < text.index("\nbad\n")
+        if "alpaca" in text:
+            return "both have merits"
+        return "[[A]]" if first == ("hep-go" in text) else "[[B]]"
+
+    judge_server.reply = reply
+    judge = f"{{model: big-1, url: '{judge_server.url}', key: '', positions: random}}"
+    report = call("rewardbench", "--judge", judge, "--data", str(tmp_path / "data"))
+    found = {(row["task"], row["metric"]): row["value"] for row in report["metrics"]}
+    assert found["chat", "accuracy"] == 0.5 and found["reasoning", "accuracy"] == pytest.approx(164 / 1148)
+    assert report["score"] == pytest.approx((0.5 + 164 / 1148) / 2)
+    assert report["health"]["unparsable"] == 4 and report["health"]["judges"][0]["unread"]
+    assert len(judge_server.asked) == 12
+    assert report["protocol"]["options"]["rule"] == "current"
+    assert report["protocol"]["judged"][0]["template"]["user"].startswith("[User Question]\n{prompt}")

@@ -22,7 +22,7 @@ from ablate.data.suite_files import Source
 from ablate.errors import DataError, SpecError, UsageError
 from ablate.evaluation import evaluate, generate
 from ablate.evaluation.grade import Request, grade
-from ablate.evaluation.prompts.rewardbench import SYSTEM, judged
+from ablate.evaluation.prompts.rewardbench import judged
 from ablate.rewards import implicit
 from ablate.rewards import stage as score
 from ablate.rewards.pairs import LLMBAR
@@ -176,14 +176,14 @@ def test_a_judge_sees_both_responses_in_a_drawn_order(tmp_path: Path) -> None:
         system, asked = item.prompt
         first, second = ("right", "wrong") if item.data["better"] == "A" else ("wrong", "right")
         number = item.source
-        assert (system["role"], system["content"]) == ("system", SYSTEM)
+        assert system["role"] == "system" and system["content"].endswith('"[[B]]" if assistant B is better.')
+        assert "\n" not in system["content"] and "[[C]]" not in system["content"]
         assert asked["content"] == (
             f"[User Question]\nquestion {number}\n\n[The Start of Assistant A's Answer]\n{first} {number}\n"
             f"[The End of Assistant A's Answer]\n\n[The Start of Assistant B's Answer]\n{second} {number}\n"
             "[The End of Assistant B's Answer]"
         )
     assert [item.data["better"] for item in judged(source, {"seed": 1})] != [item.data["better"] for item in items]
-    assert "[[C]]" not in SYSTEM and "tie" not in SYSTEM.split()
 
 
 def test_a_judge_is_asked_and_read(run_stage: Run, byte_policy: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_real_pairs_have_the_published_counts_and_trivial_rules_their_accuracy(d
         {"id": pair.source, "score_chosen": len(pair.chosen), "score_rejected": len(pair.rejected)} for pair in made
     ]
     write_json_lines(tmp_path / "lengths.jsonl", scores)
-    report = grade(Request(suite("rewardbench"), tmp_path / "lengths.jsonl", tmp_path))
+    report = grade(Request(suite("rewardbench"), tmp_path / "lengths.jsonl", root=tmp_path))
     found = {(one["task"], one["metric"]): one["value"] for one in report["metrics"]}
     assert found["overall", "accuracy"] == found["overall", "longest"] == report["score"]
     assert found["llmbar-adver-neighbor", "longest"] < 0.25 < 0.4 < found["llmbar-natural", "longest"]
@@ -243,13 +243,13 @@ def test_a_reward_model_from_rows_to_scores_and_back(run_stage: Run, byte_reward
     graded = run_stage("graded", evaluate.run, made.grading_config(), {"scores": scored / "scores.jsonl"})
     report = read_json(graded / "metrics.json")
     assert report["protocol"]["made"]["reading"]["max_length"] == 2048
-    again = grade(Request(made, scored / "scores.jsonl", tmp_path))
+    again = grade(Request(made, scored / "scores.jsonl", root=tmp_path))
     keep = ("score", "metrics")
     assert {name: again[name] for name in keep} == {name: report[name] for name in keep}
     # Without the data the rows still name their subsets; what trivial rules reach is not known then.
     with pytest.raises(DataError, match=r"lacks 2939 of 2985 prompts, in 23 subsets; the first is alpacaeval-easy"):
-        grade(Request(made, scored / "scores.jsonl", tmp_path / "nowhere"))
-    alone = grade(Request(made, scored / "scores.jsonl", tmp_path / "nowhere", partial=True))
+        grade(Request(made, scored / "scores.jsonl", root=tmp_path / "nowhere"))
+    alone = grade(Request(made, scored / "scores.jsonl", root=tmp_path / "nowhere", partial=True))
     assert alone["score"] == report["score"]
     assert alone["protocol"]["outputs"]["joined"] == "subset"
 
@@ -273,7 +273,7 @@ def test_version_2_from_rows_to_scores_and_back(run_stage: Run, byte_reward: Pat
     ]
     for form, root in (("joined", tmp_path), ("alone", None)):
         write_json_lines(tmp_path / f"{form}.jsonl", flat)
-        found = grade(Request(made, tmp_path / f"{form}.jsonl", root, partial=root is None))
+        found = grade(Request(made, tmp_path / f"{form}.jsonl", root=root, partial=root is None))
         assert found["score"] == pytest.approx(report["score"])
 
 

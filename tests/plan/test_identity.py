@@ -105,6 +105,10 @@ OTHER = {
     "n": 3,
     "top_p": 0.9,
     "top_share": 0.25,
+    "condition": "{helpfulness} {correctness} {coherence} {complexity} {verbosity}",
+    "ask": "helpfulness=3, correctness=4, coherence=4, complexity=4, verbosity=2",
+    "lowest": 1,
+    "highest": 5,
     "parts": 3,
     "order": "random",
 }
@@ -186,7 +190,10 @@ def test_a_variant_that_changes_nothing_is_the_same_data(plan: MakePlan) -> None
 
 @pytest.mark.parametrize(("section", "name"), parameters())
 def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) -> None:
-    grid = [{"dataset": "pocket-hh", "algorithm": list(METHODS)}]
+    apart = {"online_dpo": {"annotator": "nouns"}, "d2po": {"annotator": "nouns"}}
+    apart |= {"steerlm": {"reward_model.loss": "attributes"}} if section == "steerlm" else {}
+    grid = [{"dataset": "pocket-hh", "algorithm": [name for name in METHODS if name not in {*apart, "steerlm"}]}]
+    grid += [{"dataset": "pocket-hh", "algorithm": name, **keys} for name, keys in apart.items()]
     own = {**SPEC.get(section, {}), **READ_WITH.get(name, {})}
     before = ids(plan(text(grid=grid, **{section: own})))
     after = ids(plan(text(grid=grid, **{section: {**own, name: other_value(section, name)}})))

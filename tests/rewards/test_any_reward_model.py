@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ablate.catalogs.suites import Reading, Suite, load_suites
-from ablate.errors import DataError, StageError, UsageError
+from ablate.catalogs.suites import Reading
+from ablate.errors import DataError, StageError
 from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.reward_heads import mark_end_of_turn
 from ablate.models.tokenizers import byte_tokenizer
 from ablate.rewards import reward_model
 from ablate.rewards.pairs import Candidates, Pair
 from ablate.rewards.reward_model import RewardModel
-from ablate.rewards.score_suite import likelihoods_of_suite, score_suite
-from ablate.rewards.stage import score_pairs
-from ablate.shipped import shipped_folder
+from ablate.rewards.stage import open_reward_model, score_pairs
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -121,24 +120,24 @@ def asked() -> list[Pair]:
     ]
 
 
-@pytest.fixture(scope="module")
-def suite() -> Suite:
-    return load_suites([shipped_folder("evals")])["rewardbench"]
+def scored(folder: Path, pairs: Sequence[Pair | Candidates], **options: Any) -> list[dict[str, Any]]:
+    """Rows of a released reward model."""
+    return score_pairs(open_reward_model(folder, **{"released": True, **options}), pairs)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("build", [llama, gpt2, bert])
 def test_the_same_score_alone_and_in_any_batch(
-    side: str, build: Any, suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side: str, build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = published(tmp_path / "rm", build, chatml(side))
     expected = [alone(folder, rendered(p, r)) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
     assert len({round(value, 3) for value in expected}) > 3
     for tokens in (1, 1 << 14):
         monkeypatch.setattr(reward_model, "BATCH_TOKENS", tokens)
-        rows = score_suite(folder, suite, asked())
+        rows = scored(folder, asked())
         assert [row["chosen"] for row in rows] == pytest.approx(expected, abs=1e-5)
-        backwards = score_suite(folder, suite, asked()[::-1])
+        backwards = scored(folder, asked()[::-1])
         assert [row["chosen"] for row in backwards] == pytest.approx(expected[::-1], abs=1e-5)
     assert [row["rejected"] for row in rows] == pytest.approx(
         [alone(folder, rendered(p, "other")) for p in PROMPTS], abs=1e-5
@@ -146,14 +145,14 @@ def test_the_same_score_alone_and_in_any_batch(
 
 
 @pytest.mark.parametrize("pad", [None, "<|im_end|>"])
-def test_a_pad_token_that_ends_texts_changes_nothing(pad: str | None, suite: Suite, tmp_path: Path) -> None:
+def test_a_pad_token_that_ends_texts_changes_nothing(pad: str | None, tmp_path: Path) -> None:
     """transformers' own batches read one token early there."""
     folder = published(tmp_path / "rm", llama, chatml("right", pad=pad))
     expected = [alone(folder, rendered(p, r)) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
-    assert [row["chosen"] for row in score_suite(folder, suite, asked())] == pytest.approx(expected, abs=1e-5)
+    assert [row["chosen"] for row in scored(folder, asked())] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_text_begins_with_one_bos(suite: Suite, tmp_path: Path) -> None:
+def test_a_text_begins_with_one_bos(tmp_path: Path) -> None:
     folder = published(tmp_path / "rm", llama, chatml("right", bos=True))
     tokenizer = load_tokenizer(folder, doubled_bos=True)
     assert tokenizer(tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False))["input_ids"][
@@ -162,7 +161,7 @@ def test_a_text_begins_with_one_bos(suite: Suite, tmp_path: Path) -> None:
     ids = RewardModel(load_reward_model(folder), tokenizer, at="last").tokens(asked()[0].prompt, "short")
     assert ids.count(0) == 1 and ids[0] == 0
     expected = [alone(folder, rendered(p, r), bos=True) for p, r in zip(PROMPTS, RESPONSES, strict=True)]
-    assert [row["chosen"] for row in score_suite(folder, suite, asked())] == pytest.approx(expected, abs=1e-5)
+    assert [row["chosen"] for row in scored(folder, asked())] == pytest.approx(expected, abs=1e-5)
 
 
 def test_what_is_too_long_loses_its_start_and_is_counted(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_what_is_too_long_loses_its_start_and_is_counted(tmp_path: Path) -> None
     assert starts.fitted([0, *range(1, 200)]) == [0, *range(105, 200)], "the first token stays"
 
 
-def test_models_of_ours_are_read_where_they_were_trained(suite: Suite, tmp_path: Path) -> None:
+def test_models_of_ours_are_read_where_they_were_trained(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer("tulu")
     architecture = {"hidden_size": 32, "layers": 2, "heads": 2, "ffn_size": 64, "max_positions": 256}
     save_model(new_policy(architecture, tokenizer, seed=1), tokenizer, tmp_path / "policy")
@@ -190,9 +189,9 @@ def test_models_of_ours_are_read_where_they_were_trained(suite: Suite, tmp_path:
     mark_end_of_turn(model.config)
     save_model(model, tokenizer, tmp_path / "own")
     expected = RewardModel(model, tokenizer).score([pair.prompt for pair in asked()], RESPONSES)
-    found = [row["chosen"] for row in score_suite(tmp_path / "own", suite, asked())]
+    found = [row["chosen"] for row in scored(tmp_path / "own", asked())]
     assert found == pytest.approx(expected, abs=1e-5)
-    last = [row["chosen"] for row in score_suite(tmp_path / "own", suite, asked(), at="last")]
+    last = [row["chosen"] for row in score_pairs(RewardModel(model, tokenizer, at="last"), asked())]
     assert last != pytest.approx(expected, abs=1e-3), "the template's line break would be scored"
 
 
@@ -200,29 +199,24 @@ def test_candidates_have_a_score_each(tmp_path: Path) -> None:
     folder = published(tmp_path / "rm", llama, chatml("right"))
     prompt = ({"role": "user", "content": "a"},)
     one = Candidates("Ties/tied:1", "t", "Ties", prompt, ("x", "yy"), ("z",), source="tied:1")
-    (row,) = score_suite(folder, load_suites([shipped_folder("evals")])["rewardbench-2"], [one])
+    (row,) = scored(folder, [one])
     expected = [alone(folder, rendered("a", text)) for text in ("x", "yy", "z")]
     assert [*row["chosen"], *row["rejected"]] == pytest.approx(expected, abs=1e-5)
     assert (row["chosen_length"], row["rejected_length"], row["source"]) == ([1, 2], [1], "tied:1")
 
 
-def test_models_and_suites_that_can_not_be_scored_say_why(suite: Suite, tmp_path: Path) -> None:
+def test_models_that_can_not_be_scored_say_why(tmp_path: Path) -> None:
     tokenizer = chatml("right")
-    folder = published(tmp_path / "rm", llama, tokenizer)
     model = llama(tokenizer)
     model.score.weight.data.fill_(float("nan"))
     save_model(model, tokenizer, tmp_path / "nan")
     with pytest.raises(StageError, match="a score that is no finite number"):
-        score_suite(tmp_path / "nan", suite, asked())
-    with pytest.raises(UsageError, match="suite xstest has no pairs for a reward model"):
-        score_suite(folder, load_suites([shipped_folder("evals")])["xstest"], asked())
-    with pytest.raises(UsageError, match="suite rewardbench asks for no likelihoods"):
-        likelihoods_of_suite(folder, suite, asked())
+        scored(tmp_path / "nan", asked())
     two = LlamaForSequenceClassification(LlamaConfig(**{**model.config.to_dict(), "num_labels": 2}))
     save_model(two, tokenizer, tmp_path / "two")
     with pytest.raises(DataError, match="num_labels 2"):
-        score_suite(tmp_path / "two", suite, asked())
+        scored(tmp_path / "two", asked())
     tokenizer.chat_template = None
     save_model(model, tokenizer, tmp_path / "bare")
     with pytest.raises(DataError, match="has no chat template"):
-        score_suite(tmp_path / "bare", suite, asked())
+        scored(tmp_path / "bare", asked())

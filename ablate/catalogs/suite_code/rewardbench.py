@@ -49,6 +49,7 @@ GRADERS = {
         RewardBenchOptions,
         metrics=_PAIRS,
         alone="ablate.evaluation.graders.rewardbench:submitted",
+        judge="rewardbench",
     ),
     "rewardbench-implicit": Entry(
         "ablate.evaluation.graders.rewardbench:implicit", RewardBenchImplicitOptions, metrics=_PAIRS

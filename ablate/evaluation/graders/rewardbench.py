@@ -108,16 +108,16 @@ def _of_scores(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) ->
         "ties": margins.count(0.0),
         "too_long": len(scores) - len(margins),
         "truncated": sum(row.get("truncated", 0) for row in rows),
-        "unparsable": sum(row.get("result") == NO_VERDICT for row in rows),
+        "unparsable": sum("result" in row and row["result"] in (None, NO_VERDICT) for row in rows),
         "mean_margin": math.fsum(margins) / len(margins) if margins else None,
     }
     return section_grades(examples, options["rule"], health)
 
 
 def _won(row: Mapping[str, Any]) -> float:
-    """What a pair counts: by its scores, or as a verdict said that somebody else reached (``result``)."""
+    """What a pair counts: by its scores, or as a verdict says (``result``; null where it could not be read)."""
     if "result" in row:
-        return float(row["result"])
+        return NO_VERDICT if row["result"] is None else float(row["result"])
     chosen, rejected = row["chosen"], row["rejected"]
     return float(chosen is not None and rejected is not None and chosen > rejected)
 
