@@ -159,3 +159,21 @@ def test_cells_without_a_value_are_refused(plan: MakePlan) -> None:
     blocks = ({"dataset": "own", "algorithm": "dpo", "source": "a"}, {"dataset": "own", "algorithm": "ipo"})
     with pytest.raises(SpecError, match=r"the set 'own' takes the value of 'source', and cells of block 2 have none"):
         plan(text({"own": BY_SOURCE}, *blocks))
+
+
+def test_an_instruction_set_of_the_cell_shapes_its_sft_baseline_and_reward_model(plan: MakePlan) -> None:
+    own = {"use": "pocket-instructions", "where": {"prompt_words": {"max": "${words}"}}}
+    block = {"dataset": "pocket-hh", "algorithm": "ppo", "words": [20, 40]}
+    made = plan(text({"own": own}, block, sft={"dataset": "own"}, baselines=["base", "sft"]))
+    assert len(of_kind(made, "sft")) == 2
+    subjects = [item for item in made.subjects if item.role == "cell"]
+    assert [(item.subject, item.axes["words"]) for item in subjects] == [
+        ("policy", 20),
+        ("policy", 40),
+        ("reward_model", 20),
+        ("reward_model", 40),
+    ]
+    baselines = {item.stage: item.axes["sft.dataset"] for item in made.subjects if item.role == "sft"}
+    policies = [item for item in subjects if item.subject == "policy"]
+    assert [item.start["sft.dataset"] for item in policies] == list(baselines.values())
+    assert [item.inputs["sft"] for item in policies] == list(baselines)
