@@ -159,7 +159,7 @@ class TrainingPlanner:
             for part in policy.policies:
                 yield from self._roots(part, cell)
         else:
-            yield replace(cell, values={**cell.values, "policy": policy})
+            yield cell if policy == cell.policy else replace(cell, values={**cell.values, "policy": policy})
 
     def sft_of(self, cell: Cell) -> Start:
         """Return the named model under a cell, after its SFT; of a merge, the first one."""
