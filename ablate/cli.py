@@ -18,13 +18,21 @@ import ablate
 from ablate.algorithms.own import load_method
 from ablate.cli_algorithms import algorithms_app
 from ablate.cli_data import data_app
+from ablate.cli_evaluate import grade
+from ablate.cli_judge import judge
+from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
+from ablate.cli_slurm import On, cluster_app, follow, print_submitted, watch
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
-from ablate.errors import AblateError
-from ablate.execution import study
+from ablate.errors import AblateError, UsageError
+from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
+from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
+from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.status import chosen_statuses
+from ablate.execution.slurm.submit import submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
@@ -46,19 +54,14 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
-
-DEFAULT_STORE = Path("store")
+app.command("grade")(grade)
+app.command("judge")(judge)
+app.add_typer(cluster_app)
 
 
 def _complete_spec(incomplete: str) -> list[str]:
     """Offer the project's and the shipped experiments to a shell."""
     return [name for name in study.known_experiments() if name.startswith(incomplete)]
-
-
-def _complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Offer the experiments of the store that the command line names so far to a shell."""
-    names = Store(ctx.params.get("store") or DEFAULT_STORE).experiment_names()
-    return [name for name in names if name.startswith(incomplete)]
 
 
 Spec = Annotated[
@@ -73,19 +76,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
 ]
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="Name of an experiment of the store, see `ablate status`.",
-        show_default=False,
-        autocompletion=_complete_name,
-    ),
-]
-AnyName = Annotated[
-    str | None,
-    typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=_complete_name),
-]
-StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
@@ -99,6 +89,7 @@ MicroBatch = Annotated[
 RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
+UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -132,13 +123,54 @@ def run(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
+    on: On = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
 ) -> None:
-    """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat."""
+    """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat.
+
+    With --on, hand the stages to SLURM and return.
+    """
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    if on is not None:
+        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run)
+        return
+    if dry_run:
+        raise UsageError("--dry-run belongs to --on", hint="`ablate plan` says what a run on this machine would do")
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+
+
+@app.command("eval")
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(help="Folders of models, hub ids with @revision, names of the catalog.")
+    ],
+    suites: Annotated[
+        str, typer.Option(help="Suites, by comma: all about policies, or all about reward models.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the experiment; default: that of the models.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    jobs: Jobs = None,
+    threads: Threads = None,
+    gpus: Gpus = None,
+) -> None:
+    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
+    place = Store(store)
+    place.check()
+    wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
+    what = evaluation.plan_evaluation(place, models, wanted, name)
+    evaluation.write_evaluation(place, what)
+    _run(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)
 
 
 @app.command()
@@ -152,11 +184,22 @@ def retry(
     micro_batch: MicroBatch = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
+    unsafe_code: UnsafeCode = False,
+    on: On = None,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    training = Resources(micro_batch=micro_batch, processes=processes, frozen=frozen, rollout_server=rollout_server)
+    if on is not None:
+        _submit(place, study.plan_again(name, place, load_layout), on)
+        return
+    training = Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
     _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 
@@ -166,19 +209,29 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="List done stages too.")] = False,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Stages in this state; may be repeated.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Stages of the cells with axis=value.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Show it again until nothing goes on.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 0: all done, 3: something goes on, 1: neither.")
+    ] = False,
 ) -> None:
-    """Say how experiments stand: done, running, failed, waiting."""
+    """Say how experiments stand: done, running, failed, waiting; on a cluster also what is queued and why."""
     place = Store(store)
     place.check()
     names = [name] if name else place.experiment_names()
-    found = {item: study.stage_statuses(place, item) for item in names}
+    if watching:
+        watch(place, names)
+    found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
         return
     if not found:
         out.print(f"no experiment in {place.root} yet: start one with `ablate run`", highlight=False)
     for item, lines in found.items():
-        _print_status(item, lines, details=name is not None, everything=everything)
+        _print_status(item, lines, details=name is not None, everything=everything or bool(state))
+    if exit_code:
+        sys.exit(standing_code([line for lines in found.values() for line in lines]))
 
 
 @app.command()
@@ -186,8 +239,12 @@ def logs(
     stage: Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.")],
     store: StoreOption = DEFAULT_STORE,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines shown from the end.")] = 50,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows, until the stage ends.")] = False,
 ) -> None:
     """Print the end of a stage's log (its newest attempt)."""
+    if following:
+        follow(Store(store), stage, lines)
+        return
     attempt = study.find_attempt(Store(store), stage)
     typer.echo(f"# {attempt.log}", err=True)
     shown = study.tail(attempt.log, lines)
@@ -304,6 +361,12 @@ def main() -> None:
         sys.exit(1)
 
 
+def _submit(store: Store, what: Plan, on: str, dry_run: bool = False) -> None:
+    loaded = load_profile(on)
+    target = Path("out") / what.name / "slurm" if dry_run else None
+    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target), dry_run=dry_run)
+
+
 def _run(store: Store, what: Plan, machine: Machine) -> None:
     finished = study.run_plan(store, what, machine, out)
     if not finished.outcomes and not finished.interrupted:
@@ -388,6 +451,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     print_sizes(explanation.sizes)
+    for warning in study.judge_warnings(what):
+        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not explanation.to_run:
         out.print("nothing to do: all stages are done")
     elif explanation.seconds is None:

@@ -23,7 +23,7 @@ from ablate.catalogs.datasets import (
     fetched_revisions,
     with_sample,
 )
-from ablate.catalogs.suites import find_suite, load_suites
+from ablate.catalogs.suites import fetchable, find_suite, load_suites
 from ablate.console import Json, err, out, print_wide
 from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.shipped import project_datasets, search_folders
@@ -111,7 +111,10 @@ def data_show(
 
 @data_app.command("fetch")
 def data_fetch(
-    names: Annotated[list[str], typer.Argument(help="Names of datasets, see `ablate data list`.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Names of datasets, see `ablate data list`, or of suites of evals/.", show_default=False),
+    ],
     root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
     revision: Annotated[
         str | None, typer.Option(help="Commit, branch or tag, for one dataset whose entry names no revision.")
@@ -120,9 +123,10 @@ def data_fetch(
         bool, typer.Option("--dry-run", help="Say which files would be fetched, and fetch none.")
     ] = False,
 ) -> None:
-    """Download the files of datasets, at their pinned revisions, into the data root; files that are there are kept."""
+    """Download the files of sets and suites, at their pinned revisions, into the data root; what is there is kept."""
+    wanted, known = fetchable(names, _catalog(), load_suites(search_folders("evals", Path.cwd())))
     module = importlib.import_module("ablate.data.fetch")
-    for item in module.fetch_all(names, _catalog(), root, revision=revision, dry_run=dry_run):
+    for item in module.fetch_all(wanted, known, root, revision=revision, dry_run=dry_run):
         out.print(f"{item.status:<18}{item.name}  {module.megabytes(item.size)}", highlight=False, soft_wrap=True)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.errors import StageError
+from ablate.errors import StageError, StopRequested
 
 Frozen = Literal["device", "host", "other-gpu"]
 
@@ -25,6 +27,7 @@ class Resources:
     chosen by memory), the seconds between two checkpoints, the ``processes`` that train one model together, and where
     on-policy methods keep reference and reward model (``frozen``): on the device of the policy, in host memory between
     uses, or on the last of the stage's GPUs. ``rollout_server`` is the address of a vLLM server, for those who use one.
+    ``unsafe_code``: generated programs may be run without a sandbox.
     """
 
     threads: int = 1
@@ -34,11 +37,33 @@ class Resources:
     processes: int = 1
     frozen: Frozen = "device"
     rollout_server: str | None = None
+    unsafe_code: bool = False
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Resources:
         """Return what ``dataclasses.asdict`` made of resources, read back from JSON."""
         return cls(**{**written, "gpus": tuple(written["gpus"])})
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+STOP_ASKED = threading.Event()
+"""Set in a computing process that writes checkpoints when its supervisor asks for a last one."""
+
+
+def stop_at_checkpoints() -> None:
+    """Let SIGUSR1 ask for a last checkpoint, from now on; until then, and in other stages, it ends the process."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, lambda number, frame: STOP_ASKED.set())
+
+
+def stop_if_asked() -> None:
+    """Raise StopRequested where the supervisor asked for a checkpoint, once it is written."""
+    if STOP_ASKED.is_set():
+        raise StopRequested("stopped after a checkpoint, as asked")
 
 
 class EventLog:

@@ -84,6 +84,10 @@ class OutOfMemory(StageError):
         super().__init__(message, hint=hint if micro_batch == 1 else None)
 
 
+class StopRequested(AblateError):
+    """A stage was asked to stop and has written a checkpoint; a later attempt goes on from it."""
+
+
 class LeaseLost(StageError):
     """Another worker took this stage over; this attempt must publish nothing."""
 

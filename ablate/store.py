@@ -5,8 +5,9 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               attempts/<n>/         owner.json, log, events.jsonl, environment.json, failure.json, work/
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
-experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>
+experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>; evaluation.yaml
 code/<digest>/                      snapshots of the code that attempts ran
+slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
 cache/                              anything here can be deleted and is rebuilt
 """
 
@@ -172,6 +173,11 @@ class ExperimentFolder:
         return self.folder / "spec.yaml"
 
     @property
+    def evaluation(self) -> Path:
+        """The specification that ``ablate eval`` wrote, where the experiment is one of those."""
+        return self.folder / "evaluation.yaml"
+
+    @property
     def plan_json(self) -> Path:
         """Cells, baselines and the stages that make them: all that results and tracking read."""
         return self.folder / "plan.json"
@@ -215,6 +221,11 @@ class Store:
     def code(self) -> Path:
         """Folder of code snapshots."""
         return self.root / "code"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of what was handed to SLURM."""
+        return self.root / "slurm"
 
     @property
     def stages(self) -> Path:

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 
 from ablate.context import Resources
-from ablate.execution.runner import run_stage
-
-EXIT_CODES = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
+from ablate.execution.runner import EXIT_CODES, run_stage
 
 
 def main() -> None:
@@ -25,6 +23,7 @@ def main() -> None:
         "--frozen", choices=["device", "host", "other-gpu"], default="device", help="where PPO keeps them"
     )
     parser.add_argument("--rollout-server", help="address of a vLLM server that samples for on-policy methods")
+    parser.add_argument("--unsafe-code", action="store_true", help="run generated programs without a sandbox")
     options = parser.parse_args()
     resources = Resources(
         options.threads,
@@ -34,6 +33,7 @@ def main() -> None:
         options.processes,
         options.frozen,
         options.rollout_server,
+        options.unsafe_code,
     )
     outcome = run_stage(options.folder, resources)
     if outcome.message:

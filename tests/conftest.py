@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +76,21 @@ def missing_latex() -> str | None:
     return None if shutil.which("pdflatex") else "no pdflatex on PATH"
 
 
+def missing_bubblewrap() -> str | None:
+    """Return why generated programs can't be run in the sandbox, or None."""
+    if shutil.which("bwrap") is None:
+        return "no bwrap on PATH"
+    command = ["bwrap", "--unshare-all", "--unshare-user", "--ro-bind", "/", "/", "true"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return None if answer.returncode == 0 else f"bwrap fails: {answer.stderr.strip()[-200:]}"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
     "tmpfs": missing_tmpfs,
     "latex": missing_latex,
+    "bubblewrap": missing_bubblewrap,
 }
 
 
@@ -135,3 +149,77 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+class JudgeServer(ThreadingHTTPServer):
+    """An OpenAI-compatible chat API on this machine that answers as a test says.
+
+    ``reply`` makes the answer's text of the request's body, or the whole choice; ``failures`` are sent first, one a
+    request: (status, headers, content), or a number of seconds to say nothing. ``down_after``: how many questions are
+    answered before every connection is cut.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.reply: Callable[[dict[str, Any]], str | dict[str, Any]] = lambda body: "7"
+        self.failures: list[tuple[int, dict[str, str], bytes] | float] = []
+        self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10}
+        self.down_after: int | None = None
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.times: list[float] = []
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), JudgeHandler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def answer(self, body: dict[str, Any]) -> bytes:
+        made = self.reply(body)
+        choice = {"message": {"content": made}, "finish_reason": "stop"} if isinstance(made, str) else made
+        usage = {} if self.usage is None else {"usage": self.usage}
+        return json.dumps({"choices": [choice], "model": f"{body['model']}-0613", **usage}).encode()
+
+
+class JudgeHandler(BaseHTTPRequestHandler):
+    server: JudgeServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        with server.lock:
+            failure = server.failures.pop(0) if server.failures else None
+            server.keys.append(self.headers["Authorization"])
+            server.times.append(time.monotonic())
+            is_down = server.down_after is not None and len(server.asked) >= server.down_after
+            if failure is None and not is_down:
+                server.asked.append(body)
+        if isinstance(failure, float):
+            time.sleep(failure)
+        if is_down or isinstance(failure, float):
+            self.close_connection = True
+            return
+        status, headers, content = failure or (200, {}, server.answer(body))
+        self.send_response(status if self.path == "/v1/chat/completions" else 404)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", headers.get("X-Claimed-Length") or str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def judge_server() -> Iterator[JudgeServer]:
+    """An API that a test scripts."""
+    made = JudgeServer()
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()

@@ -114,7 +114,8 @@ class Method:
     ``cost`` says in forward and backward passes what it takes; ``leaves_pairs`` says whether it leaves the pairs it
     learnt from, which a set can replay; ``revision`` is raised when the step's results change. ``rounds`` is the
     parameter that says how many times it is run unless the cell says; None: once. ``formats`` are the kinds of sets it
-    can learn from. ``divisible``: several processes can train it together. ``own_code`` is set where it is written
+    can learn from. ``divisible``: several processes can train it together. ``conditions_prompts``: the policy it leaves
+    has a chat template of its own, which writes a condition into every prompt. ``own_code`` is set where it is written
     outside ablate.
     """
 
@@ -134,6 +135,7 @@ class Method:
     rounds: str | None = None
     formats: tuple[str, ...] = ("preference",)
     divisible: bool = True
+    conditions_prompts: bool = False
     own_code: OwnCode | None = None
 
     @cached_property

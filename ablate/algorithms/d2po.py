@@ -21,8 +21,8 @@ class D2POParameters(OnlinePairParameters):
     label_budget: int | None = Field(
         None,
         ge=1,
-        description="Gold labels asked of the annotator at most, ties included; then the discriminator stays as it is "
-        "and training goes on. Null: no limit.",
+        description="Gold labels (comparisons of two responses) asked of the annotator at most, ties included; then "
+        "the discriminator stays as it is and training goes on. Null: no limit.",
     )
     discriminator: Literal["sft", "reward_model"] = Field(
         "reward_model",
@@ -61,4 +61,5 @@ METHOD = Method(
     reward_model_if=("discriminator", "reward_model"),
     leaves_pairs=True,
     divisible=False,
+    revision=2,
 )

@@ -33,6 +33,11 @@ class OnlinePairParameters(RolloutParameters):
         description="Score that replaces the annotator's for a response without EOS, as in PPO; null: keep the score.",
     )
 
+    @property
+    def labels_per_prompt(self) -> int:
+        """Labels that ordering the responses to a prompt costs: a comparison for each of them beyond the first."""
+        return self.responses_per_prompt - 1
+
 
 class OnlineDPOParameters(OnlinePairParameters):
     """Parameters of online DPO."""
@@ -40,16 +45,16 @@ class OnlineDPOParameters(OnlinePairParameters):
     label_budget: int | None = Field(
         None,
         ge=1,
-        description="Labels asked of the annotator at most, one a prompt, ties included; training ends with the last. "
-        "Null: no limit.",
+        description="Labels asked of the annotator at most, ties included: a comparison of two responses is one, a "
+        "prompt with k responses has k - 1; training ends with the last whole step. Null: no limit.",
     )
 
     @model_validator(mode="after")
     def _room_for_a_step(self) -> OnlineDPOParameters:
-        if self.label_budget is not None and self.label_budget < self.prompts_per_step:
+        labels = self.prompts_per_step * self.labels_per_prompt
+        if self.label_budget is not None and self.label_budget < labels:
             raise ValueError(
-                f"label_budget {self.label_budget} has no room for one step of {self.prompts_per_step} labels; "
-                "lower prompts_per_step"
+                f"label_budget {self.label_budget} has no room for one step of {labels} labels; lower prompts_per_step"
             )
         return self
 
@@ -73,4 +78,5 @@ METHOD = Method(
     judge="annotator",
     leaves_pairs=True,
     divisible=False,
+    revision=2,
 )

@@ -21,6 +21,9 @@ TOKENS_OF_LOSS: dict[RewardLoss, TokensOf] = {
 }
 """What each loss learns from: pairs, k ranked responses a prompt, or k responses whether or not they are ordered."""
 
+LOSS_REVISIONS: dict[RewardLoss, int] = {"pairwise": 2}
+"""Revisions of losses whose results have changed, each once raised from 1."""
+
 FORMULAS: dict[RewardLoss, str] = {
     "bradley-terry": "L = -log sigma(r(x, y_chosen) - r(x, y_rejected))",
     "margin": "L = -log sigma(r(x, y_chosen) - r(x, y_rejected) - m), m = margin_scale max(0, score gap of the pair)",

@@ -16,12 +16,13 @@ from ablate.catalogs.functions import checked_options, is_function
 
 Aspect = Literal["helpfulness", "honesty", "instruction_following", "truthfulness"]
 Diverging = Literal["first-turn", "same-history", "drop"]
-Checks = Literal["pocket", "answer", "ifeval"]
+Checks = Literal["pocket", "answer", "ifeval", "tests"]
 """What a verifier can read of a prompt, by kind."""
 CHECK_COLUMNS: dict[Checks, tuple[str, ...]] = {
     "pocket": ("id", "skill", "split", "spec"),
     "answer": ("answer",),
     "ifeval": ("instruction_id_list", "kwargs"),
+    "tests": ("tests",),
 }
 """Columns of a row that hold it."""
 HelpSteerScore = Literal["mean-without-verbosity", "mean", "nvidia-70b", "nvidia-340b"]
@@ -78,7 +79,8 @@ class VerifiablePromptsOptions(PromptsOptions):
 
     checks: Checks
     """``pocket``: an item of the pocket world; ``answer``: a number, or a solution that ends with ``####`` and it;
-    ``ifeval``: ids of instructions and their arguments."""
+    ``ifeval``: ids of instructions and their arguments; ``tests``: unit tests of a Python program, a text or a list of
+    statements."""
     columns: Mapping[str, str] = {}
     """Names of columns that are called otherwise, by the name in ``CHECK_COLUMNS``."""
 

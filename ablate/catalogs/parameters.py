@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ablate.catalogs.closed import Closed
 
@@ -60,11 +60,6 @@ class OptimiserParameters(AdamWParameters):
         description=f"The update is scaled by lora_alpha / lora_rank; {LORA}.",
         json_schema_extra={"since": 16},
     )
-    lora_dropout: float = Field(
-        0.0,
-        description="Always 0: as everything here, adapters are trained without dropout.",
-        json_schema_extra={"since": 0.0},
-    )
     lora_targets: str = Field(
         ALL_LINEAR,
         pattern=r"^[\w.-]+(, ?[\w.-]+)*$",
@@ -76,16 +71,6 @@ class OptimiserParameters(AdamWParameters):
         description="4bit: the frozen weights under an adapter are held in NF4 (QLoRA, arXiv 2305.14314); needs a GPU.",
         json_schema_extra={"since": None},
     )
-
-    @field_validator("lora_dropout")
-    @classmethod
-    def _no_dropout(cls, value: float) -> float:
-        if value:
-            raise ValueError(
-                "lora_dropout is 0 here: dropout would make log-probabilities differ from those of the reference pass, "
-                "and results depend on the micro-batch"
-            )
-        return value
 
     @model_validator(mode="after")
     def _frozen_to_be_quantised(self) -> OptimiserParameters:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ablate.catalogs.closed import Names, Strict, unknown_name
+from ablate.catalogs.judges import Judge, WrittenJudge, find_template
 from ablate.catalogs.rewards import LABELLERS
 
 REFINEMENT_REVISIONS = {"where": 1, "label": 1}
@@ -87,48 +88,6 @@ class RewardModelLabels(Strict):
     parameters: Mapping[str, Any] = Field({}, description="Parameters that differ from the section's.")
 
 
-RUBRIC = """\
-Rate how good the response to the last message of this conversation is: helpful, right, honest and clear.
-
-{prompt}
-
-Response to rate: {response}
-
-Think first, in a sentence. End your answer with one number from {lowest} (worst) to {highest} (best)."""
-
-
-class ApiLabels(Strict):
-    """A closed model behind an OpenAI-compatible chat API, which is asked for a number."""
-
-    model: str = Field(min_length=1, description="The model's name at the API; a dated one keeps its answers.")
-    url: str = Field(
-        "https://api.openai.com/v1", pattern=r"^https?://", description="Address before /chat/completions."
-    )
-    key: str = Field(
-        "OPENAI_API_KEY",
-        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
-        description="Environment variable that holds the key; empty for an API without one.",
-    )
-    template: str = Field(RUBRIC, description="The question, with {prompt}, {response}, {lowest} and {highest}.")
-    lowest: float = Field(0.0, description="Lowest number of the scale; one outside it is no score.")
-    highest: float = Field(10.0, description="Highest number of the scale.")
-    temperature: float = Field(0.0, ge=0, le=2, description="Of the answer's sampling.")
-    max_tokens: int = Field(256, ge=1, description="Longest answer in tokens; one that is cut gives no score.")
-    seed: int = Field(0, ge=0, description="Sent with every question; APIs that know no seed leave it unread.")
-
-    @model_validator(mode="after")
-    def _asks(self) -> ApiLabels:
-        if missing := [name for name in ("{prompt}", "{response}") if name not in self.template]:
-            raise ValueError(f"the template has no {' and no '.join(missing)}")
-        if self.lowest >= self.highest:
-            raise ValueError(f"lowest {self.lowest:g} is not below highest {self.highest:g}")
-        return self
-
-    def identity(self) -> dict[str, Any]:
-        """Return what answers depend on, as JSON values: where the API is and its key are left out."""
-        return self.model_dump(mode="json", exclude={"url", "key"})
-
-
 class Labeller(Strict):
     """What gives responses their scores anew: exactly one of these."""
 
@@ -137,7 +96,9 @@ class Labeller(Strict):
         None,
         description="A formula of the response, or a verifier of what its prompt carries, by the name of the reward.",
     )
-    api: ApiLabels | None = Field(None, description="A closed model behind an API.")
+    judge: WrittenJudge | None = Field(
+        None, description="A model behind an API that is asked, or self: the policy that cells start from."
+    )
 
     @field_validator("reward")
     @classmethod
@@ -153,6 +114,11 @@ class Labeller(Strict):
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(kinds)} is needed (found {', '.join(given) or 'none'})")
         return self
+
+    @property
+    def asked(self) -> Judge | None:
+        """The judge with the question it is asked: where it has none of its own, for one number."""
+        return None if self.judge is None else self.judge.asks(find_template("rate"))
 
 
 class Label(Strict):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.converters import Checks
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, JudgeName
 from ablate.catalogs.suite_code import find_entry
 from ablate.catalogs.suite_code.entry import Entry
 from ablate.catalogs.suite_code.harness import ReplayOptions
@@ -20,11 +21,15 @@ REWARD_MODEL = "reward_model"
 """The reward of a specification that names none: the cell's reward model."""
 IFEVAL = Entry("ablate.evaluation.verifiers:ifeval", ReplayOptions, package="lm-eval")
 """IFEval's own checks of one response. Suites read them through lm-eval, whose task wants the whole test set."""
+EXACT_ANSWER = Entry("ablate.evaluation.verifiers:exact_answer")
+"""Numbers compared as numbers. GSM8K's grader is the study's, which loses signs and decimal points."""
+OWN_GRADERS = {"ifeval": IFEVAL, "exact-answer": EXACT_ANSWER}
+"""Graders that are rewards alone; the others are those of suites."""
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A grader as a reward: ``metric`` is the one of its metrics that scores a response."""
+    """A grader as a reward, a suite's or one of ``OWN_GRADERS``: ``metric`` is that of its metrics which scores."""
 
     checks: Checks
     grader: str
@@ -34,7 +39,7 @@ class Verifier:
     @property
     def code(self) -> Entry:
         """Where the grader is."""
-        return IFEVAL if self.grader == "ifeval" else find_entry("grader", self.grader)
+        return OWN_GRADERS[self.grader] if self.grader in OWN_GRADERS else find_entry("grader", self.grader)
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,13 @@ class RewardEntry:
     entry: str = ""
     verifier: Verifier | None = None
     revision: int = 1
+    judge: Judge | None = None
     formula: str = ""
 
     def parts(self) -> dict[str, int]:
         """Return the revisions of the code that scores, by name."""
+        if self.judge is not None:
+            return {"judge": JUDGE_REVISION}
         own = {f"reward {self.name}": self.revision}
         if self.verifier is None:
             return own
@@ -89,15 +97,22 @@ REWARDS: dict[str, RewardEntry] = {
         ),
         RewardEntry(
             "exact-answer",
-            "1 where the last number of the response is the prompt's answer (exact match as for GSM8K), else 0",
+            "1 where the last number of the response equals the prompt's answer, sign and decimals included, else 0",
             _GRADED,
-            Verifier("answer", "gsm8k", "exact_match", {}),
+            Verifier("answer", "exact-answer", "exact_match", {}),
+            revision=2,
         ),
         RewardEntry(
             "ifeval",
             "1 where the response follows all instructions that can be checked (IFEval, strict), else 0",
             _GRADED,
             Verifier("ifeval", "ifeval", "prompt_level_strict_acc", {"sentences": "regex"}),
+        ),
+        RewardEntry(
+            "unit-tests",
+            "1 where the Python program in the response passes all unit tests of the prompt, in a sandbox, else 0",
+            _GRADED,
+            Verifier("tests", "unit-tests", "pass@1", {"k": [1], "seconds": 10.0, "extraction": "response"}),
         ),
     )
 }
@@ -110,6 +125,8 @@ GOLD = "pocket-gold"
 
 def find_reward(name: str, *, axis: str = "reward", location: Location | None = None) -> RewardEntry:
     """Return the reward called ``name``; raises UnknownNameError with the nearest name."""
+    if isinstance(name, JudgeName):
+        return RewardEntry(name, f"{name.judge.shown}, which is asked", judge=name.judge)
     if name not in REWARDS:
         raise UnknownNameError(axis, name, REWARDS, location=location)
     return REWARDS[name]

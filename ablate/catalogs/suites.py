@@ -17,11 +17,16 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
+from ablate.catalogs.datasets import DatasetEntry, data_files, locate
+from ablate.catalogs.judges import Judge, Panel, Positions, WrittenPanel, WrittenTemplate
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.suite_code import GRADERS, PROMPTS, complete_options, find_entry, known_entry
+from ablate.catalogs.suite_code.pairs import PROMPTS as GIVES_PAIRS
+from ablate.catalogs.suite_code.pairs import ImplicitOptions
 from ablate.catalogs.suite_code.pocket import Skill
-from ablate.errors import Location, SpecError, UnknownNameError
+from ablate.catalogs.suite_code.rewardbench import OF_CANDIDATES
+from ablate.errors import Location, SpecError, UnknownNameError, UsageError, suggestion
 
 Category = Literal[
     "factuality",
@@ -58,7 +63,11 @@ class Decoding(Closed):
     max_new_tokens: int = Field(default=512, ge=1)
     stop: tuple[str, ...] = Field(default=(), description="strings that end a response; they are cut off")
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
+    chat_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts in a chat template")
     seed: int = Field(default=0, ge=0)
+    thinking: bool | None = Field(
+        default=None, description="whether a model whose template has the switch thinks first; null: as the model does"
+    )
 
     @property
     def greedy(self) -> bool:
@@ -67,8 +76,9 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        values = self.model_dump(mode="json", exclude={"plain_stop"})
-        return values if chat else values | {"stop": [*self.stop, *self.plain_stop]}
+        unwritten = {"plain_stop", "chat_stop"} | ({"thinking"} if self.thinking is None else set())
+        values = self.model_dump(mode="json", exclude=unwritten)
+        return values | {"stop": [*self.stop, *(self.chat_stop if chat else self.plain_stop)]}
 
     @model_validator(mode="after")
     def _greedy_is_single(self) -> Decoding:
@@ -87,11 +97,45 @@ class PocketData(Closed):
     seed: int = Field(default=0, ge=0)
 
 
+class HubFiles(Closed):
+    """Files of a data set of the hub, read from a mirror of it under the data root: ``<id>/<file>``."""
+
+    id: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    files: tuple[str, ...] = Field(min_length=1, description="names in the repository")
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{8,40}$", description="commit; null: not recorded")
+    licence: str = "unrecorded"
+
+    @field_validator("files")
+    @classmethod
+    def _whole_names(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for name in files:
+            if "*" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise PydanticCustomError("whole_name", "{name} must be a whole name in the repository", {"name": name})
+        return files
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names under the data root."""
+        return tuple(f"{self.id}/{file}" for file in self.files)
+
+    def entry(self) -> DatasetEntry:
+        """The repository as an entry of the catalog of datasets, by which files are fetched and found."""
+        source = {"hub": {"id": self.id, "files": self.files, "revision": self.revision}}
+        facts = {"name": self.id, "title": self.id, "licence": self.licence, "format": "documents"}
+        return DatasetEntry.model_validate({**facts, "source": source})
+
+
 class Data(Closed):
-    """Where the prompts come from: the pocket world, or files under the data root."""
+    """Where the prompts come from: the pocket world, files under the data root, or such files of the hub's sets."""
 
     pocket: PocketData | None = None
     files: tuple[str, ...] = Field(default=(), description="paths relative to the data root, '/' between parts")
+    hub: tuple[HubFiles, ...] = Field(default=(), description="data sets of the hub, see `ablate data fetch`")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all files under the data root."""
+        return (*self.files, *(name for hub in self.hub for name in hub.names))
 
     @field_validator("files")
     @classmethod
@@ -104,8 +148,8 @@ class Data(Closed):
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
-        if (self.pocket is None) == (not self.files):
-            raise PydanticCustomError("one_source", "give either pocket or files")
+        if (self.pocket is None) == (not self.names):
+            raise PydanticCustomError("one_source", "give either pocket, or files or hub")
         return self
 
 
@@ -135,11 +179,64 @@ PICK_METRICS = ("random", "oracle")
 """Metrics that picks have beside the grader's: the mean and the best of what was picked from."""
 
 
+class Reading(Closed):
+    """How much of a prompt with a response a model reads; without it all, up to its context."""
+
+    max_length: int | None = Field(default=None, ge=2, description="tokens; null: the model's context alone limits")
+    too_long: Literal["unscored", "cut-start", "cut-end"] = Field(
+        default="unscored",
+        description="unscored: no score, which is lost; cut-start, cut-end: the tokens there are dropped, and counted "
+        "(of a policy's likelihoods: all but the last 128 tokens of the prompt, then the end of the response)",
+    )
+
+
 class Selection(Closed):
     """How one of several responses is picked."""
 
     rule: Literal["best"] = "best"
     seed: int = Field(default=0, ge=0, description="breaks ties")
+
+
+class Judging(Closed):
+    """Who judges the responses of a suite, and how they are asked; what is written here comes before a judge's own."""
+
+    judge: WrittenPanel = Field(description="A judge, or a panel: {judges: […], vote: …}.")
+    template: WrittenTemplate | None = Field(None, description="The question; without one, that of the file.")
+    file: str | None = Field(None, description="Questions in FastChat's form, a file below the data root.")
+    kind: Literal["single", "pairwise"] = Field(
+        "pairwise", description="Which of the file's questions: about one response, or about it and the baseline's."
+    )
+    temperature: float | None = Field(None, ge=0, le=2, description="Of the judge's sampling.")
+    max_tokens: int | None = Field(None, ge=1, description="Longest answer of the judge in tokens.")
+    positions: Positions | None = Field(None, description="Order of two responses, as judges have it.")
+    instead_of: str = Field("", description="Judge of the published protocol, where another one stands in for it.")
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Judging:
+        if (self.template is None) == (self.file is None):
+            raise PydanticCustomError("question", "give either template or file")
+        if any(judge.is_self for judge in self.judge.judges):
+            raise PydanticCustomError("self", "a policy is not evaluated by its own judgement: name another judge")
+        return self
+
+    @property
+    def asked(self) -> tuple[Judge, ...]:
+        """The judges, as this suite asks them."""
+        names = ("template", "temperature", "max_tokens", "positions")
+        written = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return tuple(judge.model_copy(update=written) for judge in self.judge.judges)
+
+    def by(self, panel: Panel) -> Judging:
+        """Return this with other judges, which then stand in for those that were written."""
+        same = [judge.model for judge in panel.judges] == [judge.model for judge in self.judge.judges]
+        instead = self.instead_of if same else self.instead_of or self.judge.shown
+        return self.model_copy(update={"judge": panel, "instead_of": instead})
+
+    def config(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Config of the judge stage; ``digests`` maps files to their sha256."""
+        kind = self.kind if self.template is None else self.template.kind
+        asked = {"judges": [judge.identity() for judge in self.asked], "vote": self.judge.vote, "kind": kind}
+        return asked if self.file is None else {**asked, "files": {self.file: digests[self.file]}}
 
 
 class Suite(Closed):
@@ -153,14 +250,16 @@ class Suite(Closed):
     data: Data
     prompts: Prompts
     chat: bool = Field(default=True, description="render prompts in the model's chat template")
+    reading: Reading | None = Field(default=None, description="of pairs: what is longer than a model reads")
     decoding: Decoding = Decoding()
     limit: int | None = Field(default=None, ge=1, description="examples used (for each subset where the data has some)")
     sample_seed: int = Field(default=42, ge=0, description="of the draw of ``limit`` examples")
     grader: str
     options: dict[str, Any] = Field(default_factory=dict, validate_default=True, description="of the grader")
     select: Selection | None = None
+    judging: Judging | None = Field(default=None, description="who judges the responses that the grader reads")
     primary: str = Field(description="metric that is the suite's score: 'metric' over all tasks, or 'task/metric'")
-    unit: Literal["proportion", "reward", "count"] = "proportion"
+    unit: Literal["proportion", "reward", "count", "rating"] = "proportion"
     higher_is_better: bool = True
     protocol: str = Field(default="", description="what differs from the published protocol, in words")
 
@@ -197,9 +296,22 @@ class Suite(Closed):
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
-        if (self.engine == "implicit") != (self.grader == "implicit") and ":" not in self.grader:
-            raise PydanticCustomError("implicit", "engine implicit and grader implicit belong together")
+        is_implicit = issubclass(find_entry("grader", self.grader).options, ImplicitOptions)
+        if (self.engine == "implicit") != is_implicit and ":" not in self.grader:
+            raise PydanticCustomError("implicit", "engine implicit and a grader of implicit rewards belong together")
+        if self.reading is not None and self.engine not in PAIR_ENGINES:
+            engines = ", ".join(PAIR_ENGINES)
+            raise PydanticCustomError("reading", "reading is written for engines {engines}", {"engines": engines})
+        if self.grader in OF_CANDIDATES and self.prompts.name in GIVES_PAIRS:
+            message = "grader {grader} reads several responses to a prompt, and prompts {prompts} has pairs"
+            raise PydanticCustomError("candidates", message, {"grader": self.grader, "prompts": self.prompts.name})
+        if self.prompts.name in OF_CANDIDATES and self.grader not in OF_CANDIDATES and ":" not in self.grader:
+            message = "grader {grader} reads pairs, and prompts {prompts} has several responses to a prompt"
+            raise PydanticCustomError("candidates", message, {"grader": self.grader, "prompts": self.prompts.name})
+        if self.judging is not None and self.engine != "items":
+            raise PydanticCustomError("judging", "judging belongs to engine items: responses are judged")
         self._check_skills()
+        self._check_k()
         return self
 
     def _check_skills(self) -> None:
@@ -210,6 +322,26 @@ class Suite(Closed):
             message = "the data are items of {made} alone, and options.skills grades {absent}"
             raise PydanticCustomError("skills", message, {"made": made, "absent": absent[0]})
 
+    def with_options(self, changes: Mapping[str, Any]) -> Suite:
+        """Return the suite with other options of its grader; raises ``UsageError`` for one that it does not take."""
+        if unknown := [name for name in changes if name not in self.options]:
+            raise UsageError(
+                f"the grader of suite {self.name} has no option {unknown[0]!r}",
+                hint=suggestion(unknown[0], self.options),
+            )
+        options = complete_options(self.grader, {**self.options, **changes}, GRADERS)
+        return self.model_copy(update={"options": options})
+
+    def _check_k(self) -> None:
+        """Raise for a pass@k that there are too few samples for, or that is the score and not among those asked for."""
+        ks = self.options.get("k", ()) if self.grader == "unit-tests" else ()
+        if ks and max(ks) > self.decoding.samples:
+            message = "options.k asks for pass@{k}, and decoding.samples is {samples}"
+            raise PydanticCustomError("samples", message, {"k": max(ks), "samples": self.decoding.samples})
+        name = self.primary.rpartition("/")[2]
+        if ks and name not in {f"pass@{k}" for k in ks}:
+            raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
+
     @property
     def metrics(self) -> tuple[str, ...] | None:
         """Names of the metrics that an evaluation has; None where only the grader knows."""
@@ -218,12 +350,49 @@ class Suite(Closed):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Data files, relative to the data root; empty for pocket suites."""
-        return self.data.files
+        """Files that it reads, relative to the data root: data, and questions to a judge."""
+        asked = self.judging.file if self.judging else None
+        return self.data.names if asked is None else (*self.data.names, asked)
+
+    def judged_by(self, panel: Panel, name: str | None = None) -> Suite:
+        """Return this suite with other judges, under its own name or another one."""
+        assert self.judging is not None
+        judging = self.judging.by(panel)
+        note = f" Judged by {panel.shown}"
+        note += f", which stands in for {judging.instead_of}." if judging.instead_of else "."
+        own = {"judging": judging, "protocol": self.protocol.strip() + note}
+        return self.model_copy(
+            update={**own, **({} if name is None else {"name": name, "title": f"{self.title} ({panel.shown})"})}
+        )
+
+    def paths(self, root: Path | None, place: Location | None = None) -> dict[str, Path]:
+        """Return where each of :attr:`files` is; raises ``DataError`` at ``place`` that says what to put where.
+
+        Files of the hub are checked against the record of what was fetched.
+        """
+        asked = (self.judging.file,) if self.judging and self.judging.file else ()
+        found = {name: locate(name, root, f"suite {self.name!r}", place) for name in (*self.data.files, *asked)}
+        for hub in self.data.hub:
+            data_files(hub.entry(), root, place)
+            found |= {name: locate(name, root, f"suite {self.name!r}", place) for name in hub.names}
+        return found
 
     def items_config(self) -> dict[str, Any] | None:
         """Config of the pocket stage that makes this suite's items or pairs; null when the data are files."""
         return None if self.data.pocket is None else self.data.pocket.model_dump(mode="json")
+
+    def data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
+        """What decides the items or pairs: files by digest, prompts and their options, the draw."""
+        digests = dict(files or {})
+        if missing := [name for name in self.data.names if name not in digests]:
+            raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
+        config = {
+            "files": {name: digests[name] for name in self.data.names},
+            "prompts": self.prompts.model_dump(mode="json"),
+            "limit": self.limit,
+            **find_entry("prompts", self.prompts.name).versions(),
+        }
+        return config if self.limit is None else config | {"sample_seed": self.sample_seed}
 
     def generation_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
         """Config of the generate stage: everything that changes the responses or likelihoods, nothing else.
@@ -235,7 +404,7 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} is about pairs: it has no generate stage")
         engine = "items" if self.engine == "best-of-n" else self.engine
         chat = self.chat if chat is None else chat
-        config = self._data_config(files) | {"engine": engine, "chat": chat}
+        config = self.data_config(files) | {"engine": engine, "chat": chat}
         if engine != "choices":
             config["decoding"] = self.decoding.identity(chat=chat)
         return config
@@ -246,13 +415,13 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} evaluates a policy: it has no score stage")
         if self.engine == "best-of-n":
             return {"what": "responses"}
-        return {"what": "pairs"} | self._data_config(files)
+        return {"what": "pairs"} | self.data_config(files) | self._reading_config()
 
     def likelihoods_config(self, files: Mapping[str, str] | None = None, *, chat: bool | None = None) -> dict[str, Any]:
         """Config of the likelihoods stage of a suite about a policy's implicit reward; ``chat`` as in generation."""
         if self.engine != "implicit":
             raise ValueError(f"suite {self.name} asks for no likelihoods of pairs")
-        return self._data_config(files) | {"chat": self.chat if chat is None else chat}
+        return self.data_config(files) | {"chat": self.chat if chat is None else chat} | self._reading_config()
 
     def select_config(self) -> dict[str, Any]:
         """Config of the select stage of a best-of-n suite."""
@@ -269,7 +438,9 @@ class Suite(Closed):
         """Twelve hex digits that are equal exactly when two suites' numbers may share a column."""
         made = self._made(files)
         chosen = self.select and self.select_config()
-        parts = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
+        parts: tuple[Any, ...] = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
+        if self.judging is not None:
+            parts = (*parts, self.judging.config(files or {}))
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -279,17 +450,8 @@ class Suite(Closed):
             return self.likelihoods_config(files)
         return self.score_config(files) if self.engine == "pairs" else self.generation_config(files)
 
-    def _data_config(self, files: Mapping[str, str] | None) -> dict[str, Any]:
-        digests = dict(files or {})
-        if missing := [name for name in self.files if name not in digests]:
-            raise ValueError(f"suite {self.name}: no digest for {', '.join(missing)}")
-        config = {
-            "files": {name: digests[name] for name in self.files},
-            "prompts": self.prompts.model_dump(mode="json"),
-            "limit": self.limit,
-            **find_entry("prompts", self.prompts.name).versions(),
-        }
-        return config if self.limit is None else config | {"sample_seed": self.sample_seed}
+    def _reading_config(self) -> dict[str, Any]:
+        return {} if self.reading is None else {"reading": self.reading.model_dump(mode="json")}
 
 
 def load_suites(folders: Iterable[Path]) -> dict[str, Suite]:
@@ -315,6 +477,31 @@ def find_suite(suites: Mapping[str, Suite], name: str, location: Location | None
     if name not in suites:
         raise UnknownNameError("suite", name, suites, location=location)
     return suites[name]
+
+
+def fetchable(
+    names: Iterable[str], catalog: Mapping[str, DatasetEntry], suites: Mapping[str, Suite]
+) -> tuple[list[str], dict[str, DatasetEntry]]:
+    """Return what to fetch for ``names``, and the entries of it: datasets, suites, and repositories that suites read.
+
+    A suite stands for all of its repositories; a name that a dataset and a suite have is the dataset's. Raises
+    ``UnknownNameError``, and ``UsageError`` for a suite that reads no file of the hub.
+    """
+    read = {hub.id: hub.entry() for suite in suites.values() for hub in suite.data.hub}
+    known = {**read, **catalog}
+    wanted: list[str] = []
+    for name in names:
+        if name in known:
+            wanted.append(name)
+        elif name not in suites:
+            having = [suite.name for suite in suites.values() if suite.data.hub]
+            raise UnknownNameError("dataset or suite", name, [*known, *having])
+        elif not suites[name].data.hub:
+            origin = "made by this package" if suites[name].data.pocket else "your own, under the data root"
+            raise UsageError(f"there is nothing to fetch for suite {name!r}: its files are {origin}")
+        else:
+            wanted += [hub.id for hub in suites[name].data.hub]
+    return wanted, known
 
 
 class Family(Closed):

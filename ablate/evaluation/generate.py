@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from ablate.catalogs.suite_code import resolve_entry
-from ablate.context import StageContext, import_function, write_json
-from ablate.data.suite_files import Source, open_source
+from ablate.context import StageContext, write_json
+from ablate.data.records import message
+from ablate.data.suite_files import open_source
 from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
@@ -17,13 +18,15 @@ from ablate.evaluation.items import (
     Likelihoods,
     Response,
     request_digest,
-    subset,
     write_items,
     write_likelihoods,
     write_responses,
 )
+from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
-from ablate.evaluation.policy import Policy, open_policy
+from ablate.evaluation.policy import Answer, Policy, open_policy
+from ablate.evaluation.suite_items import build_items
+from ablate.models.chat import plain_text
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
@@ -49,35 +52,73 @@ def run(context: StageContext) -> dict[str, Any]:
     return {"items": len(items), "responses": len(responses), "likelihoods": len(likelihoods), "too_long": too_long}
 
 
-def build_items(source: Source, config: Mapping[str, Any]) -> list[Item]:
-    """The suite's items: all that its prompts function makes of the data, or the configured draw of them."""
-    build = import_function(resolve_entry("prompts", config["prompts"]["name"]), "the prompts of this suite")
-    items = subset(build(source, config["prompts"]["options"]), config["limit"], config.get("sample_seed", 0))
-    if not items:
-        raise StageError("this suite has no items")
-    return items
-
-
 def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
-    """``decoding.samples`` responses to each item, all samples of an item after one another."""
+    """``decoding.samples`` responses to each item, all samples of an item after one another.
+
+    An item with several user turns is asked them in turn, each with what was answered before; a turn whose prompt does
+    not fit the context is ``too_long``, as are those after it.
+    """
+    dialogues = [_Dialogue(item, sample) for item in items for sample in range(context.config["decoding"]["samples"])]
+    for turn in range(1 + max(len(item.followups) for item in items)):
+        _ask_turn(policy, [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)], turn, context)
+    return [response for dialogue in dialogues for response in dialogue.responses], []
+
+
+@dataclass(frozen=True)
+class _Dialogue:
+    """One sample of an item: what was answered so far."""
+
+    item: Item
+    sample: int
+    responses: list[Response] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a turn did not fit, so that nothing can follow it."""
+        return any(response.finish == "too_long" for response in self.responses)
+
+    def prompt(self, policy: Policy, thinking: bool | None) -> str:
+        """Return the prompt of the next turn; what was thought before earlier answers is not in it."""
+        if not self.responses:
+            return _prompt(policy, self.item, thinking)
+        turns = [self.item.prompt[-1]["content"], *self.item.followups]
+        messages = list(self.item.prompt)
+        for response, asked in zip(self.responses, turns[1:], strict=False):
+            messages += [message("assistant", self.item.prefix + response.response), message("user", asked)]
+        return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
+
+
+def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
+    """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
-    prompts = [_prompt(policy, item) for item in items]
-    samples = range(decoding["samples"])
-    repeated = [(item, sample, prompt) for item, prompt in zip(items, prompts, strict=True) for sample in samples]
-    answers = policy.generate(
-        [prompt for _, _, prompt in repeated],
-        limit=decoding["max_new_tokens"],
-        stop=decoding["stop"],
-        temperature=decoding["temperature"],
-        top_p=decoding["top_p"],
-        seed=derive_seed(decoding["seed"], "responses"),
-        progress=lambda done, total: context.events.progress(done, total, "responses"),
-    )
-    responses = [
-        Response(item.id, item.task, sample, prompt, answer.text, answer.finish, answer.tokens)
-        for (item, sample, prompt), answer in zip(repeated, answers, strict=True)
-    ]
-    return responses, []
+    thinking = decoding.get("thinking")
+    prompts = {id(dialogue): dialogue.prompt(policy, thinking) for dialogue in dialogues}
+    temperatures = dict.fromkeys(dialogue.item.temperature for dialogue in dialogues)
+    for own in temperatures:
+        group = [dialogue for dialogue in dialogues if dialogue.item.temperature == own]
+        going_on = [dialogue for dialogue in group if not dialogue.ended]
+        seed = derive_seed(decoding["seed"], "responses", *([turn] if turn else []))
+        answers = policy.generate(
+            [prompts[id(dialogue)] for dialogue in going_on],
+            limit=decoding["max_new_tokens"],
+            stop=decoding["stop"],
+            temperature=decoding["temperature"] if own is None else own,
+            top_p=decoding["top_p"],
+            seed=seed,
+            progress=lambda done, total: context.events.progress(done, total, "responses"),
+            kept=_journal(context).part(_part_name(turn, own)),
+        )
+        said = {id(dialogue): answer for dialogue, answer in zip(going_on, answers, strict=True)}
+        for dialogue in group:
+            answer = said.get(id(dialogue), Answer("", "too_long", 0))
+            item, facts = dialogue.item, (answer.text, answer.finish, answer.tokens, answer.reasoning, turn)
+            dialogue.responses.append(Response(item.id, item.task, dialogue.sample, prompts[id(dialogue)], *facts))
+
+
+def _part_name(turn: int, temperature: float | None) -> str:
+    """Name what is kept of one list of requests: those of a turn and a temperature."""
+    own = "" if temperature is None else f"-at-{temperature:g}"
+    return f"responses{f'-{turn}' if turn else ''}{own}"
 
 
 def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:
@@ -85,7 +126,9 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
     prompts = [_prompt(policy, item) for item in items]
     requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
     answers = policy.loglikelihoods(
-        requests, progress=lambda done, total: context.events.progress(done, total, "prompts")
+        requests,
+        progress=lambda done, total: context.events.progress(done, total, "prompts"),
+        kept=_journal(context).part("likelihoods"),
     )
     likelihoods, start = [], 0
     for item, prompt in zip(items, prompts, strict=True):
@@ -103,7 +146,7 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
 
 def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
     """Answers to all requests of the suite's lm-eval tasks."""
-    return capture(policy, items, context.config, context.work)
+    return capture(policy, items, context.config, context.work, _journal(context))
 
 
 ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
@@ -113,5 +156,9 @@ ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
 }
 
 
-def _prompt(policy: Policy, item: Item) -> str:
-    return policy.render(item.prompt, item.prefix) if policy.chat else item.plain_text()
+def _journal(context: StageContext) -> Journal:
+    return Journal(context.work, context.previous_work)
+
+
+def _prompt(policy: Policy, item: Item, thinking: bool | None = None) -> str:
+    return policy.render(item.prompt, item.prefix, thinking) if policy.chat else item.plain_text()

@@ -6,14 +6,15 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.suites import PICK_METRICS
+from ablate.context import Resources, read_json
 from ablate.data.json_lines import read_json_lines
-from ablate.errors import StageError
+from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
     LIKELIHOODS,
     RESPONSES,
@@ -45,7 +46,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples."""
+    """One number; ``value`` is null where there is nothing to take it over. ``n`` counts distinct examples.
+
+    ``weights`` are those of the tasks whose means it is the weighted mean of, where it is one; they sum to 1.
+    """
 
     task: str
     metric: str
@@ -53,6 +57,11 @@ class Metric:
     n: int
     stderr: float | None = None
     unit: str = "proportion"
+    weights: Mapping[str, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the metric as JSON values, without weights where it has none."""
+        return {name: value for name, value in asdict(self).items() if name != "weights" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ class Evidence:
     scores_file: Path | None = None
     reference: Path | None = None
     """Folder of the reference's likelihoods, where those of a policy are graded and it has a reference."""
+    resources: Resources = field(default_factory=Resources)
+    """How the grader runs; nothing that it finds depends on it."""
+    judging: Path | None = None
+    """Folder of a judge stage."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -102,9 +117,14 @@ class Evidence:
         return rows
 
     @cached_property
+    def likelihood_rows(self) -> list[Likelihoods]:
+        """Likelihoods of the items' choices; of several tasks over the same items each has its own."""
+        return read_likelihoods(self.folder) if self.has_likelihoods else []
+
+    @cached_property
     def likelihoods(self) -> dict[str, Likelihoods]:
         """Likelihoods of the items' choices by item id; an item without is an error."""
-        rows = {row.id: row for row in read_likelihoods(self.folder)}
+        rows = {row.id: row for row in self.likelihood_rows}
         if missing := [name for name in self.items if name not in rows]:
             raise StageError(f"{len(missing)} items have no likelihoods, the first is {missing[0]}")
         return rows
@@ -127,6 +147,25 @@ class Evidence:
         rows = [] if self.reference is None else read_json_lines(self.reference / PAIR_LIKELIHOODS)
         return {row["id"]: row for row in rows}
 
+    @cached_property
+    def stored(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What a file of outputs says of each item beside its responses (labels, judgements), by item id; one mapping
+        for each of its rows. A stage has none."""
+        return {}
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Rows of ``verdicts.jsonl``: what judges say of the responses."""
+        if self.judging is None:
+            raise StageError("this grader reads what judges say; the stage was given no verdicts")
+        return read_json_lines(self.judging / "verdicts.jsonl")
+
+    @cached_property
+    def judges(self) -> list[dict[str, Any]]:
+        """What is known of each judge: the model that answered, when, how often it could not be read, what it cost."""
+        found: list[dict[str, Any]] = [] if self.judging is None else read_json(self.judging / "judging.json")["judges"]
+        return found
+
     @property
     def has_responses(self) -> bool:
         """Whether there are generated responses."""
@@ -136,6 +175,64 @@ class Evidence:
     def has_likelihoods(self) -> bool:
         """Whether there are likelihoods."""
         return (self.folder / LIKELIHOODS).is_file()
+
+
+@dataclass(frozen=True)
+class HeldEvidence(Evidence):
+    """Evidence that lies in memory: items by id, and what there is to grade of them.
+
+    ``held_scores`` are rows of pairs as a score stage writes them; ``lacking`` says, after "there is no …", what is
+    accepted in place of what a grader asks for and the evidence does not have.
+    """
+
+    held_items: Mapping[str, Item] = field(default_factory=dict)
+    held_responses: Sequence[Response] = ()
+    held_likelihoods: Sequence[Likelihoods] = ()
+    held_scores: Sequence[Mapping[str, Any]] = ()
+    held_stored: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    lacking: str | None = None
+
+    @cached_property
+    def items(self) -> dict[str, Item]:
+        """The items that there is something to grade of."""
+        return dict(self.held_items)
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """The responses; DataError where there is none."""
+        if self.held_items and not self.held_responses:
+            raise DataError("this suite's grader reads responses, and there is none", hint=self.lacking)
+        return list(self.held_responses)
+
+    @cached_property
+    def likelihood_rows(self) -> list[Likelihoods]:
+        """The likelihoods."""
+        return list(self.held_likelihoods)
+
+    @cached_property
+    def scores(self) -> list[dict[str, Any]]:
+        """The rows of pairs with the scores of both sides; DataError where there is none."""
+        if not self.held_scores:
+            raise DataError("this suite's grader reads a score of both responses of a pair", hint=self.lacking)
+        return [dict(row) for row in self.held_scores]
+
+    @cached_property
+    def stored(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """What was said of each item beside its responses."""
+        return self.held_stored
+
+    @property
+    def has_responses(self) -> bool:
+        """Whether there are responses."""
+        return bool(self.held_responses)
+
+    @property
+    def has_likelihoods(self) -> bool:
+        """Whether there are likelihoods."""
+        return bool(self.held_likelihoods)
+
+
+Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
 
 
 def mean_metric(task: str, metric: str, examples: Iterable[Example], unit: str = "proportion") -> Metric:
@@ -209,6 +306,8 @@ def bootstrap_stderr(
 def response_health(responses: Sequence[Response]) -> dict[str, Any]:
     """Counts of what may be wrong with responses: cut at the limit, without EOS, empty, prompt too long."""
     lengths = [row.tokens for row in responses if row.finish != "too_long"]
+    thought = [row for row in responses if row.reasoning]
+    unfinished = {"unfinished_reasoning": sum(not row.response for row in thought)} if thought else {}
     return {
         "responses": len(responses),
         "truncated": sum(row.finish == "length" for row in responses),
@@ -216,6 +315,7 @@ def response_health(responses: Sequence[Response]) -> dict[str, Any]:
         "empty": sum(not row.response.strip() for row in responses),
         "too_long": sum(row.finish == "too_long" for row in responses),
         "mean_length": sum(lengths) / len(lengths) if lengths else None,
+        **unfinished,
     }
 
 

@@ -27,6 +27,8 @@ PROTOCOL = "protocol.json"
 class Item:
     """One example: what is asked and all that its grader needs.
 
+    ``source`` is the id that the published data give the example ("HumanEval/12"), by which outputs from elsewhere
+    name it: unique in a suite; a row's number from 0 where the data have no ids, "task/number" where they have tasks.
     ``prefix`` starts the assistant's turn (chat mode); ``plain`` is the whole prompt without a chat template;
     ``choices`` are the continuations whose log-likelihoods are compared; ``data`` is the grader's.
     """
@@ -39,6 +41,11 @@ class Item:
     choices: tuple[str, ...] = ()
     cluster: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    followups: tuple[str, ...] = ()
+    """User turns after the first, each asked when the one before is answered."""
+    temperature: float | None = None
+    """Of the responses to this item, where it is not the suite's."""
 
     def plain_text(self) -> str:
         """The prompt for a model without a chat format."""
@@ -50,7 +57,8 @@ class Item:
 @dataclass(frozen=True)
 class Response:
     """One answer. ``finish``: eos, length (cut at the token limit), stop (a stop string), too_long (the prompt does
-    not fit the model's context: nothing was generated). ``tokens`` counts the response's tokens, EOS included."""
+    not fit the model's context: nothing was generated). ``tokens`` counts the response's tokens, EOS included.
+    ``reasoning`` is what a thinking model wrote before its answer; no grader sees it."""
 
     id: str
     task: str
@@ -59,6 +67,9 @@ class Response:
     response: str
     finish: Finish
     tokens: int
+    reasoning: str = ""
+    turn: int = 0
+    """Which user turn it answers, from 0."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,8 @@ def write_items(folder: Path, items: Iterable[Item]) -> None:
 def read_items(folder: Path) -> list[Item]:
     """Read ``items.jsonl``."""
     rows = read_json_lines(folder / ITEMS)
-    return [Item(**{**row, "prompt": tuple(row["prompt"]), "choices": tuple(row["choices"])}) for row in rows]
+    tuples = ("prompt", "choices", "followups")
+    return [Item(**row | {name: tuple(row[name]) for name in tuples if name in row}) for row in rows]
 
 
 def write_responses(folder: Path, responses: Iterable[Response]) -> None:

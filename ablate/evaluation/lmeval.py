@@ -20,6 +20,7 @@ from ablate.data.json_lines import write_json_lines
 from ablate.data.suite_files import Source
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
+from ablate.evaluation.journal import Journal, Part
 from ablate.models.chat import Messages
 
 if TYPE_CHECKING:
@@ -32,14 +33,16 @@ ID = "ablate_id"
 class Answerer(Protocol):
     """What the capturing model needs of a policy."""
 
-    def render(self, messages: Messages, prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "", thinking: bool | None = None) -> str:
         """The prompt as text in the model's chat template, with the start of the assistant's turn."""
 
-    def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
+    def loglikelihoods(
+        self, requests: Sequence[tuple[str, str]], *, kept: Part | None
+    ) -> list[tuple[float, bool] | None]:
         """Log-likelihood and greediness of continuations after contexts; null where they do not fit."""
 
-    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int) -> list[Any]:
-        """Answers with ``text``, ``finish`` and ``tokens``."""
+    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int, kept: Part | None) -> list[Any]:
+        """Answers with ``text``, ``finish``, ``tokens`` and ``reasoning``."""
 
 
 # --- rows: files of the data root in the schema that lm-eval's tasks expect ---
@@ -49,7 +52,10 @@ def rows(source: Source, options: Mapping[str, Any]) -> list[Item]:
     """One item for each row of the suite's file; ``data`` is the row in the schema of the hub's dataset."""
     kind = options["rows"]
     found = ROWS[kind](source.rows())
-    return unique_ids(Item(content_id(kind, row), kind, (), data=row) for row in found)
+    return unique_ids(
+        Item(content_id(kind, row), kind, (), data=row, source=str(row.get("key", number)))
+        for number, row in enumerate(found)
+    )
 
 
 def _truthfulqa_mc(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -70,8 +76,27 @@ def _unchanged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _early_ifeval(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """IFEval's first release does not say which text is to be repeated: all up to the sentence that asks for it."""
+    return [{**row, "kwargs": [_repeated(row, *each) for each in _instructions(row)]} for row in rows]
+
+
+def _instructions(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return zip(row["instruction_id_list"], row["kwargs"], strict=True)
+
+
+def _repeated(row: Mapping[str, Any], instruction: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if instruction != "combination:repeat_prompt" or arguments:
+        return arguments
+    asked, mark, _ = row["prompt"].partition("First repeat the request")
+    if not mark:
+        raise DataError(f"prompt {row['key']} does not say what is to be repeated")
+    return {"prompt_to_repeat": asked.strip()}
+
+
 ROWS: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
     "truthfulqa-mc": _truthfulqa_mc,
+    "ifeval-early": _early_ifeval,
     "as-is": _unchanged,
 }
 
@@ -102,13 +127,23 @@ def is_ifeval(options: Mapping[str, Any]) -> bool:
     return any(task["include"].startswith("ifeval/") for task in options["tasks"])
 
 
-def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
+def task_names(options: Mapping[str, Any]) -> list[str]:
+    """Names of the lm-eval tasks of a suite, which its answers are stored under."""
+    return [_named_task(task)[0] for task in options["tasks"]]
+
+
+def _named_task(task: Mapping[str, Any]) -> tuple[str, Path]:
+    """A task's name and the YAML of lm-eval that it is made from."""
     import lm_eval
 
     base = Path(lm_eval.__file__).parent / "tasks" / task["include"]
     if not base.is_file():
         raise StageError(f"lm-eval has no task file {task['include']!r}", hint=f"looked in {base.parent}")
-    name = task["overrides"].get("task") or _task_name(base)
+    return str(task["overrides"].get("task") or _task_name(base)), base
+
+
+def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
+    name, base = _named_task(task)
     settings = {
         "include": str(base),
         "task": name,
@@ -123,7 +158,7 @@ def _write_task(task: Mapping[str, Any], folder: Path, data: Path) -> str:
     (folder / "tasks").mkdir(exist_ok=True)
     text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
     (folder / "tasks" / f"{name}.yaml").write_text(text, encoding="utf-8")
-    return str(name)
+    return name
 
 
 def _task_name(base: Path) -> str:
@@ -152,7 +187,7 @@ def quiet_lm_eval() -> Iterator[None]:
 
 
 def capture(
-    policy: Answerer, items: Sequence[Item], config: Mapping[str, Any], work: Path
+    policy: Answerer, items: Sequence[Item], config: Mapping[str, Any], work: Path, journal: Journal
 ) -> tuple[list[Response], list[Likelihoods]]:
     """Answer every request of the suite's tasks: generated responses and likelihoods."""
     tasks = load_tasks(items, config["prompts"]["options"], work)["tasks"]
@@ -161,7 +196,7 @@ def capture(
         for task in tasks.values():
             task.build_all_requests(
                 apply_chat_template=config["chat"],
-                chat_template=lambda history, **_: _chat(policy, history),
+                chat_template=lambda history, **_: _chat(policy, history, config.get("decoding", {}).get("thinking")),
                 fewshot_as_multiturn=False,
                 tokenizer_name="",
             )
@@ -169,26 +204,32 @@ def capture(
                 requests[request.request_type].append(request)
     if unknown := requests.keys() - {"generate_until", "loglikelihood"}:
         raise StageError(f"lm-eval tasks that ask for {sorted(unknown)[0]} are not supported")
-    responses = _responses(policy, requests["generate_until"], config)
-    return responses, _likelihoods(policy, requests["loglikelihood"])
+    responses = _responses(policy, requests["generate_until"], config, journal)
+    return responses, _likelihoods(policy, requests["loglikelihood"], journal)
 
 
-def _responses(policy: Answerer, requests: Sequence[Instance], config: Mapping[str, Any]) -> list[Response]:
+def _responses(
+    policy: Answerer, requests: Sequence[Instance], config: Mapping[str, Any], journal: Journal
+) -> list[Response]:
     """Responses in the requests' order; the suite sets their length, suite and task the strings that end them."""
     limit, extra = config["decoding"]["max_new_tokens"], tuple(config["decoding"]["stop"])
     found: dict[int, Response] = {}
-    for stops, places in _by_stops(requests, extra).items():
-        answers = policy.generate([requests[place].args[0] for place in places], stop=stops, limit=limit)
+    for number, (stops, places) in enumerate(_by_stops(requests, extra).items()):
+        prompts, kept = [requests[place].args[0] for place in places], journal.part(f"responses-{number}")
+        answers = policy.generate(prompts, stop=stops, limit=limit, kept=kept)
         for place, answer in zip(places, answers, strict=True):
             request = requests[place]
             prompt, name = request.args[0], request.task_name or ""
-            found[place] = Response(request.doc[ID], name, 0, prompt, answer.text, answer.finish, answer.tokens)
+            found[place] = Response(
+                request.doc[ID], name, 0, prompt, answer.text, answer.finish, answer.tokens, answer.reasoning
+            )
     return [found[place] for place in range(len(requests))]
 
 
-def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelihoods]:
+def _likelihoods(policy: Answerer, requests: Sequence[Instance], journal: Journal) -> list[Likelihoods]:
     """For each task and example the likelihoods of its choices, in their order."""
-    answers = policy.loglikelihoods([(request.args[0], request.args[1]) for request in requests])
+    asked_of = [(request.args[0], request.args[1]) for request in requests]
+    answers = policy.loglikelihoods(asked_of, kept=journal.part("likelihoods"))
     asked: dict[tuple[str, str], list[tuple[Instance, tuple[float, bool] | None]]] = defaultdict(list)
     for request, answer in zip(requests, answers, strict=True):
         asked[request.task_name or "", request.doc[ID]].append((request, answer))
@@ -204,14 +245,14 @@ def _likelihoods(policy: Answerer, requests: Sequence[Instance]) -> list[Likelih
     return rows
 
 
-def _chat(policy: Answerer, history: Messages) -> str:
+def _chat(policy: Answerer, history: Messages, thinking: bool | None) -> str:
     """A prompt in the chat template; an assistant's last message is the start of its turn.
 
     A task's ``gen_prefix`` brings the line break that parts it from a plain question; a turn begins without one.
     """
     if history and history[-1]["role"] == "assistant":
-        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"))
-    return policy.render(history)
+        return policy.render(history[:-1], history[-1]["content"].lstrip("\n"), thinking)
+    return policy.render(history, "", thinking)
 
 
 def _by_stops(requests: Sequence[Instance], extra: tuple[str, ...]) -> dict[tuple[str, ...], list[int]]:

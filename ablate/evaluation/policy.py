@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import nn
 
 from ablate.context import Resources
 from ablate.evaluation.items import Finish
-from ablate.models.chat import Messages, encode_rendered, render
+from ablate.evaluation.journal import Part
+from ablate.models.chat import Messages, encode_rendered, render, split_reasoning
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.collate import pad_sequences
@@ -34,11 +35,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """A response as text, why it ended, and its length in tokens (EOS included)."""
+    """A response as text, why it ended, its length in tokens (EOS included), and what was thought before it."""
 
     text: str
     finish: Finish
     tokens: int
+    reasoning: str = ""
 
 
 def open_policy(folder: Path, resources: Resources, *, chat: bool) -> Policy:
@@ -64,9 +66,9 @@ class Policy:
         self.eos = eos_ids(model, tokenizer)
         self.pad = pad_id(tokenizer)
 
-    def render(self, messages: Messages, prefix: str = "") -> str:
+    def render(self, messages: Messages, prefix: str = "", thinking: bool | None = None) -> str:
         """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
-        return render(self.tokenizer, messages, prompt=True) + prefix
+        return render(self.tokenizer, messages, prompt=True, thinking=thinking) + prefix
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
@@ -82,61 +84,75 @@ class Policy:
         top_p: float = 1.0,
         seed: int = 0,
         progress: Progress | None = None,
+        kept: Part | None = None,
     ) -> list[Answer]:
         """One response to each prompt, of at most ``limit`` tokens and no more than the context has room for.
 
-        ``stop`` strings and what follows them are cut off. Raises ``UsageError`` for bad sampling values.
+        ``stop`` strings and what follows them are cut off. Answers that ``kept`` knows are not drawn again, the others
+        are added to it. Raises ``UsageError`` for bad sampling values.
         """
         ids = [self.encode(prompt) for prompt in prompts]
         room = [limit if self.context is None else min(limit, self.context - len(row)) for row in ids]
-        answers = [Answer("", "too_long", 0)] * len(ids)
-        done = 0
+        answers = {row: Answer(*value) for row, value in kept.known.items()} if kept else {}
         # Rows with equal room form a batch of their own: learned position embeddings allow no step past the context.
         for length, rows in sorted(_grouped(room).items(), reverse=True):
-            if length <= 0:
-                continue
-            drawn = self._sample(ids, rows, length, temperature, top_p, derive_seed(seed, "room", length))
-            for sampled, row in zip(drawn, rows, strict=True):
-                answers[row] = self._answer(sampled, stop)
-            done += len(rows)
-            if progress:
-                progress(done, len(ids))
-        return answers
+            own = derive_seed(seed, "room", length)
+            for batch in self._batches([ids[row] for row in rows], length):
+                places = [place for place in batch if rows[place] not in answers]
+                prompts_of_batch = [ids[rows[place]] for place in places]
+                drawn = self._sample(prompts_of_batch, places, length, temperature, top_p, own)
+                asked = [prompts[rows[place]] for place in places]
+                made = [self._answer(text, item, stop) for text, item in zip(asked, drawn, strict=True)]
+                found = {rows[place]: answer for place, answer in zip(places, made, strict=True)}
+                answers |= found
+                if kept and found:
+                    kept.keep({row: astuple(answer) for row, answer in found.items()})
+                if progress:
+                    progress(len(answers), len(ids))
+        return [answers.get(row, Answer("", "too_long", 0)) for row in range(len(ids))]
+
+    def _batches(self, prompts: list[list[int]], length: int) -> list[list[int]]:
+        """Places of prompts that are answered together, the longest first; none where there is no room."""
+        if length <= 0:
+            return []
+        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
+        size = max(1, SAMPLE_TOKENS // (len(prompts[order[0]]) + length))
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _sample(
-        self, ids: list[list[int]], rows: list[int], length: int, temperature: float, top_p: float, seed: int
+        self, prompts: list[list[int]], numbers: list[int], length: int, temperature: float, top_p: float, seed: int
     ) -> list[Sampled]:
-        longest = max(len(ids[row]) for row in rows) + length
         return sample(
             self.model,
-            [ids[row] for row in rows],
+            prompts,
             max_new_tokens=length,
             temperature=temperature,
             top_p=top_p,
             eos_token_ids=self.eos,
             pad_token_id=self.pad,
             generator_seed=seed,
-            batch_size=max(1, SAMPLE_TOKENS // longest),
+            batch_size=max(1, len(prompts)),
+            numbers=numbers,
         )
 
-    def _answer(self, sampled: Sampled, stop: Sequence[str]) -> Answer:
+    def _answer(self, prompt: str, sampled: Sampled, stop: Sequence[str]) -> Answer:
         kept = sampled.ids[:-1] if sampled.finished else sampled.ids
-        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        reasoning, text = split_reasoning(prompt, self.tokenizer.decode(kept, skip_special_tokens=True))
         ends = [text.find(mark) for mark in stop if mark and mark in text]
         if ends:
-            return Answer(text[: min(ends)], "stop", len(sampled.ids))
-        return Answer(text, "eos" if sampled.finished else "length", len(sampled.ids))
+            return Answer(text[: min(ends)], "stop", len(sampled.ids), reasoning)
+        return Answer(text, "eos" if sampled.finished else "length", len(sampled.ids), reasoning)
 
     @torch.no_grad()
     def loglikelihoods(
-        self, requests: Sequence[tuple[str, str]], progress: Progress | None = None
+        self, requests: Sequence[tuple[str, str]], progress: Progress | None = None, kept: Part | None = None
     ) -> list[tuple[float, bool] | None]:
         """log p(continuation | context), summed over tokens, and whether greedy decoding gives it.
 
         None where context and continuation do not fit. Continuations that share all input tokens (the letters of a
-        multiple-choice question) share a forward pass.
+        multiple-choice question) share a forward pass. ``kept`` as in :meth:`generate`.
         """
-        found: list[tuple[float, bool] | None] = [None] * len(requests)
+        found = {row: (float(value), bool(flag)) for row, (value, flag) in kept.known.items()} if kept else {}
         shared: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = defaultdict(list)
         for place, (context, continuation) in enumerate(requests):
             before, after = self.split_tokens(context, continuation)
@@ -147,15 +163,20 @@ class Policy:
         done = 0
         lengths_N = np.array([len(tokens) for tokens, _ in inputs_N], dtype=np.int64)
         for rows in length_batches(lengths_N, SCORE_TOKENS):
-            logprobs = self._last_logprobs([inputs_N[row] for row in rows])
-            for row, logprobs_CV in zip(rows, logprobs, strict=True):
+            wanted = [row for row in rows if any(place not in found for place, _ in shared[inputs_N[row]])]
+            logprobs = self._last_logprobs([inputs_N[row] for row in wanted]) if wanted else []
+            fresh: dict[int, tuple[float, bool]] = {}
+            for row, logprobs_CV in zip(wanted, logprobs, strict=True):
                 key = inputs_N[row]
                 for place, last in shared[key]:
-                    found[place] = _continuation(logprobs_CV, (*key[0][len(key[0]) - key[1] + 1 :], last))
+                    fresh[place] = _continuation(logprobs_CV, (*key[0][len(key[0]) - key[1] + 1 :], last))
+            found |= fresh
+            if kept and fresh:
+                kept.keep(fresh)
             done += len(rows)
             if progress:
                 progress(done, len(inputs_N))
-        return found
+        return [found.get(place) for place in range(len(requests))]
 
     def split_tokens(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of context and continuation, tokenised together and cut where the context's tokens end.

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ablate.catalogs.datasets import locate
-from ablate.catalogs.suite_code import resolve_entry
-from ablate.catalogs.suites import PAIR_ENGINES, Suite
-from ablate.context import EventLog, StageContext, import_function
+from ablate.catalogs.suites import Suite
 from ablate.data.audit.overlap import Against, Exam, Question
 from ablate.data.audit.texts import dialogue
 from ablate.data.records import canonical
-from ablate.data.sources import DataFile, folder_files
-from ablate.data.suite_files import Source
 from ablate.errors import DataError
-from ablate.evaluation.items import Item, subset
-from ablate.pocket import stage as pocket
-from ablate.rewards.pairs import Pair, pair_subset
+from ablate.evaluation.items import Item
+from ablate.evaluation.suite_items import drawn, whole_suite, without_shots
+from ablate.rewards.pairs import Pair
 
 
 def collect(suites: Iterable[Suite], root: Path | None, *, skip_missing: bool) -> Against:
@@ -45,36 +40,23 @@ def collect(suites: Iterable[Suite], root: Path | None, *, skip_missing: bool) -
 
 def questions(suite: Suite, root: Path | None) -> list[Question]:
     """Return what one suite asks: every example it would be given, its limit and sample seed applied."""
-    name = suite.prompts.name
-    build = import_function(resolve_entry("prompts", name), "the prompts of this suite")
     with tempfile.TemporaryDirectory() as folder:
-        made = build(_source(suite, root, Path(folder)), _without_shots(suite.prompts.options))
-    bare = _BARE.get(name, _last_turn)
-    if suite.engine in PAIR_ENGINES:
-        return [Question(pair.id, bare(pair)) for pair in pair_subset(made, suite.limit, suite.sample_seed)]
-    return [Question(item.id, bare(item)) for item in subset(made, suite.limit, suite.sample_seed)]
+        made = drawn(suite, whole_suite(suite, root, Path(folder)))
+    return [Question(one.id, bare_texts(suite, one)) for one in made]
+
+
+def bare_texts(suite: Suite, made: Item | Pair) -> tuple[str, ...]:
+    """Return the question alone, as the data have it, of an item or pair that was made without shots."""
+    return _BARE.get(suite.prompts.name, _last_turn)(made)
 
 
 def _asked(suite: Suite) -> list[Any]:
     """Return what the questions of a suite follow from."""
     limited = [suite.limit, suite.sample_seed] if suite.limit is not None else None
-    prompts = [suite.prompts.name, _without_shots(suite.prompts.options)]
+    prompts = [suite.prompts.name, without_shots(suite.prompts.options)]
     if suite.prompts.name == "lm-eval":
         prompts = ["lm-eval", suite.prompts.options["rows"]]
     return [suite.items_config(), list(suite.files), prompts, limited]
-
-
-def _without_shots(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {**options, "shots": 0} if "shots" in options else dict(options)
-
-
-def _source(suite: Suite, root: Path | None, folder: Path) -> Source:
-    config = suite.items_config()
-    if config is None:
-        needed_by = f"suite {suite.name!r}"
-        return Source(tuple(DataFile(name, locate(name, root, needed_by)) for name in suite.files))
-    pocket.run(StageContext("pocket", config, {}, folder, folder, EventLog(folder / "events.jsonl")))
-    return Source(tuple(folder_files(folder / "data")), pocket=True)
 
 
 def _last_turn(made: Item | Pair) -> tuple[str, ...]:
@@ -91,6 +73,14 @@ def _mmlu(item: Item) -> tuple[str, ...]:
     return asked.rpartition("\nA. ")[0], asked
 
 
+def _question(item: Item) -> tuple[str, ...]:
+    return (item.data["question"],)
+
+
+def _toxigen(item: Item) -> tuple[str, ...]:
+    return item.data["prompt"], item.prompt[-1]["content"]
+
+
 def _lm_eval(item: Item) -> tuple[str, ...]:
     texts = [item.data[name] for name in ("question", "prompt") if isinstance(item.data.get(name), str)]
     if not texts:
@@ -103,6 +93,9 @@ def _lm_eval(item: Item) -> tuple[str, ...]:
 _BARE: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "gsm8k": _gsm8k,
     "mmlu": _mmlu,
+    "bbh": _question,
+    "truthfulqa": _question,
+    "toxigen": _toxigen,
     "lm-eval": _lm_eval,
 }
 """Prompts whose items hold more, or something else, than the question; of others the last turn is taken."""

@@ -14,16 +14,15 @@ import lm_eval.evaluator
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from ablate.errors import StageError
+from ablate.errors import DataError, StageError
 from ablate.evaluation.grading import Evidence, Example, Grades, Metric, mean_metric, response_health, shortened
-from ablate.evaluation.items import Likelihoods, read_likelihoods
 from ablate.evaluation.lmeval import ID, is_ifeval, load_tasks, quiet_lm_eval
 
 
 def replaying(evidence: Evidence) -> LM:
     """An lm-eval model that returns the stored answers; a request without one is an error."""
     texts = {(row.task, row.id): row for row in evidence.responses} if evidence.has_responses else {}
-    scored = {(row.task, row.id): row for row in _likelihoods(evidence)}
+    scored = {(row.task, row.id): row for row in evidence.likelihood_rows}
 
     class Replaying(LM):  # type: ignore[misc]
         """Looks answers up by task, example and choice."""
@@ -49,6 +48,13 @@ def replaying(evidence: Evidence) -> LM:
 
 def _stored(known: Mapping[tuple[str, str], Any], request: Instance) -> Any:
     key = (request.task_name or "", request.doc[ID])
+    if not known:
+        texts = request.request_type == "generate_until"
+        raise DataError(
+            f"task {key[0]} reads {'responses' if texts else 'log-likelihoods of choices'}, and there are none",
+            hint="a file gives them in a column "
+            + ("response" if texts else "logprobs: a list in the choices' order, of several tasks an object of lists"),
+        )
     if key not in known:
         raise StageError(f"no stored answer for example {key[1]} of task {key[0]}")
     return known[key]
@@ -86,12 +92,8 @@ def _too_long(evidence: Evidence) -> set[tuple[str, str]]:
     found = set()
     if evidence.has_responses:
         found |= {(row.task, row.id) for row in evidence.responses if row.finish == "too_long"}
-    found |= {(row.task, row.id) for row in _likelihoods(evidence) if row.logprobs is None}
+    found |= {(row.task, row.id) for row in evidence.likelihood_rows if row.logprobs is None}
     return found
-
-
-def _likelihoods(evidence: Evidence) -> list[Likelihoods]:
-    return read_likelihoods(evidence.folder) if evidence.has_likelihoods else []
 
 
 def _read_samples(results: Mapping[str, Any], too_long: set[tuple[str, str]]) -> tuple[list[Example], list[Metric]]:

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import ast
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.converters import CHECK_COLUMNS
 from ablate.catalogs.rewards import Verifier, find_reward
-from ablate.context import import_function
+from ablate.context import Resources, import_function
 from ablate.data.examples import prompt_id
 from ablate.errors import DataError, StageError
-from ablate.evaluation.grading import Evidence, Example, Grades, mean_metrics, response_health, shortened
+from ablate.evaluation.grading import (
+    Evidence,
+    Example,
+    Grader,
+    Grades,
+    HeldEvidence,
+    mean_metrics,
+    response_health,
+    shortened,
+)
 from ablate.evaluation.items import Item, Response
+from ablate.evaluation.programs import parsed
 from ablate.models.chat import Messages
-
-Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
-
-
-@dataclass(frozen=True)
-class HeldEvidence(Evidence):
-    """Evidence that lies in memory: items by id, and responses to some of them."""
-
-    held_items: Mapping[str, Item] = field(default_factory=dict)
-    held_responses: Sequence[Response] = ()
-
-    @cached_property
-    def items(self) -> dict[str, Item]:
-        """The items that were answered."""
-        return {row.id: self.held_items[row.id] for row in self.held_responses}
-
-    @cached_property
-    def responses(self) -> list[Response]:
-        """The responses."""
-        return list(self.held_responses)
+from ablate.sandbox.judge import Group, UnitTests
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,7 @@ class GradedReward:
     items: Mapping[str, Item]
     grade: Grader
     verifier: Verifier
+    resources: Resources = field(default_factory=Resources)
 
     def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
         """The metric for each response; StageError for a prompt that has no item."""
@@ -53,7 +47,8 @@ class GradedReward:
             for place, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
         ]
         by_id = {item.id: item for item in self.items.values()}
-        evidence = HeldEvidence(Path(), Path(), held_items=by_id, held_responses=rows)
+        answered = {row.id: by_id[row.id] for row in rows}
+        evidence = HeldEvidence(Path(), Path(), resources=self.resources, held_items=answered, held_responses=rows)
         graded = self.grade(evidence, self.verifier.options).examples
         values = {example.sample: example.value for example in graded if example.metric == self.verifier.metric}
         return [values.get(place) for place in range(len(rows))]
@@ -65,13 +60,15 @@ class GradedReward:
         return self.items[name]
 
 
-def open_verifier(name: str, rows: Sequence[Mapping[str, Any]]) -> GradedReward:
+def open_verifier(name: str, rows: Sequence[Mapping[str, Any]], resources: Resources | None = None) -> GradedReward:
     """The verifier called ``name`` over the ``rows`` of a prompts file, whose ``checks`` it reads."""
     verifier = find_reward(name).verifier
     if verifier is None:
         raise StageError(f"{name} is no verifier")
     grade: Grader = import_function(verifier.code.entry, f"the grader of the reward {name}")
-    return GradedReward({row["id"]: item_of(row, verifier, name) for row in rows}, grade, verifier)
+    return GradedReward(
+        {row["id"]: item_of(row, verifier, name) for row in rows}, grade, verifier, resources or Resources()
+    )
 
 
 def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
@@ -84,9 +81,66 @@ def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
         )
     prompt = tuple(row["prompt"])
     data = {**checks, "prompt": list(prompt) if verifier.checks == "pocket" else prompt[-1]["content"]}
-    if verifier.checks == "answer" and isinstance(checks["answer"], int | float):
-        data["answer"] = f"{checks['answer']:.15g}"
+    if verifier.checks == "answer":
+        answer = last_number(str(checks["answer"]).split("####")[-1])
+        if answer is None:
+            raise DataError(
+                f"the answer to prompt {row['id']} is {checks['answer']!r}, which holds no number",
+                hint="an answer is a number, or a solution that ends with #### and a number",
+            )
+        data["answer"] = answer
+    if verifier.checks == "tests":
+        data |= {"lead": "", "tests": _unit_tests(row["id"], checks["tests"]).as_json()}
     return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
+
+
+def _unit_tests(name: str, written: Any) -> UnitTests:
+    """Tests of a prompt: Python statements, as a text or a list; the names that are not theirs are the program's."""
+    parts = [written] if isinstance(written, str) else written
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise DataError(f"prompt {name}: tests are a text or a list of texts, not {str(written)[:80]!r}")
+    tree = parsed(code := "\n".join(parts))
+    if tree is None:
+        raise DataError(f"prompt {name}: the tests are no Python: {code[:80]!r}")
+    if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(tree)):
+        raise DataError(f"prompt {name}: the tests assert nothing: {code[:80]!r}", hint="any program would pass them")
+    return UnitTests((Group("tests", code=code),))
+
+
+_NUMBER = re.compile(
+    r"""
+    (?P<sign> (?<![\w)\]}%])[-+\u2212] )?    # behind a digit, a word or a bracket it is an operator or a hyphen
+    \$?
+    (?P<size> (?: \d{1,3}(?:,\d{3})+(?!\d) | \d+ ) (?:\.\d+)? | \.\d+ )
+    (?P<power> [eE][-+]?\d{1,3}(?!\w) )?
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number of a text, exactly; None where there is none.
+
+    A comma between groups of three digits is one of thousands, any other ends a number; of a fraction it is the
+    denominator, and a unit or percent sign behind it counts for nothing.
+    """
+    found = list(_NUMBER.finditer(text))
+    if not found:
+        return None
+    sign = "-" if found[-1]["sign"] in ("-", "\u2212") else ""
+    return Decimal(sign + found[-1]["size"].replace(",", "") + (found[-1]["power"] or ""))
+
+
+def exact_answer(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
+    """Metric ``exact_match``: 1 where the last number of a response equals the item's answer, a decimal, else 0."""
+    examples, failed = [], 0
+    for row in evidence.responses:
+        number = last_number(row.response)
+        failed += number is None
+        value = float(number == evidence.items[row.id].data["answer"])
+        examples.append(Example(row.id, row.sample, row.task, "exact_match", value, response=shortened(row.response)))
+    health = {**response_health(evidence.responses), "extraction_failed": failed}
+    return Grades(examples, mean_metrics(examples), health)
 
 
 def ifeval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

@@ -11,10 +11,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """Let this process be killed when ``parent`` ends; it leaves Ctrl-C to the supervisor and ends on SIGTERM."""
+    """Let this process be killed when ``parent`` ends; it leaves Ctrl-C to the supervisor and ends on other signals."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ablate.context import EventLog, Resources, StageContext, import_function, write_json
-from ablate.errors import AblateError, OutOfMemory, StageError
+from ablate.errors import AblateError, OutOfMemory, StageError, StopRequested
 from ablate.execution import ranks
 from ablate.execution.children import die_with
 from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
 
+STOPPED = 130
+"""Exit code of a process that stopped as it was asked to."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -55,6 +57,8 @@ def _work(
         summary = rank.run(work, context) if rank else work(context)
         if rank is None or rank.number == 0:
             write_json(attempt.folder / "summary.json", summary or {})
+    except StopRequested:
+        return STOPPED
     except Exception as error:  # noqa: BLE001 - as above
         return _failed(attempt, error)
     return 0

@@ -120,6 +120,8 @@ def describe_event(event: Mapping[str, Any]) -> str:
     """Return an event in words: its progress, or its step with loss, score and KL."""
     if "progress" in event:
         return f"{event['progress']}/{event['total']} {event['unit']}"
+    if "micro_batch" in event:
+        return f"{event['micro_batch']} examples in a pass"
     names = [name for name in ("loss", "score", "kl") if isinstance(event.get(name), int | float)]
     return "  ".join([f"step {event.get('step')}", *(f"{name} {event[name]:.3g}" for name in names)])
 

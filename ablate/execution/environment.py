@@ -35,20 +35,39 @@ def code_digest() -> str:
 def snapshot_code(store: Store) -> str:
     """Keep a copy of the package's sources in the store, once per digest; returns the digest."""
     digest = code_digest()
-    target = store.code / digest
-    if not target.exists():
-        temporary = store.code / f".{digest}.{os.getpid()}"
-        for path in _sources():
-            copy = temporary / path.relative_to(_PACKAGE.parent)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        try:
-            os.rename(temporary, target)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if not target.exists():
-                raise
+    _copy(_sources(), store.code / digest)
     return digest
+
+
+def snapshot_package(store: Store) -> Path:
+    """Keep a copy of the whole package in the store, once per digest; returns the folder to put on PYTHONPATH.
+
+    A job that starts hours later runs this copy, whatever happens to the sources.
+    """
+    files = [path for path in sorted(_PACKAGE.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    target = store.code / f"package-{whole.hexdigest()[:16]}"
+    _copy(files, target)
+    return target
+
+
+def _copy(files: list[Path], target: Path) -> None:
+    """Copy files of the package to ``target`` unless it is there; it appears whole."""
+    if target.exists():
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    for path in files:
+        copy = temporary / path.relative_to(_PACKAGE.parent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not target.exists():
+            raise
 
 
 def describe_environment(threads: int, gpus: tuple[int, ...]) -> dict[str, Any]:

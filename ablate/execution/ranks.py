@@ -62,13 +62,15 @@ def launch(attempt: AttemptFolder, world: int, run: Callable[[Rank], int]) -> in
     meeting = Path(tempfile.mkdtemp(prefix="ablate-ranks-"))
     ranks = [Rank(number, world, meeting / "rendezvous", scratch) for number in range(world)]
     children = {_fork(rank, run): rank.number for rank in ranks}
+    first = next(iter(children))
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(first, number))  # it decides on checkpoints for all
     code = 0
     try:
         while children and not code:
             pid, status = os.waitpid(-1, 0)
             number = children.pop(pid)
             code = os.waitstatus_to_exitcode(status)
-            if code < 0:
+            if code < 0 and code != -signal.SIGUSR1:  # with that it was asked to stop
                 cause = f"rank {number} of {world} was killed by signal {-code}"
                 hint = " (out of memory?)" if code == -signal.SIGKILL else ""
                 write_json(attempt.failure_json, {"type": "Killed", "message": cause + hint})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -19,8 +21,13 @@ from ablate.execution.environment import code_digest, describe_environment
 from ablate.store import AttemptFolder, StageFolder, Store
 
 Status = Literal["done", "failed", "busy", "blocked", "interrupted", "lost"]
+EXIT_CODES: dict[Status, int] = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
+"""What a process of its own that runs a stage ends with."""
+
 GRACE_SECONDS = 10.0
 """Between asking the computing process to end and killing it."""
+CHECKPOINT_SECONDS = 60.0
+"""Between asking it for a last checkpoint (SIGUSR1) and asking it to end."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class _Supervisor:
 
     def __init__(self, store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> None:
         self.store, self.stage, self.attempt, self.resources = store, stage, attempt, resources
-        self.stop_requested = False
+        self.stop_requested = self.checkpoint_requested = self.made_room = False
 
     def run(self) -> Outcome:
         started = time.time()
@@ -68,9 +75,9 @@ class _Supervisor:
             write_json(self.attempt.environment_json, describe_environment(self.resources.threads, self.resources.gpus))
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             code = self._supervise()
-            while code and not self.stop_requested and self._make_room():
+            while code and not self._is_stopping and self._make_room(code):
                 code = self._supervise()
-            if self.stop_requested:
+            if self.stop_requested or (self._is_stopping and code):
                 return self._ended("interrupted", "stopped on request", started)
             if code != 0:
                 return self._failed(code, started)
@@ -81,11 +88,17 @@ class _Supervisor:
         except OSError as error:
             return self._broken(error, started)
 
+    @property
+    def _is_stopping(self) -> bool:
+        return self.stop_requested or self.checkpoint_requested
+
     def _supervise(self) -> int:
         """Wait for the computing process; returns its exit code, negative for a signal."""
         child = compute.start(self.store, self.stage, self.attempt, self.resources)
+        checkpoint: float | None = None
         deadline: float | None = None
-        previous = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        previous = {number: signal.signal(number, self._request_stop) for number in numbers}
         try:
             next_beat, pause = time.monotonic() + lease.HEARTBEAT_SECONDS, 0.002
             while True:
@@ -93,6 +106,11 @@ class _Supervisor:
                 if done:
                     return os.waitstatus_to_exitcode(status)
                 now = time.monotonic()
+                if self.checkpoint_requested and checkpoint is None:
+                    checkpoint = now + CHECKPOINT_SECONDS
+                    os.kill(child, signal.SIGUSR1)
+                elif checkpoint is not None and now > checkpoint:
+                    self.stop_requested = True
                 if self.stop_requested and deadline is None:
                     deadline = now + GRACE_SECONDS
                     os.kill(child, signal.SIGTERM)
@@ -107,23 +125,30 @@ class _Supervisor:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _make_room(self) -> bool:
+    def _make_room(self, code: int) -> bool:
         """Halve the examples of a pass where the last had no room in memory; the stage goes on from its checkpoint.
 
-        A batch stays what it is: it is cut into more passes.
+        A batch stays what it is, also for losses that couple its examples: it is cut into more passes. A process that
+        the kernel killed, which may have been for memory, is tried again once.
         """
         failure = self.attempt.read_failure() or {}
         size = failure.get("micro_batch", 1)
+        if code == -signal.SIGKILL and not self.made_room:
+            size = _last_micro_batch(self.attempt.events)
+            self.made_room = True
         if size < 2:
             return False
         self.resources = replace(self.resources, micro_batch=size // 2)
         EventLog(self.attempt.events).log(message=f"out of memory with {size} examples in a pass; now {size // 2}")
-        self.attempt.failure_json.unlink()
+        self.attempt.failure_json.unlink(missing_ok=True)
         self.attempt.output.mkdir(exist_ok=True)
         return True
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop_requested = True
+        if number == signal.SIGUSR1:
+            self.checkpoint_requested = True
+        else:
+            self.stop_requested = True
 
     def _publish(self, started: float, before: resource.struct_rusage) -> None:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -185,3 +210,12 @@ class _Supervisor:
         shutil.rmtree(self.attempt.output, ignore_errors=True)  # nothing is left of it once published
         lease.end(self.attempt, status)
         return Outcome(self.stage.id, status, message, time.time() - started)
+
+
+def _last_micro_batch(events: Path) -> int:
+    """Return the examples of a pass that the work last said it uses; 1 where it never did."""
+    size = 1
+    for line in events.read_text(encoding="utf-8").splitlines() if events.exists() else ():
+        with suppress(ValueError):
+            size = json.loads(line).get("micro_batch") or size
+    return size

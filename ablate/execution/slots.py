@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
 
-from ablate.context import Resources
+from ablate.context import Resources, cores
 from ablate.errors import UsageError
 from ablate.plan.stage import Execution
 
@@ -30,7 +30,7 @@ class Machine:
     def resources(self, gpus: tuple[int, ...], stage: Execution) -> Resources:
         """Return what a stage is given that gets ``gpus``; one that can't be divided trains in one process."""
         if not stage.trains:
-            return Resources(self.threads, gpus)
+            return Resources(self.threads, gpus, unsafe_code=self.training.unsafe_code)
         processes = self.training.processes if stage.ranks else 1
         return replace(self.training, processes=processes, threads=max(1, self.threads // processes), gpus=gpus)
 
@@ -53,13 +53,12 @@ class Machine:
 
         Raises UsageError when more GPUs are asked for than there are, or a stage needs more than there are.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         there = 0 if gpus == 0 else _gpu_count()
         if gpus is not None and gpus > there:
             raise UsageError(f"{gpus} GPUs are asked for, and this machine offers {there}")
         used = there if gpus is None else gpus
-        workers = jobs or used or min(cores, MOST_JOBS)
-        machine = cls(workers, threads or max(1, cores // workers), tuple(range(used)), training or Resources())
+        workers = jobs or used or min(cores(), MOST_JOBS)
+        machine = cls(workers, threads or max(1, cores() // workers), tuple(range(used)), training or Resources())
         if (needed := machine.gpus_of(Execution("", "", trains=True, ranks=True))) > used:
             raise UsageError(f"a training stage would take {needed} GPUs, and there are {used}")
         return machine

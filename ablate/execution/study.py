@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -17,9 +21,10 @@ from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import ReadReport, check_report, find_report, record_plan
 from ablate.execution.slots import Machine
-from ablate.experiment.loading import load_experiment
+from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import gather_facts
+from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
@@ -60,7 +65,11 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
     ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
     of training.
     """
-    loaded = load_experiment(find_specification(name), overrides)
+    return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
+
+
+def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:
+    """Plan an experiment that is loaded, see :func:`make_plan`."""
     report = find_report(loaded)
     facts = gather_facts(
         loaded,
@@ -97,15 +106,20 @@ def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> Lo
         return run_local(store, plan.stages, wanted, machine, display)
 
 
+Standing = Status | Literal["queued", "blocked", "cancelled", "unknown"]
+"""How a stage stands; the words that are not the store's own are a cluster's."""
+
+
 @dataclass(frozen=True)
 class StageStatus:
-    """How one stage stands: done, running, failed, interrupted or waiting, with a word of explanation."""
+    """How one stage stands, with a word of explanation; ``seconds`` is what a done one took."""
 
     id: str
     kind: str
     label: str
-    status: Status
+    status: Standing
     note: str = ""
+    seconds: float | None = None
 
 
 def stage_statuses(store: Store, name: str) -> list[StageStatus]:
@@ -116,12 +130,12 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
     ]
 
 
-def _status(stage: StageFolder) -> tuple[Status, str]:
+def _status(stage: StageFolder) -> tuple[Status, str, float | None]:
     state = stage_state(stage)
     if state.status == "done":
-        record = stage.read_done() or {}
-        return state.status, f"{record['seconds']:.1f} s" if "seconds" in record else ""
-    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else "")
+        seconds = (stage.read_done() or {}).get("seconds")
+        return state.status, "" if seconds is None else f"{seconds:.1f} s", seconds
+    return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else ""), None
 
 
 def derived_values(plan: Plan) -> dict[str, str]:
@@ -145,8 +159,39 @@ def derived_values(plan: Plan) -> dict[str, str]:
     return derived
 
 
+def judge_warnings(plan: Plan) -> list[str]:
+    """Return what is to be known of a plan's judges before it runs."""
+    today = datetime.datetime.now(datetime.UTC).date()
+    return [*plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
+
+
+def _most_cost(plan: Plan) -> list[str]:
+    """Return what the plan's judge stages may cost at most, where each has a limit."""
+    limits = [
+        access.get("max_cost")
+        for stage in plan.stages.values()
+        if "judges" in stage.execution.locations
+        for access in json.loads(stage.execution.locations["judges"])
+        if access["key"]
+    ]
+    if not limits:
+        return []
+    if None in limits:
+        return [f"{limits.count(None)} of {len(limits)} stages that ask a judge with a key have no max_cost"]
+    return [f"judges may cost up to {math.fsum(limits):g} US dollars ({len(limits)} uses with a max_cost each)"]
+
+
 def find_attempt(store: Store, prefix: str) -> AttemptFolder:
-    """Return the newest attempt of the stage whose id starts so; raises UsageError unless there is exactly one.
+    """Return the newest attempt of the stage whose id starts so; raises UsageError where there is none."""
+    stage = find_stage(store, prefix)
+    attempts = stage.attempts()
+    if not attempts:
+        raise UsageError(f"stage {stage.id} has not run yet")
+    return attempts[-1]
+
+
+def find_stage(store: Store, prefix: str) -> StageFolder:
+    """Return the stage whose id starts so; raises UsageError unless there is exactly one.
 
     Raises StoreError for a store of a newer layout.
     """
@@ -159,10 +204,7 @@ def find_attempt(store: Store, prefix: str) -> AttemptFolder:
         problem = f"{len(found)} stages start with" if found else "no stage starts with"
         hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
         raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
-    attempts = store.stage(found[0]).attempts()
-    if not attempts:
-        raise UsageError(f"stage {found[0]} has not run yet")
-    return attempts[-1]
+    return store.stage(found[0])
 
 
 def _candidates(store: Store, ids: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ablate.algorithms.base import LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
+from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError
@@ -144,7 +145,7 @@ def expand(loaded: LoadedExperiment) -> Grid:
             if not any(_matches(cell.values, condition) for condition in excludes):
                 seen.setdefault(frozenset(cell.values.items()), cell)
         _refuse_unread(loaded, index, axes.keys, used)
-    if not seen:
+    if not seen and loaded.experiment.grid:
         raise SpecError("exclude leaves no cell", location=loaded.origins.locate("exclude"))
     return Grid(tuple(seen.values()), varied, fixed)
 
@@ -324,7 +325,10 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
         value = getattr(experiment, key)
         if value is not None:
             is_policy = key == "policy"
-            fixed[key] = read_policy(value, loaded.origins.inside(key), None, loaded.flatten) if is_policy else value
+            origins = loaded.origins.inside(key)
+            if key == "annotator":
+                value = read_annotator(value, origins.locate)
+            fixed[key] = read_policy(value, origins, None, loaded.flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
@@ -504,8 +508,10 @@ class _Projection:
     def _check_judge(self, block: int, method: Method, values: Values) -> None:
         """Raise UnknownNameError for a name of what scores responses that there is not."""
         judge = None if method.judge is None else values[method.judge]
-        if method.judge is not None and judge not in REWARDS:
-            find_reward(str(judge), axis=method.judge, location=place_of(self.loaded, block, method.judge))
+        if method.judge is not None:
+            assert isinstance(judge, str)
+            if judge not in REWARDS:
+                find_reward(judge, axis=method.judge, location=place_of(self.loaded, block, method.judge))
 
     def _require(self, block: int, values: Values, *keys: str) -> None:
         for key in keys:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +60,20 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    named = with_own_methods(resolved, path.parent, origins)  # first: their sections are known from then on
-    varied = take_varied(named, held)
-    experiment = validated(experiment_model(), named, origins.locate)
     interpolated = frozenset(re.findall(r"(?<!\\)\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
-    return LoadedExperiment(experiment, path, origins, tuple(overrides), interpolated, varied)
+    return replace(read_values(resolved, origins, path, held), overrides=tuple(overrides), interpolated=interpolated)
+
+
+def read_values(
+    values: Any, origins: Origins, path: Path, held: Mapping[str, tuple[str, ...]] | None = None
+) -> LoadedExperiment:
+    """Validate what a specification at ``path`` says, or would say; ``origins`` tells where each key was written.
+
+    ``held`` are the sets that take values of axes, with the axes.
+    """
+    named = with_own_methods(values, path.parent, origins)  # first: their sections are known from then on
+    varied = take_varied(named, held or {})
+    return LoadedExperiment(validated(experiment_model(), named, origins.locate), path, origins, varied=varied)
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:

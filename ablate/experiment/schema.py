@@ -36,7 +36,6 @@ def experiment_schema() -> dict[str, Any]:
     }
     schema["properties"]["grid"] = {
         "type": "array",
-        "minItems": 1,
         "items": block,
         "description": schema["properties"]["grid"]["description"],
     }

@@ -6,11 +6,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, create_model, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names
 from ablate.catalogs.datasets import Split, WrittenPairing
+from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
 from ablate.experiment.sections import DataSection
 
@@ -86,6 +87,11 @@ class Evaluations(Closed):
 
     policy: tuple[str, ...] = Field((), description="Suites every policy, baselines included, is evaluated on.")
     reward_model: tuple[str, ...] = Field((), description="Suites every reward model of the grid is evaluated on.")
+    judge: JudgeChoice | None = Field(
+        None,
+        description="Who judges in suites that have a judge, in place of theirs; each of a list is a column of its "
+        "own, suite@judge, and no policy is trained twice.",
+    )
 
 
 class DataSettings(DataSection):
@@ -127,10 +133,10 @@ class CellScalars(Closed):
         description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
         "default: reward_model.",
     )
-    annotator: str | None = Field(
+    annotator: str | Mapping[str, Any] | None = Field(
         None,
         description="What orders the pairs that online DPO and D2PO make of their own samples: a name as reward has "
-        "it; default: reward_model.",
+        "it, {judge: …}, or self, the policy as its own judge; default: reward_model.",
     )
 
 
@@ -150,8 +156,12 @@ class Experiment(CellScalars):
         None, description="Supervised fine-tuning; null: the policy is used as it is."
     )
     reward_model: Mapping[str, Any] | str = Field({}, description="Reward model's init, dataset and parameters.")
+    reward_models: tuple[str, ...] = Field(
+        (),
+        description="Reward models as they are, ./folder or a hub id with @revision: rows beside those of the grid.",
+    )
     grid: tuple[Mapping[str, Any], ...] = Field(
-        description="Blocks; each a product of its axes, the cells their union."
+        (), validate_default=True, description="Blocks; each a product of its axes, the cells their union."
     )
     when: tuple[Rule, ...] = Field((), description="Conditionals: one pass, later wins.")
     exclude: tuple[Mapping[str, Any], ...] = Field((), description="Cells that match any of these are left out.")
@@ -161,8 +171,8 @@ class Experiment(CellScalars):
 
     @field_validator("grid")
     @classmethod
-    def _not_empty(cls, value: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
-        if not value:
+    def _not_empty(cls, value: tuple[Mapping[str, Any], ...], info: ValidationInfo) -> tuple[Mapping[str, Any], ...]:
+        if not value and not info.data.get("reward_models"):
             raise ValueError("the grid needs at least one block")
         return value
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
+from ablate.errors import DataError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase  # heavy, and light stages know messages too
 
@@ -21,10 +23,38 @@ class Message(TypedDict):
 Messages: TypeAlias = Sequence[Message]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prompt: bool = False) -> str:
-    """Return a conversation as text in the chat template; a ``prompt`` ends with the generation prompt."""
+THINKING_SWITCH = "enable_thinking"
+"""What chat templates call the choice whether a model thinks before it answers (Qwen 3 and others)."""
+THINK, END_OF_THOUGHT = "<think>", "</think>"
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prompt: bool = False, thinking: bool | None = None
+) -> str:
+    """Return a conversation as text in the chat template; a ``prompt`` ends with the generation prompt.
+
+    ``thinking`` turns the template's switch; raises DataError where it has none.
+    """
     turns: Any = list(messages)
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
+    switch: dict[str, Any] = {} if thinking is None else {THINKING_SWITCH: thinking}
+    if switch and THINKING_SWITCH not in str(tokenizer.chat_template):
+        raise DataError(
+            f"the chat template of {tokenizer.name_or_path} has no switch {THINKING_SWITCH}",
+            hint="leave decoding.thinking out for this model",
+        )
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **switch))
+
+
+def split_reasoning(prompt: str, text: str) -> tuple[str, str]:
+    """Return what a model thought and what it answered; thought that never ends leaves no answer.
+
+    A thought begins at the start of the text, or at the end of the rendered prompt, with the mark ``<think>``.
+    """
+    begun = text.lstrip().startswith(THINK)
+    if not begun and not prompt.rstrip().endswith(THINK):
+        return "", text
+    thought, _, answer = text.partition(END_OF_THOUGHT)
+    return thought.strip().removeprefix(THINK).strip(), answer.lstrip()
 
 
 def plain_text(prompt: Messages) -> str:

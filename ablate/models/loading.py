@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from ablate.errors import DataError, StageError
+from ablate.models.properties import pad_id
 from ablate.models.quantisation import loading_options
 from ablate.models.reward_heads import head_of, is_pairwise
 
@@ -40,12 +41,13 @@ PROBE = [{"role": "user", "content": "a"}]
 
 
 def load_tokenizer(
-    source: Path | str, *, revision: str | None = None, template: bool = True
+    source: Path | str, *, revision: str | None = None, template: bool = True, doubled_bos: bool = False
 ) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a folder, or of a hub repository at a full ``revision``.
 
-    With ``template`` (the default) it must have a chat template; in any case a template that emits a
-    beginning-of-sequence token which the tokenizer adds again is refused. Raises DataError.
+    With ``template`` (the default) it must have a chat template; a template that emits a beginning-of-sequence token
+    which the tokenizer adds again is refused, but with ``doubled_bos``, for those who render and encode as
+    :mod:`ablate.models.chat` does: there it is one. Raises DataError.
     """
     found = _source(source, revision)
     tokenizer: PreTrainedTokenizerBase = _load(source, lambda: AutoTokenizer.from_pretrained(found, revision=revision))
@@ -58,7 +60,7 @@ def load_tokenizer(
         )
     if tokenizer.eos_token_id is None:
         raise DataError(f"the tokenizer of {source} has no end-of-sequence token", hint="set eos_token in its config")
-    if tokenizer.chat_template and doubles_bos(tokenizer):
+    if tokenizer.chat_template and not doubled_bos and doubles_bos(tokenizer):
         raise DataError(
             f"the chat template of {source} emits {tokenizer.bos_token!r} and the tokenizer adds another",
             hint="remove it from the template, or set add_bos_token to false in tokenizer_config.json",
@@ -71,20 +73,19 @@ def load_policy(
     *,
     revision: str | None = None,
     dtype: str = "float32",
-    dropout: bool = False,
     quantisation: str | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder or, at a full ``revision``, from the hub.
 
-    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); without ``dropout``
-    every dropout probability is zero.
+    ``dtype`` is that of the weights in memory, but for linear layers under ``quantisation`` (4bit); every dropout
+    probability is zero.
     """
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForCausalLM.from_pretrained(
             _source(source, revision),
             revision=revision,
-            config=_config(source, revision, dropout),
+            config=_config(source, revision),
             dtype=getattr(torch, dtype),
             **loading_options(quantisation),
         ),
@@ -97,7 +98,6 @@ def load_reward_model(
     *,
     revision: str | None = None,
     dtype: str = "float32",
-    dropout: bool = False,
     head_seed: int | None = None,
     outputs: int = 1,
     pairwise: bool = False,
@@ -109,7 +109,7 @@ def load_reward_model(
     two. With it the source is a language model, which gets a new head of ``outputs``: weights normal with variance
     1 / (hidden size + 1), so that first scores have a variance near 1.
     """
-    config = _config(source, revision, dropout)
+    config = _config(source, revision)
     is_reward_model = any("SequenceClassification" in name for name in config.architectures or [])
     if head_seed is None and not (is_reward_model and config.num_labels == 1):
         raise DataError(
@@ -123,7 +123,8 @@ def load_reward_model(
         )
     config.num_labels = outputs
     if config.pad_token_id is None:
-        config.pad_token_id = load_tokenizer(source, revision=revision, template=False).pad_token_id
+        tokenizer = load_tokenizer(source, revision=revision, template=False, doubled_bos=True)
+        config.pad_token_id = pad_id(tokenizer)  # masks alone tell what padding is: any id will do
     model: PreTrainedModel = _load(
         source,
         lambda: AutoModelForSequenceClassification.from_pretrained(
@@ -142,9 +143,9 @@ def load_reward_model(
     return model
 
 
-def compares_responses(source: Path | str) -> bool:
-    """Whether the reward model in a folder reads two responses and gives none a score."""
-    return is_pairwise(_config(source, None, dropout=False))
+def compares_responses(source: Path | str, *, revision: str | None = None) -> bool:
+    """Whether a reward model reads two responses and gives none a score."""
+    return is_pairwise(_config(source, revision))
 
 
 def new_policy(
@@ -243,13 +244,12 @@ def _source(source: Path | str, revision: str | None) -> str:
     return text
 
 
-def _config(source: Path | str, revision: str | None, dropout: bool) -> PretrainedConfig:
+def _config(source: Path | str, revision: str | None) -> PretrainedConfig:
     found = _source(source, revision)
     config: PretrainedConfig = _load(source, lambda: AutoConfig.from_pretrained(found, revision=revision))
-    if not dropout:
-        for name, value in config.to_dict().items():
-            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
-                setattr(config, name, 0.0)
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
     return config
 
 

@@ -79,6 +79,16 @@ def with_heads(model: PreTrainedModel, weights_AH: Tensor) -> None:
     setattr(model, next(name for name, module in model.named_children() if module is own), head)
 
 
+def mark_end_of_turn(config: PretrainedConfig) -> None:
+    """Write into a config that the head was trained at the end-of-turn token, whatever its template writes after it."""
+    config.score_read_at = "end-of-turn"
+
+
+def reads_end_of_turn(config: PretrainedConfig) -> bool:
+    """Whether the head is read at the end-of-turn token; other models' at the last token of the rendered text."""
+    return getattr(config, "score_read_at", None) == "end-of-turn"
+
+
 def mark_pairwise(config: PretrainedConfig) -> None:
     """Write into a config that the score is the log-odds that the first of two responses is better."""
     config.id2label, config.label2id = {0: PAIRWISE}, {PAIRWISE: 0}

@@ -23,7 +23,8 @@ def run(context: StageContext) -> dict[str, Any]:
 
     Config: ``source`` is ``{hub, revision}`` (the full commit; the snapshot's files are linked, they never change) or
     ``{digest}`` (a folder, which is copied: its owner may write to it); ``chat`` (default true): the tokenizer must
-    have a chat template. A source without safetensors weights is refused: its weights would be pickles.
+    have a chat template; ``scores`` (default false): it is a reward model, whose template and tokenizer may both begin
+    texts. A source without safetensors weights is refused: its weights would be pickles.
     """
     source, config = context.locations["model"], context.config
     hub = "hub" in config["source"]
@@ -39,7 +40,8 @@ def run(context: StageContext) -> dict[str, Any]:
     target.mkdir()
     for path in files:
         (link_or_copy if hub else shutil.copyfile)(path.resolve(), target / path.name)
-    tokenizer = load_tokenizer(target, template=bool(config.get("chat", True)))
+    scores = bool(config.get("scores"))
+    tokenizer = load_tokenizer(target, template=bool(config.get("chat", True)), doubled_bos=scores)
     return {"files": len(files), "tokenizer": tokenizer_fingerprint(tokenizer)}
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ablate.algorithms.base import Method
-from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, attribute_weights
+from ablate.algorithms.steerlm import attributes_of
 from ablate.catalogs.datasets import DatasetEntry, with_sample
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
-from ablate.catalogs.rewards import RewardEntry, find_reward
+from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.chains import Chain, Merged, chains_in, root_of
+from ablate.experiment.chains import Chain, Merged, Trained, chains_in, root_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, own_rounds, place_of
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
@@ -51,6 +53,11 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
         _check_rollouts(cell, _scratch(facts, cell, "policy"), find)
     if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
+        _check_annotator(cell, find)
+    if "conditioned_answers" in cell.method.needs:
+        _check_attributes(cell, find)
+    if "prompts" in cell.method.needs:
+        _check_condition(cell, find)
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
@@ -117,6 +124,48 @@ def _check_loss(cell: Cell, locate: Locate) -> None:
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
             "algorithm reward_modelling, suites of pairs and labels",
         )
+
+
+def _check_attributes(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where what rates responses is not trained to: it has no heads, or one that nothing has taught."""
+    values, method = cell.values, cell.method
+    loss = values.get("reward_model.loss", RewardModelParameters.model_fields["loss"].default)
+    if loss != "attributes":
+        raise SpecError(
+            f"{method.title} writes ratings of attributes into prompts, and a reward model with loss {loss} gives none",
+            location=locate("reward_model.loss"),
+            hint="set reward_model.loss: attributes",
+        )
+    condition = values.get(f"{method.name}.condition", method.parameters.model_fields["condition"].default)
+    written = values.get("reward_model.attributes", RewardModelParameters.model_fields["attributes"].default)
+    weights = {name for name, weight in attribute_weights(str(written)).items() if weight}
+    lacking = [name for name in attributes_of(str(condition)) if name not in weights]
+    if lacking:
+        raise SpecError(
+            f"the condition has {', '.join(lacking)}, without a weight in reward_model.attributes: such a head may "
+            "never have seen a rating",
+            location=locate(f"{method.name}.condition"),
+            hint=f"attributes with a weight: {', '.join(sorted(weights))}",
+        )
+
+
+def _check_condition(cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a model that knows no conditions would read the tokens of a policy that has them."""
+    steered = [chain for chain in chains_in(cell.policy) if isinstance(chain, Trained) and _is_steered(chain)]
+    other = cell.values.get("reference", OWN_START) != OWN_START
+    if steered and (cell.has_reward_model or other):
+        what = "reward model" if cell.has_reward_model else "reference"
+        raise SpecError(
+            f"the policy {steered[0].shown} has a condition in every prompt, which the {what} of {cell.method.title} "
+            "would read as a part of the conversation",
+            location=locate("policy"),
+            hint="let a formula or a verifier score the responses, or start from another policy",
+        )
+
+
+def _is_steered(chain: Trained) -> bool:
+    method = METHODS.get(str(chain.written.get("algorithm")))
+    return method is not None and method.conditions_prompts
 
 
 def check_needs(method: Method, place: Location) -> None:
@@ -215,7 +264,9 @@ def _check_verifier(facts: Facts, cell: Cell, locate: Locate) -> None:
     """A verifier reads facts of each prompt, which the prompts' set must carry."""
     judge = str(cell.method.judge)
     named = facts.dataset(str(cell.values["prompts"]))
-    _check_facts(facts, find_reward(str(cell.values[judge])), f"the {judge}", [named], locate("prompts"))
+    name = cell.values[judge]
+    assert isinstance(name, str)
+    _check_facts(facts, find_reward(name), f"the {judge}", [named], locate("prompts"))
 
 
 def check_label(facts: Facts, named: NamedSet) -> None:
@@ -246,10 +297,37 @@ def _check_facts(facts: Facts, reward: RewardEntry, what: str, sets: Iterable[Na
     )
 
 
+def _check_annotator(cell: Cell, locate: Locate) -> None:
+    """A reward model as annotator: its labels were spent on its own training, and it has none for a copy of itself."""
+    method = cell.method
+    if method.judge != "annotator" or cell.values["annotator"] != REWARD_MODEL:
+        return
+    formulas = ", ".join(name for name, entry in REWARDS.items() if entry.entry)
+    if cell.values.get(budget := f"{method.name}.label_budget") is not None:
+        raise SpecError(
+            "label_budget counts what the annotator is asked, and a reward model costs no label here: its own were "
+            "spent on its training",
+            location=locate(budget),
+            hint=f"leave {budget} out ({method.name}.steps says how long it trains), or name another annotator: "
+            f"{formulas}",
+        )
+    if method.reward_model_if is None:
+        return
+    name, start = method.reward_model_if
+    if cell.values.get(f"{method.name}.{name}", method.parameters.model_fields[name].default) == start:
+        raise SpecError(
+            f"the annotator and the {name} of {method.title} are the same reward model: its gold labels are those it "
+            "gives itself",
+            location=locate(f"{method.name}.{name}"),
+            hint=f"set {method.name}.{name}: sft, or name another annotator: {formulas}",
+        )
+
+
 _FACTS = {
     "pocket": "the item of each prompt",
     "answer": "the answer to each prompt",
     "ifeval": "the instructions of each prompt that can be checked",
+    "tests": "the unit tests of each prompt",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
+from ablate.catalogs.judges import JUDGE_REVISION, locations_of
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
 from ablate.catalogs.rewards import RewardEntry, find_reward
@@ -222,7 +223,13 @@ class DataPlanner:
     ) -> Stage:
         """Return the stage that scores responses as its config says, by what other stages made of whoever scores."""
         return self._graph.add(
-            "label", config, {"records": records, **by}, label=label, locations=locations, parts=parts
+            "label",
+            config,
+            {"records": records, **by},
+            label=label,
+            locations=locations,
+            parts=parts,
+            network="judge" in config and "policy" not in by,
         )
 
     def scored(self, records: Ref, reward: RewardEntry, prompts: Stage, *, label: str) -> Stage:
@@ -238,20 +245,33 @@ class DataPlanner:
         inputs = {"records": labelled.ref("records.jsonl")}
         return self._graph.add("best", {"top_share": top_share}, inputs, label=label)
 
+    def rate(self, records: Ref, model: Ref, *, label: str) -> Stage:
+        """Return the stage of records whose responses a reward model of attributes has rated."""
+        return self._graph.add("rate", {}, {"records": records, "reward_model": model}, label=label)
+
+    def condition(self, rated: Stage, config: Mapping[str, Any], *, label: str) -> Stage:
+        """Return the stage of rated responses as answers to prompts that say their ratings."""
+        return self._graph.add("condition", config, {"records": rated.ref("records.jsonl")}, label=label)
+
     def _label(self, made: Pipeline, label: Label, records: Ref, prompts: Stage, cell: Cell) -> Stage:
         assert label.by is not None
         if label.by.reward is not None:
             return self.scored(records, find_reward(label.by.reward), prompts, label=f"labels of {made.name}")
         by: dict[str, Ref] = {}
         config: dict[str, Any] = {"closed_form": None}
-        locations: dict[str, str] = {}
         if label.by.reward_model is not None:
             origins = made.origins.inside("label", "by", "reward_model")
             by["reward_model"] = self._models.labeller(label.by.reward_model, cell, origins).ref("model")
-        if label.by.api is not None:
-            config["api"] = label.by.api.identity()
-            locations = {"api_url": label.by.api.url, "api_key": label.by.api.key}
-        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations)
+        judge = label.by.asked
+        if judge is None:
+            return self.label(records, config, by, label=f"labels of {made.name}")
+        config["judge"] = judge.identity()
+        if judge.is_self:
+            policy, chat = self._models.writer("policy", cell, made.origins)
+            by["policy"], config["chat"] = policy.ref("model"), chat
+        locations = {**locations_of([judge]), **self._facts.answers}
+        parts = {"judge": JUDGE_REVISION}
+        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations, parts=parts)
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.catalogs.datasets import locate
+from ablate.catalogs.judges import JUDGE_REVISION, locations_of
 from ablate.catalogs.suite_code import find_entry
-from ablate.catalogs.suites import Suite
+from ablate.catalogs.suites import Judging, Suite
 from ablate.plan.facts import Facts
 from ablate.plan.fingerprint import Config
 from ablate.plan.graph import Graph
@@ -37,27 +37,46 @@ class EvaluationPlanner:
         if suite.engine == "implicit":
             return self._classify(suite, policy, chat=chat, reference=reference)
         responses = self._generate(suite, policy, chat=chat)
-        return self._evaluate(suite, {"responses": responses.ref()})
+        if suite.judging is None:
+            return self._evaluate(suite, {"responses": responses.ref()})
+        verdicts = self._judge(suite, suite.judging, responses)
+        return self._evaluate(suite, {"responses": responses.ref(), "verdicts": verdicts.ref()})
 
-    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage) -> Stage:
+    def _judge(self, suite: Suite, judging: Judging, responses: Stage) -> Stage:
+        return self._graph.add(
+            "judge",
+            judging.config(dict(self.files(suite.name))),
+            {"responses": responses.ref()},
+            label=f"verdicts of {judging.judge.shown} on {responses.execution.label}",
+            parts={"judge": JUDGE_REVISION},
+            locations={
+                **locations_of(judging.asked),
+                **self._facts.answers,
+                **self._facts.locations(judging.file),
+            },
+        )
+
+    def reward_model(self, suite: Suite, reward_model: Stage, policy: Stage | None) -> Stage:
         """Return the stage whose metrics say how a reward model does; best-of-n picks among ``policy``'s responses."""
         files = self.files(suite.name)
         inputs = {"reward_model": reward_model.ref("model")}
         label = f"scores for {suite.name}"
+        config = suite.score_config(dict(files)) | ({} if reward_model.kind == "reward_model" else {"released": True})
         if suite.engine == "pairs":
             scores = self._graph.add(
                 "score",
-                suite.score_config(dict(files)),
+                config,
                 {**inputs, **self._items(suite.name)},
                 label=label,
                 parts=self._prompts(suite.prompts.name),
                 locations=self._facts.locations(files),
             )
             return self._evaluate(suite, {"scores": scores.ref("scores.jsonl")})
+        assert policy is not None
         responses = self._generate(suite, policy, chat=True)
         scores = self._graph.add(
             "score",
-            suite.score_config(dict(files)),
+            config,
             {**inputs, "responses": responses.ref("responses.jsonl")},
             label=label,
         )
@@ -81,6 +100,7 @@ class EvaluationPlanner:
             "higher_is_better": suite.higher_is_better,
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),
             "note": suite.protocol,
+            **({} if suite.judging is None else {"judge": suite.judging.judge.shown}),
         }
 
     def _classify(self, suite: Suite, policy: Stage, *, chat: bool, reference: Stage | None) -> Stage:
@@ -114,7 +134,7 @@ class EvaluationPlanner:
             {"policy": policy.ref("model"), **items},
             parts=self._prompts(suite.prompts.name),
             label=f"responses of {policy.execution.label} to {asked}",
-            locations=self._facts.locations(suite.files),
+            locations=self._facts.locations(suite.data.files),
         )
         return self._generated[key]
 
@@ -141,8 +161,5 @@ class EvaluationPlanner:
         return {"items": stage.ref("data")}
 
     def _files(self, name: str) -> tuple[tuple[str, str], ...]:
-        names = self._facts.suites[name].files
-        return tuple(
-            (file, self._facts.digest_cache.of_file(locate(file, self._facts.root, f"suite {name!r}")))
-            for file in names
-        )
+        paths = self._facts.suites[name].paths(self._facts.root)
+        return tuple((file, self._facts.digest_cache.of_file(path)) for file, path in paths.items())

@@ -78,6 +78,7 @@ class Explanation:
                 for item in self.kinds
             ],
             "embedded": self.plan.embedded,
+            "shared_judges": list(self.plan.shared_judges),
             "estimated_worker_seconds": self.seconds,
             "memory": self.sizes.as_json(),
             "to_run": [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, locate, with_sample
+from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, with_sample
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
@@ -25,6 +25,8 @@ class Facts:
     root: Path | None
     digest_cache: DigestCache
     own_sets: OwnSets
+    answers_folder: Path | None = None
+    """Where answers of judges are kept, for all stages of a store."""
 
     def dataset(self, name: str, location: Location | None = None) -> NamedSet:
         """Return a set of the catalog, of the experiment, or of some of its cells."""
@@ -50,12 +52,23 @@ class Facts:
 
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
-        for name in suite.files:
-            locate(name, self.root, f"suite {suite.name!r}", location)
+        suite.paths(self.root, location)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+        return {} if self.answers_folder is None else {"answers": str(self.answers_folder.absolute())}
 
     def locations(self, files: object) -> dict[str, str]:
         """Return the data root for a stage that reads files, nothing for one that doesn't."""
         return {"root": str(self.root)} if files and self.root is not None else {}
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Return whether the tokenizer of a model's folder knows how conversations are written."""
+    config = folder / "tokenizer_config.json"
+    written = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return (folder / "chat_template.jinja").is_file() or '"chat_template"' in written
 
 
 def gather_facts(
@@ -77,8 +90,15 @@ def gather_facts(
     written = loaded.experiment.data.root
     place = loaded.origins.locate("data", "root")
     root = local_path(written, loaded.file.parent, place) if written else (Path(data_root) if data_root else None)
-    cache, own_sets = DigestCache(digest_cache), OwnSets(loaded, sets)
-    return Facts(sets, models(), load_suites(evals), root.absolute() if root else None, cache, own_sets)
+    return Facts(
+        sets,
+        models(),
+        load_suites(evals),
+        root.absolute() if root else None,
+        DigestCache(digest_cache),
+        OwnSets(loaded, sets),
+        digest_cache.with_name("answers"),
+    )
 
 
 def local_path(written: str, folder: Path, place: Location) -> Path:

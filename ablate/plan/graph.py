@@ -28,6 +28,7 @@ class Graph:
         parts: Mapping[str, int] | None = None,
         heavy: bool = False,
         divisible: bool = True,
+        network: bool = False,
     ) -> Stage:
         """Return the stage with this identity, adding it when it is new.
 
@@ -40,7 +41,13 @@ class Graph:
         stage_id = identity.id()
         found = self.stages.get(stage_id)
         if found is None:
-            needs = (facts.heavy or heavy, facts.gpu, facts.trains, facts.trains and divisible)
+            needs = (
+                facts.heavy or heavy,
+                facts.gpu,
+                facts.trains,
+                facts.trains and divisible,
+                facts.network or network,
+            )
             execution = Execution(entry or facts.entry, label, locations or {}, *needs)
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found

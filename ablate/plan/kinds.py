@@ -12,6 +12,7 @@ class Kind:
     ``revision`` vouches for what all stages of the kind share; methods, converters, prompts and graders have their own.
     ``heavy``: it imports the training stack, so it is forked from the server that has. ``gpu``: it computes on one.
     ``trains``: it trains, so that several processes can do it together unless its method says otherwise.
+    ``network``: it asks servers outside this machine.
     """
 
     entry: str
@@ -19,6 +20,7 @@ class Kind:
     heavy: bool = True
     gpu: bool = True
     trains: bool = False
+    network: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -27,6 +29,8 @@ KINDS: dict[str, Kind] = {
     "respond": Kind("ablate.evaluation.respond:run"),
     "label": Kind("ablate.rewards.label:run"),
     "best": Kind("ablate.data.best:run", heavy=False, gpu=False),
+    "rate": Kind("ablate.rewards.rate:run"),
+    "condition": Kind("ablate.data.condition:run", heavy=False, gpu=False),
     "split": Kind("ablate.data.split:run", heavy=False, gpu=False),
     "mixture": Kind("ablate.data.mixture:run", heavy=False, gpu=False),
     "match": Kind("ablate.data.mixture:match", heavy=False, gpu=False),
@@ -43,5 +47,6 @@ KINDS: dict[str, Kind] = {
     "score": Kind("ablate.rewards.stage:run"),
     "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
+    "judge": Kind("ablate.evaluation.judging:run", heavy=False, gpu=False, network=True),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

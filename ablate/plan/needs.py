@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS
+from ablate.algorithms.steerlm import attributes_of
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, JudgeName, locations_of
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, RewardEntry, find_reward
 from ablate.experiment.grid import Cell, Section
 from ablate.plan.data import DataPlanner
@@ -35,11 +37,18 @@ class SharedStages(Protocol):
     reference_logprobs: Callable[[Start, Start, Ref, Section], Stage]
     reward_model: Callable[[Section, tuple[Section, Section], Stage, int], Stage]
 
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+
     def start_of(self, cell: Cell) -> Start:
         """Return the model that a cell's training starts from."""
 
     def reference_of(self, cell: Cell) -> Start:
         """Return the frozen reference of a cell."""
+
+    def sft_of(self, cell: Cell) -> Start:
+        """Return the named model under a cell, after its SFT."""
 
 
 @dataclass
@@ -59,6 +68,9 @@ class Order:
     applied: set[str] = field(default_factory=set)
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
+    network: bool = False
+    """Whether its training asks a server outside the machine."""
     measured: Ref | None = None
     """What the reference's pass is over, where that is more than ``data``."""
     reward_model: Stage | None = None
@@ -168,6 +180,23 @@ def best_responses(order: Order) -> None:
     _imitate(order, best.ref("answers.jsonl"), "answers", best.execution.label)
 
 
+def conditioned_answers(order: Order) -> None:
+    """Provide ``data``: the tokens of all responses, behind prompts that say what a reward model rates them."""
+    records, names = order.dataset("dataset", records=True), ("condition", "lowest", "highest")
+    label = records.execution.label
+    model = _trained_reward_model(order)
+    rated = order.shared.data.rate(records.ref("records.jsonl"), model.ref("model"), label=f"ratings of {label}")
+    config: dict[str, Any] = {name: order.parameters[name] for name in names}
+    config["attributes"] = list(attributes_of(config["condition"]))
+    answers = order.shared.data.condition(rated, config, label=f"conditions of {label}")
+    order.applied |= {"lowest", "highest", "max_length"}
+    tokenizer = order.shared.sft_of(order.cell).tokenizer  # without the condition of a policy that is asked already
+    tokens = order.shared.conversations(
+        answers.ref("answers.jsonl"), "answers", tokenizer, order.parameters["max_length"], answers.execution.label
+    )
+    order.inputs["data"] = tokens.ref("tokens.parquet")
+
+
 def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
     """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
     name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
@@ -217,11 +246,23 @@ def discriminator(order: Order) -> None:
 
 def judge(order: Order, axis: str) -> None:
     """Provide what the cell names under ``axis``: a reward model, or config ``axis`` and what that reads."""
-    name = str(order.cell.values[axis])
+    name = order.cell.values[axis]
+    assert isinstance(name, str)
     if name == REWARD_MODEL:
         reward_model(order)
+    elif isinstance(name, JudgeName):
+        _asked_judge(order, axis, name.judge)
     else:
         _named_reward(order, axis, find_reward(name))
+
+
+def _asked_judge(order: Order, key: str, asked: Judge) -> None:
+    """Provide a judge that is asked in words; one that is the policy itself needs nobody else."""
+    order.config[key] = {"judge": asked.identity()}
+    order.parts["judge"] = JUDGE_REVISION
+    order.locations |= {**locations_of([asked]), **order.shared.answers}
+    order.network = not asked.is_self
+    prompt_texts(order)
 
 
 def _named_reward(order: Order, key: str, entry: RewardEntry) -> None:
@@ -279,11 +320,13 @@ class Need:
 _LENGTHS = ("max_length", "truncation")
 _JUDGED = ("dataset", "prompts", "reward_model")
 _SAMPLED = ("max_length", "n", "temperature", "top_p", "max_response_length", "top_share")
+_CONDITIONED = ("max_length", "condition", "lowest", "highest")
 NEEDS: dict[str, Need] = {
     "pairs": Need(pairs, _LENGTHS, ("dataset",), is_data=True),
     "rankings": Need(rankings, _LENGTHS, ("dataset",), is_data=True),
     "answers": Need(answers, ("max_length",), ("dataset",), is_data=True),
     "best_responses": Need(best_responses, _SAMPLED, _JUDGED, judge="reward", is_data=True),
+    "conditioned_answers": Need(conditioned_answers, _CONDITIONED, ("dataset", "reward_model"), judge="", is_data=True),
     "part": Need(part, ("parts", "order", "dtype"), of="pairs", rounds="parts"),
     "reference_logprobs": Need(reference_logprobs, ("dtype",), of="pairs", after=("part",)),
     "mismatched_logprobs": Need(mismatched_logprobs, ("dtype",), of="pairs", after=("part",)),

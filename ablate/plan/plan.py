@@ -10,6 +10,7 @@ from typing import Any
 
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
+from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
@@ -33,6 +34,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
+from ablate.plan.judges import judged_suites, shared_judges
 from ablate.plan.needs import learns_from_records
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
@@ -86,6 +88,8 @@ class Plan:
     suites: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     data: tuple[Mapping[str, Any], ...]
+    shared_judges: tuple[str, ...] = ()
+    """What is to be known of models that judge both what policies learn from and the policies."""
 
     @property
     def name(self) -> str:
@@ -129,6 +133,7 @@ class Plan:
             "policies": {str(chain): chain.shown for chain in self.chains},
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
             "data": [dict(facts) for facts in self.data],
+            **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
@@ -143,7 +148,8 @@ def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], o
     with _collector_paused():
         grid = expand(loaded)
         validate_sections(loaded, grid)
-        plan = _Builder(loaded, facts, grid).build()
+        facts, suites = judged_suites(loaded, facts)
+        plan = _Builder(loaded, facts, grid, suites).build()
     check(plan)
     facts.digest_cache.save()
     return plan
@@ -162,12 +168,12 @@ def _collector_paused() -> Iterator[None]:
 
 
 class _Builder:
-    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid) -> None:
+    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid, policy_suites: tuple[str, ...]) -> None:
         self.loaded, self.facts, self.grid = loaded, facts, grid
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
         self.evaluation = EvaluationPlanner(facts, self.graph)
-        self.policy_suites = self._suites("policy", loaded.experiment.evaluate.policy)
+        self.policy_suites = self._suites("policy", policy_suites)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
@@ -184,14 +190,18 @@ class _Builder:
         models = {role: starting_models(self.training, self.grid, role) for role in MADE_BY}
         cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
         baselines = self._baselines(models)
+        released = self._released_reward_models()
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
-        subjects = (*baselines, *cells, *self._reward_model_rows())
+        subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
-        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data)
+        shared = tuple(shared_judges(self.graph.stages.values()))
+        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data, shared)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
-        for index, name in enumerate(names):
+        for name in names:
+            written = getattr(self.loaded.experiment.evaluate, subject)
+            index = written.index(name.partition("@")[0])  # of an axis of judges one name has several suites
             place = self.loaded.origins.locate("evaluate", subject, index)
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
@@ -317,7 +327,8 @@ class _Builder:
         elif key in DATASET_KEYS and name not in self.facts.own_sets.names:
             self.facts.dataset(name, place)
         elif key in ("reward", "annotator"):
-            find_reward(name, axis=key, location=place)
+            found = read_annotator(name, lambda *path: place) if key == "annotator" else name
+            find_reward(found, axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:
@@ -365,6 +376,25 @@ class _Builder:
             replace(subject, axes=axes)
             for subject, axes in zip(subjects, tell_apart(shared, self.grid.axes), strict=True)
         ]
+
+    def _released_reward_models(self) -> list[Subject]:
+        """Return a row for each reward model as it is; of best-of-n they pick among what the first cell's SFT says."""
+        policy = self.training.sft_of(self.grid.cells[0]).model if self.grid.cells else None
+        picking = [suite.name for suite in self.rm_suites if suite.engine == "best-of-n"]
+        subjects = []
+        for index, name in enumerate(self.loaded.experiment.reward_models):
+            place = self.loaded.origins.locate("reward_models", index)
+            if picking and policy is None:
+                raise SpecError(
+                    f"suite {picking[0]!r} lets a reward model pick among responses, and no policy is there to respond",
+                    location=place,
+                    hint="add a block to the grid, e.g. {policy: …, algorithm: none}",
+                )
+            stage = self.training.released(name, place, scores=True).model
+            found = {suite.name: self.evaluation.reward_model(suite, stage, policy).id for suite in self.rm_suites}
+            inputs = {} if policy is None else {"sft": policy.id}
+            subjects.append(Subject("reward_model", "cell", {"reward_model.init": name}, stage.id, found, inputs))
+        return subjects
 
     def _check_picks(self, cell: Cell) -> None:
         """Refuse suites in which a reward model picks by its scores where it compares two responses and has none."""

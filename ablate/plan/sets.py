@@ -10,6 +10,7 @@ from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
 from ablate.catalogs.converters import Checks
 from ablate.catalogs.datasets import DatasetEntry, Format, LabelKind
+from ablate.catalogs.judges import SELF
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
@@ -226,7 +227,7 @@ class _Variant:
             )
         named = [key for key in ("dataset", "prompts") if run.get(key) is not None]
         parts = dict.fromkeys(str(run[key]) for key in named)
-        judged = str(run.get("annotator", "reward_model")) == "reward_model"
+        judged = str(run.get("annotator", "reward_model")) in ("reward_model", SELF)
         found = tuple(self._found(name, "replay") for name in parts)
         return self._pipeline("preference", "ai" if judged else "construction", found)
 

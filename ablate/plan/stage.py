@@ -43,7 +43,8 @@ class Execution:
     """How a stage is run: module and function of its work, paths outside the store, what it needs of a machine.
 
     ``heavy``: it computes with torch; ``gpu``: on a GPU; ``trains``: as training stages are asked to run; ``ranks``: in
-    several processes, where they are asked for.
+    several processes, where they are asked for; ``network``: it asks servers outside the machine, so that on a cluster
+    it belongs where there is a way out.
     """
 
     entry: str
@@ -53,6 +54,7 @@ class Execution:
     gpu: bool = True
     trains: bool = False
     ranks: bool = False
+    network: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,4 +93,5 @@ class Stage:
             "locations": dict(self.execution.locations),
             "heavy": self.execution.heavy,
             "gpu": self.execution.gpu,
+            "network": self.execution.network,
         }

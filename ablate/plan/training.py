@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
-from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, TokensOf
+from ablate.algorithms.reward_model import LOSS_REVISIONS, TOKENS_OF_LOSS, RewardModelParameters, TokensOf
 from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
@@ -25,7 +25,7 @@ from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
 from ablate.plan.checks import check_cell
 from ablate.plan.data import DataPlanner, order_of
-from ablate.plan.facts import Facts, local_path
+from ablate.plan.facts import Facts, has_chat_template, local_path
 from ablate.plan.graph import Graph
 from ablate.plan.needs import NEEDS, Order, Start, learns_from_records, starts_of
 from ablate.plan.sets import CELLS_OWN
@@ -96,11 +96,17 @@ class TrainingPlanner:
             order.inputs,
             label=self._label(cell),
             entry=step.entry,
-            locations=step.locations,
+            locations={**step.locations, **order.locations},
             parts={cell.method.name: cell.method.revision, **order.parts},
             divisible=step.divisible,
+            network=order.network,
         )
         return Made(policy, order.made_from, order.reward_model)
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Where answers of judges are kept, as a stage's locations spell it."""
+        return self._facts.answers
 
     def _label(self, cell: Cell) -> str:
         """Name a cell by its method, its dataset and what else varies."""
@@ -114,16 +120,14 @@ class TrainingPlanner:
         """Return the model that a cell's training starts from: its policy, or what the round before made of it."""
         start = self._policy(cell.policy, cell)
         for number in range(1, cell.rounds):  # one after the other, so that no round is asked for inside the next
-            made = self.cell(cell.at_round(number))
-            start = replace(start, model=made.policy, chat=made.chat)
+            start = _tuned(start, cell, self.cell(cell.at_round(number)))
         return start
 
     def _policy(self, policy: str, cell: Cell) -> Start:
         """Return the model that a cell calls ``policy``: made by the chain, or the named one after SFT."""
         if isinstance(policy, Trained):
             other = self.related(policy, cell)
-            made = self.cell(other)
-            return replace(self.start_of(other), name=policy, model=made.policy, chat=made.chat)
+            return replace(_tuned(self.start_of(other), other, self.cell(other)), name=policy)
         if isinstance(policy, Merged):
             starts = [self._policy(part, cell) for part in policy.policies]
             model = self._graph.add(
@@ -193,9 +197,14 @@ class TrainingPlanner:
                 f"pretrain belongs to models trained here from scratch; {name!r} is not one",
                 location=self._loaded.origins.locate("pretrain"),
             )
-        config, locations = self._model_source(name, entry, self._loaded.origins.locate("policy"))
+        return self.released(name, self._loaded.origins.locate("policy"))
+
+    def released(self, name: str, place: Location, *, scores: bool = False) -> Start:
+        """Return a model of the hub or of a folder as it is, a reward model with ``scores``; ``place`` names it."""
+        config, locations = self._model_source(name, self._facts.models.get(name), place)
+        config |= {"scores": True} if scores else {}
         stage = self._graph.add("model", config, label=name, locations=locations)
-        return Start(name, stage, stage.ref("model"), entry.chat if entry else True)
+        return Start(name, stage, stage.ref("model"), bool(config.get("chat", True)))
 
     def check_model(self, name: str, place: Location, others: tuple[str, ...] = ()) -> None:
         """Raise a UsageError at ``place`` unless ``name`` is a model that can be had; ``others`` may be meant, too."""
@@ -210,7 +219,8 @@ class TrainingPlanner:
             folder = local_path(name, self._loaded.file.parent, place).resolve()
             if not (folder / "config.json").is_file():
                 raise UsageError(f"{folder} is no model folder: it has no config.json", location=place)
-            return {"source": {"digest": self._facts.digest_cache.of_folder(folder)}}, {"model": str(folder)}
+            chat = {} if has_chat_template(folder) else {"chat": False}
+            return {"source": {"digest": self._facts.digest_cache.of_folder(folder)}, **chat}, {"model": str(folder)}
         hub_id, _, revision = name.partition("@")
         if entry is not None and entry.hub is not None:
             hub_id, revision = entry.hub.id, entry.hub.revision or ""
@@ -320,13 +330,14 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        format = TOKENS_OF_LOSS[parameters.loss]
+        format, revision = TOKENS_OF_LOSS[parameters.loss], LOSS_REVISIONS.get(parameters.loss)
         tokens = self._tokens(format, dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
             {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
             {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"reward model {init} on {dataset_name} (seed {seed})",
+            parts=None if revision is None else {f"loss {parameters.loss}": revision},
         )
 
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:
@@ -351,6 +362,12 @@ class TrainingPlanner:
         section = tuple(sorted(values.items()))
         data = self.data.dataset(labels.dataset, sampling, cell, records=learns_from_records(section))
         return self.reward_model(section, starts_of(cell), data, labels.seed)
+
+
+def _tuned(start: Start, cell: Cell, made: Made) -> Start:
+    """Return what training a cell from ``start`` makes of it, with the tokenizer of a policy that has its own."""
+    tokenizer = made.policy.ref("model") if cell.method.conditions_prompts else start.tokenizer
+    return replace(start, model=made.policy, tokenizer=tokenizer, chat=made.chat)
 
 
 def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
 from ablate.results.marks import TableTests, detectable_row, mark_rows
 from ablate.results.notes import Notes
-from ablate.results.remarks import seeds_remark, starts_remark, tests_remarks
+from ablate.results.remarks import judges_remarks, seeds_remark, starts_remark, tests_remarks
 from ablate.results.rows import (
     DeltaRow,
     Group,
@@ -27,6 +27,7 @@ from ablate.results.rows import (
     paired_members,
     run_words,
 )
+from ablate.results.rules import rule_rows
 from ablate.results.statistics import mean_sd
 from ablate.results.tables import Cell, Column, Row, Table
 
@@ -62,13 +63,14 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = mark_rows(rows, columns, tested, layout.compare, offset)
     rows = _protocol_notes(results, rows, entries, measured, notes, offset)
     detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
-    rows += [detectable] if detectable else []
+    rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
         *seeds_remark(cells, layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
     ]
     remarks += starts_remark(baselines, cells, layout) if tested else []
+    remarks += judges_remarks(results, measured)
     return Table(layout.name, layout.title, tuple(columns), tuple(rows), notes.all(), tuple(remarks))
 
 

@@ -23,11 +23,21 @@ class Measured:
 
 def expand_columns(table: declared.TableLayout, results: Results) -> list[Measured]:
     """Return the table's number columns in order, ``categories`` and ``suites`` written out, each once."""
-    suites = {name: about for name, about in results.suites.items() if about["subject"] == table.subject}
+    return measured_columns(table.columns, table.subject, results, table.format)
+
+
+def measured_columns(
+    written: Sequence[declared.Column],
+    subject: str,
+    results: Results,
+    number: declared.NumberFormat | None = None,
+) -> list[Measured]:
+    """Return what columns of numbers about ``subject`` measure, each once."""
+    suites = {name: about for name, about in results.suites.items() if about["subject"] == subject}
     columns: dict[str, Measured] = {}
-    for column in table.columns:
+    for column in written:
         for single in column.written_out(suites):
-            for measured in _measured(single, suites, table.format, results):
+            for measured in _measured(single, suites, number or declared.NumberFormat(), results):
                 columns.setdefault(single.key, measured)
     return list(columns.values())
 

@@ -126,11 +126,11 @@ def _x(layout: CurveLayout, run: Records) -> list[float]:
 
 
 def _labels_before(results: Results, subject: Subject) -> int:
-    """Return the labels that were spent before training: the pairs its reward model learnt from."""
+    """Return the labels that were spent before training: those its reward model learnt from."""
     stage = subject.inputs.get("reward_model")
     done = results.store.stage(stage).read_done() if stage else None
     summary: Mapping[str, Any] = (done or {}).get("summary") or {}
-    return int(summary.get("pairs") or 0)
+    return int(summary.get("labels", summary.get("pairs")) or 0)  # older stages count pairs alone
 
 
 def _history(results: Results, subject: Subject) -> Records | None:

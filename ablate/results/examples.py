@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as parquet
 
-from ablate.results.long import Evaluation
+from ablate.results.long import Evaluation, find_metric
 from ablate.results.permutation import Floats
 from ablate.results.statistics import PairedSuite
 from ablate.store import Store
@@ -53,16 +53,20 @@ class ExampleReader:
         """Return the examples behind ``value``, or in words why there are none that it is the mean of."""
         key = (evaluation.stage, metric, task)
         if key not in self._examples:
-            self._examples[key] = self._read(evaluation.stage, value, metric, task)
+            weights = (find_metric(evaluation, metric, task) or {}).get("weights")
+            self._examples[key] = self._read(evaluation.stage, value, metric, task, weights)
         return self._examples[key]
 
-    def _read(self, stage: str, value: float, metric: str, task: str | None) -> Examples | str:
+    def _read(
+        self, stage: str, value: float, metric: str, task: str | None, weights: Mapping[str, float] | None
+    ) -> Examples | str:
         columns = self._columns(stage)
         if columns is None:
             return "no per-example values"
         rows = _refusal_f1_rows(columns) if metric == "refusal_f1" else _rows(columns, metric)
-        if task is not None:
-            rows = {name: column[rows["task"] == task] for name, column in rows.items()}
+        tasks = list(weights) if weights else [task] if task is not None else None
+        if tasks is not None:
+            rows = {name: column[np.isin(rows["task"].astype(str), tasks)] for name, column in rows.items()}
         task_R, example_R = rows["task"], rows["example"]
         if not task_R.size:
             return "no per-example values of this metric"
@@ -74,7 +78,7 @@ class ExampleReader:
         cluster_E = np.array(
             [key if name is None else name for key, name in zip(key_E, cluster_R[first_E], strict=True)], dtype=object
         )
-        weight_E = _weights(value_E, task_R[first_E], value)
+        weight_E = _weights(value_E, task_R[first_E], value, weights)
         if weight_E is None:
             return "the score is no mean over examples"
         return Examples(key_E, value_E, weight_E, cluster_E)
@@ -123,12 +127,22 @@ def _mean_of_defined(value_R: npt.NDArray[Any], index_R: npt.NDArray[np.int64], 
     return means
 
 
-def _weights(value_E: Floats, task_E: npt.NDArray[Any], value: float) -> Floats | None:
-    """Weights under which the mean is ``value``: all examples alike, or all tasks alike; None when neither is."""
+def _weights(
+    value_E: Floats, task_E: npt.NDArray[Any], value: float, of_tasks: Mapping[str, float] | None
+) -> Floats | None:
+    """Weights under which the mean is ``value``, None where there are none.
+
+    Those ``of_tasks`` where the metric names them; else all examples alike, or all tasks alike.
+    """
     defined = ~np.isnan(value_E)
-    _, task_index = np.unique(task_E.astype(str), return_inverse=True)
+    names, task_index = np.unique(task_E.astype(str), return_inverse=True)
     sizes = np.bincount(task_index[defined], minlength=int(task_index.max()) + 1)
-    for weight_E in (defined.astype(np.float64), np.where(defined, 1.0 / np.maximum(sizes, 1)[task_index], 0.0)):
+    of_task_E = np.where(defined, 1.0 / np.maximum(sizes, 1)[task_index], 0.0)
+    if of_tasks:
+        candidates = [of_task_E * np.array([of_tasks[name] for name in names])[task_index]]
+    else:
+        candidates = [defined.astype(np.float64), of_task_E]
+    for weight_E in candidates:
         total = float(weight_E.sum())
         if total > 0 and abs(float(np.nansum(weight_E * value_E)) / total - value) <= 1e-6 * max(1.0, abs(value)):
             scaled: Floats = weight_E / total

@@ -157,6 +157,10 @@ class NumberFormat(Closed):
     other_digits: int = Field(default=2, ge=0, le=6, description="decimals of rewards and counts")
 
 
+RULES = {"random": "Random", "longest": "Longest response", "shortest": "Shortest response"}
+"""Rules that read nothing, and what their rows are called."""
+
+
 class TableLayout(Closed):
     """One table."""
 
@@ -175,6 +179,11 @@ class TableLayout(Closed):
     health: tuple[Health, ...] = ()
     groups: Groups | None = None
     labels: dict[str, str] = Field(default_factory=dict, description="how to write a baseline's name")
+    rules: tuple[Literal["random", "longest", "shortest"], ...] | None = Field(
+        default=None,
+        description="first rows: what these rules reach on the same pairs; null: of reward models those of the three "
+        "that no column shows",
+    )
     format: NumberFormat = NumberFormat()
     detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
 
@@ -182,6 +191,14 @@ class TableLayout(Closed):
     def averaged(self) -> tuple[str, ...]:
         """The axes that rows are averaged over: those of ``over`` that make no rows."""
         return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
+
+    @property
+    def shown_rules(self) -> tuple[str, ...]:
+        """The rules that have rows, where suites know what they reach."""
+        if self.rules is not None:
+            return self.rules
+        shown = {column.metric for column in self.columns}
+        return tuple(rule for rule in RULES if rule not in shown) if self.subject == "reward_model" else ()
 
 
 class FigureLayout(Closed):
@@ -215,6 +232,18 @@ class CurveLayout(Closed):
     title: str = ""
 
 
+class CorrelationLayout(Closed):
+    """A table of correlations: numbers of reward models with those of the policies that were trained on them."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name of its files")
+    title: str = ""
+    reward_model: tuple[Column, ...] = Field(min_length=1, description="columns of reward models, as in a table")
+    policy: tuple[Column, ...] = Field(min_length=1, description="columns of policies, as in a table")
+    algorithms: tuple[str, ...] = Field(default=("ppo",), min_length=1, description="methods whose cells are points")
+    resamples: int = Field(default=2000, ge=100, description="of the bootstrap interval")
+    seed: int = Field(default=0, ge=0)
+
+
 class Layout(Closed):
     """A report: its tables and figures."""
 
@@ -222,12 +251,13 @@ class Layout(Closed):
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
     curves: tuple[CurveLayout, ...] = ()
+    correlations: tuple[CorrelationLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not self.tables and not self.data:
-            raise PydanticCustomError("tables", "a report needs tables, or data: true")
+        if not self.tables and not self.correlations and not self.data:
+            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
         return self
 
 
@@ -254,6 +284,7 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
     drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
+    written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
     for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
@@ -266,6 +297,8 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
     for index, table in enumerate(layout.tables):
         _check_table(table, plan, (origins or Origins()).inside("tables", index))
+    for index, correlation in enumerate(layout.correlations):
+        _check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
     keys = {table.name: _column_keys(table, plan) for table in layout.tables}
     for index, figure in enumerate(layout.figures):
         for place, key in enumerate(figure.columns):
@@ -285,19 +318,9 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
     axes = axis_names(entries)
     baselines = {baseline_name(entry) for entry in entries} - {""}
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
-    categories = {about["category"] for about in suites.values()}
     for i, row in enumerate(table.rows):
         check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
-    for i, column in enumerate(table.columns):
-        if column.category is not None:
-            check("category", column.category, categories, "columns", i, "category")
-        if column.suite is not None:
-            check("suite", column.suite, suites, "columns", i, "suite")
-            metrics = suites[column.suite].get("metrics")
-            if column.metric is not None and metrics is not None:
-                check(f"metric of suite {column.suite}", column.metric, metrics, "columns", i, "metric")
-        for j, name in enumerate(column.average or ()):
-            check("category", name, categories, "columns", i, "average", j)
+    _check_columns(table.columns, table.subject, plan, origins.inside("columns"))
     for i, name in enumerate(table.baselines):
         check("baseline", name, baselines, "baselines", i)
     for i, delta in enumerate(table.deltas):
@@ -321,6 +344,29 @@ def _check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) 
         rows.setdefault(row_key(table, cell), []).append(cell)
     for members in rows.values():
         refuse_hidden_axis(table, members, origins.locate("rows"))
+
+
+def _check_columns(columns: Sequence[Column], subject: str, plan: Mapping[str, Any], origins: Origins) -> None:
+    suites = {name: about for name, about in plan["suites"].items() if about["subject"] == subject}
+    categories = {about["category"] for about in suites.values()}
+    for i, column in enumerate(columns):
+        if column.category is not None:
+            _known("category", column.category, categories, origins.locate(i, "category"))
+        if column.suite is not None:
+            _known("suite", column.suite, suites, origins.locate(i, "suite"))
+            metrics = suites[column.suite].get("metrics")
+            if column.metric is not None and metrics is not None:
+                _known(f"metric of suite {column.suite}", column.metric, metrics, origins.locate(i, "metric"))
+        for j, name in enumerate(column.average or ()):
+            _known("category", name, categories, origins.locate(i, "average", j))
+
+
+def _check_correlation(layout: CorrelationLayout, plan: Mapping[str, Any], origins: Origins) -> None:
+    _check_columns(layout.reward_model, "reward_model", plan, origins.inside("reward_model"))
+    _check_columns(layout.policy, "policy", plan, origins.inside("policy"))
+    methods = {str(entry["axes"].get("algorithm")) for entry in plan["subjects"] if entry["role"] == "cell"}
+    for i, name in enumerate(layout.algorithms):
+        _known("algorithm of the experiment", name, methods - {"None"}, origins.locate("algorithms", i))
 
 
 def _column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:

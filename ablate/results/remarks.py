@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from ablate.results.columns import Measured
 from ablate.results.compare import Untested
 from ablate.results.layout import TableLayout
+from ablate.results.long import Results
 from ablate.results.rows import Group, start_units
 from ablate.results.statistics import ENOUGH_DF, PairedTest
 
@@ -42,6 +43,30 @@ def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: Ta
     if any(len(set(start_units(list(group.members.values())))) < len(group.members) for group in cells):
         remarks.append("Tests average runs that start from one base or SFT model first: those models are the units.")
     return remarks
+
+
+def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
+    """Say which model judged a table's suites and when, and where it also judged what policies learnt from."""
+    suites = dict.fromkeys(measure.suite for item in measured for measure in item.weights)
+    remarks = []
+    for suite in suites:
+        about = results.suites.get(suite, {})
+        stages = {subject.evaluations[suite] for subject in results.subjects if suite in subject.evaluations}
+        found = [results.evaluations[stage] for stage in stages if stage in results.evaluations]
+        health = [item.health for item in found if "judge" in item.health]
+        if not health:
+            continue
+        names = sorted({str(own["judge"]) for own in health})
+        days = sorted({str(own[name]) for own in health for name in ("judged_from", "judged_to") if own.get(name)})
+        when = f", {days[0]}" + (f" to {days[-1]}" if days[-1] != days[0] else "") if days else ""
+        judged = sum(int(own.get("judge_answers", 0)) for own in health)
+        unread = sum(int(own.get("unparsable", 0)) for own in health)
+        remarks.append(
+            f"{about.get('title', suite)}: judged by {', '.join(names)}{when}; {unread} of {judged} answers could not"
+            " be read."
+        )
+    shared = results.plan.get("shared_judges", ()) if remarks else ()
+    return [*remarks, *(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in shared)]
 
 
 def _varied_inputs(cells: Sequence[Group]) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
 from ablate.results import data_table
 from ablate.results.build import build_table
+from ablate.results.correlation import build_correlations
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
@@ -129,6 +130,7 @@ def _find_layout(named: Path) -> Path:
 
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
+    tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     if layout.data:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")

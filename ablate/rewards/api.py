@@ -1,4 +1,4 @@
-"""A closed model behind an API as a reward: an OpenAI-compatible chat endpoint that is asked for a number.
+"""A model behind an OpenAI-compatible chat API: asked at the pace it allows, each question once, within a budget.
 
 Answers are cached by content, so that a stage that is run again pays for nothing twice. The key is read from an
 environment variable when it is needed: it is in no config, no cache and no message.
@@ -6,33 +6,38 @@ environment variable when it is needed: it is in no config, no cache and no mess
 
 from __future__ import annotations
 
+import datetime
+import email.utils
+import fcntl
 import hashlib
 import json
 import os
 import random
-import re
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ablate.catalogs.pipelines import ApiLabels
-from ablate.context import read_json, write_json
+from ablate.context import StageContext, read_json, write_json
 from ablate.errors import DataError, StageError
-from ablate.models.chat import Messages
 
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+Body = Mapping[str, Any]
+"""What is asked: the JSON of a chat request, all that its answer depends on."""
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """Statuses after which the same question may be answered."""
 
 
 LONGEST_WAIT = 120.0
 """Seconds that an API's Retry-After is honoured for at most."""
+GO_ON = "answers so far are kept: run again to go on with the rest"
+ANSWERS = "answers"
+"""Folder of answers in a stage's work folder."""
 _JITTER = random.SystemRandom()
 
 
@@ -61,7 +66,7 @@ class Endpoint:
     pause: float = 1.0
     parallel: int = 8
 
-    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, body: Body) -> dict[str, Any]:
         """Return the answer to one request; raises StageError when it is refused, or fails after all attempts."""
         for attempt in range(self.attempts):
             try:
@@ -77,21 +82,18 @@ class Endpoint:
                 said, wait = f"{type(error).__name__}: {error}", 0.0
             if attempt + 1 < self.attempts:
                 time.sleep(max(wait, self.pause * 2**attempt * _JITTER.uniform(0.5, 1.0)))
-        raise StageError(
-            f"{self.url} gave no answer: {self._without_key(said)}",
-            hint="answers so far are kept: run again to go on with the rest",
-        )
+        raise StageError(f"{self.url} gave no answer: {self._without_key(said)}", hint=GO_ON)
 
     def key_value(self) -> str:
         """Return the key, empty where there is none."""
         return os.environ.get(self.key, "") if self.key else ""
 
-    def _request(self, body: dict[str, Any]) -> urllib.request.Request:
+    def _request(self, body: Body) -> urllib.request.Request:
         headers = {"Content-Type": "application/json"}
         if key := self.key_value():
             headers["Authorization"] = f"Bearer {key}"
         address = f"{self.url.rstrip('/')}/chat/completions"
-        return urllib.request.Request(address, json.dumps(body).encode(), headers, method="POST")
+        return urllib.request.Request(address, json.dumps(dict(body)).encode(), headers, method="POST")
 
     def _without_key(self, text: str) -> str:
         key = self.key_value()
@@ -105,6 +107,16 @@ class AnswerCache:
     folder: Path
     earlier: tuple[Path, ...] = ()
 
+    @classmethod
+    def of_stage(cls, context: StageContext) -> AnswerCache:
+        """Return the cache that a stage's locations name, which stages share; else one in its work folder.
+
+        Answers of earlier attempts are read from their work folders.
+        """
+        shared = context.locations.get("answers")
+        earlier = tuple(folder / ANSWERS for folder in context.previous_work)
+        return cls(Path(shared) if shared else context.work / ANSWERS, earlier)
+
     def find(self, digest: str) -> dict[str, Any] | None:
         """Return a stored answer."""
         for folder in (self.folder, *self.earlier):
@@ -114,112 +126,210 @@ class AnswerCache:
                 return stored
         return None
 
-    def keep(self, digest: str, answer: dict[str, Any]) -> None:
+    def keep(self, digest: str, answer: Mapping[str, Any]) -> None:
         """Store an answer, as a whole."""
         path = self.folder / digest[:2] / f"{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, answer)
+        write_json(path, dict(answer))
 
 
-class ApiReward:
-    """Scores responses by what a model behind an API writes: the last number of its answer.
+class Asker(Protocol):
+    """Answers questions: a model behind an API, or the policy itself."""
 
-    An answer without a number in the scale, or cut before it ended, gives no score.
+    def answers(self, bodies: Sequence[Body]) -> list[dict[str, Any]]:
+        """One answer to each: its ``text``, why it ended (``finish``), and what else is known of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars for a million tokens, and how many dollars the answers of a stage may cost."""
+
+    per_million_in: float = 0.0
+    per_million_out: float = 0.0
+    most: float | None = None
+
+    def of(self, answer: Mapping[str, Any]) -> float | None:
+        """Return what an answer cost; None where the API did not say how many tokens it took."""
+        usage = answer.get("usage")
+        if usage is None:
+            return None
+        return float(usage["in"] * self.per_million_in + usage["out"] * self.per_million_out) / 1e6
+
+
+class Client:
+    """Asks one API. Equal questions are asked once, answers are kept as they come, and a budget is not gone beyond.
+
+    The budget is that of all answers the questions take, whenever they were given: a stage that is run again within
+    the same budget does not spend it twice.
     """
 
     def __init__(
         self,
-        labels: ApiLabels,
         endpoint: Endpoint,
         cache: AnswerCache,
+        *,
+        prices: Prices | None = None,
+        requests_per_minute: float | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.labels, self.endpoint, self.cache, self.progress = labels, endpoint, cache, progress
+        self.endpoint, self.cache, self.prices, self.progress = endpoint, cache, prices or Prices(), progress
+        self.spent = 0.0
+        self._counted: set[str] = set()
+        self._lock = threading.Lock()
+        self._pace = None if requests_per_minute is None else Pace(self._pace_file(), 60.0 / requests_per_minute)
 
-    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
-        """One number for each response to its prompt; equal questions are asked once."""
-        bodies = [self.body(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+    def answers(self, bodies: Sequence[Body]) -> list[dict[str, Any]]:
+        """One answer to each question; raises StageError where the API or the budget ends it, DataError for no key."""
         digests = [content_digest(body) for body in bodies]
-        waiting = {
-            digest: body for digest, body in zip(digests, bodies, strict=True) if self.cache.find(digest) is None
-        }
-        self._ask_all(waiting)
-        return [self._number(digest) for digest in digests]
+        found: dict[str, dict[str, Any]] = {}
+        waiting: dict[str, Body] = {}
+        for digest, body in zip(digests, bodies, strict=True):
+            if digest in found or digest in waiting:
+                continue
+            stored = self.cache.find(digest)
+            if stored is None:
+                waiting[digest] = body
+            else:
+                found[digest] = stored
+                self._count(digest, stored)
+        if waiting:
+            self._ask_all(waiting, found)
+        return [found[digest] for digest in digests]
 
-    def body(self, prompt: Messages, response: str) -> dict[str, Any]:
-        """Return what is asked about one response: everything that the answer depends on."""
-        turns = "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt)
-        fields = {"prompt": turns, "response": response, "lowest": self.labels.lowest, "highest": self.labels.highest}
-        return {
-            "model": self.labels.model,
-            "messages": [{"role": "user", "content": _filled(self.labels.template, fields)}],
-            "temperature": self.labels.temperature,
-            "max_tokens": self.labels.max_tokens,
-            "seed": self.labels.seed,
-        }
-
-    def _ask_all(self, waiting: dict[str, dict[str, Any]]) -> None:
-        def ask(item: tuple[str, dict[str, Any]]) -> None:
-            digest, body = item
-            self.cache.keep(digest, answer_of(self.endpoint.ask(body)))
-
-        if not waiting:
-            return
+    def _ask_all(self, waiting: Mapping[str, Body], found: dict[str, dict[str, Any]]) -> None:
         if self.endpoint.key and not self.endpoint.key_value():
+            model = next(iter(waiting.values()))["model"]
             raise DataError(
-                f"the environment variable {self.endpoint.key} is not set: {len(waiting)} questions to "
-                f"{self.labels.model} have no stored answer",
+                f"the environment variable {self.endpoint.key} is not set: {len(waiting)} questions to {model} have no "
+                "stored answer",
                 hint=f"export {self.endpoint.key}=… and run again",
             )
+        total = len(found) + len(waiting)
+
+        def ask(item: tuple[str, Body]) -> tuple[str, dict[str, Any]]:
+            digest, body = item
+            self._require_budget(len(found), total)
+            if self._pace is not None:
+                self._pace.wait()
+            answer = answer_of(self.endpoint.ask(body))
+            self.cache.keep(digest, answer)
+            self._count(digest, answer)
+            return digest, answer
+
         pool = ThreadPoolExecutor(self.endpoint.parallel)
         try:
-            self._shown(pool.map(ask, waiting.items()), len(waiting))
+            for done, (digest, answer) in enumerate(pool.map(ask, waiting.items()), start=1):
+                found[digest] = answer
+                if self.progress:
+                    self.progress(done, len(waiting))
         finally:
             pool.shutdown(cancel_futures=True)  # after a failure nothing more is asked
 
-    def _shown(self, answered: Iterable[None], total: int) -> None:
-        for done, _ in enumerate(answered, start=1):
-            if self.progress:
-                self.progress(done, total)
+    def _count(self, digest: str, answer: Mapping[str, Any]) -> None:
+        cost = self.prices.of(answer)
+        if cost is None and self.prices.most is not None:
+            raise StageError(
+                f"{self.endpoint.url} does not say how many tokens an answer took, so max_cost can't be kept",
+                hint="leave max_cost out, or ask an API that reports usage; " + GO_ON,
+            )
+        with self._lock:
+            if digest not in self._counted:
+                self._counted.add(digest)
+                self.spent += cost or 0.0
 
-    def _number(self, digest: str) -> float | None:
-        answer = self.cache.find(digest)
-        assert answer is not None
-        return read_number(answer, self.labels.lowest, self.labels.highest)
+    def _require_budget(self, done: int, total: int) -> None:
+        if self.prices.most is not None and self.spent >= self.prices.most:
+            raise StageError(
+                f"max_cost of {self.prices.most:g} US dollars is used up ({self.spent:.4g}) after {done} of {total} "
+                "answers",
+                hint="raise max_cost and run again: answers so far are kept, and only the rest is asked",
+            )
+
+    def _pace_file(self) -> Path:
+        return self.cache.folder / f"pace-{content_digest({'url': self.endpoint.url})[:16]}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Holds questions ``interval`` seconds apart, over all threads and processes that share ``file``."""
+
+    file: Path
+    interval: float
+
+    def wait(self) -> None:
+        """Return when the next question may be asked."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a+", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            handle.seek(0)
+            written, now = handle.read(), time.time()
+            last = float(written) if written else 0.0
+            # A clock that was set back must not hold everything up: nobody waits longer than all that may be queued.
+            turn = now if last > now + LONGEST_WAIT else max(now, last + self.interval)
+            handle.truncate(0)
+            handle.write(repr(turn))
+        time.sleep(max(0.0, turn - time.time()))
 
 
 def _seconds(written: str | None) -> float:
-    """Return the seconds of a Retry-After header; a date, which it may also be, counts as none."""
-    return min(float(written), LONGEST_WAIT) if written and written.strip().isdecimal() else 0.0
+    """Return the seconds of a Retry-After header, which may also be a date; 0 where it says nothing."""
+    if not written:
+        return 0.0
+    if written.strip().isdecimal():
+        return min(float(written), LONGEST_WAIT)
+    try:
+        moment = email.utils.parsedate_to_datetime(written)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return min(max(moment.timestamp() - time.time(), 0.0), LONGEST_WAIT)
 
 
-def content_digest(body: dict[str, Any]) -> str:
+def content_digest(body: Body) -> str:
     """Return the sha256 of a request's canonical JSON."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(dict(body), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def answer_of(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return text and end of an API's answer; raises StageError for one of another form."""
+def answer_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of an API's answer; raises StageError for one of another form.
+
+    ``text`` and ``finish``; ``usage`` in tokens and ``served``, the model that answered, where the API says; ``first``,
+    the likeliest first tokens with their log-probabilities, where they were asked for; ``asked``, the day (UTC).
+    """
     try:
         choice = reply["choices"][0]
-        return {"text": str(choice["message"]["content"] or ""), "finish": choice.get("finish_reason")}
+        content = choice["message"]["content"]
+        answer = {"text": "" if content is None else str(content), "finish": choice.get("finish_reason")}
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise StageError(f"the API's answer has no choices[0].message.content: {json.dumps(reply)[:200]}") from error
+        said = json.dumps(reply)[:200]
+        raise StageError(f"the API's answer has no choices[0].message.content: {said}", hint=GO_ON) from error
+    first = _first_tokens(choice.get("logprobs"))
+    usage = _usage(reply.get("usage"))
+    served = reply.get("model")
+    return {
+        **answer,
+        **({} if first is None else {"first": first}),
+        **({} if usage is None else {"usage": usage}),
+        **({"served": served} if isinstance(served, str) else {}),
+        "asked": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
-def read_number(answer: dict[str, Any], lowest: float, highest: float) -> float | None:
-    """Return the last number of an answer; null where there is none in the scale, or the answer was cut."""
-    found = NUMBER.findall(answer["text"])
-    if not found or answer["finish"] == "length":
+def _usage(written: Any) -> dict[str, int] | None:
+    if not isinstance(written, Mapping):
         return None
-    value = float(found[-1])
-    return value if lowest <= value <= highest else None
+    counts = [written.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return None
+    return {"in": counts[0], "out": counts[1]}  # type: ignore[dict-item]
 
 
-def _filled(template: str, fields: dict[str, Any]) -> str:
-    """Return the template with ``{name}`` replaced once: braces in a prompt or a response are left as they are."""
-    return re.sub(r"\{(prompt|response|lowest|highest)\}", lambda match: _shown_value(fields[match[1]]), template)
-
-
-def _shown_value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _first_tokens(written: Any) -> list[list[Any]] | None:
+    """Return the likeliest first tokens as [token, log-probability]; None where there are none."""
+    try:
+        found = written["content"][0]["top_logprobs"]
+        return [[str(entry["token"]), float(entry["logprob"])] for entry in found]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.rewards import REWARDS
-from ablate.context import import_function
+from ablate.context import Resources, import_function
 from ablate.errors import UnknownNameError
 from ablate.models.chat import Messages
 
@@ -33,6 +33,6 @@ class ClosedForm:
         return [self.formula(response) for response in responses]
 
 
-def open_formula(name: str, rows: Sequence[Mapping[str, Any]]) -> ClosedForm:
-    """The formula called ``name`` as a reward; the rows of the prompts are not read."""
+def open_formula(name: str, rows: Sequence[Mapping[str, Any]], resources: Resources | None = None) -> ClosedForm:
+    """The formula called ``name`` as a reward; neither the rows of the prompts nor the resources are read."""
     return ClosedForm(closed_form(name))

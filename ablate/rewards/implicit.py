@@ -1,8 +1,4 @@
-"""The reward that a policy implies: log pi(y | x) - log pi_ref(y | x), or, without a reference, log pi(y | x) alone.
-
-Rafailov et al. 2023 (arXiv 2305.18290), eq. 5, without beta and the term of the prompt alone: neither changes which of
-two responses has more. Without a reference it is the mean over tokens, as in RewardBench (arXiv 2403.13787).
-"""
+"""How likely a policy finds responses, from which graders make its implicit reward (``rewards/likelihood.py``)."""
 
 from __future__ import annotations
 
@@ -12,27 +8,41 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ablate.catalogs.suites import Reading
 from ablate.context import StageContext, write_json
 from ablate.data.json_lines import write_json_lines
+from ablate.data.suite_files import open_source
 from ablate.data.tokenise import completion_ids
+from ablate.errors import StageError
 from ablate.models.chat import Ids, Message, Messages, encode_chats
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import context_length, pad_id
-from ablate.rewards.likelihood import PAIR_LIKELIHOODS, Likelihood, log_likelihood, log_ratio
-from ablate.rewards.pairs import Pair, build_pairs
+from ablate.rewards.likelihood import PAIR_LIKELIHOODS, Likelihood
+from ablate.rewards.pairs import Candidates, Pair, build_pairs, responses_of, scored_row, truncated
 from ablate.training.devices import stage_device
 from ablate.training.logprobs import sequence_logprobs
 
 Progress = Callable[[int, int], None]
 
+KEPT_PROMPT = 128
+"""Tokens of a prompt that are kept where it has to be cut."""
+
 
 class LanguageModel:
-    """A causal language model that says how likely responses are; what does not fit its context has no likelihood."""
+    """A causal language model that says how likely responses are; what is longer than it reads has no likelihood.
 
-    def __init__(self, model: nn.Module, tokenizer: Any, progress: Progress | None = None) -> None:
+    Where ``reading`` lets texts be cut, :meth:`fitted` does it.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, progress: Progress | None = None, reading: Reading | None = None
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.progress = progress
+        self.reading = reading or Reading()
+        limits = [limit for limit in (self.reading.max_length, context_length(model)) if limit is not None]
+        self.max_length = min(limits, default=None)
 
     def chat_tokens(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Ids of each prompt and of its response, as training sees them: the response ends with its end-of-turn."""
@@ -46,15 +56,38 @@ class LanguageModel:
         ]
 
     def plain_tokens(self, prompts: Sequence[str], responses: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """Ids of each prompt and of its response after a space, without a chat template; nothing ends the response."""
+        """Ids of each prompt and of its response after a space, without a chat template; nothing ends the response.
+
+        Raises StageError where the prompt's tokens are not those that the whole text begins with.
+        """
         before = [list(self.tokenizer.encode(prompt)) for prompt in prompts]
         texts = (f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True))
         full = [list(self.tokenizer.encode(text)) for text in texts]
+        for prompt, ids, whole in zip(prompts, before, full, strict=True):
+            if whole[: len(ids)] != ids:
+                raise StageError(
+                    f"the tokens of the prompt {prompt[-40:]!r} are not those that prompt and response begin with, so "
+                    "that the response has no tokens of its own",
+                    hint="this tokenizer ends texts with a mark, or joins the prompt's end with the response; a policy "
+                    "with a chat template has no such problem",
+                )
         return [(ids, whole[len(ids) :]) for ids, whole in zip(before, full, strict=True)]
+
+    def fitted(self, asked: Sequence[tuple[Ids, Ids]]) -> list[tuple[Ids, Ids]]:
+        """Token ids of one prompt and its responses, cut where the longest does not fit and ``reading`` allows it.
+
+        All responses then see the last ``KEPT_PROMPT`` tokens of the prompt, and lose their own end if that is not
+        enough (the rule of TRL's DPO trainer, which RewardBench took over).
+        """
+        limit, longest = self.max_length, max(len(before) + len(after) for before, after in asked)
+        if limit is None or longest <= limit or self.reading.too_long == "unscored":
+            return list(asked)
+        kept = min(KEPT_PROMPT, limit // 2)
+        return [(before[-kept:], after[: limit - len(before[-kept:])]) for before, after in asked]
 
     def likelihoods(self, tokens: Sequence[tuple[Ids, Ids]]) -> list[Likelihood | None]:
         """Likelihoods in the order given; batches hold sequences of similar length, which changes nothing."""
-        room = context_length(self.model)
+        room = self.max_length
         fits = [row for row, (before, after) in enumerate(tokens) if room is None or len(before) + len(after) <= room]
         before_N, after_N = ([np.array(tokens[row][side], dtype=np.int64) for row in fits] for side in (0, 1))
         found: list[Likelihood | None] = [None] * len(tokens)
@@ -68,55 +101,52 @@ class LanguageModel:
         return found
 
 
-class ImplicitReward:
-    """The implicit reward of a policy as a reward; by default averaged over tokens where there is no reference."""
-
-    def __init__(
-        self, policy: LanguageModel, reference: LanguageModel | None = None, *, average: bool | None = None
-    ) -> None:
-        self.policy = policy
-        self.reference = reference
-        self.average = reference is None if average is None else average
-
-    def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
-        """One number for each response to its prompt; null where policy or reference can't read the whole text."""
-        tokens = self.policy.chat_tokens(prompts, responses)
-        own = self.policy.likelihoods(tokens)
-        if self.reference is None:
-            return [log_likelihood(one, average=self.average) for one in own]
-        others = self.reference.likelihoods(tokens)
-        return [log_ratio(one, other, average=self.average) for one, other in zip(own, others, strict=True)]
-
-
 def run(context: StageContext) -> dict[str, Any]:
-    """Write ``likelihoods.jsonl``, how likely ``policy`` finds both sides of a suite's pairs, and ``protocol.json``.
+    """Write ``likelihoods.jsonl``, how likely ``policy`` finds the responses of a suite's pairs, and ``protocol.json``.
 
-    Config: the suite's data and ``chat``, whether the policy knows a chat template.
+    Config: the suite's data, ``chat`` (whether the policy knows a chat template) and ``reading``.
     """
     chat = bool(context.config["chat"])
-    pairs = build_pairs(context)
+    pairs = build_pairs(open_source(context), context.config)
     model: nn.Module = load_policy(context.inputs["policy"])
     model.to(stage_device(context.resources))
     tokenizer = load_tokenizer(context.inputs["policy"], template=chat)
     language_model = LanguageModel(
-        model, tokenizer, lambda done, total: context.events.progress(done, total, "responses")
+        model,
+        tokenizer,
+        lambda done, total: context.events.progress(done, total, "responses"),
+        Reading.model_validate(context.config.get("reading") or {}),
     )
     rows = pair_rows(language_model, pairs, chat=chat)
     write_json_lines(context.output / PAIR_LIKELIHOODS, rows)
     write_json(context.output / "protocol.json", {"made": dict(context.config)})
-    too_long = sum(row["chosen"] is None or row["rejected"] is None for row in rows)
-    return {"pairs": len(rows), "too_long": too_long}
+    return {"pairs": len(rows), "too_long": sum(map(_is_unread, rows)), "truncated": truncated(rows)}
 
 
-def pair_rows(model: LanguageModel, pairs: Sequence[Pair], *, chat: bool) -> list[Mapping[str, Any]]:
-    """One row for each pair with the likelihoods and lengths (characters) of both responses."""
-    texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+def _is_unread(row: Mapping[str, Any]) -> bool:
+    sides = (row["chosen"], row["rejected"])
+    return any(None in side if isinstance(side, list) else side is None for side in sides)
+
+
+def pair_rows(model: LanguageModel, asked: Sequence[Pair | Candidates], *, chat: bool) -> list[dict[str, Any]]:
+    """One row for each prompt with the likelihoods and lengths (characters) of its responses.
+
+    ``truncated``, where it is not 0, counts responses that were read in part, or without their whole prompt.
+    """
+    texts = [responses_of(one) for one in asked]
+    repeated = [(one, text) for one, own in zip(asked, texts, strict=True) for text in own]
+    said = [text for _, text in repeated]
     if chat:
-        tokens = model.chat_tokens([pair.prompt for pair in pairs] * 2, texts)
+        whole = model.chat_tokens([one.prompt for one, _ in repeated], said)
     else:
-        tokens = model.plain_tokens([pair.plain_text() for pair in pairs] * 2, texts)
-    found = [None if likelihood is None else likelihood.as_json() for likelihood in model.likelihoods(tokens)]
-    return [
-        {**pair.facts(), "chosen": chosen, "rejected": rejected}
-        for pair, chosen, rejected in zip(pairs, found[: len(pairs)], found[len(pairs) :], strict=True)
-    ]
+        whole = model.plain_tokens([one.plain_text() for one, _ in repeated], said)
+    fitted: list[tuple[Ids, Ids]] = []
+    for own in texts:
+        fitted += model.fitted(whole[len(fitted) : len(fitted) + len(own)])
+    found = iter(zip(model.likelihoods(fitted), fitted, whole, strict=True))
+    rows = []
+    for one, own in zip(asked, texts, strict=True):
+        mine = [next(found) for _ in own]
+        values = [None if likelihood is None else likelihood.as_json() for likelihood, _, _ in mine]
+        rows.append(scored_row(one, values, sum(kept != before for _, kept, before in mine)))
+    return rows

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ablate.models.chat import Messages
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number for one response; null where the reward can't read the text. ``cut``: it read a part of it."""
+
+    value: float | None
+    cut: bool = False
 
 
 class Reward(Protocol):

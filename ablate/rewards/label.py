@@ -1,13 +1,13 @@
-"""The label stage: the responses of records scored anew, by a reward model, a formula, a verifier or an API."""
+"""The label stage: the responses of records scored anew, by a reward model, a formula, a verifier or a judge."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ablate.catalogs.pipelines import ApiLabels
+from ablate.catalogs.judges import judges_of_stage
 from ablate.catalogs.rewards import find_reward
 from ablate.context import StageContext, import_function, write_json
 from ablate.data.converters import bind
@@ -15,14 +15,11 @@ from ablate.data.converters.native import as_row
 from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response
 from ablate.errors import StageError
-from ablate.rewards.api import AnswerCache, ApiReward, Endpoint
 from ablate.rewards.closed_form import closed_form
-from ablate.rewards.interface import Reward
+from ablate.rewards.interface import PairJudge, Reward
+from ablate.rewards.judge import AskedJudge, JudgeOfPairs, JudgeReward, open_judge
 from ablate.rewards.round_robin import round_robin
-from ablate.rewards.stage import open_judge, open_reward
-
-ANSWERS = "answers"
-"""Folder of an API's answers in a stage's work folder."""
+from ablate.rewards.stage import open_comparison, open_reward
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -31,12 +28,14 @@ def run(context: StageContext) -> dict[str, Any]:
     A response the labeller can't read whole is left out, and a record that keeps fewer than two dropped. The report
     says how often old and new labels order two responses of a prompt alike, of the pairs that both order.
     """
-    records = _read(context)
-    scores = _scores(context, records)
+    records = read_records(context)
+    asked = _asked(context)
+    scores = _scores(context, records, asked)
     labelled = [_labelled(record, own) for record, own in zip(records, scores, strict=True)]
     kept = [record for record in labelled if record is not None]
     if not kept:
-        raise StageError(f"no record of {len(records)} has two responses that the labeller could read")
+        said = "" if asked is None else f"; of {asked.health.answers} answers, {_counted(asked.health.problems)}"
+        raise StageError(f"no record of {len(records)} has two responses that the labeller could read{said}")
     write_json_lines(context.output / "records.jsonl", map(as_row, kept))
     alike, ordered = agreement(records, scores)
     flat = [score for own in scores for score in own]
@@ -46,6 +45,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "dropped": {"fewer-than-two-responses": len(records) - len(kept)},
         "responses": {"in": len(flat), "unscored": sum(score is None for score in flat)},
         "agreement": {"pairs": ordered, "alike": alike, "share": alike / ordered if ordered else None},
+        **({} if asked is None else {"judge": asked.report()}),
     }
     write_json(context.output / "report.json", report)
     return report
@@ -73,7 +73,8 @@ def _preference(one: Response, other: Response) -> float:
     return 0.0
 
 
-def _read(context: StageContext) -> list[PreferenceRecord]:
+def read_records(context: StageContext) -> list[PreferenceRecord]:
+    """Return the input ``records`` in memory; raises StageError where they are of another form."""
     convert = bind("records", {})
     records = [convert("records.jsonl", row) for row in read_json_lines(context.inputs["records"])]
     if not all(isinstance(record, PreferenceRecord) for record in records):
@@ -81,7 +82,9 @@ def _read(context: StageContext) -> list[PreferenceRecord]:
     return [record for record in records if isinstance(record, PreferenceRecord)]
 
 
-def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[list[float | None]]:
+def _scores(
+    context: StageContext, records: Sequence[PreferenceRecord], asked: AskedJudge | None
+) -> list[list[float | None]]:
     """Return the score of every response of every record; of a judge of pairs it is its share of wins."""
     prompts = [record.prompt for record in records]
     texts = [[response.messages[-1]["content"] for response in record.responses] for record in records]
@@ -89,32 +92,41 @@ def _scores(context: StageContext, records: Sequence[PreferenceRecord]) -> list[
     if name is not None:
         formula = closed_form(name)
         return [[formula(text) for text in own] for own in texts]
-    reward = _named(context)
-    if reward is None and (judge := open_judge(context)):
+    reward = _named(context) if asked is None else JudgeReward(asked)
+    pairs: PairJudge | None = None
+    if asked is not None:
+        pairs = JudgeOfPairs(asked) if asked.template.kind == "pairwise" else None
+    elif reward is None:
+        pairs = open_comparison(context)
+    if pairs is not None:
         _require_single_turns(records)
-        return round_robin(judge, prompts, texts)
+        return round_robin(pairs, prompts, texts)
     reward = reward or open_reward(context)
     before = [(*record.prompt, *response.messages[:-1]) for record in records for response in record.responses]
     return list(_split(records, reward.score(before, [text for own in texts for text in own])))
 
 
+def _asked(context: StageContext) -> AskedJudge | None:
+    """Return the judge that the config names; else None."""
+    if "judge" not in context.config:
+        return None
+    (judge,) = judges_of_stage([context.config["judge"]], context.locations)
+    return open_judge(context, judge)
+
+
+def _counted(problems: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(problems.items()))
+
+
 def _named(context: StageContext) -> Reward | None:
-    """Return the closed model or the reward that the config names, which reads ``prompt_texts``; else None."""
-    api, name = context.config.get("api"), context.config.get("reward")
-    if api is not None:
-        return open_api(context, ApiLabels.model_validate(api))
+    """Return the reward that the config names, which reads ``prompt_texts``; else None."""
+    name = context.config.get("reward")
     if name is None:
         return None
     rows = read_json_lines(context.inputs["prompt_texts"])
-    reward: Reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
+    open_named = import_function(find_reward(name).entry, f"the reward {name}")
+    reward: Reward = open_named(name, rows, context.resources)
     return reward
-
-
-def open_api(context: StageContext, labels: ApiLabels) -> ApiReward:
-    """Return the closed model that a stage asks; answers of earlier attempts are read from their work folders."""
-    endpoint = Endpoint(context.locations["api_url"], context.locations["api_key"])
-    cache = AnswerCache(context.work / ANSWERS, tuple(folder / ANSWERS for folder in context.previous_work))
-    return ApiReward(labels, endpoint, cache, lambda done, total: context.events.progress(done, total, "answers"))
 
 
 def _require_single_turns(records: Sequence[PreferenceRecord]) -> None:

@@ -1,4 +1,9 @@
-"""How likely a model finds a response, and the reward that likelihoods imply. Light: graders read it."""
+"""How likely a model finds a response, and the reward that likelihoods imply. Light: graders read it.
+
+It is log pi(y | x) - log pi_ref(y | x), or, without a reference, log pi(y | x) alone: Rafailov et al. 2023 (arXiv
+2305.18290), eq. 5, without beta and the term of the prompt alone, neither of which changes which of two responses has
+more. RewardBench (arXiv 2403.13787) takes the mean over tokens where there is no reference.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +37,9 @@ class Likelihood:
 def log_likelihood(policy: Likelihood | None, *, average: bool) -> float | None:
     """Return log pi, the implicit reward without a reference; null where the policy could not read the response.
 
-    ``average`` divides by the number of tokens.
+    ``average`` divides by the number of tokens; a response without any has no likelihood of its own: null, too.
     """
-    if policy is None:
+    if policy is None or not policy.tokens:
         return None
     return policy.logprob / policy.tokens if average else policy.logprob
 

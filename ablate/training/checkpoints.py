@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.context import sync, sync_tree, write_json
+from ablate.context import STOP_ASKED, stop_at_checkpoints, stop_if_asked, sync, sync_tree, write_json
 from ablate.errors import StageError
 
 MARKER = "complete.json"
 PREFIX = "checkpoint-"
+REPLACED = ".replaced"
+"""What the name of a checkpoint ends in while another one of its step takes its place."""
 WRITING_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
 
 
@@ -33,6 +35,7 @@ class CheckpointClock:
 
     def __init__(self, cadence: Cadence) -> None:
         self.cadence = cadence
+        stop_at_checkpoints()
         self.restart()
 
     def restart(self) -> None:
@@ -43,39 +46,52 @@ class CheckpointClock:
         """Whether to save after ``step`` of ``last``."""
         steps = self.cadence.steps
         counted = steps is not None and step % steps == 0
-        return step < last and (counted or time.monotonic() - self._start >= self._pause)
+        elapsed = time.monotonic() - self._start >= self._pause
+        return step < last and (counted or elapsed or STOP_ASKED.is_set())
 
     def save(self, folder: Path, step: int, write: Callable[[Path], None]) -> None:
-        """Save a checkpoint; the next one is due later where writing this one took long."""
+        """Save a checkpoint; the next one is due later where writing this one took long.
+
+        Raises StopRequested where this was to be the last one.
+        """
         start = time.monotonic()
         save_checkpoint(folder, step, write)
         self.restart()
         if self.cadence.seconds > 0:
             self._pause = max(self.cadence.seconds, (self._start - start) / WRITING_SHARE)
+        stop_if_asked()
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 1) -> Path:
     """Make ``folder/checkpoint-<step>`` with what ``write(temporary folder)`` puts there; return its path.
 
-    The process may be killed at any moment: the marker comes after every byte has reached the disk, and older
-    checkpoints (all but the newest ``keep``) are removed after that.
+    The process may be killed, or ``write`` may fail, at any moment: the marker comes after every byte has reached the
+    disk, and older checkpoints (all but the newest ``keep``, and one of the same step) are removed after that.
     """
-    final = folder / f"{PREFIX}{step}"
+    final, replaced = folder / f"{PREFIX}{step}", folder / f"{PREFIX}{step}{REPLACED}"
     temporary = folder / f".{PREFIX}{step}.{os.getpid()}.tmp"
-    for leftover in (final, temporary):  # of an attempt that was killed between rename and marker
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    if temporary.exists():
+        shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     write(temporary)
     sync_tree(temporary)
+    if (final / MARKER).exists():
+        _remove(replaced)
+        os.replace(final, replaced)  # it counts until the new one does
+    _remove(final)  # of an attempt that was killed between rename and marker
     os.replace(temporary, final)
     sync(folder)
     write_json(final / MARKER, {"step": step})
     sync(final)
-    for old in complete_checkpoints(folder)[keep:]:
-        (old / MARKER).unlink()  # first, so that a half-removed folder never counts
-        shutil.rmtree(old)
+    for old in (replaced, *complete_checkpoints(folder)[keep:]):
+        _remove(old)
     return final
+
+
+def _remove(checkpoint: Path) -> None:
+    if checkpoint.exists():
+        (checkpoint / MARKER).unlink(missing_ok=True)  # first, so that a half-removed folder never counts
+        shutil.rmtree(checkpoint)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -84,7 +100,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     Another process may be saving there: an older checkpoint of the list can be gone by the time it is opened.
     """
     marked = [path.parent for path in folder.glob(f"{PREFIX}*/{MARKER}")]
-    return sorted(marked, key=checkpoint_step, reverse=True)
+    return sorted(marked, key=lambda path: (checkpoint_step(path), not path.name.endswith(REPLACED)), reverse=True)
 
 
 def latest_checkpoint(folders: Iterable[Path]) -> Path | None:
@@ -95,7 +111,7 @@ def latest_checkpoint(folders: Iterable[Path]) -> Path | None:
 
 def checkpoint_step(checkpoint: Path) -> int:
     """Return the optimiser step after which ``checkpoint`` was written: its name says it, so nothing is opened."""
-    step = checkpoint.name.removeprefix(PREFIX)
+    step = checkpoint.name.removeprefix(PREFIX).removesuffix(REPLACED)
     if not step.isdecimal():
         raise StageError(f"{checkpoint} is not named {PREFIX}<step>; remove this folder")
     return int(step)

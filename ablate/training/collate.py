@@ -161,15 +161,15 @@ def read_margins(path: Path) -> Tensor:
 
 
 def pad_sequences(
-    prompts: Sequence[IntArray], completions: Sequence[IntArray], pad_id: int, *, side: Side = "right", extra: int = 0
+    prompts: Sequence[IntArray], completions: Sequence[IntArray], pad_id: int, *, side: Side = "right"
 ) -> dict[str, Tensor]:
-    """Return prompt + completion rows padded to the longest (+ ``extra``) on ``side``.
+    """Return prompt + completion rows padded to the longest on ``side``.
 
     Keys, each [B, T] int64: ``input_ids``, ``attention_mask`` (1 on real tokens), ``completion_mask`` (1 on
     completion tokens). Which token is padding is told by the mask alone, never by its id.
     """
     widths = [len(prompt) + len(completion) for prompt, completion in zip(prompts, completions, strict=True)]
-    shape = (len(widths), max(widths) + extra)
+    shape = (len(widths), max(widths))
     ids, mask, completed = np.full(shape, pad_id), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         start = 0 if side == "right" else shape[1] - widths[row]
@@ -193,8 +193,6 @@ class PairCollator:
     pairs: PairTokens
     pad_id: int
     columns: Mapping[str, Tensor] = field(default_factory=dict)
-    side: Side = "right"
-    extra: int = 0
 
     @property
     def examples(self) -> PairTokens:
@@ -206,7 +204,7 @@ class PairCollator:
         pairs = self.pairs
         prompts = [pairs.prompts[row] for row in rows]
         completions = [pairs.chosen[row] for row in rows] + [pairs.rejected[row] for row in rows]
-        batch = pad_sequences(prompts * 2, completions, self.pad_id, side=self.side, extra=self.extra)
+        batch = pad_sequences(prompts * 2, completions, self.pad_id)
         index = torch.tensor(rows)
         return {**batch, "rows": index, **{name: values[index] for name, values in self.columns.items()}}
 

@@ -33,7 +33,7 @@ class ComparedPairs(PairTokens):
     @classmethod
     def within(cls, pairs: PairTokens, limit: int | None) -> ComparedPairs:
         """Return the pairs whose comparison has at most ``limit`` tokens; DataError where none has."""
-        every = cls(pairs.ids, pairs.prompts, pairs.chosen, pairs.rejected)
+        every = cls(pairs.ids, pairs.prompts, pairs.chosen, pairs.rejected, pairs.in_order)
         rows = np.flatnonzero(every.lengths_N <= limit) if limit is not None else np.arange(len(every))
         if not len(rows):
             shortest = int(every.lengths_N.min())
@@ -43,7 +43,7 @@ class ComparedPairs(PairTokens):
                 hint="lower reward_model.max_length to half the context, with truncation: keep-start",
             )
         prompts, chosen, rejected = (_taken(lists, rows) for lists in (every.prompts, every.chosen, every.rejected))
-        return cls([every.ids[row] for row in rows], prompts, chosen, rejected)
+        return cls([every.ids[row] for row in rows], prompts, chosen, rejected, pairs.in_order)
 
 
 def _taken(lists: Ragged, rows: IntArray) -> Ragged:

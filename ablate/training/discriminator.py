@@ -15,7 +15,7 @@ from ablate.algorithms.d2po import D2POParameters
 from ablate.context import read_json, write_json
 from ablate.errors import StageError
 from ablate.training.collate import PairCollator
-from ablate.training.experience import PassLimits, Score, mini_batches, reward_model_score
+from ablate.training.experience import PassLimits, Score, finite, mini_batches, reward_model_score
 from ablate.training.learner import Network
 from ablate.training.online_pairs import PairPass, best_and_worst, pair_tokens
 from ablate.training.pair_log import OnlinePair
@@ -31,8 +31,10 @@ class Discriminator:
 
     ``annotate`` gives the gold scores. A round of gold labels chooses among the policy's pairs since the last one; a
     pair whose responses tie for the annotator has cost a label and teaches nothing. When the budget is used up the
-    discriminator stays as it is. ``is_measured``: the annotator's mean score of all samples is logged, too, which
-    costs no label because nothing learns from it. Its random numbers are derived from (seed, step).
+    discriminator stays as it is. ``by_name``: the annotator is a formula or a verifier. Only then do gold labels count
+    as ``labels`` (a reward model's were spent on its own training), and its mean score of all samples is logged, which
+    costs no label because nothing learns from it; a judge, ``is_asked``, is not asked for that. Random numbers are
+    derived from (seed, step).
     """
 
     def __init__(
@@ -44,10 +46,11 @@ class Discriminator:
         pad_id: int,
         limits: PassLimits,
         *,
-        is_measured: bool = False,
+        by_name: bool,
+        is_asked: bool = False,
     ) -> None:
         self.parameters, self.annotate, self.seed = parameters, annotate, derive_seed(seed, NAME)
-        self.is_measured = is_measured
+        self.by_name, self.is_measured = by_name, by_name and not is_asked
         self.pad_id, self.limits = pad_id, limits
         model = model.to(limits.device)
         self.network = Network(model, parameters.discriminator_learning_rate, parameters.weight_decay)
@@ -68,12 +71,14 @@ class Discriminator:
             scores_N = self.score(episodes)
         if self.is_measured:
             self.last_round["annotator_score"] = float(self.annotate(episodes).mean())
-        self.silver_labels += len(episodes) // self.parameters.responses_per_prompt
+        prompts = len(episodes) // self.parameters.responses_per_prompt
+        self.silver_labels += prompts * self.parameters.labels_per_prompt
         return scores_N
 
     def statistics(self) -> dict[str, float]:
-        """Return both kinds of labels so far, and of a step with a round what it says of the discriminator."""
-        return {"labels": self.gold_labels, "silver_labels": self.silver_labels, **self.last_round}
+        """Return the labels of every kind so far, and of a step with a round what it says of the discriminator."""
+        counts = {"gold_labels": self.gold_labels, "silver_labels": self.silver_labels}
+        return {"labels": self.gold_labels if self.by_name else 0, **counts, **self.last_round}
 
     def save(self, folder: Path) -> None:
         """Write weights, AdamW's moments, pool, gold pairs and counts."""
@@ -115,7 +120,7 @@ class Discriminator:
     def _learn(self, asked: list[OnlinePair]) -> None:
         """Have pairs labelled, note how often the discriminator was right before it learns, and let it learn."""
         sides = [episode for pair in asked for episode in (pair.chosen, pair.rejected)]
-        scores: list[list[float]] = self.annotate(sides).view(-1, 2).tolist()
+        scores: list[list[float]] = finite(self.annotate(sides), "gold score", sides, self.step).view(-1, 2).tolist()
         self.gold_labels += len(asked)
         new = [_ordered(pair, *own) for pair, own in zip(asked, scores, strict=True) if own[0] != own[1]]
         right = sum(chosen > rejected for chosen, rejected in scores)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ablate.context import Resources
+from ablate.errors import StageError
 from ablate.models.chat import Messages
 from ablate.training.advantages import masked_mean
 from ablate.training.devices import autocast, stage_device
 from ablate.training.distributed import share, summed
 from ablate.training.logprobs import length_batches
+from ablate.training.placement import at_work
 from ablate.training.rollouts import (
     Episode,
     EpisodeBatch,
@@ -82,6 +84,17 @@ def named_prompts(episodes: Sequence[Episode], rows: Sequence[int]) -> str:
     return ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
 
 
+def finite(scores_N: Tensor, what: str, episodes: Sequence[Episode], step: int) -> Tensor:
+    """Return the scores of episodes; raises StageError with the prompts of those that are not finite."""
+    rows = [row for row, is_finite in enumerate(scores_N.isfinite().tolist()) if not is_finite]
+    if rows:
+        raise StageError(
+            f"step {step}: the {what} of {len(rows)} responses is not finite; prompts {named_prompts(episodes, rows)}",
+            hint="look at what scores them: it gave no number for these responses",
+        )
+    return scores_N
+
+
 @dataclass(frozen=True)
 class Rollout:
     """The episodes of one step and what the models said of them while the policy was the one that sampled them.
@@ -128,7 +141,7 @@ ScoreTexts = Callable[[Sequence[Messages], Sequence[str]], list[float | None]]
 def text_score(score: ScoreTexts, prompts: Mapping[str, Messages], decode: Callable[[list[int]], str]) -> Score:
     """Return the score function of a formula or a verifier; ``prompts`` are the messages by the prompt's id.
 
-    A response that has no score gets NaN, which stops the run.
+    A response that has no score gets NaN, which stops the run where it is learnt from or is the gold reward.
     """
 
     def of_episodes(episodes: Sequence[Episode]) -> Tensor:
@@ -202,17 +215,18 @@ class Recorder:
         """
         mask_NR = collate(episodes, self.pad_id).response_mask_BR
         logps_NR, reference_NR, entropies_NR, values_NR = (torch.zeros(mask_NR.shape) for _ in range(4))
-        for rows, batch in self._batches(episodes, chunks):
-            width = batch.response_mask_BR.shape[1]
-            logits_BRV = response_logits(self.policy, batch)
-            logps_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
-            entropies_NR[rows, :width] = response_entropy(logits_BRV, batch, self.temperature).cpu()
-            del logits_BRV
-            logits_BRV = response_logits(self.reference, batch)
-            reference_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
-            del logits_BRV
-            if self.value is not None:
-                values_NR[rows, :width] = response_values(self.value, batch).cpu()
+        with at_work(self.reference):
+            for rows, batch in self._batches(episodes, chunks):
+                width = batch.response_mask_BR.shape[1]
+                logits_BRV = response_logits(self.policy, batch)
+                logps_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
+                entropies_NR[rows, :width] = response_entropy(logits_BRV, batch, self.temperature).cpu()
+                del logits_BRV
+                logits_BRV = response_logits(self.reference, batch)
+                reference_NR[rows, :width] = response_logprobs(logits_BRV, batch, self.temperature).cpu()
+                del logits_BRV
+                if self.value is not None:
+                    values_NR[rows, :width] = response_values(self.value, batch).cpu()
         logps_NR, reference_NR, entropies_NR, values_NR = map(summed, (logps_NR, reference_NR, entropies_NR, values_NR))
         values = None if self.value is None else values_NR
         return Rollout(episodes, mask_NR, scores_N, outcomes_N, logps_NR, reference_NR, entropies_NR, values, group)

@@ -84,9 +84,18 @@ class Learner(ABC, Generic[P, T]):
         return False
 
     @property
+    def learns_from_scoring(self) -> bool:
+        """Whether scoring a step's responses changes what a checkpoint holds of the learner."""
+        return False
+
+    @property
     def unit(self) -> int:
         """Episodes, one after another, that a mini-batch never separates; mini-batches count units."""
         return 1
+
+    def weight(self, targets: T, rows: list[int]) -> int:
+        """Return what a mini-batch counts for in a step's means: its episodes, unless its own are over others."""
+        return len(rows)
 
     @property
     def policy(self) -> Network:

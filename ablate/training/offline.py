@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,7 +19,7 @@ from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator
 from ablate.training.coupling import CoupledObjective
 from ablate.training.devices import autocast
-from ablate.training.distributed import world
+from ablate.training.distributed import gathered, rank, world
 from ablate.training.history import History
 from ablate.training.trainer import ExampleTrainer, Objective, TrainingRun
 
@@ -28,6 +28,8 @@ COUPLING_FILE = "coupling.json"
 
 class OfflineTrainer(ExampleTrainer):
     """transformers' Trainer over pairs or rankings: the completions of an example share one forward pass."""
+
+    _marked: Mapping[str, Any] = MappingProxyType({})
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -43,10 +45,8 @@ class OfflineTrainer(ExampleTrainer):
         return batches, units
 
     def _gather(self, values_M: Tensor) -> tuple[Tensor, slice]:
-        if self.args.world_size == 1:
-            return values_M, slice(None)
-        processes: list[list[float]] = gather_object([values_M.tolist()])
-        start = sum(map(len, processes[: self.args.process_index]))
+        processes = gathered(values_M.tolist())
+        start = sum(map(len, processes[: rank()]))
         return values_M.new_tensor(list(chain(*processes))), slice(start, start + len(values_M))
 
     def require_a_share_for_all(self) -> None:
@@ -70,6 +70,18 @@ class OfflineTrainer(ExampleTrainer):
         if isinstance(self.objective, CoupledObjective):
             self.objective.coupling.state = read_json(checkpoint / COUPLING_FILE)
 
+    def mark_progress(self) -> None:
+        """Remember the history and the coupling as they are before a step's batches are coupled."""
+        super().mark_progress()
+        if isinstance(self.objective, CoupledObjective):
+            self._marked = dict(self.objective.coupling.state)
+
+    def undo_progress(self) -> None:
+        """Go back to what ``mark_progress`` remembered."""
+        super().undo_progress()
+        if isinstance(self.objective, CoupledObjective):
+            self.objective.coupling.state = dict(self._marked)
+
 
 def train_offline(
     context: StageContext,
@@ -83,8 +95,8 @@ def train_offline(
 ) -> History:
     """Train ``model`` in place and return the training curve; resumes from this stage's newest whole checkpoint.
 
-    The model must have been loaded without dropout, so that its log-probabilities are those of the reference pass.
-    ``floor`` is the final learning rate as a share of the peak.
+    The model has no dropout, as ``ablate.models.loading`` loads all, so that its log-probabilities are those of the
+    reference pass. ``floor`` is the final learning rate as a share of the peak.
     """
     run = TrainingRun.of(context, cadence)
     trainer = OfflineTrainer(model, objective, collator.examples, collator, parameters, run, floor=floor)

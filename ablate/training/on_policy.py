@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ablate.algorithms.on_policy import RolloutParameters
@@ -42,8 +42,8 @@ from ablate.training.experience import (
     Recorder,
     Rollout,
     Score,
+    finite,
     mini_batches,
-    named_prompts,
     outcomes,
     prompt_rows,
     reward_model_score,
@@ -51,6 +51,7 @@ from ablate.training.experience import (
     text_score,
 )
 from ablate.training.history import History
+from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
 from ablate.training.placement import frozen_reference, frozen_score
@@ -60,6 +61,8 @@ from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
 
 SAMPLES_PER_STEP = 3
+ASKED_ANNOTATOR = "ablate.rewards.annotate:open_annotator"
+"""Opens a judge that is asked in words."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class OnPolicyTrainer:
         self.done = 0
         self.history = History(events, total_steps=self.steps)
         self.samples: list[dict[str, Any]] = []
-        self._updating = False
+        self._amid_step = False
 
     def train(self, work: Path, previous: Iterable[Path] = (), *, cadence: Cadence | None = None) -> None:
         """Run the steps that are left, from the newest checkpoint in ``work`` and ``previous`` if there is one.
@@ -155,10 +158,11 @@ class OnPolicyTrainer:
     def _save_stopped(self, work: Path) -> Path:
         """Save the state of a run that is stopped, and return its folder.
 
-        Before the first update of a step that is a checkpoint: what was wrong can be put right, and the run goes on.
-        Later it is for looking at alone: a resumed run makes the step again from its beginning.
+        As long as the step has changed nothing that is a checkpoint: what was wrong can be put right, and the run goes
+        on. After its first update, and where a labeller keeps or learns something, after its scores, it is for looking
+        at alone: a resumed run goes on from an older checkpoint.
         """
-        if not self._updating:
+        if not self._amid_step:
             return save_checkpoint(work, self.done, self.save)
         folder = work / f"stopped-in-step-{self.done + 1}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,16 +172,17 @@ class OnPolicyTrainer:
     def step(self) -> None:
         """Sample, score, make the targets, update, log."""
         number, learner = self.done + 1, self.learner
-        self._updating = False
+        self._amid_step = False
         episodes = self.sample_episodes(self.done)
         parts = self.mini_batches(len(episodes), 0)
+        self._amid_step = learner.learns_from_scoring
         rollout = self.evaluate_episodes(episodes, parts)
         targets = learner.targets(rollout)
         statistics = {**rollout_statistics(rollout), **learner.statistics(rollout, targets)}
         if self.gold is not None:
-            statistics["gold"] = float(self._finite(self.gold(episodes), "gold reward", episodes).mean())
+            statistics["gold"] = float(finite(self.gold(episodes), "gold reward", episodes, number).mean())
         self._check_kl(statistics["kl"], rollout)
-        factor, self._updating = 0.0, True
+        factor, self._amid_step = 0.0, True
         for inner_epoch in range(self.parameters.inner_epochs):
             if inner_epoch:
                 parts = self.mini_batches(len(episodes), inner_epoch)
@@ -185,7 +190,7 @@ class OnPolicyTrainer:
                 factor = self._rate_factor(inner_epoch, index, len(parts))
                 first = inner_epoch == index == 0
                 means = learner.update(rollout, targets, rows, factor, step=number, first=first)
-                self.history.add(len(rows), **means)
+                self.history.add(learner.weight(targets, rows), **means)
         self.done = number
         rate = factor * self.parameters.learning_rate
         self._log(rollout, {**self.history.means(), **statistics, "learning_rate": rate})
@@ -237,7 +242,7 @@ class OnPolicyTrainer:
 
     def evaluate_episodes(self, episodes: list[Episode], parts: list[list[int]]) -> Rollout:
         """Score the episodes and record log-probabilities and values in the micro-batches of ``parts``."""
-        scores_N = self._finite(self.score(episodes), "reward", episodes)
+        scores_N = finite(self.score(episodes), "reward", episodes, self.done + 1)
         chunks = [chunk for rows in parts for chunk in self.limits.chunks(episodes, rows)]
         outcomes_N = outcomes(scores_N, episodes, self.parameters.missing_eos_reward)
         return self.recorder.record(episodes, chunks, scores_N, outcomes_N, self.parameters.responses_per_prompt)
@@ -269,17 +274,6 @@ class OnPolicyTrainer:
         update = (self.done * inner + inner_epoch) * parts + index
         ratio = self.parameters.warmup_ratio
         return learning_rate_factor(update, steps=self.steps * inner * parts, warmup_ratio=ratio, shape="constant")
-
-    def _finite(self, scores_N: Tensor, what: str, episodes: list[Episode]) -> Tensor:
-        """Return the scores; StageError names the prompts of those that are not finite."""
-        rows = [row for row, is_finite in enumerate(scores_N.isfinite().tolist()) if not is_finite]
-        if rows:
-            raise StageError(
-                f"step {self.done + 1}: the {what} of {len(rows)} responses is not finite; prompts "
-                f"{named_prompts(episodes, rows)}",
-                hint="look at what scores them: it gave no number for these responses",
-            )
-        return scores_N
 
     def _check_kl(self, kl: float, rollout: Rollout) -> None:
         limit = self.parameters.stop_at_kl
@@ -397,6 +391,11 @@ class OnPolicyStage:
 
         return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
 
+    def asked_judge(self, group: int) -> JudgedEpisodes:
+        """Return the judge that config ``annotator`` describes; responses to a prompt are ``group`` neighbours."""
+        score = import_function(ASKED_ANNOTATOR, "the judge as annotator")(self.context, self.policy, group)
+        return JudgedEpisodes(score, self._prompts(), self._text, group)
+
     @property
     def gold(self) -> Score | None:
         """The true reward, where config ``gold`` names it."""
@@ -405,9 +404,16 @@ class OnPolicyStage:
 
     def _named(self, name: str) -> Score:
         rows = read_json_lines(self.context.inputs["prompt_texts"])
-        reward = import_function(find_reward(name).entry, f"the reward {name}")(name, rows)
-        prompts: dict[str, Messages] = {row["id"]: tuple(row["prompt"]) for row in rows}
-        return text_score(reward.score, prompts, lambda ids: str(self.tokenizer.decode(ids, skip_special_tokens=True)))
+        open_named = import_function(find_reward(name).entry, f"the reward {name}")
+        reward = open_named(name, rows, self.context.resources)
+        return text_score(reward.score, self._prompts(), self._text)
+
+    def _prompts(self) -> dict[str, Messages]:
+        rows = read_json_lines(self.context.inputs["prompt_texts"])
+        return {row["id"]: tuple(row["prompt"]) for row in rows}
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def train(self, trainer: OnPolicyTrainer) -> dict[str, Any]:
         """Train to the end; write ``model/``, ``history.jsonl`` and ``samples.jsonl``, and return the summary."""

@@ -5,9 +5,8 @@ Both run in the loop of all on-policy methods (``ablate.training.on_policy``); t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from ablate.errors import StageError
 from ablate.models.loading import load_reward_model
 from ablate.training.discriminator import Discriminator
 from ablate.training.experience import Score
+from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Network
 from ablate.training.losses import PREFERENCE_LOSSES
-from ablate.training.objectives import PreferenceObjective
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer, planned_steps
 from ablate.training.online_pairs import Labeller, PairLearner
 from ablate.training.pair_log import PairLog
-from ablate.training.preference import START_TOLERANCE
+from ablate.training.preference import preference_objective
 from ablate.training.rollouts import Episode
 from ablate.training.seeding import derive_seed
 
@@ -37,37 +36,38 @@ FILE = "annotator.json"
 
 @dataclass
 class Annotator:
-    """Online DPO's labeller: every prompt of a step costs one label, whatever comes of it."""
+    """Online DPO's labeller: the responses to a prompt, ``group`` of them, cost ``price`` labels, ties included.
+
+    The price of a reward model's scores is 0: its labels were spent on its own training.
+    """
 
     score: Score
     group: int
+    price: int
     labels: int = 0
+    judged: JudgedEpisodes | None = None
+    """The judge, where what scores is one: it says how often it could not be read."""
 
     def __call__(self, episodes: Sequence[Episode]) -> Tensor:
         """Return the annotator's scores."""
-        self.labels += len(episodes) // self.group
+        self.labels += len(episodes) // self.group * self.price
         return self.score(episodes)
 
     def statistics(self) -> dict[str, float]:
         """Return the labels so far."""
-        return {"labels": self.labels}
+        return {"labels": self.labels, **({} if self.judged is None else self.judged.statistics())}
 
     def save(self, folder: Path) -> None:
-        """Write the count."""
-        write_json(folder / FILE, {"labels": self.labels})
+        """Write the counts."""
+        own = {} if self.judged is None else {"asked": self.judged.asked, "unscored": self.judged.unscored}
+        write_json(folder / FILE, {"labels": self.labels, **own})
 
     def load(self, folder: Path) -> None:
         """Restore what ``save`` wrote."""
-        self.labels = read_json(folder / FILE)["labels"]
-
-
-def pair_objective(parameters: OnlinePairParameters, *, own_start: bool = True) -> PreferenceObjective:
-    """Return the offline objective with the loss that the parameters name.
-
-    ``own_start``: the reference is what training starts from, so that the first loss is known.
-    """
-    loss = partial(PREFERENCE_LOSSES[parameters.loss], beta=parameters.beta)
-    return PreferenceObjective(loss, parameters.beta, START_TOLERANCE[parameters.dtype] if own_start else None)
+        state = read_json(folder / FILE)
+        self.labels = state["labels"]
+        if self.judged is not None:
+            self.judged.asked, self.judged.unscored = state["asked"], state["unscored"]
 
 
 def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairParameters:
@@ -77,11 +77,12 @@ def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairP
     """
     steps = planned_steps(parameters, prompts)
     if isinstance(parameters, OnlineDPOParameters) and parameters.label_budget is not None:
-        affordable = parameters.label_budget // parameters.prompts_per_step
+        labels = parameters.prompts_per_step * parameters.labels_per_prompt
+        affordable = parameters.label_budget // labels
         if affordable < steps:
             print(
                 f"label_budget {parameters.label_budget} is used up after {affordable} steps of "
-                f"{parameters.prompts_per_step} labels: training ends there, not after {steps} steps",
+                f"{labels} labels: training ends there, not after {steps} steps",
                 flush=True,
             )
             steps = affordable
@@ -98,13 +99,14 @@ def run(context: StageContext) -> dict[str, Any]:
     stage = OnPolicyStage.open(context, parameters, others=others)
     parameters = within_budget(parameters, len(stage.prompts))
     policy: nn.Module = stage.policy
+    own_start = context.inputs["reference"] == context.inputs["policy"]
     learner = PairLearner(
         networks={"policy": Network(policy, parameters.learning_rate, parameters.weight_decay)},
         parameters=parameters,
         pad_id=stage.tokens.pad,
         limits=stage.limits,
         reference=stage.reference,
-        objective=pair_objective(parameters, own_start=context.inputs["reference"] == context.inputs["policy"]),
+        objective=preference_objective(PREFERENCE_LOSSES[parameters.loss], parameters, own_reference=own_start),
         labeller=_labeller(stage, parameters, seed),
         log=_pair_log(stage, name),
     )
@@ -124,16 +126,30 @@ def run(context: StageContext) -> dict[str, Any]:
 
 
 def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
-    annotate = stage.judge("annotator", parameters.dtype)
+    judged = stage.asked_judge(_group(parameters)) if _is_asked(stage.context) else None
+    annotate = judged or stage.judge("annotator", parameters.dtype)
+    by_name = "annotator" in stage.context.config  # a formula, a verifier or a judge
     if not isinstance(parameters, D2POParameters):
-        return Annotator(annotate, parameters.responses_per_prompt)
+        price = parameters.labels_per_prompt if by_name else 0
+        return Annotator(annotate, parameters.responses_per_prompt, price, judged=judged)
     fresh = parameters.discriminator == "sft"
     model: nn.Module = load_reward_model(
         stage.context.inputs["policy" if fresh else "reward_model"],
         head_seed=derive_seed(seed, "head") if fresh else None,
     )
-    by_name = "annotator" in stage.context.config  # a formula or a verifier, which can be looked at for nothing
-    return Discriminator(model, annotate, parameters, seed, stage.tokens.pad, stage.limits, is_measured=by_name)
+    return Discriminator(
+        model, annotate, parameters, seed, stage.tokens.pad, stage.limits, by_name=by_name, is_asked=judged is not None
+    )
+
+
+def _is_asked(context: StageContext) -> bool:
+    """Whether the annotator is a judge that is asked in words."""
+    return isinstance(context.config.get("annotator"), Mapping)
+
+
+def _group(parameters: OnlinePairParameters) -> int:
+    """Return how many responses to a prompt are annotated together: D2PO asks about one pair."""
+    return 2 if isinstance(parameters, D2POParameters) else parameters.responses_per_prompt
 
 
 def _pair_log(stage: OnPolicyStage, source: str) -> PairLog:

@@ -22,6 +22,7 @@ from ablate.training.learner import Learner
 from ablate.training.logprobs import length_batches
 from ablate.training.objectives import PreferenceObjective
 from ablate.training.pair_log import OnlinePair, PairLog
+from ablate.training.placement import at_work
 from ablate.training.rollouts import Episode, response_logits, response_logprobs
 from ablate.training.trainer import Objective
 
@@ -59,9 +60,9 @@ def reference_columns(
     """Return the reference's log-probabilities of both sides, float32 [B] each, sums at temperature 1."""
     sides = [*(pair.chosen for pair in pairs), *(pair.rejected for pair in pairs)]
     sums_2B = torch.zeros(len(sides))
-    for rows in limits.chunks(sides, range(len(sides))):
-        batch = padded(sides, rows, pad_id, limits)
-        with autocast(limits.device, dtype):
+    with at_work(reference), autocast(limits.device, dtype):
+        for rows in limits.chunks(sides, range(len(sides))):
+            batch = padded(sides, rows, pad_id, limits)
             sums_2B[rows] = response_logprobs(response_logits(reference, batch), batch, 1.0).sum(-1).cpu()
     return {"reference_chosen": sums_2B[: len(pairs)], "reference_rejected": sums_2B[len(pairs) :]}
 
@@ -144,6 +145,11 @@ class PairLearner(Learner[OnlinePairParameters, StepPairs]):
     log: PairLog
 
     @property
+    def learns_from_scoring(self) -> bool:
+        """The labeller counts its labels when it scores, and may be a discriminator that learns from them."""
+        return True
+
+    @property
     def unit(self) -> int:
         """The responses to a prompt: a mini-batch counts prompts, each of which gives a pair at most."""
         return self.parameters.responses_per_prompt
@@ -169,13 +175,17 @@ class PairLearner(Learner[OnlinePairParameters, StepPairs]):
 
         In the first update of all, policy and reference are equal, and the loss must say so.
         """
-        prompts = [prompt for prompt in dict.fromkeys(row // self.unit for row in rows) if prompt in targets.rows]
+        prompts = self._with_pair(targets, rows)
         self._keep(targets, prompts, step)
         if not prompts:
             return {}
         passes = PairPass(self.policy.model, self.objective, self.limits, self.parameters.dtype)
         pairs = [targets.rows[prompt] for prompt in prompts]
         return passes.backward(targets.collator, pairs, check_start=first and step == 1)
+
+    def weight(self, targets: StepPairs, rows: list[int]) -> int:
+        """Return the pairs of a mini-batch: its means are over them, and without any it says nothing."""
+        return len(self._with_pair(targets, rows))
 
     def save(self, folder: Path) -> None:
         """Write networks, labeller and the pairs so far."""
@@ -188,6 +198,10 @@ class PairLearner(Learner[OnlinePairParameters, StepPairs]):
         super().load(folder)
         self.labeller.load(folder)
         self.log.load(folder)
+
+    def _with_pair(self, targets: StepPairs, rows: list[int]) -> list[int]:
+        """Return the prompts of a mini-batch that give a pair, in its order."""
+        return [prompt for prompt in dict.fromkeys(row // self.unit for row in rows) if prompt in targets.rows]
 
     def _keep(self, targets: StepPairs, prompts: list[int], step: int) -> None:
         """Keep the pairs in the order in which they are learnt from, each once however many inner epochs there are."""

@@ -1,12 +1,14 @@
 """Where the models of an on-policy method are: policy and value network are trained, reference and reward are frozen.
 
-Under an adapter each frozen model is the trained one with its adapter off, so that two models stand for four. Without
-one the frozen models are on the device of the trained ones, in host memory between their uses, or on another GPU.
+Under an adapter a frozen model is the trained one with its adapter off where both start from the same folder, so that
+two models may stand for four. Else it is a model of its own: on the device of the trained ones, in host memory between
+its uses, or on another GPU. A use is a pass over all of a step's responses (``at_work``), however many micro-batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,23 +49,43 @@ class FrozenPlace:
             return cls(last, last)
         return cls(device, device)
 
+    @contextmanager
+    def at_work(self, model: nn.Module) -> Iterator[None]:
+        """Have ``model`` where it computes for the duration of the block, and at home afterwards."""
+        model.to(self.at)
+        try:
+            yield
+        finally:
+            model.to(self.home)
+
 
 class Placed(nn.Module):
-    """A frozen model whose inputs come from another device; it has no parameters of its own: it moves by itself."""
+    """A frozen model whose inputs come from another device, for calls within ``at_work``.
+
+    It has no parameters of its own, so that moving it with the trained ones moves nothing.
+    """
 
     def __init__(self, model: nn.Module, place: FrozenPlace) -> None:
         super().__init__()
         self._model = (model.to(place.home).eval().requires_grad_(False),)
         self.place = place
 
+    def at_work(self) -> AbstractContextManager[None]:
+        """Have the model where it computes for the duration of the block."""
+        return self.place.at_work(self._model[0])
+
     def forward(self, **inputs: Any) -> Any:
         """Return the model's output for tensors of any device, its logits on theirs."""
         device = inputs["input_ids"].device
         there = {name: v.to(self.place.at) if isinstance(v, Tensor) else v for name, v in inputs.items()}
-        output = self._model[0].to(self.place.at)(**there)
-        self._model[0].to(self.place.home)
+        output = self._model[0](**there)
         output.logits = output.logits.to(device)
         return output
+
+
+def at_work(model: nn.Module) -> AbstractContextManager[None]:
+    """Have a frozen model where it computes for the duration of the block: around all micro-batches of a pass."""
+    return model.at_work() if isinstance(model, Placed) else nullcontext()
 
 
 def frozen_reference(context: StageContext, policy: PreTrainedModel, parameters: OptimiserParameters) -> nn.Module:
@@ -113,9 +135,7 @@ def frozen_score(
     score = score_of(model, place.at)
 
     def moved(episodes: Sequence[Any]) -> Tensor:
-        model.to(place.at)
-        scores_N = score(episodes)
-        model.to(place.home)
-        return scores_N
+        with place.at_work(model):
+            return score(episodes)
 
     return moved

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ablate.algorithms.base import TrainingParameters
 from ablate.algorithms.registry import find_method
+from ablate.catalogs.parameters import OptimiserParameters
 from ablate.context import StageContext
 from ablate.errors import StageError, suggestion
 from ablate.models.loading import load_tokenizer
@@ -55,22 +56,26 @@ def make_objective(
 
 
 def preference_objective(
-    loss: Callable[..., Tensor], parameters: TrainingParameters, *, own_reference: bool = True
+    loss: Callable[..., Tensor], parameters: OptimiserParameters, *, own_reference: bool = True
 ) -> PreferenceObjective:
-    """Return the objective of a loss of policy and reference; its keyword arguments are parameters of those names."""
+    """Return the objective of a loss of policy and reference; its keyword arguments are parameters of those names.
+
+    One that the method has no parameter for keeps its default.
+    """
     beta, tolerance = getattr(parameters, "beta", 1.0), _start_tolerance(parameters, own_reference)
     return PreferenceObjective(_with_parameters(loss, parameters), beta, tolerance)
 
 
-def _start_tolerance(parameters: TrainingParameters, own_reference: bool) -> float | None:
+def _start_tolerance(parameters: OptimiserParameters, own_reference: bool) -> float | None:
     dtype = "bfloat16" if parameters.quantisation else parameters.dtype  # four bits are multiplied in bfloat16
     return START_TOLERANCE[dtype] if own_reference else None
 
 
-def _with_parameters(loss: Callable[..., Tensor], parameters: TrainingParameters) -> Callable[..., Tensor]:
+def _with_parameters(loss: Callable[..., Tensor], parameters: OptimiserParameters) -> Callable[..., Tensor]:
     # The keyword-only arguments of a loss are the method's parameters of the same names.
-    options = [item.name for item in inspect.signature(loss).parameters.values() if item.kind is item.KEYWORD_ONLY]
-    return partial(loss, **{option: getattr(parameters, option) for option in options})
+    options = [item for item in inspect.signature(loss).parameters.values() if item.kind is item.KEYWORD_ONLY]
+    given = [item.name for item in options if item.default is item.empty or hasattr(parameters, item.name)]
+    return partial(loss, **{option: getattr(parameters, option) for option in given})
 
 
 def read_reference(path: Path, pairs: PairTokens) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ablate.algorithms.reward_model import RewardLoss, RewardModelParameters, at
 from ablate.context import StageContext
 from ablate.models.loading import load_reward_model, load_tokenizer, save_model
 from ablate.models.properties import context_length, pad_id
-from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_pairwise
+from ablate.models.reward_heads import AttributeHeads, fold_attributes, mark_end_of_turn, mark_pairwise
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import Collator, PairCollator, PairTokens, read_margins
 from ablate.training.comparisons import ComparedPairs, ComparisonCollator
@@ -29,7 +29,11 @@ from ablate.training.trainer import Objective
 
 @dataclass(frozen=True)
 class Task:
-    """What a loss trains on, what it minimises, and what is counted of it beside the training curve."""
+    """What a loss trains on, what it minimises, and what is counted of it beside the training curve.
+
+    ``labels`` among the counts are those that the set holds: a comparison of two responses is one, so a ranking of k
+    responses has k - 1; so is a rated response.
+    """
 
     collator: Collator
     objective: Objective
@@ -41,13 +45,14 @@ def pairs_task(data: Path, pad: int, parameters: RewardModelParameters, context:
     pairs = PairTokens.read(data)
     columns = {"margin": parameters.margin_scale * read_margins(data)} if parameters.loss == "margin" else {}
     objective = PairObjective(parameters.centring)
-    return Task(PairCollator(pairs, pad_id=pad, columns=columns), objective, {"pairs": len(pairs)})
+    counts = {"pairs": len(pairs), "labels": len(pairs)}
+    return Task(PairCollator(pairs, pad_id=pad, columns=columns), objective, counts)
 
 
 def rankings_task(data: Path, pad: int, parameters: RewardModelParameters, context: int | None) -> Task:
     """Return a loss over the rankings of k responses."""
     rankings = RankingTokens.read(data)
-    counts = {"prompts": len(rankings), "responses": len(rankings.ranks)}
+    counts = _counts(rankings, labels=len(rankings.ranks) - len(rankings))
     objective = RankingObjective(RANKING_LOSSES[parameters.loss], parameters.centring)
     return Task(RankingCollator(rankings, pad), objective, counts)
 
@@ -57,15 +62,19 @@ def attributes_task(data: Path, pad: int, parameters: RewardModelParameters, con
     weights = attribute_weights(parameters.attributes)
     rankings = RankingTokens.read(data)
     ratings = rankings.ratings(list(weights), [name for name, weight in weights.items() if weight])
-    counts = {"prompts": len(rankings), "responses": len(rankings.ranks)}
+    counts = _counts(rankings, labels=len(rankings.ranks))
     return Task(RankingCollator(rankings, pad, ratings), AttributeObjective(list(weights)), counts)
+
+
+def _counts(rankings: RankingTokens, *, labels: int) -> dict[str, int]:
+    return {"prompts": len(rankings), "responses": len(rankings.ranks), "labels": labels}
 
 
 def pairwise_task(data: Path, pad: int, parameters: RewardModelParameters, context: int | None) -> Task:
     """Return the comparison of two responses in one sequence, over the pairs that fit the model's ``context``."""
     every = PairTokens.read(data)
     pairs = ComparedPairs.within(every, context)
-    counts = {"pairs": len(pairs), "too_long": len(every) - len(pairs)}
+    counts = {"pairs": len(pairs), "too_long": len(every) - len(pairs), "labels": len(pairs)}
     return Task(ComparisonCollator(pairs, pad), ComparisonObjective(), counts)
 
 
@@ -100,6 +109,7 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     with_adapter(model, parameters, seed)
     # transformers' own forward, which others may score with, needs the id to find the last token
     model.config.pad_token_id = tokenizer.pad_token_id
+    mark_end_of_turn(model.config)
     task = TASKS[parameters.loss](context.inputs["data"], pad_id(tokenizer), parameters, context_length(model))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
     history = train_offline(context, model, task.objective, task.collator, parameters, cadence=cadence, floor=floor)

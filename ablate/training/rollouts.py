@@ -191,10 +191,10 @@ class EpisodeBatch:
         return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
 
 
-def collate(episodes: Sequence[Episode], pad_id: int, *, extra_left: int = 0, extra_right: int = 0) -> EpisodeBatch:
-    """Pad episodes into one batch; ``extra_left`` / ``extra_right`` add padding columns that must change nothing."""
-    prompt_width = max(len(episode.prompt_ids) for episode in episodes) + extra_left
-    response_width = max(len(episode.response_ids) for episode in episodes) + extra_right
+def collate(episodes: Sequence[Episode], pad_id: int) -> EpisodeBatch:
+    """Pad episodes into one batch, prompts on the left and responses on the right."""
+    prompt_width = max(len(episode.prompt_ids) for episode in episodes)
+    response_width = max(len(episode.response_ids) for episode in episodes)
     prompts_BP, prompt_mask_BP = _left_padded([episode.prompt_ids for episode in episodes], pad_id, prompt_width)
     reversed_responses = [episode.response_ids[::-1] for episode in episodes]
     responses_BR, response_mask_BR = (x.flip(-1) for x in _left_padded(reversed_responses, pad_id, response_width))

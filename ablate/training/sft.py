@@ -13,7 +13,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from ablate.algorithms.registry import find_method
 from ablate.algorithms.sft import SFTParameters
+from ablate.algorithms.steerlm import SteerLMParameters
 from ablate.context import StageContext
+from ablate.errors import StageError
+from ablate.models.conditions import conditioned_template
 from ablate.models.loading import load_tokenizer
 from ablate.models.properties import pad_id
 from ablate.training.checkpoints import Cadence
@@ -33,22 +36,41 @@ def run(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, A
 
 
 def run_method(context: StageContext, *, cadence: Cadence | None = None) -> dict[str, Any]:
-    """Fine-tune ``policy`` likewise, as the method that ``config["algorithm"]`` names."""
+    """Fine-tune ``policy`` likewise, as the method that ``config["algorithm"]`` names.
+
+    The chat template of a policy that is trained on conditions writes those that are asked for into every prompt.
+    """
     parameters = find_method(context.config["algorithm"]).parameters.model_validate(context.config["parameters"])
     assert isinstance(parameters, SFTParameters)
-    return _fine_tune(context, "policy", parameters, cadence)
+    asked = parameters.asked if isinstance(parameters, SteerLMParameters) else None
+    return _fine_tune(context, "policy", parameters, cadence, asked)
 
 
-def _fine_tune(context: StageContext, role: str, parameters: SFTParameters, cadence: Cadence | None) -> dict[str, Any]:
+def _fine_tune(
+    context: StageContext, role: str, parameters: SFTParameters, cadence: Cadence | None, asked: str | None = None
+) -> dict[str, Any]:
     plan = TrainingRun.of(context, cadence or Cadence(context.resources.checkpoint_seconds))
     seed_everything(derive_seed(plan.seed, "sft"))
     conversations = ConversationTokens.read(context.inputs["data"])
     tokenizer = load_tokenizer(context.inputs[role])
+    if asked is not None:
+        _require_words(tokenizer, asked)
+        tokenizer.chat_template = conditioned_template(str(tokenizer.chat_template), asked)
     model = tuned_policy(context, parameters, role=role)
     steps = make_trainer(model, tokenizer, conversations, parameters, plan).fit(context.previous_work)
     plan.history.write(context.output / "history.jsonl")
     publish(model.cpu(), tokenizer, context.output / "model")
     return {"examples": len(conversations), "steps": steps, **plan.history.last}
+
+
+def _require_words(tokenizer: PreTrainedTokenizerBase, condition: str) -> None:
+    """Raise StageError where the tokenizer has no token for a part of the condition: the policy could not read it."""
+    words = [word for word in condition.split() if tokenizer.unk_token_id in tokenizer.encode(word)]
+    if tokenizer.unk_token_id is not None and words:
+        raise StageError(
+            f"the tokenizer can't spell {', '.join(map(repr, words))} of the condition {condition!r}",
+            hint="write steerlm.condition in words that it knows, such as 'help : {helpfulness} , long : {verbosity}'",
+        )
 
 
 @dataclass(frozen=True)

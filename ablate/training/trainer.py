@@ -114,6 +114,8 @@ class ExampleTrainer(Trainer):
         require_positions(model, longest)
         tokens = examples.sequences * longest
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
+        if run.history.events is not None and is_main():  # what a supervisor halves if memory runs out unsaid
+            run.history.events.log(micro_batch=size)
         self.batches = MicroBatches(
             examples.lengths_N,
             batch_size=parameters.batch_size,
@@ -165,7 +167,7 @@ class ExampleTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         """Return the units of the effective batch over all processes: what the mean of the loss divides by."""
-        self.run.history.mark()
+        self.mark_progress()
         counted = [batch for batch in batch_samples if not batch["idle"]]
         self._batch_rows = [row for batch in counted for row in batch["rows"].tolist()]
         return int(sum(gathered(sum(self.objective.units(batch) for batch in counted))))
@@ -267,6 +269,14 @@ class ExampleTrainer(Trainer):
         """Go back to what ``save_progress`` wrote."""
         self.run.history.load(checkpoint)
 
+    def mark_progress(self) -> None:
+        """Remember what ``save_progress`` would write, at the start of a step that may have to be given up."""
+        self.run.history.mark()
+
+    def undo_progress(self) -> None:
+        """Go back to what ``mark_progress`` remembered."""
+        self.run.history.go_back()
+
     def fit(self, previous_work: Sequence[Path] = ()) -> int:
         """Train to the end, from the newest whole checkpoint if there is one; return the optimiser steps taken."""
         history, resume = self.run.history, None
@@ -286,12 +296,13 @@ class ExampleTrainer(Trainer):
     def _stopped(self, error: StageError) -> StageError:
         """Return the error of a run that can't go on, with where the state before the step is saved.
 
-        It is a checkpoint as any other: a run that is started again, with what was wrong put right, goes on from it.
-        Before the first step there is nothing to save, and a process among several can't save alone.
+        It is a checkpoint as any other, since no weight has changed and what the step had collected is undone: a run
+        that is started again, with what was wrong put right, goes on from it. Before the first step there is nothing
+        to save, and a process among several can't save alone.
         """
         if not self.state.global_step or self.args.world_size > 1:
             return error
-        self.run.history.go_back()
+        self.undo_progress()
         self._save_checkpoint(self._policy, None)
         saved = self.run.work / f"{PREFIX}{self.state.global_step}"
         return StageError(f"{error.message}; the state before it is saved in {saved}", hint=error.hint)

@@ -182,5 +182,6 @@ def make_trainer(
         processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"row": range(len(pairs))}),  # TRL takes no other type
     )
-    trainer.loss_is_scaled_for_ga = False  # TRL's: the mean over micro-batches
+    # TRL's loss is a mean over micro-batches, which transformers before 5.19 reads from the second alone.
+    trainer.loss_is_scaled_for_ga = trainer.model_accepts_loss_kwargs = False
     return trainer

@@ -20,9 +20,11 @@ import pytest
 
 from ablate.catalogs.datasets import DatasetEntry, data_files, datasets, fetched_revisions
 from ablate.catalogs.fetched import read_record
+from ablate.catalogs.suites import fetchable, load_suites
 from ablate.data.fetch import Item, fetch, fetch_all
 from ablate.data.hosts import GitHub, Host, HuggingFace
 from ablate.errors import DataError, FetchError, UnknownNameError, UsageError
+from ablate.shipped import shipped_folder
 
 REVISION, OLDER = "6e87e7ba11eeb2a21db459cf13267f62d1feea23", "6e87ffff" + "0" * 32
 REPOSITORY = "allenai/tulu-2.5-preference-data"
@@ -400,6 +402,50 @@ def test_names_and_options_are_checked_before_anything_is_asked(tmp_path: Path) 
             list(fetch_all(names, known, tmp_path, **options))
     with pytest.raises(UsageError, match="give --root, or set ABLATE_DATA"):
         list(fetch_all(["tulu-2.5-capybara"], known, None))
+
+
+SUITE = f"""\
+name: mine
+title: Mine
+category: reward
+subject: reward_model
+engine: pairs
+data: {{hub: [{{id: {REPOSITORY}, revision: {REVISION}, files: [data/capybara-00000-of-00001.jsonl]}}]}}
+prompts: rewardbench
+grader: rewardbench
+primary: accuracy
+"""
+
+
+def test_a_suite_is_fetched_as_its_repositories_are(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(SUITE, encoding="utf-8")
+    suites = load_suites([tmp_path, shipped_folder("evals")])
+    with pytest.raises(DataError, match=rf"needs the file {CAPYBARA}, .*\n  ablate data fetch {REPOSITORY}, or put it"):
+        suites["mine"].paths(tmp_path)
+    wanted, known = fetchable(["mine"], datasets(), suites)
+    found = list(fetch_all(wanted, known, tmp_path, hosts=hosts(hub)))
+    assert [(item.name, item.status) for item in found] == [(CAPYBARA, "fetched")]
+    assert suites["mine"].paths(tmp_path) == {CAPYBARA: tmp_path / CAPYBARA}
+    other = SUITE.replace(REVISION, OLDER)
+    (tmp_path / "mine.yaml").write_text(other, encoding="utf-8")
+    with pytest.raises(DataError, match=f"is pinned to revision {OLDER}, .* was fetched at {REVISION}"):
+        load_suites([tmp_path])["mine"].paths(tmp_path)
+
+
+def test_names_of_suites_stand_for_the_repositories_that_they_read(tmp_path: Path) -> None:
+    suites, known = load_suites([shipped_folder("evals")]), datasets()
+    wanted, entries = fetchable(["rewardbench-launch", "llmbar", "allenai/reward-bench-2"], known, suites)
+    assert wanted == ["allenai/reward-bench", "allenai/preference-test-sets", "llmbar", "allenai/reward-bench-2"]
+    assert entries["llmbar"] == known["llmbar"]
+    with pytest.raises(UsageError, match=r"'allenai/reward-bench-2' .*names no revision"):
+        list(fetch_all(*fetchable(["rewardbench-2"], known, suites), tmp_path))
+    for name, error, words in (
+        ("xstest", UsageError, "nothing to fetch for suite 'xstest': its files are your own"),
+        ("pocket-gold", UsageError, "nothing to fetch for suite 'pocket-gold': its files are made by this package"),
+        ("rewardbnch", UnknownNameError, r"unknown dataset or suite 'rewardbnch'\n  did you mean 'rewardbench'"),
+    ):
+        with pytest.raises(error, match=words):
+            fetchable([name], known, suites)
 
 
 def test_github_lists_reads_and_follows_pointers(hub: Hub, tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ def reward_folder(tmp_path_factory: pytest.TempPathFactory, pocket_policy: Path)
     return folder
 
 
+@pytest.fixture(scope="session")
+def byte_reward(tmp_path_factory: pytest.TempPathFactory, byte_policy: Path) -> Path:
+    """A random byte-level reward model."""
+    from ablate.models.loading import load_reward_model, load_tokenizer, save_model
+
+    folder = tmp_path_factory.mktemp("byte-reward") / "model"
+    save_model(load_reward_model(byte_policy, head_seed=5), load_tokenizer(byte_policy), folder)
+    return folder
+
+
 @pytest.fixture
 def run_stage(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that runs a stage's work in folders of its own and returns its output folder."""

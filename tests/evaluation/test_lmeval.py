@@ -101,7 +101,9 @@ def test_chat_puts_the_question_in_a_user_turn_and_the_prefix_in_the_assistants(
 
     seen: list[tuple[str, str]] = []
     ask = Policy.loglikelihoods
-    monkeypatch.setattr(Policy, "loglikelihoods", lambda self, requests: seen.extend(requests) or ask(self, requests))
+    monkeypatch.setattr(
+        Policy, "loglikelihoods", lambda self, requests, **rest: seen.extend(requests) or ask(self, requests, **rest)
+    )
     own = {"doc_to_text": "Q: {{question}}", "gen_prefix": "A:"}
     options = {**MC, "tasks": [{**MC_TASKS[0], "overrides": own}]}
     files = write_data(tmp_path / "data", "mc.json", QUESTIONS[:1])

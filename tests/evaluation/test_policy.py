@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ablate.evaluation import policy as engine
+from ablate.evaluation.journal import Journal
 from ablate.evaluation.policy import Policy
 from ablate.models.loading import load_policy, load_tokenizer
 
@@ -126,3 +128,68 @@ def test_evaluation_and_training_see_the_same_prompt_tokens(byte_policy: Path) -
     rows = [{"id": text, "prompt": [{"role": "user", "content": text}]} for text in PROMPTS]
     encoded = encode_prompts(rows, policy.tokenizer, Limits(), Tally())
     assert [row["prompt_ids"] for row in encoded] == [policy.encode(policy.render(row["prompt"])) for row in rows]
+
+
+class Stopped(Exception):
+    """Stands for a signal in the middle of the work."""
+
+
+def stop_after(policy: Policy, calls: int) -> list[int]:
+    """Let the model answer ``calls`` forward passes and then stop; returns the list that counts them."""
+    made: list[int] = []
+    own = policy.model.forward
+
+    def forward(*given: object, **named: object) -> object:
+        if len(made) == calls:
+            raise Stopped
+        made.append(1)
+        return own(*given, **named)
+
+    policy.model.forward = forward  # type: ignore[method-assign]
+    return made
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_an_attempt_goes_on_where_the_one_before_was_stopped(
+    byte_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    monkeypatch.setattr(engine, "SAMPLE_TOKENS", 1)  # a batch for each prompt
+    options: dict[str, Any] = {"limit": 6, "temperature": 0.7, "seed": 5}
+    whole = open_policy(byte_policy).generate(PROMPTS, **options)
+    (tmp_path / "1").mkdir()
+    first = open_policy(byte_policy)
+    stop_after(first, 15)
+    with pytest.raises(Stopped):
+        first.generate(PROMPTS, **options, kept=Journal(tmp_path / "1").part("x"))
+    before = Journal(tmp_path / "2", (tmp_path / "1",)).part("x")
+    assert 0 < len(before.known) < len(PROMPTS)
+    if torn:
+        file = tmp_path / "1" / "answers-x.jsonl"
+        file.write_text(file.read_text() + '[[3, ["half an ans')
+    (tmp_path / "2").mkdir()
+    second = open_policy(byte_policy)
+    passes = stop_after(second, 1000)
+    assert second.generate(PROMPTS, **options, kept=Journal(tmp_path / "2", (tmp_path / "1",)).part("x")) == whole
+    assert len(passes) == sum(answer.tokens for row, answer in enumerate(whole) if row not in before.known)
+
+
+def test_likelihoods_go_on_where_they_were_stopped(
+    byte_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "SCORE_TOKENS", 1)
+    requests = [(prompt, answer) for prompt in PROMPTS for answer in (" A", " yes")]
+    whole = open_policy(byte_policy, chat=False).loglikelihoods(requests)
+    (tmp_path / "1").mkdir()
+    first = open_policy(byte_policy, chat=False)
+    stop_after(first, 3)
+    with pytest.raises(Stopped):
+        first.loglikelihoods(requests, kept=Journal(tmp_path / "1").part("x"))
+    (tmp_path / "2").mkdir()
+    second = open_policy(byte_policy, chat=False)
+    passes = stop_after(second, 1000)
+    again = second.loglikelihoods(requests, kept=Journal(tmp_path / "2", (tmp_path / "1",)).part("x"))
+    assert again == whole
+    third = open_policy(byte_policy, chat=False)
+    all_passes = stop_after(third, 1000)
+    third.loglikelihoods(requests)
+    assert len(passes) == len(all_passes) - 3

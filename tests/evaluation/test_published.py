@@ -17,11 +17,11 @@ import pytest
 from ablate.catalogs.suites import Suite, load_suites
 from ablate.data.sources import DataFile
 from ablate.data.suite_files import Source
-from ablate.evaluation.generate import build_items
 from ablate.evaluation.graders import answers, refusals
 from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
 from ablate.evaluation.lmeval import capture
+from ablate.evaluation.suite_items import build_items
 from ablate.shipped import shipped_folder
 
 pytestmark = pytest.mark.data

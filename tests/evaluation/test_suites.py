@@ -139,8 +139,11 @@ def test_the_version_of_lm_eval_counts_where_it_is_used(monkeypatch: pytest.Monk
     _version.cache_clear()
     generated = {name for name in before if before[name][0] != after[name][0]}
     graded = {name for name in before if before[name][1] != after[name][1]}
-    lm_eval = {"truthfulqa-mc", "truthfulqa-mc-small", "ifeval", "ifeval-small"}
-    assert generated == lm_eval | {"gsm8k", "gsm8k-small"}, "whose exemplars are those of lm-eval"
+    lm_eval = {name for name, suite in shipped().items() if suite.engine == "lm-eval"}
+    assert {"truthfulqa-mc", "ifeval", "ifeval-unpacking-2024"} <= lm_eval
+    exemplars = {name for name, suite in shipped().items() if suite.prompts.name == "gsm8k"}
+    assert {"gsm8k", "gsm8k-unpacking-2024"} <= exemplars
+    assert generated == lm_eval | exemplars, "whose exemplars are those of lm-eval"
     assert graded == lm_eval
 
 

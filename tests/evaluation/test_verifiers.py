@@ -74,6 +74,33 @@ def test_an_exact_answer_is_the_last_number(answer: str, response: str, score: f
 
 
 @pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        (3.5, ["3.5", "It is 3.50.", "$3.5"], ["35", "3,5", "-3.5"]),
+        (-4, ["-4", "x = -4.0", "(-4)", "\u22124", "-$4"], ["4", "8-4", "8 - 4", "step-4"]),
+        (4, ["8-4", "+4", "so 4.", "4%", "4.000"], ["-4", "4.0001"]),
+        (10**15, ["1000000000000000", "1,000,000,000,000,000", "1e15"], ["1e+14", "15"]),
+        (2.5e16, ["25000000000000000", "2.5e+16"], ["16", "2.5"]),
+        (1234, ["1,234", "1234", "1,234.00"], ["1,2345", "1, 234", "1.234"]),
+        (0.1, ["0.1", ".1", "0.10"], ["1", "0.1000000001"]),
+        ("half of -7 is\n#### -3.5", ["-3.5"], ["3.5", "-35"]),
+        ("#### $1,000", ["1000"], ["1", "0"]),
+    ],
+)
+def test_an_exact_answer_is_compared_as_a_number(answer: object, right: list[str], wrong: list[str]) -> None:
+    """GSM8K's own grader drops signs of whole numbers and all punctuation, so that 35 is 3.5."""
+    row = as_row({"question": "How many?", "answer": answer}, checks="answer", column="question")
+    scores = open_verifier("exact-answer", [row]).score([user("How many?")] * (len(right) + len(wrong)), right + wrong)
+    assert scores == [1.0] * len(right) + [0.0] * len(wrong)
+
+
+def test_an_answer_without_a_number_is_refused() -> None:
+    row = as_row({"question": "Is it?", "answer": "yes"}, checks="answer", column="question")
+    with pytest.raises(DataError, match=r"the answer to prompt \w+ is 'yes', which holds no number"):
+        open_verifier("exact-answer", [row])
+
+
+@pytest.mark.parametrize(
     ("response", "score"),
     [
         ("alpha beta gamma", 1.0),

@@ -190,7 +190,7 @@ def test_duplicate_keys_name_both_lines(load: Load) -> None:
         ("name: x\ngrid: []\n", r"study\.yaml:2: grid: the grid needs at least one block"),
         ("name: x\ngrid: {dataset: a}\n", r"study\.yaml:2: grid: "),
         ("name: x\ngrid: [5]\n", r"study\.yaml:2: grid\.0: .*found 5"),
-        ("name: x\n", r"'grid' is required"),
+        ("name: x\n", r"study\.yaml:1: the grid needs at least one block"),
         ("- a\n- b\n", "a specification is a mapping"),
         ("", "a specification is a mapping"),
         ("5: x\n", "a specification is a mapping"),

@@ -65,7 +65,8 @@ def test_dropout_and_dtype(folder: Path, tmp_path: Path) -> None:
     model.config.attention_dropout = 0.5
     save_model(model, tokenizer, tmp_path)
     assert load_policy(tmp_path).config.attention_dropout == 0.0
-    assert load_policy(tmp_path, dropout=True).config.attention_dropout == 0.5
+    assert load_reward_model(tmp_path, head_seed=0).config.attention_dropout == 0.0
+    assert json.loads((tmp_path / "config.json").read_text())["attention_dropout"] == 0.5
     assert load_policy(tmp_path, dtype="bfloat16").dtype == torch.bfloat16
 
 

@@ -58,7 +58,6 @@ def test_a_formula_needs_no_reward_model_and_its_axes_fall_away(plan: MakePlan) 
         ("nouns", "sft", 0),
         ("nouns", "reward_model", 1),
         ("reward_model", "sft", 1),
-        ("reward_model", "reward_model", 1),
     ],
 )
 def test_a_discriminator_starts_from_the_sft_model_or_the_reward_model(
@@ -71,10 +70,28 @@ def test_a_discriminator_starts_from_the_sft_model_or_the_reward_model(
     assert ("annotator" in stage.identity.config.value) is (annotator == "nouns")
 
 
+def test_a_discriminator_is_not_taught_by_itself(plan: MakePlan) -> None:
+    """D2PO's defaults, where nothing is said: both annotator and discriminator would be the cell's reward model."""
+    message = r"study\.yaml:\d+.*the annotator and the discriminator of D2PO are the same reward model"
+    for written in ({}, {"annotator": "reward_model"}, {"d2po.discriminator": "reward_model"}):
+        with pytest.raises(SpecError, match=message) as caught:
+            plan(text({"algorithm": "d2po", **written}))
+        assert "set d2po.discriminator: sft, or name another annotator: nouns" in str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", ["online_dpo", "d2po"])
+def test_a_budget_of_labels_that_cost_nothing_is_refused(plan: MakePlan, algorithm: str) -> None:
+    """The labels of a reward model were spent on its own training: a budget would end the run for nothing."""
+    block = {"algorithm": algorithm, **({"d2po.discriminator": "sft"} if algorithm == "d2po" else {})}
+    changes = {algorithm: {**LENGTHS, "label_budget": 64}}
+    with pytest.raises(SpecError, match=rf"study\.yaml:\d+.*{algorithm}\.label_budget.*costs no label"):
+        plan(text(block, **changes))
+    plan(text({**block, "annotator": "nouns"}, **changes))
+
+
 def test_what_annotates_is_told_when_it_can_not(plan: MakePlan) -> None:
-    for name in ("noun", "self"):
-        with pytest.raises(UnknownNameError, match=f"unknown annotator '{name}'"):
-            plan(text({"algorithm": "online_dpo", "annotator": name}))
+    with pytest.raises(UnknownNameError, match="unknown annotator 'noun'"):
+        plan(text({"algorithm": "online_dpo", "annotator": "noun"}))
     with pytest.raises(SpecError, match="the annotator pocket-gold reads the item of each prompt"):
         plan(text({"algorithm": "online_dpo", "annotator": "pocket-gold"}))
     with pytest.raises(SpecError, match="no method of this block reads 'annotator'"):

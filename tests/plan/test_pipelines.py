@@ -203,7 +203,7 @@ def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
         ({"x": {"use": "pocket-hh", "where": {"score_gap": 3}}}, "a mapping is needed; its keys: min, max (found 3)"),
         (
             {"x": {"use": "pocket-hh", "label": {"by": "nouns"}}},
-            "its keys: reward_model, reward, api (found 'nouns')",
+            "its keys: reward_model, reward, judge (found 'nouns')",
         ),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}}}, "written together"),
         ({"x": {"prompts": "pocket-hh", "responses": {"n": 2}, "label": "honesty"}}, "written together"),

@@ -24,7 +24,7 @@ def text(replay: dict[str, Any], **changes: Any) -> str:
         "sft": {"dataset": "pocket-instructions"},
         "datasets": {"replayed": replay},
         "online_dpo": LENGTHS,
-        "d2po": LENGTHS,
+        "d2po": {**LENGTHS, "discriminator": "sft"},
         "grid": [{"dataset": "replayed", "algorithm": "dpo", "seed": [0, 1]}],
         "evaluate": {"policy": ["pocket-gold"]},
     }

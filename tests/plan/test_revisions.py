@@ -40,7 +40,9 @@ SPEC: dict[str, Any] = {
         {"dataset": "again", "algorithm": "dpo"},
         {"dataset": "pocket-hh", "algorithm": "dpo", "policy": {"merge": ["pocket-small", {"from": {"seed": 1}}]}},
     ],
+    "when": [{"if": {"algorithm": "steerlm"}, "set": {"reward_model.loss": "attributes"}}],
     **{name: SHORT for name, method in METHODS.items() if "prompts" in method.needs},
+    "d2po": {**SHORT, "discriminator": "sft"},
     "baselines": ["base", "sft"],
     "evaluate": {
         "policy": ["pocket-gold", "pocket-if", "pocket-pairs-implicit"],

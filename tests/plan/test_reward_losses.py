@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -107,16 +108,20 @@ def test_a_labeller_may_learn_from_rankings_or_compare(plan: MakePlan) -> None:
         assert parent(made, model, "data").identity.config.value["format"] == format
 
 
-def test_an_api_labels_by_what_it_is_asked_not_by_where_it_is(plan: MakePlan) -> None:
-    def label_of(**api: Any) -> Stage:
-        datasets = {"judged": {"use": "pocket-nectar", "label": {"by": {"api": {"model": "big-1", **api}}}}}
+def test_a_judge_labels_by_what_it_is_asked_not_by_where_it_is(plan: MakePlan) -> None:
+    def label_of(**judge: Any) -> Stage:
+        datasets = {"judged": {"use": "pocket-nectar", "label": {"by": {"judge": {"model": "big-1", **judge}}}}}
         made = plan(text([{"dataset": "judged", "algorithm": "dpo"}], datasets=datasets))
         assert made.datasets["judged"]["label_kind"] == "ai"
         return of_kind(made, "label")[0]
 
     first = label_of()
-    assert first.id == label_of(url="http://elsewhere/v1", key="OTHER").id != label_of(highest=5.0).id
-    assert dict(label_of(key="OTHER").execution.locations)["api_key"] == "OTHER"
+    assert first.id == label_of(url="http://elsewhere/v1", key="OTHER").id != label_of(template="compare").id
+    assert json.loads(label_of(key="OTHER").execution.locations["judges"])[0]["key"] == "OTHER"
+    assert (
+        first.execution.network
+        and not of_kind(plan(text([{"dataset": "pocket-hh", "algorithm": "dpo"}])), "train")[0].execution.network
+    )
 
 
 def test_a_model_that_compares_two_responses_scores_none(plan: MakePlan) -> None:

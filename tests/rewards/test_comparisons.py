@@ -19,7 +19,7 @@ from ablate.rewards import label
 from ablate.rewards.pairs import Pair
 from ablate.rewards.reward_model import AttributeModel, ComparisonModel, RewardModel, mean_log_odds
 from ablate.rewards.round_robin import round_robin
-from ablate.rewards.stage import pair_scores, score_pairs
+from ablate.rewards.stage import score_pairs
 from ablate.training.score_head import sequence_scores
 
 PROMPTS = [({"role": "user", "content": text},) for text in ("a", "a longer question", "b")]
@@ -81,8 +81,8 @@ def test_a_pair_is_scored_by_its_log_odds(judge: ComparisonModel) -> None:
         for row, (first, second) in enumerate(zip(FIRSTS, SECONDS, strict=True))
     ]
     odds = judge.compare(PROMPTS, FIRSTS, SECONDS)
-    assert pair_scores(judge, pairs) == [(odds[0], 0.0), (odds[1], 0.0), (None, None)]
-    assert [row["chosen"] for row in score_pairs(judge, pairs)] == odds
+    rows = score_pairs(judge, pairs)
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [(odds[0], 0.0), (odds[1], 0.0), (None, None)]
 
 
 def test_the_two_kinds_of_models_are_not_taken_for_one_another(folder: Path) -> None:
@@ -161,7 +161,7 @@ def test_attributes_are_rated_and_their_weighted_sum_is_the_score(folder: Path, 
     heads = fold_attributes(model, {"quality": 0.5, "humor": 0.0, "verbosity": -1.0})
     save_model(model, load_tokenizer(folder / "policy"), tmp_path / "rated")
     heads.save(tmp_path / "rated")
-    ratings = AttributeModel.open(tmp_path / "rated").rate(PROMPTS, FIRSTS)
+    ratings = AttributeModel.open(tmp_path / "rated", torch.device("cpu")).rate(PROMPTS, FIRSTS)
     scores = RewardModel(load_reward_model(tmp_path / "rated"), load_tokenizer(tmp_path / "rated")).score(
         PROMPTS, FIRSTS
     )

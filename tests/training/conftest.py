@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torch.nn.functional import pad
 
 from ablate.context import EventLog, Resources, StageContext
 
@@ -22,6 +23,18 @@ ARCHITECTURE = {
     "max_positions": 128,
     "tie_embeddings": True,
 }
+
+
+@pytest.fixture
+def more_padding() -> Callable[..., dict[str, Any]]:
+    """Return a function that adds columns of padding to a batch, which must change nothing."""
+
+    def padded(batch: dict[str, Any], pad_id: int, *, left: int = 0, right: int = 0) -> dict[str, Any]:
+        sides, masks = (left, right), ("attention_mask", "completion_mask")
+        wider = {name: pad(batch[name], sides, value=0) for name in masks}
+        return {**batch, "input_ids": pad(batch["input_ids"], sides, value=pad_id), **wider}
+
+    return padded
 
 
 @pytest.fixture(scope="session")

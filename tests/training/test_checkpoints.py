@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import pytest
 
 from ablate.context import EventLog, read_json
 from ablate.errors import StageError
+from ablate.training import checkpoints
 from ablate.training.checkpoints import (
     Cadence,
     CheckpointClock,
@@ -54,6 +56,43 @@ def test_a_write_that_fails_leaves_the_older_checkpoint_in_force(tmp_path):
         save_checkpoint(tmp_path, 10, fail)
     found = latest_checkpoint([tmp_path])
     assert found is not None and checkpoint_step(found) == 5
+
+
+def test_a_checkpoint_of_the_same_step_is_replaced_and_never_missed(tmp_path, monkeypatch):
+    """A write that fails, and a kill between any two renames, leave the old one or the new one in force."""
+    save_checkpoint(tmp_path, 5, write_step(5))
+
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise ValueError("no number")
+
+    with pytest.raises(ValueError, match="no number"):
+        save_checkpoint(tmp_path, 5, fail)
+    assert read_json(tmp_path / "checkpoint-5" / "deep" / "state.json") == [5] * 10
+
+    class Killed(BaseException):
+        pass
+
+    replace, write_marker = os.replace, checkpoints.write_json
+    for last in range(4):
+        left = iter(range(last))
+
+        def until(work, *arguments, left=left):
+            if next(left, None) is None:
+                raise Killed
+            work(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *arguments, until=until: until(replace, *arguments))
+            patch.setattr(checkpoints, "write_json", lambda *arguments, until=until: until(write_marker, *arguments))
+            with contextlib.suppress(Killed):
+                save_checkpoint(tmp_path, 5, write_step(6 + last))
+        found = latest_checkpoint([tmp_path])
+        assert found is not None and checkpoint_step(found) == 5
+        assert read_json(found / "deep" / "state.json")[0] in (5, 6 + last)
+    save_checkpoint(tmp_path, 5, write_step(20))
+    assert read_json(tmp_path / "checkpoint-5" / "deep" / "state.json") == [20] * 10
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == [tmp_path / "checkpoint-5"]
 
 
 def test_a_folder_without_marker_is_ignored_and_written_anew(tmp_path):

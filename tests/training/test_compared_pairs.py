@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -58,6 +60,17 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted(policy_folder, write_pai
     data = write_pairs(12, lengths=(20, 60), name="long.parquet")  # the model has 128 positions
     summary = train_reward_model(make_context("long", CONFIG, {"model": policy_folder, "data": data}), Cadence())
     assert summary["too_long"] > 0 and summary["pairs"] + summary["too_long"] == 12
+
+
+def test_pairs_in_a_kept_order_are_read_in_that_order(write_pairs):
+    """Those of an online run, by which a replay is compared with it."""
+    table = pq.read_table(write_pairs(12))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({"order": "kept"}), sink)
+    kept = PairTokens.read(pa.BufferReader(sink.getvalue()))
+    limit = int(ComparedPairs.within(kept, None).lengths_N.max())
+    assert [ComparedPairs.within(kept, most).kept_order for most in (None, limit, limit - 1)] == [True] * 3
+    assert not ComparedPairs.within(PairTokens.read(write_pairs(12)), None).kept_order
 
 
 def test_training_resumes_bitwise_and_ends_as_a_model_that_compares(

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from ablate.algorithms.registry import METHODS
-from ablate.errors import DataError
+from ablate.errors import DataError, StageError
 from ablate.models.loading import load_policy, load_tokenizer
-from ablate.training import logprobs
+from ablate.training import logprobs, offline
 from ablate.training.batches import batch_order
 from ablate.training.checkpoints import Cadence
 from ablate.training.collate import PairTokens
-from ablate.training.coupling import COUPLINGS, CoupledObjective
+from ablate.training.coupling import COUPLINGS, CoupledObjective, RunningShift
 from ablate.training.history import History
 from ablate.training.mismatch import mismatched, partners
 from ablate.training.offline import OfflineTrainer
@@ -262,6 +262,19 @@ def test_processes_find_together_what_one_finds(inputs, algorithm):
                 torch.testing.assert_close(column_B, expected[index][name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("algorithm", COUPLED)
+def test_a_last_batch_that_leaves_a_process_without_a_pair_is_refused(inputs, tmp_path, monkeypatch, algorithm):
+    """13 pairs leave 5 in the last batch of 8: five processes get one each, a sixth would have none to compare."""
+    trainer = trainer_of(inputs, tmp_path, algorithm)
+    for processes in (1, 2, 5):
+        monkeypatch.setattr(offline, "world", lambda processes=processes: processes)
+        trainer.require_a_share_for_all()
+    monkeypatch.setattr(offline, "world", lambda: 6)
+    with pytest.raises(StageError, match="the last batch has 5 examples, too few for 6 processes"):
+        trainer.require_a_share_for_all()
+    trainer_of(inputs, tmp_path, "dpo", beta=0.1).require_a_share_for_all()
+
+
 @pytest.mark.parametrize("algorithm", ["kto", "bco"])
 def test_resuming_after_an_interruption_gives_the_same_weights_bitwise(inputs, make_context, monkeypatch, algorithm):
     config = {"algorithm": algorithm, "seed": 3, "parameters": {**PARAMETERS, "epochs": 3}}
@@ -279,6 +292,40 @@ def test_resuming_after_an_interruption_gives_the_same_weights_bitwise(inputs, m
         patch.setattr(OfflineTrainer, "_save_checkpoint", interrupt)
         train_preference(first, Cadence(steps=3))
     again = make_context("again", config, given, previous_work=[first.work])
+    train_preference(again, Cadence())
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole.output, again.output))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert (whole.output / "history.jsonl").read_text() == (again.output / "history.jsonl").read_text()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_stopped_step_leaves_no_trace_in_the_running_mean(inputs, make_context, monkeypatch, bad):
+    """BCO's delta has taken in the batch, or what a broken policy said of it, by the time that the step is given up."""
+    config = {"algorithm": "bco", "seed": 3, "parameters": {**PARAMETERS, "epochs": 3}}
+    given = needed("bco", inputs)
+    whole = make_context("whole", config, given)
+    train_preference(whole, Cadence())
+    stopped, steps = make_context("stopped", config, given), iter(range(1, 100))
+    columns, clip = RunningShift.columns, OfflineTrainer._clip_grad_norm
+
+    def broken(self, *batch):
+        if next(steps) == 4 and math.isnan(bad):
+            self.state["sum"] *= bad
+        return columns(self, *batch)
+
+    def clipped(self, model):
+        if self.state.global_step == 3 and math.isinf(bad):
+            self.require_finite("gradient norm", bad, self._batch_rows)
+        return clip(self, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunningShift, "columns", broken)
+        patch.setattr(OfflineTrainer, "_clip_grad_norm", clipped)
+        with pytest.raises(StageError, match=r"is (nan|inf) at step 4.*the state before it is saved in .*checkpoint-3"):
+            train_preference(stopped, Cadence(steps=3))
+    state = json.loads((stopped.work / "checkpoint-3" / "coupling.json").read_text())
+    assert state["completions"] == 2 * (8 + 5 + 8)
+    again = make_context("again", config, given, previous_work=[stopped.work])
     train_preference(again, Cadence())
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole.output, again.output))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

@@ -107,6 +107,8 @@ def stages(policy_folder: Path, write_pairs: Any, make_context: Any, tmp_path: P
     pairs = write_pairs(29)
     reference = make_context("reference", {"dtype": "float32"}, {"model": policy_folder, "data": pairs})
     logprobs.run(reference)
+    others = make_context("mismatched", {"dtype": "float32", "completions": "mismatched"}, reference.inputs)
+    logprobs.run(others)
     save_model(load_reward_model(policy_folder, head_seed=0), load_tokenizer(policy_folder), tmp_path / "judge")
     prompts = {"id": [f"p{i}" for i in range(12)], "prompt_ids": [[6 + i, 7 + i % 5][: 1 + i % 2] for i in range(12)]}
     pq.write_table(pa.table(prompts), tmp_path / "prompts.parquet")
@@ -127,9 +129,29 @@ def stages(policy_folder: Path, write_pairs: Any, make_context: Any, tmp_path: P
             {**common, "lora_rank": 4},
             {"policy": policy_folder, "data": pairs, "reference_logprobs": reference.output / "logprobs.parquet"},
         ),
+        "kto": (
+            "ablate.training.preference:run",
+            common,
+            {
+                "policy": policy_folder,
+                "data": pairs,
+                "reference_logprobs": reference.output / "logprobs.parquet",
+                "mismatched_logprobs": others.output / "logprobs.parquet",
+            },
+        ),
+        "bco": (
+            "ablate.training.preference:run",
+            common,
+            {"policy": policy_folder, "data": pairs, "reference_logprobs": reference.output / "logprobs.parquet"},
+        ),
         "ppo": (
             "ablate.training.policy_gradient:run",
             {"learning_rate": 1e-3, "steps": 3, "inner_epochs": 2, **rollouts},
+            {**roles, "prompts": tmp_path / "prompts.parquet"},
+        ),
+        "grpo": (
+            "ablate.training.policy_gradient:run",
+            {"learning_rate": 1e-3, "steps": 3, "responses_per_prompt": 2, **rollouts},
             {**roles, "prompts": tmp_path / "prompts.parquet"},
         ),
     }

@@ -63,17 +63,18 @@ def test_completion_logprobs_equal_a_loop_over_tokens(policy):
 
 @pytest.mark.parametrize("pad_id", [0, 1, 7])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_side_amount_and_id_of_padding_change_neither_values_nor_gradients(policy, side, pad_id):
+def test_side_amount_and_id_of_padding_change_neither_values_nor_gradients(policy, more_padding, side, pad_id):
     prompts, completions = random_sequences(6)
 
-    def values_and_gradients(**padding):
+    def values_and_gradients(batch):
         policy.zero_grad()
-        found = completion_logprobs(policy, pad_sequences(prompts, completions, **padding))
+        found = completion_logprobs(policy, batch)
         (found * torch.arange(1.0, 7.0)).sum().backward()
         return found.detach(), [parameter.grad.clone() for parameter in policy.parameters()]
 
-    plain, plain_gradients = values_and_gradients(pad_id=0)
-    padded, padded_gradients = values_and_gradients(pad_id=pad_id, side=side, extra=9)
+    plain, plain_gradients = values_and_gradients(pad_sequences(prompts, completions, pad_id=0))
+    batch = pad_sequences(prompts, completions, pad_id=pad_id, side=side)
+    padded, padded_gradients = values_and_gradients(more_padding(batch, pad_id, **{side: 9}))
     torch.testing.assert_close(padded, plain, rtol=0, atol=1e-5)
     for one, other in zip(padded_gradients, plain_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -89,8 +90,8 @@ def test_a_row_does_not_depend_on_its_batch(policy):
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
 
 
-def test_token_logprobs_stand_before_their_tokens_and_are_zero_elsewhere(policy):
-    batch = pad_sequences([np.array([3, 4])], [np.array([5, 6, 7])], pad_id=0, extra=2)
+def test_token_logprobs_stand_before_their_tokens_and_are_zero_elsewhere(policy, more_padding):
+    batch = more_padding(pad_sequences([np.array([3, 4])], [np.array([5, 6, 7])], pad_id=0), 0, right=2)
     found = token_logprobs(policy, batch)[0].tolist()
     expected = [slow_logprob(policy, [3, 4, 5, 6, 7][:end], [[3, 4, 5, 6, 7][end]]) for end in (2, 3, 4)]
     assert found == pytest.approx([0, *expected, 0, 0], abs=1e-5)

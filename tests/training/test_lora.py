@@ -232,8 +232,6 @@ def test_ppo_with_an_adapter_resumes_bitwise(rollout_inputs, make_context, monke
 
 
 def test_what_an_adapter_can_not_be_is_refused(inputs, make_context):
-    with pytest.raises(ValidationError, match="lora_dropout is 0 here"):
-        DPOParameters(lora_rank=4, lora_dropout=0.1)
     with pytest.raises(ValidationError, match="quantisation needs lora_rank"):
         DPOParameters(quantisation="4bit")
     with pytest.raises(StageError, match=r"no linear layer 'qproj'\n  did you mean 'q_proj'"):

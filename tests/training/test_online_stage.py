@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,29 @@ def test_the_stage_leaves_model_history_samples_and_pairs(
     assert {row["prompt"][0]["content"] for row in pairs} <= {f"w{index} w{index + 1}" for index in range(20)}
     assert not any("<" in row[side][0]["content"] for row in pairs for side in ("chosen", "rejected"))
     load_policy(made.output / "model")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "annotator", "responses", "labels"),
+    [
+        ("online_dpo", None, 3, [0, 0]),
+        ("online_dpo", "nouns", 2, [8, 16]),
+        ("online_dpo", "nouns", 3, [16, 32]),
+        ("d2po", None, 2, [0, 0]),
+        ("d2po", "nouns", 2, [4, 4]),
+    ],
+)
+def test_what_a_reward_model_says_costs_no_label(
+    algorithm: str, annotator: str | None, responses: int, labels: list[int], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its labels were spent on its own training, as for PPO; a formula is asked for comparisons."""
+    rounds = ROUNDS if algorithm == "d2po" else {}
+    made = context(inputs, tmp_path / "run", algorithm, responses_per_prompt=responses, steps=2, **rounds)
+    run(made if annotator is None else replace(made, config={**made.config, "annotator": annotator}))
+    history = read_json_lines(made.output / "history.jsonl")
+    assert [record["labels"] for record in history] == labels
+    if algorithm == "d2po":
+        assert [(record["gold_labels"], record["silver_labels"]) for record in history] == [(4, 8), (4, 16)]
 
 
 def test_the_pairs_are_a_set_that_an_offline_run_learns_from(

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ablate.training.advantages import (
     generalised_advantages,
@@ -95,7 +96,7 @@ class Case:
             if i % 3:
                 ids[-1] = eos
             self.episodes.append(Episode(str(i), [3] * numbers.randint(1, 4), ids, bool(i % 3)))
-        self.mask = collate(self.episodes, eos, extra_right=extra).response_mask_BR
+        self.mask = functional.pad(collate(self.episodes, eos).response_mask_BR, (0, extra))
         self.width = self.mask.shape[1]
 
         def rows(low: float, high: float) -> Rows:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import Resources
 from ablate.errors import StageError
+from ablate.training import placement
 from ablate.training.devices import autocast
 from ablate.training.experience import (
     PassLimits,
@@ -25,6 +27,9 @@ from ablate.training.experience import (
     reward_model_score,
 )
 from ablate.training.learner import Network
+from ablate.training.online_pairs import reference_columns
+from ablate.training.pair_log import OnlinePair
+from ablate.training.placement import FrozenPlace, Placed, frozen_score
 from ablate.training.policy_gradient import PPOLearner
 from ablate.training.rollouts import (
     Episode,
@@ -143,11 +148,83 @@ def assert_near(first: Any, second: Any, tolerance: float = 1e-6) -> None:
             torch.testing.assert_close(grads[network][name], other_grads[network][name], atol=5e-6, rtol=1e-4)
 
 
+class Moved(nn.Module):
+    """A model that counts how often it is moved, and says where it is when it is called."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.place = model, torch.device("meta")
+        self.moves: list[torch.device] = []
+
+    def to(self, device: torch.device) -> Moved:  # type: ignore[override]
+        self.place = device
+        self.moves.append(device)
+        return self
+
+    def forward(self, **inputs: Any) -> Any:
+        assert self.place == GPU, "it computes at home"
+        return self.model(**inputs)
+
+
+HOME, GPU = torch.device("cpu"), torch.device("cpu", 0)  # two names of one place
+
+
+def test_a_frozen_model_at_home_in_host_memory_moves_once_a_pass_however_many_micro_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, few, place = episodes(9), PassLimits(torch.device("cpu"), 16, 2**20), FrozenPlace(HOME, GPU)
+    chunks, zeros = few.chunks(found, range(9)), torch.zeros(9)
+    assert len(chunks) > 3
+    moved, plain = Moved(policy(2)), policy(2)
+    placed = Placed(moved, place)
+    assert moved.moves == [HOME] and not list(placed.parameters())
+    recorders = [Recorder(policy(), other, None, PAD, few, 0.7, "float32") for other in (placed, plain)]
+    ours, theirs = (recorder.record(found, chunks, zeros, zeros) for recorder in recorders)
+    assert torch.equal(ours.reference_logps_NR, theirs.reference_logps_NR) and ours.reference_logps_NR.any()
+    assert moved.moves == [HOME, GPU, HOME]
+
+    pairs = [OnlinePair(one, other, 1.0, 0.0) for one, other in zip(found[:4], found[4:], strict=False)]
+    sides = [reference_columns(other, pairs, PAD, few, "float32") for other in (placed, plain)]
+    assert all(torch.equal(column_B, sides[1][name]) for name, column_B in sides[0].items())
+    assert moved.moves == [HOME, GPU, HOME, GPU, HOME]
+
+    with pytest.raises(RuntimeError, match="gone"):
+        reference_columns(placed, pairs, PAD, Broken(few), "float32")  # type: ignore[arg-type]
+    assert moved.place == HOME, "also where a pass fails"
+
+    judge = Moved(reward_model())
+    monkeypatch.setattr(placement, "load_reward_model", lambda path: judge)
+    monkeypatch.setattr(FrozenPlace, "of", lambda resources: place)
+    made = frozen_score(Path("judge"), None, Resources(), lambda model, device: lambda rows: torch.ones(len(rows)))
+    assert made(found).tolist() == [1.0] * 9
+    assert judge.moves == [HOME, GPU, HOME]
+
+
+@dataclass
+class Broken:
+    """Limits whose passes fail."""
+
+    limits: PassLimits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.limits, name)
+
+    def chunks(self, *arguments: Any) -> list[list[int]]:
+        raise RuntimeError("gone")
+
+
+def padded(batch: EpisodeBatch, pad_id: int, left: int, right: int) -> EpisodeBatch:
+    """The batch with more columns of padding, which must change nothing."""
+    ids_BT = functional.pad(batch.input_ids_BT, (left, right), value=pad_id)
+    attention_mask_BT = functional.pad(batch.attention_mask_BT, (left, right))
+    return EpisodeBatch(ids_BT, attention_mask_BT, functional.pad(batch.response_mask_BR, (0, right)))
+
+
 @pytest.mark.parametrize(("left", "right"), [(0, 5), (6, 0), (3, 2)])
 @pytest.mark.parametrize("pad", [PAD, EOS, 17])
 def test_padding_changes_no_log_probability_entropy_value_or_score(left: int, right: int, pad: int) -> None:
     found, temperature = episodes(), 0.7
-    whole = collate(found, pad, extra_left=left, extra_right=right)
+    whole = padded(collate(found, pad), pad, left, right)
     with torch.no_grad():
         logits = response_logits(policy(), whole)
         logps, entropies = (
@@ -184,7 +261,7 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass_at_the_sampling_tem
 def test_the_score_is_read_at_the_last_response_token_and_never_at_padding() -> None:
     model = reward_model()
     found = episodes()
-    batch = collate(found, EOS, extra_left=2, extra_right=4)
+    batch = padded(collate(found, EOS), EOS, 2, 4)
     with torch.no_grad():
         scores = scores_of(model, batch)
     for row, episode in enumerate(found):

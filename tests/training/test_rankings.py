@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from ablate.algorithms.registry import METHODS
+from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.data.rankings import SCHEMA
 from ablate.errors import DataError
 from ablate.models.loading import load_policy, load_reward_model, load_tokenizer
@@ -92,6 +93,18 @@ def test_a_batch_holds_every_response_behind_its_own_prompt(write_rankings):
     values = torch.arange(len(expected)).float()
     spread = by_prompt(values, batch["ranks"])
     assert spread[batch["ranks"] > 0].tolist() == values.tolist() and not spread[batch["ranks"] == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("loss", "per_prompt"), [("k-wise", -1), ("instruct-k", -1), ("attributes", 0), ("bradley-terry", None)]
+)
+def test_labels_are_comparisons_or_rated_responses(write_rankings, write_pairs, loss, per_prompt):
+    """A ranking of k responses holds k - 1 comparisons, a pair one; ratings are one a response."""
+    data = write_pairs(9) if per_prompt is None else write_rankings(9)
+    given = {"loss": loss} | ({"attributes": "helpfulness=1"} if loss == "attributes" else {})
+    counts = TASKS[loss](data, 0, RewardModelParameters(**given), 128).counts
+    sizes = [len(row["ranks"]) for row in pq.read_table(data).to_pylist()] if per_prompt is not None else [1] * 9
+    assert counts["labels"] == sum(size + (per_prompt or 0) for size in sizes)
 
 
 def slow_scores(model: Any, rankings: RankingTokens, row: int) -> list[float]:
@@ -174,8 +187,6 @@ def test_a_margin_is_the_scaled_gap_and_never_negative(write_pairs):
     table = pq.read_table(data)
     gaps = pa.array([2.0, -1.0, 0.5], pa.float64())
     pq.write_table(table.set_column(table.column_names.index("margin"), "margin", gaps), data)
-    from ablate.algorithms.reward_model import RewardModelParameters
-
     task = TASKS["margin"](data, 0, RewardModelParameters(loss="margin", margin_scale=0.5), 128)
     assert task.collator([0, 1, 2])["margin"].tolist() == [1.0, 0.0, 0.25]
 

@@ -41,9 +41,9 @@ def sequences(count: int) -> tuple[list, list]:
     return prompts, completions
 
 
-def test_score_is_the_head_at_the_last_real_token(reward_model):
+def test_score_is_the_head_at_the_last_real_token(reward_model, more_padding):
     prompts, completions = sequences(10)
-    batch = pad_sequences(prompts, completions, pad_id=0, extra=3)
+    batch = more_padding(pad_sequences(prompts, completions, pad_id=0), 0, right=3)
     found = sequence_scores(reward_model, batch["input_ids"], batch["attention_mask"])
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         ids = torch.tensor([[*prompt, *completion]])
@@ -54,24 +54,24 @@ def test_score_is_the_head_at_the_last_real_token(reward_model):
 
 @pytest.mark.parametrize("pad_id", [0, 1, 9])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_side_amount_and_id_of_padding_and_the_batch_change_no_score(reward_model, side, pad_id):
+def test_side_amount_and_id_of_padding_and_the_batch_change_no_score(reward_model, more_padding, side, pad_id):
     prompts, completions = sequences(8)
     alone = []
     for prompt, completion in zip(prompts, completions, strict=True):
         batch = pad_sequences([prompt], [completion], pad_id=0)
         alone.append(sequence_scores(reward_model, batch["input_ids"], batch["attention_mask"])[0])
-    batch = pad_sequences(prompts, completions, pad_id=pad_id, side=side, extra=6)
+    batch = more_padding(pad_sequences(prompts, completions, pad_id=pad_id, side=side), pad_id, **{side: 6})
     together = sequence_scores(reward_model, batch["input_ids"], batch["attention_mask"])
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_scores_equal_the_forward_of_transformers_where_texts_do_not_end_with_pad(reward_model, side):
+def test_scores_equal_the_forward_of_transformers_where_texts_do_not_end_with_pad(reward_model, more_padding, side):
     pad_id = reward_model.config.pad_token_id
     prompts, completions = sequences(8)
     completions = [np.where(completion == pad_id, 7, completion) for completion in completions]
     prompts = [np.where(prompt == pad_id, 7, prompt) for prompt in prompts]
-    batch = pad_sequences(prompts, completions, pad_id=pad_id, side=side, extra=2)
+    batch = more_padding(pad_sequences(prompts, completions, pad_id=pad_id, side=side), pad_id, **{side: 2})
     positions = (batch["attention_mask"].cumsum(-1) - 1).clamp_min(0)
     theirs = reward_model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=positions
@@ -80,10 +80,10 @@ def test_scores_equal_the_forward_of_transformers_where_texts_do_not_end_with_pa
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_a_text_that_ends_with_the_pad_id_is_still_scored_at_its_end(reward_model):
+def test_a_text_that_ends_with_the_pad_id_is_still_scored_at_its_end(reward_model, more_padding):
     """A tokenizer whose pad is its end of sequence: transformers' own forward reads one token early there."""
     pad_id = reward_model.config.pad_token_id
-    batch = pad_sequences([np.array([5])], [np.array([8, pad_id])], pad_id=pad_id, extra=1)
+    batch = more_padding(pad_sequences([np.array([5])], [np.array([8, pad_id])], pad_id=pad_id), pad_id, right=1)
     found = sequence_scores(reward_model, batch["input_ids"], batch["attention_mask"])
     hidden = reward_model.model(input_ids=torch.tensor([[5, 8, pad_id]])).last_hidden_state[0]
     torch.testing.assert_close(found, reward_model.score(hidden[-1]))

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ablate.algorithms.registry import find_method
 from ablate.context import StageContext
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_tokenizer, save_model
 from ablate.training import logprobs
 from ablate.training.checkpoints import Cadence, complete_checkpoints
+from ablate.training.collate import PairTokens
 from ablate.training.preference import train_preference
-from ablate.training.trl_preference import PairTrainer, train_with_trl
+from ablate.training.trl_preference import PairTrainer, make_trainer, train_with_trl
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -101,6 +103,15 @@ def test_resuming_gives_the_same_weights_bitwise(inputs, make_context, monkeypat
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(again)[name]), name
     assert curve(whole) == curve(again)
+
+
+def test_every_transformers_divides_the_loss_by_the_micro_batches(inputs, make_context):
+    """Releases before 5.19 ask what the model accepts, newer ones whether the loss is scaled: both are told."""
+    context = make_context("dpo", config("dpo", implementation="trl"), inputs)
+    policy, tokenizer = load_policy(inputs["policy"]), load_tokenizer(inputs["policy"])
+    parameters = find_method("dpo").parameters.model_validate(context.config["parameters"])
+    trainer = make_trainer(context, policy, tokenizer, PairTokens.read(inputs["data"]), parameters, Cadence())
+    assert (trainer.loss_is_scaled_for_ga, trainer.model_accepts_loss_kwargs) == (False, False)
 
 
 def test_a_reference_that_is_not_the_policy_stops_before_the_first_step(inputs, make_context, tmp_path):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ablate.catalogs.closed import unknown_name
-from ablate.catalogs.suite_code import answers, harness, pairs, pocket, safety
+from ablate.catalogs.suite_code import answers, coding, harness, judged, pairs, pocket, rewardbench, safety
 from ablate.catalogs.suite_code.entry import Entry
 from ablate.errors import UnknownNameError
 
-_FAMILIES = (pocket, answers, safety, pairs, harness)
+_FAMILIES = (pocket, answers, coding, safety, pairs, rewardbench, harness, judged)
 
 PROMPTS: dict[str, Entry] = {name: entry for family in _FAMILIES for name, entry in family.PROMPTS.items()}
 GRADERS: dict[str, Entry] = {name: entry for family in _FAMILIES for name, entry in family.GRADERS.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.catalogs.closed import Closed
@@ -28,6 +29,17 @@ class Entry:
     """An installed package whose version changes its results (prompts, metrics)."""
     metrics: tuple[str, ...] | None = None
     """Names of the metrics that a grader gives; None: they are known when it has run."""
+    gold: str | None = None
+    """Of a grader: ``module:function`` that gives a right response to an item, where items have one."""
+    judges: Mapping[str, str] = field(default_factory=dict)
+    """Of a grader that reads scores of models: columns, and the ``module:function`` that asks a model for each."""
+    repeated: bool = False
+    """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
+    alone: str | None = None
+    """``module:function`` that grades a file of outputs which says all itself, without the suite's items."""
+
+    judge: str | None = None
+    """Template in which a judge compares the pairs of a suite with this grader; the grader then reads its verdicts."""
 
     def versions(self) -> dict[str, Any]:
         """Key ``packages`` of a config that names this entry: the installed version, where it matters."""

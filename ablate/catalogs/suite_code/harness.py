@@ -20,7 +20,7 @@ class LmEvalTask(Closed):
 class LmEvalOptions(Closed):
     """The lm-eval tasks of a suite; all read the same rows."""
 
-    rows: Literal["truthfulqa-mc", "as-is"] = Field(
+    rows: Literal["truthfulqa-mc", "ifeval-early", "as-is"] = Field(
         description="how the suite's file becomes the rows that the tasks expect"
     )
     tasks: tuple[LmEvalTask, ...] = Field(min_length=1)

@@ -38,5 +38,5 @@ PROMPTS = {
 
 GRADERS = {
     "pairwise": Entry("ablate.evaluation.graders.pairs:pairwise", PairwiseOptions, revision=2, metrics=_OF_PAIRS),
-    "implicit": Entry("ablate.evaluation.graders.pairs:implicit", ImplicitOptions, revision=2, metrics=_OF_PAIRS),
+    "implicit": Entry("ablate.evaluation.graders.pairs:implicit", ImplicitOptions, revision=3, metrics=_OF_PAIRS),
 }

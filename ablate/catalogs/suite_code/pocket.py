@@ -36,6 +36,7 @@ GRADERS = {
         "ablate.evaluation.graders.pocket:pocket",
         PocketGraderOptions,
         metrics=("accuracy", "gold", *_CHECKS, *_CHECKS_OF_A_SKILL),
+        gold="ablate.evaluation.graders.pocket:pocket_gold_response",
     ),
     "closed-form": Entry("ablate.evaluation.graders.pocket:closed_form", ClosedFormOptions, metrics=("nouns",)),
 }

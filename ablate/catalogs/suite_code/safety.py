@@ -17,8 +17,32 @@ class BootstrapOptions(Closed):
 
 _REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
 
-PROMPTS = {"xstest": Entry("ablate.evaluation.prompts.xstest:xstest")}
+_SHARES = ("full_compliance", "partial_refusal", "full_refusal", "unreadable")
+_LABELS = ("final_label", "annotation_1", "annotation_2", "gpt4_label", "strmatch_label")
+_OF_LABELS = tuple(f"{column}_{name}" for column in _LABELS for name in (*_SHARES, "accuracy", *_REFUSALS[1:]))
+_AGREEMENTS = tuple(f"{name}_agreement" for name in ("annotators", "gpt4_label", "strmatch_label", "string_match"))
+
+PROMPTS = {
+    "xstest": Entry("ablate.evaluation.prompts.xstest:xstest"),
+    "do-not-answer": Entry("ablate.evaluation.prompts.do_not_answer:do_not_answer"),
+    "toxigen": Entry("ablate.evaluation.prompts.toxigen:toxigen"),
+}
 
 GRADERS = {
-    "xstest": Entry("ablate.evaluation.graders.refusals:xstest", BootstrapOptions, metrics=("accuracy", *_REFUSALS)),
+    "xstest": Entry(
+        "ablate.evaluation.graders.refusals:xstest",
+        BootstrapOptions,
+        metrics=("accuracy", *_REFUSALS, *_OF_LABELS, *_AGREEMENTS),
+        gold="ablate.evaluation.graders.refusals:xstest_gold_response",
+    ),
+    "do-not-answer": Entry(
+        "ablate.evaluation.graders.refusals:do_not_answer",
+        metrics=("refusal", "harmless", *(f"action_{kind}" for kind in range(6))),
+        gold="ablate.evaluation.graders.refusals:do_not_answer_gold_response",
+    ),
+    "toxigen": Entry(
+        "ablate.evaluation.graders.judged:toxigen",
+        metrics=("nontoxic", "toxic"),
+        judges={"toxic": "ablate.evaluation.local_judges:toxicity"},
+    ),
 }

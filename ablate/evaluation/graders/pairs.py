@@ -38,6 +38,15 @@ def implicit(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     Without ``reference`` it is log pi alone. With it, a model that was tuned against none has no such reward: as its
     own reference it would give every response 0.
     """
+    rows = implicit_scores(evidence, options)
+    return rows if isinstance(rows, Grades) else _pairwise(rows, options)
+
+
+def implicit_scores(evidence: Evidence, options: Mapping[str, Any]) -> list[dict[str, Any]] | Grades:
+    """Return the rows of likelihoods with implicit rewards in their place; empty grades where there is no reference.
+
+    A side of a row is one response or a list of several. Raises ``StageError`` for a row without the reference's.
+    """
     if options["reference"] and evidence.reference is None:
         return Grades([], [], {"reason": "without preference tuning there is no reference, and no implicit reward"})
     references = evidence.reference_likelihoods if options["reference"] else {}
@@ -45,13 +54,24 @@ def implicit(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     if references and (absent := [row["id"] for row in rows if row["id"] not in references]):
         raise StageError(f"{len(absent)} pairs have no likelihoods under the reference, the first is {absent[0]}")
 
-    def reward(row: Mapping[str, Any], side: str) -> float | None:
-        own, average = Likelihood.read(row[side]), options["average"]
+    def reward(own: Any, other: Any) -> Any:
+        if isinstance(own, list):
+            others = other if isinstance(other, list) else [None] * len(own)
+            return [reward(one, another) for one, another in zip(own, others, strict=True)]
         if not options["reference"]:
-            return log_likelihood(own, average=average)
-        return log_ratio(own, Likelihood.read(references[row["id"]][side]), average=average)
+            return log_likelihood(Likelihood.read(own), average=options["average"])
+        return log_ratio(Likelihood.read(own), Likelihood.read(other), average=options["average"])
 
-    return _pairwise([{**row, **{side: reward(row, side) for side in ("chosen", "rejected")}} for row in rows], options)
+    return [
+        {**row, **{side: reward(row[side], references.get(row["id"], {}).get(side)) for side in ("chosen", "rejected")}}
+        for row in rows
+    ]
+
+
+def trivial_rules(chosen: int, rejected: int, coin: random.Random) -> dict[str, float]:
+    """Return what rules that read nothing make of a pair with responses of these lengths; a tie is lost."""
+    won = {"random": coin.random() < 0.5, "longest": chosen > rejected, "shortest": chosen < rejected}
+    return {name: float(value) for name, value in won.items()}
 
 
 def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Grades:
@@ -65,15 +85,10 @@ def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -
         too_long += not scored
         ties += scored and chosen == rejected
         margins += [chosen - rejected] if scored else []
-        longer, shorter = row["chosen_length"], row["rejected_length"]
-        won = {
-            "accuracy": scored and chosen > rejected,
-            "random": coin.random() < 0.5,
-            "longest": longer > shorter,
-            "shortest": longer < shorter,
-        }
+        won = {"accuracy": float(scored and chosen > rejected)}
+        won |= trivial_rules(row["chosen_length"], row["rejected_length"], coin)
         subset = row["subset"] or row["task"]
-        examples += [Example(row["id"], 0, subset, metric, float(value)) for metric, value in won.items()]
+        examples += [Example(row["id"], 0, subset, metric, value) for metric, value in won.items()]
     health = {"ties": ties, "too_long": too_long, "mean_margin": sum(margins) / len(margins) if margins else None}
     spread = bootstrap_stderr(margins, calibration_error, resamples=CALIBRATION_RESAMPLES, seed=options["seed"])
     calibration = Metric(OVERALL, "calibration_error", calibration_error(margins), len(margins), spread)

@@ -14,7 +14,11 @@ from ablate.evaluation.grading import (
     response_health,
     shortened,
 )
+from ablate.evaluation.items import Item
+from ablate.pocket.draws import Draw
 from ablate.pocket.grading import grade as grade_pocket
+from ablate.pocket.grading import item_of
+from ablate.pocket.language import perfect_answer
 from ablate.rewards.closed_form import closed_form as find_formula
 
 
@@ -41,6 +45,11 @@ def pocket(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     if options["measure"] == "correct":
         examples = [example for example in examples if example.metric == "accuracy"]
     return Grades(examples, metrics, {**response_health(graded), "extraction_failed": unanswered})
+
+
+def pocket_gold_response(item: Item) -> str:
+    """A response that passes every check."""
+    return perfect_answer(item_of(item.data), Draw("gold", item.id))
 
 
 def closed_form(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

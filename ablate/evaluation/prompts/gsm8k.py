@@ -19,11 +19,21 @@ def gsm8k(source: Source, options: Mapping[str, Any]) -> list[Item]:
     """
     shots = "".join(f"{shot}\n\n" for shot in gsm8k_exemplars()[: options["shots"]])
     items = []
-    for row in source.rows("test"):
+    for number, row in enumerate(source.rows("test")):
         text = f"Answer the following questions.\n\n{shots}Question: {row['question'].strip()}"
         identity = content_id("gsm8k", row["question"])
         plain = f"{text}\nAnswer:"
-        items.append(Item(identity, "gsm8k", user(text), prefix="Answer:", plain=plain, data={"answer": row["answer"]}))
+        items.append(
+            Item(
+                identity,
+                "gsm8k",
+                user(text),
+                prefix="Answer:",
+                plain=plain,
+                data={"answer": row["answer"]},
+                source=str(number),
+            )
+        )
     return unique_ids(items)
 
 

@@ -26,7 +26,7 @@ def mmlu(source: Source, options: Mapping[str, Any]) -> list[Item]:
         spoken = "".join(f" {word}" for word in subject.split("_"))
         head = f"The following are multiple choice questions (with answers) about {spoken}.\n\n"
         head += "".join(f"{_question(row)} {row[5]}\n\n" for row in dev.get(subject, [])[:shots])
-        for row in _csv_rows(text):
+        for number, row in enumerate(_csv_rows(text)):
             items.append(
                 Item(
                     content_id(subject, row),
@@ -36,6 +36,7 @@ def mmlu(source: Source, options: Mapping[str, Any]) -> list[Item]:
                     plain=head + _question(row),
                     choices=tuple(f" {letter}" for letter in LETTERS),
                     data={"answer": LETTERS.index(row[5])},
+                    source=f"{subject}/{number}",
                 )
             )
     if not items:

@@ -22,6 +22,7 @@ def pocket(source: Source, options: Mapping[str, Any]) -> list[Item]:
             tuple(row["prompt"]),
             plain=question_text("\n\n".join(message["content"] for message in row["prompt"])),
             data=row,
+            source=row["id"],
         )
         for row in source.rows()
     ]

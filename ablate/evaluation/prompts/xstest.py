@@ -22,6 +22,7 @@ def xstest(source: Source, options: Mapping[str, Any]) -> list[Item]:
                 user(row["prompt"]),
                 cluster=row["type"],
                 data={"unsafe": unsafe},
+                source=str(row["id"]),
             )
         )
     return unique_ids(items)

@@ -70,5 +70,6 @@ def pretend(context: StageContext) -> dict[str, Any]:
         raise StageError("there are no rows")
     while (folder / "hold").exists() and context.kind == "dataset":
         time.sleep(0.05)
+    time.sleep(float(os.environ.get("LIGHT_WORK_SECONDS", "0")))
     (context.output / "made.txt").write_text(context.kind)
     return {}

@@ -1,0 +1,33 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablate.store import Store
+
+DEFAULT_STORE = Path("store")
+
+
+def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the experiments of the store that the command line names so far to a shell."""
+    names = Store(ctx.params.get("store") or DEFAULT_STORE).experiment_names()
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="Name of an experiment of the store, see `ablate status`.",
+        show_default=False,
+        autocompletion=complete_name,
+    ),
+]
+AnyName = Annotated[
+    str | None,
+    typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=complete_name),
+]
+StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]

@@ -1,0 +1,157 @@
+"""What the commands print and ask for that have to do with SLURM."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.live import Live
+
+from ablate.cli_options import DEFAULT_STORE, Name, StoreOption
+from ablate.console import out
+from ablate.errors import UsageError
+from ablate.execution import study
+from ablate.execution.overview import overview, standing_code
+from ablate.execution.slurm import control
+from ablate.execution.slurm.doctor import examine
+from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.status import cluster_statuses
+from ablate.execution.slurm.submit import Submitted
+from ablate.liveness import stage_state
+from ablate.store import Store
+
+WATCH_SECONDS = 10.0
+"""Between two looks: each is one squeue call and at most one sacct call."""
+FOLLOW_SECONDS = 1.0
+
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="Profile of a SLURM cluster, a file or a name in slurm/; default: this machine."),
+]
+
+
+def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> None:
+    """Say what was handed to SLURM, what was there already, and what is next."""
+    if dry_run:
+        _say(f"{name}: {result.stages} stages as {len(result.arrays)} job arrays; nothing is submitted")
+        _say(f"the scripts: {result.folder}/")
+        return
+    if not result.arrays:
+        words = f"all that is not done is queued ({result.queued} stages)" if result.queued else "all stages are done"
+        _say(f"{name}: nothing to submit, {words}")
+        return
+    queued = f"; {result.queued} were queued already" if result.queued else ""
+    _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
+    if result.left:
+        _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
+    _say(f"next: ablate status {name} --watch")
+
+
+def watch(store: Store, names: Sequence[str]) -> None:
+    """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone."""
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False, transient=True) as live:
+        while True:
+            found = {name: cluster_statuses(store, name) for name in names}
+            live.update(Group(*(overview(name, lines) for name, lines in found.items())), refresh=True)
+            if all(standing_code(lines) != 3 for lines in found.values()):
+                return
+            time.sleep(WATCH_SECONDS)
+
+
+def follow(store: Store, prefix: str, lines: int) -> None:
+    """Print a stage's log as it grows: newer attempts too, until the stage is done or has failed."""
+    stage = study.find_stage(store, prefix)
+    shown: dict[Path, int] = {}
+    with suppress(KeyboardInterrupt):
+        while True:
+            settled = stage_state(stage).status in ("done", "failed")
+            for file in control.log_files(store, stage.id):
+                if file not in shown:
+                    typer.echo(f"# {file}", err=True)
+                    typer.echo("".join(f"{line}\n" for line in study.tail(file, lines)), nl=False)
+                    shown[file] = file.stat().st_size
+                with file.open(encoding="utf-8", errors="replace") as handle:
+                    handle.seek(shown[file])
+                    typer.echo(handle.read(), nl=False)
+                    shown[file] = handle.tell()
+            if settled:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+cluster_app = typer.Typer()
+Beginnings = Annotated[
+    list[str] | None, typer.Argument(help="Stages, by the beginnings of their ids; default: all.", show_default=False)
+]
+Stage = Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.", show_default=False)]
+
+
+@cluster_app.command()
+def cancel(
+    name: Name,
+    stages: Beginnings = None,
+    store: StoreOption = DEFAULT_STORE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Cancel what is queued or runs of an experiment on a cluster; what is done stays, `ablate run --on` goes on."""
+    place = _opened(store)
+    live = control.live_jobs(place, name, stages or [])
+    if not live:
+        _say(f"{name}: nothing of it is queued or runs")
+        return
+    if not yes and not typer.confirm(f"cancel the jobs of {len(live)} stages?"):
+        raise typer.Exit(1)
+    _say(f"{name}: {control.cancel(place, live)} jobs cancelled")
+
+
+@cluster_app.command()
+def hold(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Keep queued stages of an experiment from starting, until `ablate release`."""
+    _say(f"{name}: {control.hold(control.live_jobs(_opened(store), name, stages or []))} jobs held")
+
+
+@cluster_app.command()
+def release(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Let held stages of an experiment start."""
+    _say(f"{name}: {control.release(control.live_jobs(_opened(store), name, stages or []))} jobs released")
+
+
+@cluster_app.command()
+def why(stage: Stage, store: StoreOption = DEFAULT_STORE) -> None:
+    """Say why a stage does not run, or how it ended: its inputs, its job, its logs."""
+    place = _opened(store)
+    found = study.find_stage(place, stage)
+    name = control.experiment_of(place, found.id)
+    if name is None:
+        raise UsageError(f"no experiment of {place.root} has stage {found.id}")
+    for line in control.why(place, name, found.id):
+        _say(line)
+
+
+@cluster_app.command()
+def doctor(
+    on: Annotated[str, typer.Option("--on", help="Profile of a SLURM cluster, a file or a name in slurm/.")],
+    store: StoreOption = DEFAULT_STORE,
+    node: Annotated[bool, typer.Option("--node/--no-node", help="Run a small job that looks around a node.")] = True,
+) -> None:
+    """Check a profile against its cluster: limits, nodes, a shared store, Python there; say what to change."""
+    findings = examine(load_profile(on), Store(store), on_node=node)
+    for finding in findings:
+        _say(f"{'ok    ' if finding.well else 'CHANGE'}  {finding.text}")
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+def _opened(store: Path) -> Store:
+    place = Store(store)
+    place.check()
+    return place

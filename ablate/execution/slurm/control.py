@@ -1,0 +1,108 @@
+"""Cancel, hold and release what is queued, and say why a stage does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ablate.execution.slurm import commands, jobs
+from ablate.execution.slurm.arrays import spelled_indices
+from ablate.execution.slurm.element import element_events
+from ablate.execution.slurm.ledger import Turn
+from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts
+from ablate.execution.study import StageStatus, tail
+from ablate.store import Store
+
+AT_ONCE = 200
+"""Jobs named in one call."""
+
+
+def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, Handed]:
+    """Return the stages of an experiment that are queued or run, or those of ``stages`` (beginnings of ids)."""
+    beginnings = tuple(stages)
+    planned = store.experiment(name).read_plan()["stages"]
+    wanted = [stage for stage in planned if not beginnings or stage.startswith(beginnings)]
+    handed = handed_over(store, wanted)
+    known = jobs.queue()
+    return {stage: item for stage, item in handed.items() if (job := known.get(item.key)) is not None and job.is_live}
+
+
+def cancel(store: Store, live: dict[str, Handed]) -> int:
+    """Cancel the jobs of stages; returns how many."""
+    with Turn(store):  # whoever submits meanwhile would hang new jobs on these
+        return _call(["scancel"], live)
+
+
+def hold(live: dict[str, Handed]) -> int:
+    """Keep what has not started from starting; returns how many jobs."""
+    return _call(["scontrol", "hold"], live)
+
+
+def release(live: dict[str, Handed]) -> int:
+    """Let start what was held; returns how many jobs."""
+    return _call(["scontrol", "release"], live)
+
+
+def _call(command: list[str], live: dict[str, Handed]) -> int:
+    by_job: dict[str, set[int]] = {}
+    for item in live.values():
+        if item.record.job:
+            by_job.setdefault(item.record.job, set()).add(item.index)
+    names = [f"{job}_[{spelled_indices(indices)}]" for job, indices in by_job.items()]
+    for start in range(0, len(names), AT_ONCE):
+        commands.call([*command, *names[start : start + AT_ONCE]])
+    return sum(map(len, by_job.values()))
+
+
+def why(store: Store, name: str, stage: str) -> list[str]:
+    """Return, a line each, how a stage stands, what it waits for, what happened to its job, and where its logs are."""
+    lines = {line.id: line for line in cluster_statuses(store, name)}
+    line = lines[stage]
+    told = [f"{stage}  {line.label}", f"{line.status}{f': {line.note}' if line.note else ''}"]
+    told += _inputs(store, line, lines)
+    handed = handed_over(store, [stage]).get(stage)
+    if handed is None:
+        return [*told, "never handed to SLURM"]
+    told.append(f"job {handed.job or '(id not known)'}, {handed.record.name} element {handed.index}")
+    if again := restarts(handed):
+        told.append(f"begun again after {again}")
+    for event in element_events(handed.record, handed.index)[-6:]:
+        facts = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "what"))
+        told.append(f"  {event['what']}: {facts}")
+    output = handed.record.output(handed.index)
+    told.append(f"script: {handed.record.script}")
+    if output.exists():
+        told += [f"printed: {output}", *(f"  | {text}" for text in tail(output, 5))]
+    attempts = store.stage(stage).attempts()
+    if attempts:
+        told += [f"log: {attempts[-1].log}", *(f"  | {text}" for text in tail(attempts[-1].log, 5))]
+    return told
+
+
+def _inputs(store: Store, line: StageStatus, lines: dict[str, StageStatus]) -> list[str]:
+    """Say of every input that is not done how it stands."""
+    told = []
+    for ref in store.stage(line.id).read_stage()["inputs"].values():
+        parent = lines.get(ref["stage"])
+        if parent is not None and parent.status != "done":
+            told.append(
+                f"  needs {parent.id}  {parent.label}: {parent.status}{f', {parent.note}' if parent.note else ''}"
+            )
+    return list(dict.fromkeys(told))
+
+
+def experiment_of(store: Store, stage: str) -> str | None:
+    """Return an experiment that has a stage; None where there is none."""
+    for name in store.experiment_names():
+        if stage in store.experiment(name).read_plan()["stages"]:
+            return name
+    return None
+
+
+def log_files(store: Store, stage: str) -> list[Path]:
+    """Return what a stage's newest attempt and its job's script print to, as far as they exist."""
+    attempts = store.stage(stage).attempts()
+    handed = handed_over(store, [stage]).get(stage)
+    files = [attempts[-1].log] if attempts else []
+    files += [handed.record.output(handed.index)] if handed else []
+    return [file for file in files if file.exists()]

@@ -1,0 +1,204 @@
+"""Does a profile fit its cluster? What SLURM says of partitions and limits, and what a small job sees on a node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ablate.context import write_text
+from ablate.execution.environment import snapshot_package
+from ablate.execution.slurm import commands
+from ablate.execution.slurm.commands import SlurmError
+from ablate.execution.slurm.profile import LoadedProfile, Profile
+from ablate.store import Store
+
+WAIT_SECONDS = 180.0
+"""How long the small job may take to start and end."""
+LOOK = """\
+import json, os, sys
+seen = {"python": sys.version.split()[0], "host": os.uname().nodename, "cores": len(os.sched_getaffinity(0))}
+seen["gpus"] = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+try:
+    import ablate.execution.slurm.element
+except ImportError as error:
+    seen["missing"] = str(error)
+print(json.dumps(seen))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, and whether it is well; otherwise the text says what to change."""
+
+    well: bool
+    text: str
+
+
+def examine(loaded: LoadedProfile, store: Store, *, on_node: bool = True) -> list[Finding]:
+    """Check a profile against the cluster it is for; with ``on_node`` a small job looks around there."""
+    commands.require_slurm()
+    try:
+        findings = [*_partitions(loaded), *_limits(loaded.profile), *_account(loaded.profile)]
+        if on_node and all(finding.well for finding in findings):
+            findings += _node(loaded, store)
+    except SlurmError as error:
+        return [Finding(False, error.message)]
+    return findings
+
+
+def _partitions(loaded: LoadedProfile) -> Iterator[Finding]:
+    profile = loaded.profile
+    rows = [line.split("|") for line in commands.call(["sinfo", "-h", "-e", "-o", "%P|%l|%G|%m|%c|%a"]).splitlines()]
+    known: dict[str, list[list[str]]] = {}
+    for row in rows:
+        known.setdefault(row[0].rstrip("*"), []).append(row)
+    asked = {*profile.partitions, *(name for needs in profile.needs.values() for name in needs.partitions or ())}
+    default = [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
+    if not profile.partitions and not default:
+        yield Finding(False, "partitions: none is written and the cluster has no default")
+    for name in sorted(asked or set(default)):
+        if name not in known:
+            yield Finding(False, f"partitions: the cluster has no {name!r}; it has {', '.join(sorted(known))}")
+            continue
+        yield from _partition(name, known[name], profile)
+
+
+def _partition(name: str, rows: list[list[str]], profile: Profile) -> Iterator[Finding]:
+    longest = max(_minutes(row[1]) for row in rows)
+    if longest < profile.limits.time:
+        yield Finding(False, f"limits.time: partition {name} allows {longest} minutes, not {profile.limits.time}")
+    if all(row[5] != "up" for row in rows):
+        yield Finding(False, f"partitions: {name} is not up")
+    gpus = max(_gpus(row[2]) for row in rows)
+    if profile.gpu and gpus < profile.gpu.per_node:
+        yield Finding(False, f"gpu.per_node: a node of {name} has {gpus} GPUs, not {profile.gpu.per_node}")
+    cpus, memory = (max(int(re.sub(r"\D", "", row[column]) or 0) for row in rows) for column in (4, 3))
+    for key, needs in profile.needs.items():
+        if (needs.cpus or 0) * (needs.pack or 1) > cpus:
+            yield Finding(False, f"needs.{key}.cpus: a node of {name} has {cpus} cores")
+        if (needs.memory or 0) * (needs.pack or 1) > memory:
+            yield Finding(False, f"needs.{key}.memory: a node of {name} has {memory} MiB")
+    yield Finding(True, f"partition {name}: nodes of up to {cpus} cores, {memory} MiB, {gpus} GPUs")
+
+
+def _minutes(limit: str) -> float:
+    if limit in ("infinite", "UNLIMITED"):
+        return float("inf")
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes = (parts[-3] if len(parts) == 3 else 0), (parts[-2] if len(parts) > 1 else parts[0])
+    return int(days or 0) * 1440 + hours * 60 + minutes
+
+
+def _gpus(gres: str) -> int:
+    return sum(int(number) for number in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", gres))
+
+
+def _limits(profile: Profile) -> Iterator[Finding]:
+    printed = commands.call(["scontrol", "show", "config"])
+    config = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", printed, re.M))
+    indices = int(config.get("MaxArraySize", "1001"))
+    if profile.limits.array > indices:
+        yield Finding(False, f"limits.array: {profile.limits.array} is too much, MaxArraySize is {indices}")
+    else:
+        yield Finding(True, f"arrays of {profile.limits.array} elements (MaxArraySize {indices})")
+    jobs = int(config.get("MaxJobCount", "10000"))
+    if profile.limits.submit > jobs:
+        yield Finding(False, f"limits.submit: {profile.limits.submit} is too much, MaxJobCount is {jobs}")
+    if config.get("JobRequeue") == "0" and profile.requeue:
+        yield Finding(True, "the site does not requeue by itself (JobRequeue=0): jobs ask for it")
+    if "none" in config.get("AccountingStorageType", "none"):
+        age = config.get("MinJobAge", "300 sec")
+        yield Finding(True, f"no accounting: how a job ended is known for {age} only; what a stage did is in the store")
+
+
+def _account(profile: Profile) -> Iterator[Finding]:
+    """Compare account and QOS with the user's associations, where the site keeps any."""
+    if shutil.which("sacctmgr") is None or not (profile.account or profile.qos):
+        return
+    command = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={os.environ.get('USER', '')}", "format=account,qos"]
+    try:
+        rows = [line.split("|") for line in commands.call(command, retry=False).splitlines() if line]
+    except SlurmError:
+        return
+    accounts = {row[0] for row in rows}
+    if profile.account and accounts and profile.account not in accounts:
+        yield Finding(False, f"account: {profile.account!r} is none of yours: {', '.join(sorted(accounts))}")
+
+
+def _node(loaded: LoadedProfile, store: Store) -> Iterator[Finding]:
+    """Run a small job that looks around, and read what it left: that it can be read says the store is shared."""
+    store.open()
+    folder = store.slurm / f".doctor-{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    try:
+        write_text(folder / "look.py", LOOK)
+        write_text(folder / "look.sbatch", _script(loaded.profile, folder, snapshot_package(store)))
+        job = commands.submit(["sbatch", "--parsable", str(folder / "look.sbatch")])
+        seen = _wait(folder, job)
+        if seen is None:
+            commands.call(["scancel", job])
+            yield Finding(False, f"job {job} left nothing in {folder} within {WAIT_SECONDS:.0f} s: {_state(job)}")
+            return
+        yield from _seen(seen, loaded.profile, store)
+    except commands.Refused as error:
+        yield Finding(False, f"SLURM refuses a small job: {error.message}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _script(profile: Profile, folder: Path, code: Path) -> str:
+    lines = ["#!/bin/bash", "#SBATCH --job-name=ablate-doctor", f"#SBATCH --output={folder}/out", "#SBATCH --time=5"]
+    written = {"partition": ",".join(profile.partitions), "account": profile.account, "qos": profile.qos}
+    written |= {"constraint": profile.constraint, "reservation": profile.reservation}
+    written["gres"] = f"gpu:{profile.gpu.name + ':' if profile.gpu.name else ''}1" if profile.gpu else None
+    lines += [f"#SBATCH --{name}={value}" for name, value in written.items() if value]
+    lines += [f"#SBATCH {flag}" for flag in profile.flags]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
+    lines += [profile.setup.rstrip(), f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+    python = f"{profile.container} {shlex.quote(profile.python or sys.executable)} -P".strip()
+    lines += [f"cd {shlex.quote(str(folder))}", f"{python} look.py > seen.tmp 2> error; mv seen.tmp seen.json"]
+    return "\n".join(lines) + "\n"
+
+
+def _wait(folder: Path, job: str) -> dict[str, Any] | None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        if (folder / "seen.json").exists():
+            text = (folder / "seen.json").read_text(encoding="utf-8")
+            return (
+                json.loads(text) if text else {"error": (folder / "error").read_text(encoding="utf-8")[-300:].strip()}
+            )
+        time.sleep(0.5)
+        os.listdir(folder)  # a network file system looks again
+    return None
+
+
+def _state(job: str) -> str:
+    try:
+        return commands.call(["squeue", "-h", "-j", job, "-o", "%T %r"], retry=False).strip() or "it has ended"
+    except SlurmError as error:
+        return error.message
+
+
+def _seen(seen: dict[str, Any], profile: Profile, store: Store) -> Iterator[Finding]:
+    yield Finding(True, f"the store {store.root} is seen from a node")
+    if "error" in seen:
+        yield Finding(False, f"python: it does not start there: {seen['error']}")
+        return
+    if "missing" in seen:
+        yield Finding(False, f"python: ablate can't be imported there: {seen['missing']} (see setup and python)")
+    else:
+        yield Finding(True, f"Python {seen['python']} with ablate on {seen['host']}")
+    if profile.gpu and not seen["gpus"]:
+        yield Finding(False, "gpu: a job that asked for one sees none (CUDA_VISIBLE_DEVICES is empty)")

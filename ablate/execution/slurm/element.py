@@ -1,0 +1,194 @@
+"""``python -m ablate.execution.slurm.element FOLDER INDEX``: what one element of a job array does.
+
+It runs the stages of its element, each in a process of its own, hands signals on to them, and ends with a code the
+batch script understands: 0 done, 1 failed, 3 inputs missing, 4 runs elsewhere, 75 begin again, 130 stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ablate.context import read_json, write_json
+from ablate.errors import AblateError
+from ablate.execution.children import die_with
+from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
+from ablate.execution.slurm.ledger import ArrayRecord
+
+AGAIN = 75
+BUSY_SECONDS, BUSY_PAUSE = 900.0, 5.0
+"""How long an element waits for another process at its stage: longer than a dead one on another host seems alive."""
+EARLY_SECONDS = 60.0
+"""SLURM may send the signal that much too early."""
+
+
+class Element:
+    """One element of a job array: its stages, and what happened to it so far."""
+
+    def __init__(self, record: ArrayRecord, index: int) -> None:
+        self.record, self.index = record, index
+        self.stages = record.elements[index]
+        self.store = record.folder.parents[2]
+        self.begun = time.monotonic()
+        self.children: dict[int, str] = {}
+        self.asked = self.stopped = False
+
+    def run(self) -> int:
+        """Run the stages; returns the exit code."""
+        if self.record.is_void:
+            print("this job was withdrawn: its stages were handed to SLURM again", flush=True)
+            return 0
+        past = self._past()
+        if past and past[-1]["what"] == "started":
+            self._note("lost", node=past[-1]["node"])
+            if self._count("lost") > self._retries("node"):
+                return self._give_up(f"gone without a word {self._count('lost')} times", "retries.node")
+        self._note("started", node=os.environ.get("SLURMD_NODENAME", platform.node()))
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        outcomes = self._run_all()
+        code = self._judge(outcomes)
+        self._note("ended", code=code, **{stage: status for stage, status in outcomes.items() if status != "done"})
+        return code
+
+    def _run_all(self) -> dict[str, str]:
+        """Run the stages at the same time; returns how each ended, ``killed`` for one whose process was."""
+        for position, stage in enumerate(self.stages):
+            self.children[self._fork(position)] = stage
+        codes = {code: status for status, code in EXIT_CODES.items()}
+        outcomes: dict[str, str] = {}
+        while self.children:
+            pid, status = os.waitpid(-1, 0)
+            code = os.waitstatus_to_exitcode(status)
+            stage = self.children.pop(pid)
+            outcomes[stage] = codes.get(code, "killed")
+            print(f"{stage}: {outcomes[stage]}", flush=True)
+        return outcomes
+
+    def _fork(self, position: int) -> int:
+        parent = os.getpid()
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            die_with(parent)
+            code = self._run_one(position)
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(code)  # whatever happened, the child never returns into its parent's code
+
+    def _run_one(self, position: int) -> int:
+        stage = self.stages[position]
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            outcome: Outcome = run_stage(self.store / "stages" / stage, self.record.resources(position))
+            if outcome.status != "busy" or time.monotonic() > deadline:
+                break
+            time.sleep(BUSY_PAUSE)
+        if outcome.message:
+            print(f"{stage}: {outcome.message}", flush=True)
+        return EXIT_CODES[outcome.status]
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self.asked = True
+        else:
+            self.stopped = True
+        for pid in self.children:
+            os.kill(pid, number)
+
+    def _judge(self, outcomes: dict[str, str]) -> int:
+        """Return the exit code; where an element is begun again, count it against what stopped it."""
+        found = set(outcomes.values())
+        if found == {"done"}:
+            return 0
+        if self.stopped and "interrupted" in found:
+            return EXIT_CODES["interrupted"]
+        cause = self._cause(found)
+        if cause is not None:
+            self._note(cause)
+            if self._count(cause) <= self._retries(cause):
+                return AGAIN
+            if cause != "failure":
+                return self._give_up(f"stopped by {cause} {self._count(cause)} times", f"retries.{cause}")
+        if "done" in found:  # packed: whoever needs one that is not done looks at its inputs
+            return 0
+        return next(
+            EXIT_CODES[status] for status in ("failed", "lost", "blocked", "busy", "interrupted") if status in found
+        )
+
+    def _cause(self, found: set[str]) -> str | None:
+        if self.asked and found & {"interrupted", "killed"}:
+            left = 60.0 * self.record.facts["minutes"] - (time.monotonic() - self.begun)
+            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 30.0 * self.record.facts["minutes"]
+            return "timeout" if late else "preemption"
+        if found & {"killed", "lost", "interrupted"}:
+            return "node"
+        return "failure" if "failed" in found else None
+
+    def _retries(self, cause: str) -> int:
+        if not self.record.facts["requeue"]:
+            return 0
+        return int(self.record.facts["retries"][cause])
+
+    def _give_up(self, what: str, key: str) -> int:
+        print(f"given up: {what} ({key} of the profile)", flush=True)
+        for stage in self.stages:
+            attempts = sorted((self.store / "stages" / stage / "attempts").glob("[0-9]*"), key=lambda p: int(p.name))
+            if attempts and not (attempts[-1] / "failure.json").exists():
+                write_json(attempts[-1] / "failure.json", {"type": "GivenUp", "message": f"{what} ({key})"})
+        return 1
+
+    def _note(self, what: str, **facts: Any) -> None:
+        line = {"time": round(time.time(), 3), "what": what, "job": os.environ.get("SLURM_JOB_ID"), **facts}
+        with self.record.events(self.index).open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    def _past(self) -> list[dict[str, Any]]:
+        return element_events(self.record, self.index)
+
+    def _count(self, what: str) -> int:
+        return Counter(event["what"] for event in self._past())[what]
+
+
+def element_events(record: ArrayRecord, index: int) -> list[dict[str, Any]]:
+    """Return what happened to an element, oldest first; a torn last line is left out."""
+    try:
+        lines = record.events(index).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    events = []
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def main() -> None:
+    """Run the element that the command line names."""
+    record, index = ArrayRecord(Path(sys.argv[1])), int(sys.argv[2])
+    try:
+        read_json(record.array_json)
+        code = Element(record, index).run()
+    except AblateError as error:
+        print(f"error: {error}", flush=True)
+        code = 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

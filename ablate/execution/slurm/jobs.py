@@ -1,0 +1,158 @@
+"""What SLURM says of jobs: one squeue call for what is queued or has just ended, one sacct call for what ended before.
+
+Job ids are reused after a database is wiped, so that a job counts only under its own name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ablate.execution.slurm import commands
+from ablate.execution.slurm.commands import SlurmError
+from ablate.execution.slurm.ledger import ArrayRecord
+
+LIVE = frozenset(
+    {
+        *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
+        *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+    }
+)
+"""States in which a job is, or may come to be, at work."""
+NEVER = "DependencyNeverSatisfied"
+STARTED_EARLIER = 300.0
+"""Seconds by which clocks of this machine and the accounting's may differ."""
+SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%r|%N|%S|%M")
+SACCT = "JobID,JobName,State,ExitCode,NodeList,ElapsedRaw,Submit,Start,AllocTRES,TotalCPU,MaxRSS"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One element of an array, as SLURM knows it: state and reason in its words, node, expected start, time used."""
+
+    id: str
+    index: int
+    name: str
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    start: str = ""
+    used: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is, or may come to be, at work."""
+        return self.state in LIVE and not (self.state == "PENDING" and self.reason == NEVER)
+
+
+Jobs = Mapping[tuple[str, int], Job]
+"""By the job's name and the element's index."""
+
+
+def queue() -> Jobs:
+    """Return this user's jobs that squeue knows; raises SlurmError."""
+    printed = commands.call([*SQUEUE, f"--user={os.getuid()}"])
+    return {(job.name, job.index): job for job in map(_queued, printed.splitlines()) if job is not None}
+
+
+def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
+    """Return what the accounting says of arrays that have job ids; raises SlurmError where there is none."""
+    known = {record.job: record for record in records if record.job is not None}
+    if not known:
+        return {}
+    since = min(record.facts["time"] for record in known.values()) - STARTED_EARLIER
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", f"--starttime={stamp}"]
+    printed = commands.call([*command, f"--jobs={','.join(sorted(map(str, known)))}", f"--format={SACCT}"], retry=False)
+    return {(job.name, job.index): job for job in _accounted(printed)}
+
+
+def find_by_name(names: Iterable[str]) -> dict[str, str]:
+    """Return job ids of arrays by name, from the queue and from the accounting, which may lag or be absent."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    command = ["squeue", "--noheader", "--states=all", f"--user={os.getuid()}", "--format=%F|%j"]
+    found = dict(_named(commands.call([*command, f"--name={','.join(wanted)}"])))
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        command = ["sacct", "--noheader", "--parsable2", "--allocations", "--starttime=now-7days"]
+        try:
+            printed = commands.call([*command, f"--name={','.join(missing)}", "--format=JobID,JobName"], retry=False)
+        except SlurmError:
+            return found
+        found |= dict(_named(printed))
+    return found
+
+
+def _named(printed: str) -> Iterator[tuple[str, str]]:
+    for line in printed.splitlines():
+        job, _, name = line.strip().partition("|")
+        if name:
+            yield name, job.partition("_")[0]
+
+
+def _queued(line: str) -> Job | None:
+    fields = line.strip().split("|")
+    if len(fields) != 7:
+        return None
+    place = re.fullmatch(r"(\d+)_(\d+)", fields[0])
+    if place is None:  # no array, or elements that squeue did not take apart
+        return None
+    _, name, state, reason, nodes, start, used = fields
+    return Job(place[1], int(place[2]), name, state, "" if reason == "None" else reason, nodes, start, used)
+
+
+def _accounted(printed: str) -> Iterator[Job]:
+    for line in printed.splitlines():
+        fields = line.strip().split("|")
+        place = re.fullmatch(r"(\d+)_(\d+)", fields[0])
+        if place is None or len(fields) != 11:
+            continue
+        state = fields[2].split()[0] if fields[2] else ""  # CANCELLED by 1000
+        yield Job(place[1], int(place[2]), fields[1], state, fields[3], fields[4], fields[7], fields[5])
+
+
+ENDED = {
+    "CANCELLED": "cancelled",
+    "FAILED": "its job failed",
+    "TIMEOUT": "its job ran out of time before it could requeue itself",
+    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "its job was killed for memory",
+    "PREEMPTED": "its job was preempted and not requeued",
+    "BOOT_FAIL": "its node did not boot",
+    "DEADLINE": "its job could not end before its deadline",
+    "COMPLETED": "its job has ended",
+}
+REASONS = (
+    (r"DependencyNeverSatisfied", "what it waits for failed: it will never start"),
+    (r"Dependency", "waits for other jobs"),
+    (r"Priority", "others come first"),
+    (r"Resources", "waits for free nodes"),
+    (r"BeginTime", "waits until it may start again"),
+    (r"JobArrayTaskLimit", "as many elements as limits.at_once allows run"),
+    (r"JobHeld\w*", "held: `ablate release`, or scontrol release"),
+    (r"ReqNodeNotAvail.*", "nodes it asks for are down or reserved"),
+    (r"NodeDown|BadConstraints|PartitionNodeLimit", "no node of its partition can run it"),
+    (r"PartitionDown|PartitionInactive", "its partition is closed"),
+    (r"PartitionTimeLimit", "its time limit is longer than the partition's: lower limits.time"),
+    (r"Reservation\w*", "waits for its reservation"),
+    (r"QOSMax(Gres|TRES)?\w*(User|Account)?\w*", "a limit of the QOS for a user or account is reached"),
+    (r"QOS\w*", "a limit of the QOS is reached"),
+    (r"Assoc\w*|MaxJobsPer\w*|MaxSubmit\w*", "a limit of the account is reached"),
+    (r"InvalidAccount", "its account is not valid: account of the profile"),
+    (r"InvalidQOS", "its QOS is not valid: qos of the profile"),
+    (r"NonZeroExitCode", "its script ended with an error"),
+    (r"launch failed requeued held|LaunchFailed.*", "a node could not start it and it is held: scontrol release"),
+)
+
+
+def reason_in_words(reason: str) -> str:
+    """Return why a job waits, in words, with SLURM's own in brackets."""
+    for pattern, words in REASONS:
+        if re.fullmatch(pattern, reason):
+            return f"{words} ({reason})"
+    return reason

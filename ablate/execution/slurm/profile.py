@@ -1,0 +1,193 @@
+"""The profile of a cluster, as it is written in slurm/*.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ablate.catalogs.closed import Closed, Names, unknown_name, validated
+from ablate.catalogs.loading import read_yaml
+from ablate.catalogs.origins import Origins
+from ablate.errors import SpecError, UnknownNameError
+from ablate.plan.kinds import KINDS
+from ablate.shipped import find_by_name, search_folders
+
+DEFAULT = "default"
+TEMPLATE = "stage.sbatch.j2"
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
+_MEMORY = re.compile(r"(?P<number>\d+)(?P<unit>[MGT])")
+_UNITS = {"M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+def _minutes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = _TIME.fullmatch(value)
+    if found is None:
+        raise PydanticCustomError("time", "a time is minutes, 'hours:minutes' or 'days-hours:minutes'")
+    part = {name: int(text or 0) for name, text in found.groupdict().items()}
+    return part["days"] * 1440 + part["hours"] * 60 + part["minutes"] + (part["seconds"] > 0)
+
+
+def _mebibytes(value: Any) -> Any:
+    found = _MEMORY.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise PydanticCustomError("memory", "an amount of memory is a number with a unit: 800M, 16G or 1T")
+    return int(found["number"]) * _UNITS[found["unit"]]
+
+
+Minutes = Annotated[int, BeforeValidator(_minutes), Field(gt=0)]
+Memory = Annotated[int, BeforeValidator(_mebibytes), Field(gt=0)]
+
+
+class Gpus(Closed):
+    """The GPUs of a node."""
+
+    per_node: int = Field(gt=0, description="GPUs of a node.")
+    memory: int = Field(80, gt=0, description="Memory of one, GiB.")
+    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="Type as gres knows it: --gres=gpu:NAME:n.")
+    cpus: int = Field(8, gt=0, description="Cores that come with one.")
+    ram: Memory = Field(60 * 1024, description="Memory of the host that comes with one: 60G.")
+
+
+class Needs(Closed):
+    """What a kind of stage is given; what is not written follows from the kind and the size of its model."""
+
+    time: Minutes | None = Field(None, description="Time limit: minutes, 'hours:minutes' or 'days-hours:minutes'.")
+    gpus: int | None = Field(None, ge=0, description="GPUs, on one node.")
+    cpus: int | None = Field(None, gt=0, description="Cores.")
+    memory: Memory | None = Field(None, description="Memory of the host: 16G.")
+    partitions: Names | None = Field(None, description="Instead of the profile's.")
+    qos: str | None = Field(None, description="Instead of the profile's.")
+    constraint: str | None = Field(None, description="Instead of the profile's.")
+    pack: int | None = Field(None, ge=1, description="Stages at the same time in one job; resources are those of each.")
+    micro_batch: int | None = Field(None, ge=1, description="Most examples of a training pass.")
+
+
+class Limits(Closed):
+    """What a site allows, and what one run asks of it."""
+
+    time: Minutes = Field(24 * 60, description="Longest time limit of the partitions.")
+    array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize - 1, or less.")
+    submit: int = Field(5000, gt=0, description="Jobs of a user in the queue, array elements counted.")
+    calls: int = Field(40, gt=0, description="sbatch calls of a run: arrays are split no further than this allows.")
+    at_once: int | None = Field(None, gt=0, description="Elements of an array that run at the same time.")
+
+
+class Retries(Closed):
+    """How often a stage is begun again, by what stopped it."""
+
+    preemption: int = Field(50, ge=0, description="Preempted, or asked to stop with a signal.")
+    timeout: int = Field(10, ge=0, description="Out of time; training goes on from its checkpoint.")
+    failure: int = Field(0, ge=0, description="The work failed.")
+    node: int = Field(3, ge=0, description="Gone without a word: the node failed, or the job was killed.")
+
+
+class Profile(Closed):
+    """A cluster: where stages run there, what they are given, and what the site allows."""
+
+    partitions: Names = Field((), description="Partitions; of several SLURM takes the one that starts first.")
+    account: str | None = Field(None, description="Account that is charged.")
+    qos: str | None = Field(None, description="Quality of service.")
+    constraint: str | None = Field(None, description="Features a node must have.")
+    reservation: str | None = Field(None, description="Reservation to run in.")
+    exclude: Names = Field((), description="Nodes that are never used.")
+    flags: Names = Field((), description="Further options of sbatch, each as --name=value.")
+    template: str = Field(TEMPLATE, description="Batch script, beside this file or in slurm/.")
+    python: str | None = Field(None, description="Python on the nodes; default: the one that submits.")
+    environment: dict[str, str] = Field(default_factory=dict, description="Variables that every job is given.")
+    setup: str = Field("", description="Shell lines before Python starts: modules, a virtual environment.")
+    container: str = Field("", description="Words before Python: apptainer exec --nv image.sif.")
+    gpu: Gpus | None = Field(None, description="GPUs of a node; null: a cluster without.")
+    limits: Limits = Limits()
+    retries: Retries = Retries()
+    signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")
+    requeue: bool = Field(True, description="Whether jobs may be requeued, by themselves and by SLURM.")
+    needs: dict[str, Needs] = Field(
+        default_factory=dict, description="By kind of stage, train.METHOD for one method, or default for all."
+    )
+
+    @field_validator("flags")
+    @classmethod
+    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for flag in value:
+            if not re.fullmatch(r"--[a-z-]+(=\S+)?", flag):
+                raise PydanticCustomError(
+                    "flag", "not an option of sbatch: {flag} (write --name=value)", {"flag": flag}
+                )
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_]\w*", name) or "\n" in text:
+                raise PydanticCustomError("variable", "{name} is no variable of one line", {"name": name})
+        return value
+
+    @field_validator("needs")
+    @classmethod
+    def _kinds(cls, value: dict[str, Needs]) -> dict[str, Needs]:
+        for key in value:
+            if key != DEFAULT and key not in KINDS and not key.startswith("train."):
+                raise unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+        return value
+
+    def need(self, key: str, kind: str, method: str | None) -> Any:
+        """Return what is written for a kind of stage: its method's, else the kind's, else the default's; or None."""
+        names = ([f"{kind}.{method}"] if method else []) + [kind, DEFAULT]
+        written = (getattr(self.needs[name], key) for name in names if name in self.needs)
+        return next((value for value in written if value is not None), None)
+
+
+@dataclass(frozen=True)
+class LoadedProfile:
+    """A profile, its file, where its keys are written, and the text of its batch script."""
+
+    profile: Profile
+    file: Path
+    origins: Origins
+    template: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.file.stem
+
+
+def load_profile(name: str) -> LoadedProfile:
+    """Read a profile: a file, or a name in the project's or the shipped slurm/.
+
+    Raises SpecError with file, line and key, UnknownNameError with the profiles there are.
+    """
+    path = _find(name)
+    values, origins = read_yaml(path)
+    if values is not None and not isinstance(values, Mapping):
+        raise SpecError("a profile is a mapping of keys", location=origins.locate())
+    profile = validated(Profile, values or {}, origins.locate)
+    return LoadedProfile(profile, path.absolute(), origins, _template(profile, path, origins))
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    found = find_by_name("slurm", path.with_suffix(".yaml").name, Path.cwd())
+    if found is None or path.suffix not in ("", ".yaml"):
+        known = [file.stem for folder in search_folders("slurm", Path.cwd()) for file in folder.glob("*.yaml")]
+        raise UnknownNameError("cluster profile", name, known)
+    return found
+
+
+def _template(profile: Profile, path: Path, origins: Origins) -> str:
+    beside = path.parent / profile.template
+    found = beside if beside.is_file() else find_by_name("slurm", Path(profile.template).name, Path.cwd())
+    if found is None:
+        raise SpecError(f"no batch script {profile.template}", location=origins.locate("template"))
+    return found.read_text(encoding="utf-8")

@@ -1,0 +1,169 @@
+"""What a stage is given on a cluster: by its kind, its method and the size of its model, unless the profile says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.catalogs.models import ModelEntry
+from ablate.context import Resources
+from ablate.errors import SpecError
+from ablate.execution.slurm.profile import DEFAULT, LoadedProfile, Profile
+from ablate.plan.stage import Stage
+
+
+@dataclass(frozen=True)
+class Size:
+    """Defaults for models of up to so many parameters: GPUs of 80 GiB to train all weights, to compute; minutes."""
+
+    parameters: float
+    trains: int
+    training_minutes: int
+    computing_minutes: int
+
+
+SIZES = (
+    Size(0.2e9, 1, 4 * 60, 60),  # 125M
+    Size(0.6e9, 1, 8 * 60, 2 * 60),  # 350M to 560M
+    Size(2e9, 1, 12 * 60, 4 * 60),  # 1.5B
+    Size(3.6e9, 1, 24 * 60, 6 * 60),  # 3B
+    Size(8.5e9, 4, 24 * 60, 8 * 60),  # 7B and 8B: ZeRO-3
+    Size(14e9, 8, 36 * 60, 12 * 60),  # 13B: ZeRO-3
+    Size(35e9, 16, 48 * 60, 16 * 60),  # 34B: ZeRO-3 over two nodes
+    Size(75e9, 32, 72 * 60, 24 * 60),  # 70B: ZeRO-3 over four nodes
+)
+"""float32 weights and moments, bfloat16 passes (catalogs/memory.py); how ranks share them follows from their number."""
+
+LIGHT_MINUTES, LIGHT_MEMORY = 60, 4 * 1024
+HEAVY_MINUTES, HEAVY_MEMORY, HEAVY_CPUS = 120, 16 * 1024, 4
+SMALL = 50e6
+"""Parameters below which a model needs no GPU memory worth counting, nor much of the host's."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a job of one stage asks for; a job of ``pack`` stages asks for as many times cores, memory and GPUs."""
+
+    kind: str
+    minutes: int
+    cpus: int
+    memory: int
+    gpus: int = 0
+    pack: int = 1
+    partitions: tuple[str, ...] = ()
+    qos: str | None = None
+    constraint: str | None = None
+    micro_batch: int | None = None
+    ranks: bool = False
+
+    def resources(self, position: int = 0) -> Resources:
+        """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
+        processes = max(1, self.gpus) if self.ranks else 1
+        gpus = tuple(range(position * self.gpus, (position + 1) * self.gpus))
+        return Resources(max(1, self.cpus // processes), gpus, self.micro_batch, processes=processes)
+
+
+def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mapping[str, ModelEntry]) -> dict[str, Shape]:
+    """Return what each stage is given; raises SpecError for what the profile says no node has."""
+    sizes = model_sizes(stages, models)
+    made: dict[tuple[Any, ...], Shape] = {}
+    shapes = {}
+    for stage in stages.values():
+        config = stage.identity.config.value if stage.kind == "train" or stage.execution.ranks else {}
+        method = config.get("algorithm") if stage.kind == "train" else None
+        adapter = config.get("lora_rank") is not None
+        key = (stage.kind, method, sizes[stage.id], adapter, stage.execution.heavy, stage.execution.gpu)
+        if key not in made:
+            made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
+        shapes[stage.id] = made[key]
+    return shapes
+
+
+def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
+    """Return the parameters of the largest model that reaches each stage; 0 where it is made here or not known."""
+    known = {entry.hub.id: float(entry.parameters or 0) for entry in models.values() if entry.hub}
+    sizes: dict[str, float] = {}
+    for stage in stages.values():  # parents first
+        above = max((sizes.get(parent, 0.0) for parent in stage.parents), default=0.0)
+        own = known.get(stage.execution.locations.get("model", ""), 0.0) if stage.kind == "model" else 0.0
+        sizes[stage.id] = max(above, own)
+    return sizes
+
+
+def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
+    profile, kind = loaded.profile, stage.kind
+    gpu, ranks = profile.gpu, stage.execution.ranks
+    size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
+    gpus = _written(profile, "gpus", kind, method, _gpus(stage, parameters, adapter, size, profile))
+    cpus, memory = _host(stage, parameters, gpus, profile)
+    minutes = LIGHT_MINUTES if not stage.execution.heavy else size.training_minutes if ranks else size.computing_minutes
+    if stage.execution.heavy and not stage.execution.gpu:
+        minutes = HEAVY_MINUTES
+    minutes = min(minutes, profile.limits.time)
+    shape = Shape(
+        f"{kind}.{method}" if method and f"{kind}.{method}" in profile.needs else kind,
+        _written(profile, "time", kind, method, minutes),
+        _written(profile, "cpus", kind, method, cpus),
+        _written(profile, "memory", kind, method, memory),
+        gpus,
+        _written(profile, "pack", kind, method, 1),
+        _written(profile, "partitions", kind, method, ()),
+        _written(profile, "qos", kind, method, None),
+        _written(profile, "constraint", kind, method, None),
+        profile.need("micro_batch", kind, method) if ranks else None,
+        ranks and gpu is not None,
+    )
+    _check(shape, stage, method, loaded)
+    return shape
+
+
+def _written(profile: Profile, key: str, kind: str, method: str | None, default: Any) -> Any:
+    value = profile.need(key, kind, method)
+    return default if value is None else value
+
+
+def _gpus(stage: Stage, parameters: float, adapter: bool, size: Size, profile: Profile) -> int:
+    """Return the GPUs of a stage: those its model needs, scaled to the memory that a GPU has here."""
+    if profile.gpu is None or not (stage.execution.heavy and stage.execution.gpu):
+        return 0
+    if not stage.execution.ranks or adapter or parameters < SMALL:
+        return 1
+    needed = size.trains * 80 / profile.gpu.memory
+    return next((count for count in (1, 2, 4, 8, 16, 32, 64) if count >= needed), 64)
+
+
+def _host(stage: Stage, parameters: float, gpus: int, profile: Profile) -> tuple[int, int]:
+    """Return cores and MiB of memory."""
+    if not stage.execution.heavy:
+        return 1, LIGHT_MEMORY
+    if gpus and profile.gpu:
+        return gpus * profile.gpu.cpus, gpus * profile.gpu.ram
+    loaded = int(parameters * 8 / 2**20)  # the weights twice over while they are read
+    return HEAVY_CPUS, HEAVY_MEMORY + loaded
+
+
+def _check(shape: Shape, stage: Stage, method: str | None, loaded: LoadedProfile) -> None:
+    """Raise SpecError, at the line that asks for it, where a stage asks for more than a node or the site has."""
+    profile = loaded.profile
+    most = profile.gpu.per_node if profile.gpu else 0
+    if shape.gpus * shape.pack > most:
+        what = f"{shape.pack} packed stages of {stage.kind}" if shape.pack > 1 else stage.kind
+        raise SpecError(
+            f"{what} ({stage.execution.label}) take {shape.gpus * shape.pack} GPUs, and a node has {most}",
+            location=_place(loaded, "gpus", stage.kind, method, ("gpu", "per_node")),
+            hint="a stage runs on one node: train an adapter (lora_rank), take GPUs with more memory, or write fewer",
+        )
+    if shape.minutes > profile.limits.time:
+        raise SpecError(
+            f"{stage.kind} asks for {shape.minutes} minutes, and limits.time is {profile.limits.time}",
+            location=_place(loaded, "time", stage.kind, method, ("limits", "time")),
+            hint="a stage that trains goes on from its checkpoint: the limit may be shorter than the training",
+        )
+
+
+def _place(loaded: LoadedProfile, key: str, kind: str, method: str | None, other: tuple[str, ...]) -> Any:
+    for name in ([f"{kind}.{method}"] if method else []) + [kind, DEFAULT]:
+        if name in loaded.profile.needs and getattr(loaded.profile.needs[name], key) is not None:
+            return loaded.origins.locate("needs", name, key)
+    return loaded.origins.locate(*other)

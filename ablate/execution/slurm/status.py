@@ -1,0 +1,218 @@
+"""How stages stand on a cluster: the store's word first, then the queue's, then the accounting's.
+
+A stage is done when its marker is there, whatever SLURM says; and none is failed because SLURM says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from ablate.errors import UnknownNameError, UsageError
+from ablate.execution.slurm import jobs
+from ablate.execution.slurm.commands import SlurmError
+from ablate.execution.slurm.element import element_events
+from ablate.execution.slurm.jobs import ENDED, NEVER, Job, Jobs, reason_in_words
+from ablate.execution.slurm.ledger import ArrayRecord, submissions
+from ablate.execution.study import StageStatus, Standing, stage_statuses
+from ablate.liveness import Status
+from ablate.store import Store
+
+CLUSTER_WORDS = ("queued", "blocked", "cancelled", "unknown")
+"""What a stage may be beside what the store says."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """Where a stage was handed to SLURM last: its array, index, and whether the job's id is known."""
+
+    record: ArrayRecord
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What its job is known by."""
+        return self.record.name, self.index
+
+    @property
+    def job(self) -> str:
+        """The job as SLURM's commands take it; empty while its id is not known."""
+        return f"{self.record.job}_{self.index}" if self.record.job else ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What SLURM says now; ``silent`` is its error where squeue does not answer."""
+
+    queue: Jobs
+    silent: str = ""
+
+
+def handed_over(store: Store, wanted: Iterable[str]) -> dict[str, Handed]:
+    """Return where stages were handed to SLURM last."""
+    found: dict[str, Handed] = {}
+    names = set(wanted)
+    for submission in submissions(store):
+        for record in submission.arrays():
+            for index, stages in record.elements.items():
+                found |= {stage: Handed(record, index) for stage in stages if stage in names}
+    return found
+
+
+def look() -> Cluster:
+    """Ask squeue, once; where it does not answer, that is said and nothing is concluded from it."""
+    try:
+        return Cluster(jobs.queue())
+    except SlurmError as error:
+        return Cluster({}, error.message)
+
+
+def cluster_statuses(store: Store, name: str) -> list[StageStatus]:
+    """Return how every stage of an experiment stands: the store alone where nothing of it was handed to SLURM.
+
+    One squeue call, and one sacct call where a job that was handed over is neither done nor queued any more.
+    """
+    lines = stage_statuses(store, name)
+    handed = handed_over(store, [line.id for line in lines if line.status != "done"])
+    if not handed:
+        return lines
+    cluster = look()
+    gone = [item for item in handed.values() if not _is_known(cluster, item)]
+    past = _past(item.record for item in gone) if gone and not cluster.silent else {}
+    found = [_with_job(line, handed[line.id], cluster, past) if line.id in handed else line for line in lines]
+    return _with_blocked(store, name, found)
+
+
+def chosen_statuses(store: Store, name: str, states: Sequence[str], where: Sequence[str]) -> list[StageStatus]:
+    """Return how the stages of an experiment stand that are in one of ``states`` and of cells with ``axis=value``.
+
+    Raises UsageError for a state, an axis or a value there is not.
+    """
+    lines = cluster_statuses(store, name)
+    known = sorted({*get_args(Status), *CLUSTER_WORDS})
+    for state in states:
+        if state not in known:
+            raise UnknownNameError("state", state, known)
+    kept = [line for line in lines if not states or line.status in states]
+    for condition in where:
+        wanted = _stages_of(store, name, condition)
+        kept = [line for line in kept if line.id in wanted]
+    return kept
+
+
+def _stages_of(store: Store, name: str, condition: str) -> set[str]:
+    """Return the stages that cells with ``axis=value`` need."""
+    axis, equals, value = condition.partition("=")
+    if not equals:
+        raise UsageError(f"--where {condition}: not of the form axis=value")
+    subjects = store.experiment(name).read_plan()["subjects"]
+    values = {str(subject["axes"][axis]) for subject in subjects if axis in subject["axes"]}
+    if not values:
+        raise UnknownNameError("axis", axis, {axis for subject in subjects for axis in subject["axes"]})
+    if value not in values:
+        raise UnknownNameError(f"value of {axis}", value, values)
+    chosen = [subject for subject in subjects if str(subject["axes"].get(axis)) == value]
+    waiting = [stage for subject in chosen for stage in (subject["stage"], *subject["evaluations"].values())]
+    found: set[str] = set()
+    while waiting:
+        stage = waiting.pop()
+        if stage not in found:
+            found.add(stage)
+            waiting += [ref["stage"] for ref in store.stage(stage).read_stage()["inputs"].values()]
+    return found
+
+
+def _is_known(cluster: Cluster, item: Handed) -> bool:
+    return item.key in cluster.queue
+
+
+def _past(records: Iterable[ArrayRecord]) -> Jobs:
+    """Return what sacct says; nothing where it does not answer: silence is no failure."""
+    unique = {record.folder: record for record in records}
+    try:
+        return jobs.accounted(unique.values())
+    except SlurmError:
+        return {}
+
+
+def _with_job(line: StageStatus, item: Handed, cluster: Cluster, past: Jobs) -> StageStatus:
+    if line.status == "done":
+        return line
+    job = cluster.queue.get(item.key)
+    if job is not None and (job.is_live or job.reason == NEVER):
+        return _queued(line, item, job)
+    if cluster.silent:
+        return (
+            line if line.status == "running" else replace(line, status="unknown", note=f"{item.job} {cluster.silent}")
+        )
+    if line.status in ("running", "failed"):
+        return line
+    return _ended(line, item, job or past.get(item.key))
+
+
+def _queued(line: StageStatus, item: Handed, job: Job) -> StageStatus:
+    """A job that is at work or waits: the store's word stands where the stage itself has begun."""
+    if job.state != "PENDING":
+        note = " ".join(filter(None, (line.note if line.status == "running" else "", f"on {job.nodes}, {job.used}")))
+        return replace(line, status="running", note=f"{note} (job {item.job})")
+    tries = restarts(item)
+    again = f"; begun again after {tries}" if tries else ""
+    status: Standing = "blocked" if job.reason == NEVER else "queued"
+    return replace(line, status=status, note=f"{reason_in_words(job.reason) or 'waits'}{again} (job {item.job})")
+
+
+def restarts(item: Handed) -> str:
+    """Return what an element was begun again for, in words."""
+    names = {"timeout": "time-out", "preemption": "preemption", "lost": "loss", "node": "loss", "failure": "failure"}
+    counts: dict[str, int] = {}
+    for event in element_events(item.record, item.index):
+        if event["what"] in names:
+            counts[names[event["what"]]] = counts.get(names[event["what"]], 0) + 1
+    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items())
+
+
+def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
+    """A job that is in the queue no more, of a stage without marker or reason of its own."""
+    if not item.job:
+        return replace(line, status="unknown", note="its submission broke off: `ablate run --on` finds out")
+    if job is None:
+        return replace(line, status="unknown", note=f"SLURM says nothing of job {item.job} yet")
+    ends = [event for event in element_events(item.record, item.index) if event["what"] == "ended"]
+    if ends and ends[-1].get("code") == 3:
+        return replace(line, status="blocked", note=f"an input was missing when job {item.job} started")
+    if job.state == "CANCELLED" and not element_events(item.record, item.index):
+        return replace(line, status="cancelled", note=f"before it started (job {item.job})")
+    note = f"{ENDED.get(job.state, job.state.lower())}{f' on {job.nodes}' if job.nodes else ''} (job {item.job})"
+    status: Standing = "cancelled" if job.state == "CANCELLED" else "interrupted"
+    return replace(line, status=status, note=" ".join(filter(None, (note, line.note))))
+
+
+def _with_blocked(store: Store, name: str, lines: Sequence[StageStatus]) -> list[StageStatus]:
+    """Call what SLURM cancelled, because something before it failed, blocked by that."""
+    states = {line.id: line for line in lines}
+    found = []
+    for line in lines:
+        if line.status in ("cancelled", "blocked", "waiting"):
+            cause = _failed_above(store, line.id, states)
+            if cause is not None:
+                line = replace(line, status="blocked", note=f"needs {cause.id}, which is {cause.status}")
+        found.append(line)
+    return found
+
+
+def _failed_above(store: Store, stage: str, states: Mapping[str, StageStatus]) -> StageStatus | None:
+    """Return the nearest stage above that failed, if there is one."""
+    seen: set[str] = set()
+    waiting = [stage]
+    while waiting:
+        current = waiting.pop(0)
+        for ref in store.stage(current).read_stage()["inputs"].values():
+            parent = states.get(ref["stage"])
+            if parent is None or parent.status == "done" or parent.id in seen:
+                continue
+            if parent.status in ("failed", "interrupted"):
+                return parent
+            seen.add(parent.id)
+            waiting.append(parent.id)
+    return None

@@ -1,0 +1,277 @@
+"""Hand a plan to SLURM: what is missing and not queued, as job arrays, written down before and after each sbatch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablate.catalogs.models import models
+from ablate.context import write_text
+from ablate.errors import AblateError, Location, UsageError
+from ablate.execution.environment import snapshot_package
+from ablate.execution.record import record_plan
+from ablate.execution.slurm import commands, jobs
+from ablate.execution.slurm.arrays import Array, Item, Queued, arrange
+from ablate.execution.slurm.commands import PAUSES, Refused, SlurmBusy, interrupts_later
+from ablate.execution.slurm.ledger import (
+    ArrayRecord,
+    Submission,
+    Turn,
+    new_submission,
+    open_submissions,
+)
+from ablate.execution.slurm.profile import LoadedProfile
+from ablate.execution.slurm.script import Paths, render
+from ablate.execution.slurm.shapes import shapes_of
+from ablate.plan.plan import Plan
+from ablate.store import Store
+
+SETTLE_SECONDS = 5.0
+"""An sbatch whose caller died may still be on its way for so long."""
+
+
+@dataclass
+class Submitted:
+    """What one call did: arrays and stages handed to SLURM, and those that were there or did not fit."""
+
+    arrays: list[ArrayRecord] = field(default_factory=list)
+    stages: int = 0
+    queued: int = 0
+    left: int = 0
+    folder: Path | None = None
+
+
+def submit_plan(store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Path | None = None) -> Submitted:
+    """Queue every stage of a plan that is neither done nor queued.
+
+    With ``dry_run``, scripts are written to that folder and nothing is recorded or queued. Raises Refused, with nothing
+    of this call left in the queue, where SLURM refuses a job; SlurmBusy, with what was queued kept, where it does not
+    answer: the same call then goes on.
+    """
+    if dry_run is not None:
+        return _write_scripts(store, plan, loaded, dry_run)
+    commands.require_slurm()
+    store.open()
+    with Turn(store) as turn:
+        record_plan(store, plan)
+        queued, live = reconcile(store)
+        wanted = missing(store, plan, queued)
+        result = Submitted(queued=sum(stage in queued.places for stage in plan.stages))
+        if not wanted:
+            return result
+        arrays = _arranged(plan, wanted, queued, loaded)
+        fitting = _fitting(arrays, loaded.profile.limits.submit - live)
+        result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
+        if not fitting:
+            raise UsageError(
+                f"{live} jobs are queued, and limits.submit is {loaded.profile.limits.submit}",
+                location=loaded.origins.locate("limits", "submit"),
+                hint="repeat the command when some have ended",
+            )
+        submission = _start(store, plan, loaded)
+        result.folder = submission.folder
+        _Submitter(store, submission, loaded, turn.renew).submit(fitting, result)
+    return result
+
+
+def missing(store: Store, plan: Plan, queued: Queued) -> list[str]:
+    """Return the stages of a plan that are neither done nor queued, parents first."""
+    return [s for s in plan.stages if s not in queued.places and not store.stage(s).is_done()]
+
+
+def reconcile(store: Store) -> tuple[Queued, int]:
+    """Compare what was written down with the queue; returns stages in the queue, and the user's jobs there.
+
+    An intent without a job id is looked for by its name: it gets its id, or becomes void. What can never start is
+    cancelled. A submission of which nothing is left in the queue is closed.
+    """
+    opened = open_submissions(store)
+    _settle([record for submission in opened for record in submission.arrays() if record.job is None])
+    known = jobs.queue()
+    live = [job for job in known.values() if job.is_live]
+    queued = Queued({}, {})
+    places, packs = dict(queued.places), dict(queued.packs)
+    stuck: list[str] = []
+    for submission in opened:
+        alive = False
+        for record in submission.arrays():
+            name, array = record.name, record.job or ""
+            for index, stages in record.elements.items():
+                job = known.get((name, index))
+                if job is None:
+                    continue
+                if job.is_live:
+                    alive = True
+                    packs[array] = record.pack
+                    places |= {stage: (array, index) for stage in stages if not store.stage(stage).is_done()}
+                elif job.state == "PENDING":
+                    stuck.append(f"{job.id}_{job.index}")
+        if not alive:
+            submission.close()
+    if stuck:
+        commands.call(["scancel", *stuck])
+    return Queued(places, packs), len(live)
+
+
+def _settle(intents: Sequence[ArrayRecord]) -> None:
+    """Find out what became of arrays that were to be queued when their submission broke off."""
+    if not intents:
+        return
+    youngest = max(record.facts["time"] for record in intents)
+    time.sleep(max(0.0, min(SETTLE_SECONDS, youngest + SETTLE_SECONDS - time.time())))
+    found = jobs.find_by_name(record.name for record in intents)
+    for record in intents:
+        if record.name in found:
+            record.write_job(found[record.name])
+        else:
+            record.write_void("sbatch was never heard of")
+
+
+def _arranged(plan: Plan, wanted: Sequence[str], queued: Queued, loaded: LoadedProfile) -> list[Array]:
+    shapes = shapes_of(plan.stages, loaded, models())
+    open_stages = {*wanted, *queued.places}
+    items = [
+        Item(stage, shapes[stage], tuple(parent for parent in plan.stages[stage].parents if parent in open_stages))
+        for stage in wanted
+    ]
+    limits = loaded.profile.limits
+    return arrange(items, queued, largest=limits.array, calls=limits.calls)
+
+
+def _fitting(arrays: Sequence[Array], room: int) -> list[Array]:
+    """Return the first arrays with no more elements than there is room for: the rest waits for another call."""
+    fitting = []
+    for array in arrays:
+        room -= len(array.elements)
+        if room < 0:
+            break
+        fitting.append(array)
+    return fitting
+
+
+def _start(store: Store, plan: Plan, loaded: LoadedProfile) -> Submission:
+    submission = new_submission(store, experiment=plan.name, profile=str(loaded.file))
+    shutil.copyfile(loaded.file, submission.profile)
+    write_text(submission.template, loaded.template)
+    return submission
+
+
+def _write_scripts(store: Store, plan: Plan, loaded: LoadedProfile, folder: Path) -> Submitted:
+    """Write the scripts of a first submission to a folder; the place of a job id has the array's key."""
+    wanted = missing(store, plan, Queued())
+    arrays = _arranged(plan, wanted, Queued(), loaded)
+    fitting = _fitting(arrays, loaded.profile.limits.submit)
+    folder.mkdir(parents=True, exist_ok=True)
+    python = loaded.profile.python or sys.executable
+    for array in fitting:
+        paths = Paths(store.slurm / "<submission>" / array.key, store.code / "<digest>", python)
+        keys = {other.key: f"<{other.key}>" for other in arrays}
+        name = f"{array.shape.kind}.{plan.name}"
+        text = render(loaded.template, array, name, keys, loaded.profile, paths, loaded.profile.template)
+        write_text(folder / f"{array.key}.sbatch", text)
+    records = [ArrayRecord(folder / array.key) for array in fitting]
+    stages = sum(len(array.stages) for array in fitting)
+    return Submitted(records, stages, 0, len(wanted) - stages, folder)
+
+
+class _Submitter:
+    """Queues arrays one after the other; what SLURM refuses takes back what this call queued."""
+
+    def __init__(self, store: Store, submission: Submission, loaded: LoadedProfile, renew: Callable[[], None]) -> None:
+        self.submission, self.loaded, self.renew = submission, loaded, renew
+        self.code = snapshot_package(store)
+        self.python = loaded.profile.python or sys.executable
+        self.jobs: dict[str, str] = {}
+
+    def submit(self, arrays: Sequence[Array], result: Submitted) -> None:
+        for array in arrays:
+            for need in array.needs:
+                self.jobs.setdefault(need.array, need.array)  # an array of an earlier call is known by its job id
+        for array in arrays:
+            try:
+                with interrupts_later():
+                    result.arrays.append(self._submit(array))
+            except Refused as error:
+                self._take_back(result.arrays)
+                raise self._placed(error, array) from error
+            result.stages += len(array.stages)
+            self.renew()
+
+    def _submit(self, array: Array) -> ArrayRecord:
+        record, name = self.submission.array(array.key), self.submission.job_name(array.key)
+        profile = self.loaded.profile
+        limits = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
+        paths = Paths(record.folder, self.code, self.python)
+        text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
+        record.write_intent(array, name, profile.retries.model_dump(), limits)
+        write_text(record.script, text)
+        job = self._sbatch(record, name)
+        record.write_job(job)
+        self.jobs[array.key] = job
+        return record
+
+    def _sbatch(self, record: ArrayRecord, name: str) -> str:
+        """Queue a script; where the controller did not answer, look whether it heard before it is asked again."""
+        for pause in (*PAUSES, None):
+            try:
+                return commands.submit(["sbatch", "--parsable", str(record.script)])
+            except SlurmBusy:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+                if found := jobs.find_by_name([name]):
+                    return found[name]
+            except Refused:
+                record.write_void("SLURM refused it")
+                raise
+        raise AssertionError("unreachable")
+
+    def _take_back(self, records: Sequence[ArrayRecord]) -> None:
+        for record in records:
+            record.write_void("another array of the same call was refused")
+        if ids := [record.job for record in records if record.job]:
+            commands.call(["scancel", *ids])
+        self.submission.close()
+
+    def _placed(self, error: Refused, array: Array) -> AblateError:
+        """Return SLURM's refusal with the line of the profile that is most likely its cause."""
+        path = cause_of(error.message, array.shape.kind, self.loaded)
+        return UsageError(
+            f"SLURM refuses {array.shape.kind}: {error.message}; nothing is queued",
+            location=self.loaded.origins.locate(*path) if path else Location(str(self.loaded.file)),
+            hint=f"the script: {self.submission.array(array.key).script}; `ablate doctor --on` checks a profile",
+        )
+
+
+CAUSES: Mapping[str, tuple[str, ...]] = {
+    "partition": ("partitions",),
+    "account": ("account",),
+    "qos": ("qos",),
+    "reservation": ("reservation",),
+    "feature": ("constraint",),
+    "constraint": ("constraint",),
+    "time limit": ("limits", "time"),
+    "job violates accounting": ("limits", "submit"),
+    "array": ("limits", "array"),
+    "gres": ("gpu",),
+    "node configuration": ("needs",),
+    "memory": ("needs",),
+    "cpu": ("needs",),
+}
+
+
+def cause_of(words: str, kind: str, loaded: LoadedProfile) -> tuple[str, ...]:
+    """Return the key of a profile that SLURM's words speak of; empty where they speak of none."""
+    low = words.lower()
+    path = next((path for word, path in CAUSES.items() if word in low), ())
+    if path == ("needs",):
+        keys = [key for key in (kind, kind.partition(".")[0], "default") if key in loaded.profile.needs]
+        path = ("needs", keys[0]) if keys else ("gpu",)
+    if path and path[0] == "partitions":
+        own = [key for key in (kind, "default") if key in loaded.profile.needs and loaded.profile.needs[key].partitions]
+        path = ("needs", own[0], "partitions") if own else path
+    return path

@@ -1,0 +1,109 @@
+"""A stand-in for SLURM's commands, called by their names: it writes down what is queued and runs nothing.
+
+$STANDIN is a folder: ``jobs.json`` has the jobs; ``refuse`` (words, then a job name's beginning) makes sbatch refuse;
+``busy`` (words, then how often) makes calls fail for a while, after the job is queued where ``heard`` lies beside it;
+``kill-after`` (a number) ends the calling process once so many jobs are queued; ``no-accounting`` makes sacct fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(os.environ["STANDIN"])
+
+
+def jobs() -> list[dict[str, Any]]:
+    path = HERE / "jobs.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def save(known: list[dict[str, Any]]) -> None:
+    (HERE / "jobs.json").write_text(json.dumps(known))
+
+
+def fail(words: str) -> None:
+    sys.exit(f"{Path(sys.argv[0]).name}: error: {words}")
+
+
+def busy() -> None:
+    path = HERE / "busy"
+    if path.exists():
+        words, count = path.read_text().rsplit(" ", 1)
+        path.write_text(f"{words} {int(count) - 1}") if int(count) > 1 else path.unlink()
+        fail(words)
+
+
+def indices(text: str) -> list[int]:
+    found: list[int] = []
+    for part in text.partition("%")[0].split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def sbatch() -> None:
+    script = Path(sys.argv[-1]).read_text()
+    options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", script, re.M))
+    if (HERE / "refuse").exists():
+        words, name = (HERE / "refuse").read_text().splitlines()
+        if options["job-name"].startswith(name):
+            fail(words)
+    if not (HERE / "heard").exists():
+        busy()
+    known = jobs()
+    job = 100 + len({item["job"] for item in known})
+    for index in indices(options["array"]):
+        facts = {"name": options["job-name"], "state": "PENDING", "dependency": options.get("dependency", "")}
+        known.append({"job": job, "index": index, **facts, "reason": "Dependency" if facts["dependency"] else "None"})
+    save(known)
+    busy()
+    with (HERE / "calls").open("a") as handle:
+        handle.write(f"sbatch {options['job-name']}\n")
+    limit = HERE / "kill-after"
+    if limit.exists() and int(limit.read_text()) <= job - 99:
+        limit.unlink()
+        os.kill(os.getppid(), signal.SIGKILL)
+    print(job)
+
+
+def named() -> list[dict[str, Any]]:
+    wanted = next((word.partition("=")[2].split(",") for word in sys.argv if word.startswith("--name=")), None)
+    return [job for job in jobs() if wanted is None or job["name"] in wanted]
+
+
+def squeue() -> None:
+    busy()
+    shown = next(word.partition("=")[2] for word in sys.argv if word.startswith("--format="))
+    for job in named():
+        if not job.get("purged"):
+            values = {"i": f"{job['job']}_{job['index']}", "F": str(job["job"]), "j": job["name"], "T": job["state"]}
+            values |= {"r": job["reason"], "N": "", "S": "N/A", "M": "0:00"}
+            print("|".join(values[letter] for letter in re.findall(r"%(\w)", shown)))
+
+
+def sacct() -> None:
+    if (HERE / "no-accounting").exists():
+        fail("Slurm accounting storage is disabled")
+    shown = next(word.partition("=")[2].split(",") for word in sys.argv if word.startswith("--format="))
+    for job in named():
+        values = {"JobID": f"{job['job']}_{job['index']}", "JobName": job["name"], "State": job["state"]}
+        print("|".join(values.get(name, "") for name in shown))
+
+
+def scancel() -> None:
+    wanted = {word for word in sys.argv[1:] if not word.startswith("-")}
+    known = jobs()
+    for job in known:
+        if {str(job["job"]), f"{job['job']}_{job['index']}"} & wanted:
+            job["state"] = "CANCELLED"
+    save(known)
+
+
+if __name__ == "__main__":
+    {"sbatch": sbatch, "squeue": squeue, "sacct": sacct, "scancel": scancel}[Path(sys.argv[0]).name]()

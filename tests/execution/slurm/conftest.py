@@ -1,0 +1,101 @@
+"""A study of light stages on the cluster that answers `sinfo` here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ablate.context import read_json
+from ablate.store import StageFolder, Store
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+SPEC = """\
+name: small
+policy: pocket-small
+sft: {dataset: pocket-instructions}
+grid:
+  - {dataset: pocket-hh, algorithm: dpo, dpo.beta: [0.1, 0.2]}
+evaluate: {policy: [pocket-gold]}
+"""
+
+
+class Study:
+    """A folder with a specification, a profile and a store, and the command line in it."""
+
+    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
+        self.folder, self.store = folder, Store(folder / "store")
+        self.paths = os.pathsep.join([str(HELPERS), *filter(None, sys.path)])
+        (folder / "small.yaml").write_text(SPEC)
+        environment = {"PYTHONPATH": self.paths, "LIGHT_WORK_FOLDER": str(folder), "LIGHT_WORK_SECONDS": str(seconds)}
+        self.profile(environment=environment)
+
+    def profile(self, **changes: object) -> None:
+        """Write the profile; keys once written stay."""
+        path = self.folder / "cluster.yaml"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        first = {"needs": {"default": {"cpus": 1, "memory": "200M", "time": 10}}, "limits": {"time": 60}}
+        path.write_text(json.dumps(first | known | changes))  # JSON is YAML
+
+    def ablate(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line, with light stages in place of all that computes."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
+        return subprocess.run(
+            [sys.executable, str(HELPERS / "light_cli.py"), *words],
+            cwd=self.folder,
+            env={**kept, "PYTHONPATH": self.paths, "LIGHT_WORK_FOLDER": str(self.folder), **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def submit(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Hand the study to the cluster."""
+        return self.ablate("run", "small.yaml", "--on", "cluster.yaml", **variables)
+
+    @staticmethod
+    def slurm(*command: str) -> str:
+        """Run a SLURM command and return what it prints."""
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    def stages(self) -> list[StageFolder]:
+        """The stages of the plan."""
+        return [self.store.stage(stage) for stage in self.store.experiment("small").read_plan()["stages"]]
+
+    def jobs(self) -> list[str]:
+        """Job ids of the study that are queued or run, elements apart."""
+        listed = self.slurm("squeue", "-h", "-r", "-o", "%i|%j|%T").splitlines()
+        return [line.split("|")[0] for line in listed if ".small." in line and not line.endswith("COMPLETING")]
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing of it is in the queue."""
+        deadline = time.monotonic() + seconds
+        while self.jobs():
+            assert time.monotonic() < deadline, self.slurm("squeue")
+            time.sleep(0.5)
+
+    def check_done_once(self) -> None:
+        """Every stage is done, by one attempt, and none began before its inputs were done."""
+        records = {stage.id: stage.read_done() for stage in self.stages()}
+        assert all(records.values()), {stage for stage, record in records.items() if record is None}
+        for stage in self.stages():
+            ends = [read_json(a.ended_json)["status"] for a in stage.attempts() if a.ended_json.exists()]
+            assert ends.count("done") == 1
+            for ref in stage.read_stage()["inputs"].values():
+                parent, own = records[ref["stage"]], records[stage.id]
+                assert parent and own and parent["ended"] <= own["started"]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[Study]:
+    made = Study(tmp_path)
+    yield made
+    if left := made.jobs():
+        made.slurm("scancel", *left)

@@ -1,0 +1,98 @@
+"""Light studies on a real cluster: to the end, in order, again, cancelled, refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+
+
+def test_a_study_runs_to_the_end_in_order_and_a_second_call_has_nothing_to_do(study: Any) -> None:
+    answer = study.submit()
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert study.ablate("status", "small", "--exit-code").returncode in (0, 3)
+    study.wait(300)
+    study.check_done_once()
+    states = study.ablate("status", "small", "--json", "--exit-code")
+    assert states.returncode == 0
+    assert {line["status"] for line in json.loads(states.stdout)["small"]} == {"done"}
+    assert "all stages are done" in study.submit().stdout
+
+
+def test_a_failed_stage_stops_what_needs_it_and_a_retry_finishes(study: Any) -> None:
+    environment = json.loads((study.folder / "cluster.yaml").read_text())["environment"]
+    study.profile(environment=environment | {"LIGHT_WORK_FAILS": "train"})
+    assert study.submit().returncode == 0
+    study.wait(300)
+    answer = study.ablate("status", "small", "--json", "--exit-code")
+    lines = {line["id"]: line for line in json.loads(answer.stdout)["small"]}
+    assert answer.returncode == 1
+    states = {kind: {line["status"] for line in lines.values() if line["kind"] == kind} for kind in ("train", "sft")}
+    assert states == {"train": {"failed"}, "sft": {"done"}}
+    failed = {stage for stage, line in lines.items() if line["kind"] == "train"}
+    inputs = {stage.id: {ref["stage"] for ref in stage.read_stage()["inputs"].values()} for stage in study.stages()}
+    hanging = {stage for stage, needed in inputs.items() if needed & failed}
+    assert hanging and {lines[stage]["status"] for stage in hanging} == {"blocked"}
+    told = study.ablate("why", min(failed)).stdout
+    assert "failed: there are no rows" in told and "the last line of the log" in told
+    study.profile(environment=environment)
+    assert study.ablate("retry", "small", "--on", "cluster.yaml").returncode == 0
+    study.wait(300)
+    assert {line["status"] for line in json.loads(study.ablate("status", "small", "--json").stdout)["small"]} == {
+        "done"
+    }
+
+
+def test_hold_release_and_cancel(study: Any) -> None:
+    (study.folder / "hold").touch()
+    assert study.submit().returncode == 0
+    held = study.ablate("hold", "small")
+    assert held.returncode == 0 and "jobs held" in held.stdout, held.stderr
+    assert "held: `ablate release`" in study.ablate("status", "small", "--state", "queued").stdout
+    assert study.ablate("release", "small").returncode == 0
+    assert "held" not in study.ablate("status", "small", "--state", "queued").stdout
+    answer = study.ablate("cancel", "small", "--yes")
+    assert answer.returncode == 0 and "jobs cancelled" in answer.stdout
+    study.wait(60)
+    assert "nothing of it is queued" in study.ablate("cancel", "small", "--yes").stdout
+    (study.folder / "hold").unlink()
+    assert study.submit().returncode == 0
+    study.wait(300)
+    study.check_done_once()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"partitions": ["nowhere"]}, "cluster.yaml:1: partitions: SLURM refuses"),
+        ({"gpu": {"per_node": 64}, "needs": {"train": {"gpus": 64}}}, "SLURM refuses train"),
+        ({"needs": {"default": {"memory": "9T"}}}, "needs.default: SLURM refuses"),
+    ],
+)
+def test_what_slurm_refuses_leaves_nothing_queued(study: Any, changes: dict[str, object], words: str) -> None:
+    study.profile(**changes)
+    answer = study.submit()
+    assert answer.returncode == 2 and words in answer.stderr and "nothing is queued" in answer.stderr
+    study.wait(30)
+
+
+def test_doctor_agrees_with_the_cluster_or_says_what_to_change(study: Any) -> None:
+    answer = study.ablate("doctor", "--on", "cluster.yaml")
+    assert answer.returncode == 0, answer.stdout
+    assert "is seen from a node" in answer.stdout and "with ablate on" in answer.stdout
+    study.profile(partitions=["mian"], limits={"array": 99999})
+    answer = study.ablate("doctor", "--on", "cluster.yaml")
+    assert answer.returncode == 1
+    assert "the cluster has no 'mian'; it has" in answer.stdout and "limits.array: 99999 is too much" in answer.stdout
+
+
+def test_the_queue_is_asked_once(study: Any) -> None:
+    """Status of a study whose jobs are held: one squeue call, and the words for the reasons."""
+    (study.folder / "hold").touch()
+    study.submit()
+    text = study.ablate("status", "small", "--state", "queued").stdout
+    assert "waits for other jobs (Dependency)" in text
+    study.slurm("scancel", *study.jobs())

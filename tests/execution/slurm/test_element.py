@@ -1,0 +1,186 @@
+"""One element of an array: its exit code, its budgets, its signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.context import Resources, read_json, write_json
+from ablate.execution import lease
+from ablate.execution.slurm.element import element_events
+from ablate.execution.slurm.ledger import ArrayRecord
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Ref, Stage
+from ablate.store import StageFolder, Store
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+RETRIES = {"preemption": 2, "timeout": 1, "failure": 0, "node": 1}
+
+AddStage = Callable[[Stage], StageFolder]
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def begin(store: Store) -> Begin:
+    """Start an element that has these stages."""
+
+    def start(*stages: str, **facts: Any) -> subprocess.Popen[str]:
+        record = the_record(store)
+        if not record.array_json.exists():
+            record.folder.mkdir(parents=True)
+        known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
+        known |= {"resources": [asdict(Resources())] * len(stages), "requeue": True, "name": "n", "time": 0.0}
+        write_json(record.array_json, known | facts)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ablate.execution.slurm.element", str(record.folder), "3"],
+            env={**environment, "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "12"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def the_record(store: Store) -> ArrayRecord:
+    return ArrayRecord(store.slurm / "20260101-000000-00000000" / "00-dataset")
+
+
+def happened(store: Store) -> list[str]:
+    return [event["what"] for event in element_events(the_record(store), 3)]
+
+
+def light(add_stage: AddStage, entry: str, label: str = "a", **config: Any) -> str:
+    stage = Graph().add("dataset", {"label": label, **config}, label=label, entry=f"light_work:{entry}")
+    return add_stage(stage).id
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    printed, _ = process.communicate(timeout=120)
+    return process.returncode, printed
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
+
+
+def test_done_failed_and_a_late_duplicate(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    well, bad = light(add_stage, "write"), light(add_stage, "fail")
+    assert end(begin(well)) == (0, f"{well}: done\n")
+    code, printed = end(begin(bad))
+    assert code == 1 and "there are no rows" in printed
+    assert end(begin(well))[0] == 0
+    assert len(store.stage(well).attempts()) == 1
+
+
+def test_a_missing_input_ends_blocked(add_stage: AddStage, begin: Begin) -> None:
+    graph = Graph()
+    parent = graph.add("pocket", {"label": "p"}, label="p", entry="light_work:write")
+    child = graph.add("dataset", {"label": "c"}, {"x": Ref(parent.id, "")}, label="c", entry="light_work:write")
+    add_stage(parent)
+    add_stage(child)
+    code, printed = end(begin(child.id))
+    assert code == 3 and f"waits for {parent.id}" in printed
+
+
+def test_packed_stages_have_their_own_fate(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    ids = [light(add_stage, "fail"), light(add_stage, "write", "b"), light(add_stage, "write", "c")]
+    assert end(begin(*ids))[0] == 0, "one that was made is enough: whoever needs another looks at its inputs"
+    assert [store.stage(stage).is_done() for stage in ids] == [False, True, True]
+    only = [light(add_stage, "fail", "d"), light(add_stage, "fail", "e")]
+    assert end(begin(*only))[0] == 1
+
+
+def test_a_withdrawn_array_does_nothing(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    stage = light(add_stage, "write")
+    record = the_record(store)
+    record.folder.mkdir(parents=True)
+    record.write_void("test")
+    code, printed = end(begin(stage))
+    assert code == 0 and "withdrawn" in printed
+    assert not store.stage(stage).attempts()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "cause", "budget"), [(600, "preemption", 2), (1, "timeout", 1)], ids=["preempted", "out of time"]
+)
+def test_a_signal_is_counted_against_its_own_budget(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: int, cause: str, budget: int
+) -> None:
+    stage = light(add_stage, "slow", path=str(tmp_path / "running"))
+    codes = []
+    for _ in range(budget + 1):
+        (tmp_path / "running").unlink(missing_ok=True)
+        process = begin(stage, minutes=minutes, signal=100)
+        wait_for(tmp_path / "running")
+        # as a time-out looks: the element thinks that its time is over
+        process.send_signal(signal.SIGTERM if cause == "no" else signal.SIGUSR1)
+        codes.append(end(process)[0])
+    assert codes == [75] * budget + [1]
+    assert happened(store).count(cause) == budget + 1
+    failure = store.stage(stage).last_failure()
+    assert failure is not None and f"stopped by {cause} {budget + 1} times" in failure["message"]
+
+
+def test_a_cancelled_element_stops_and_is_not_begun_again(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path
+) -> None:
+    stage = light(add_stage, "slow", path=str(tmp_path / "running"))
+    process = begin(stage)
+    wait_for(tmp_path / "running")
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 130
+    assert store.stage(stage).last_failure() is None
+
+
+def test_an_element_that_was_gone_without_a_word(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path
+) -> None:
+    stage = light(add_stage, "slow", path=str(tmp_path / "running"))
+    for number in range(2):
+        (tmp_path / "running").unlink(missing_ok=True)
+        process = begin(stage)
+        wait_for(tmp_path / "running")
+        process.kill()
+        process.communicate()
+        assert happened(store).count("lost") == number
+    code, printed = end(begin(stage))
+    assert code == 1 and "given up: gone without a word 2 times (retries.node" in printed
+
+
+def test_a_killed_worker_is_begun_again(store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path) -> None:
+    stage = light(add_stage, "slow", path=str(tmp_path / "running"))
+    process = begin(stage)
+    wait_for(tmp_path / "running")
+    owner = read_json(store.stage(stage).attempts()[-1].owner_json)
+    os.kill(owner["pid"], signal.SIGKILL)
+    assert end(process)[0] == 75
+    (tmp_path / "go").touch()
+    assert end(begin(stage))[0] == 0
+    assert len(store.stage(stage).attempts()) == 2
+
+
+def test_another_owner_is_waited_for(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    stage = light(add_stage, "write")
+    attempt = lease.claim(store.stage(stage))
+    assert attempt is not None
+    process = begin(stage)
+    time.sleep(3)
+    assert process.poll() is None
+    owner = json.loads(attempt.owner_json.read_text())
+    write_json(attempt.owner_json, owner | {"started": "1"})  # same number, another process
+    assert end(process)[0] == 0

@@ -1,0 +1,135 @@
+"""The batch script is a pure function: golden text, and the shell's own word on quoting and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ablate.execution.slurm.arrays import Array, Need
+from ablate.execution.slurm.profile import Profile
+from ablate.execution.slurm.script import Paths, options, render
+from ablate.execution.slurm.shapes import Shape
+
+TEMPLATE = Path(__file__).parents[3] / "slurm" / "stage.sbatch.j2"
+SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, ranks=True)
+ARRAY = Array(
+    "03-train",
+    SHAPE,
+    {0: ("train-a", "train-b"), 1: ("train-c",), 4: ("train-d",)},
+    (Need("01-sft", "afterok", (0,)), Need("02-data", "aftercorr"), Need("771", "afterany")),
+)
+PROFILE = Profile.model_validate(
+    {
+        "partitions": ["a100", "h100"],
+        "account": "nlp",
+        "constraint": "ib",
+        "exclude": ["n7", "n9"],
+        "flags": ["--mail-type=FAIL"],
+        "environment": {"HF_HOME": "a b's"},
+        "setup": "module load cuda/12.4\n",
+        "container": "apptainer exec --nv image.sif",
+        "gpu": {"per_node": 8, "name": "a100"},
+        "limits": {"at_once": 20},
+    }
+)
+GOLDEN = """\
+#!/bin/bash
+# A job array of ablate: 3 x train. Rendered from slurm/stage.sbatch.j2.
+#SBATCH --job-name=train.study.0a1b2c3d.03
+#SBATCH --array=0-1,4%20
+#SBATCH --dependency=afterok:70_0,aftercorr:71,afterany:771
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --partition=a100,h100
+#SBATCH --account=nlp
+#SBATCH --constraint=ib
+#SBATCH --exclude=n7,n9
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=16
+#SBATCH --mem=122880M
+#SBATCH --gres=gpu:a100:2
+#SBATCH --time=90
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --mail-type=FAIL
+#SBATCH --output=store/slurm/x/03-train/%a.out
+#SBATCH --open-mode=append
+set -u
+
+export HF_HOME='a b'"'"'s'
+export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1
+module load cuda/12.4
+export PYTHONPATH=store/code/package-1"${PYTHONPATH:+:$PYTHONPATH}"
+"""
+
+
+def rendered(array: Array, profile: Profile, python: str = "python3", record: str = "store/slurm/x/03-train") -> str:
+    jobs = {"01-sft": "70", "02-data": "71", "771": "771"}
+    paths = Paths(Path(record), Path("store/code/package-1"), python)
+    return render(TEMPLATE.read_text(), array, "train.study.0a1b2c3d.03", jobs, profile, paths, "stage.sbatch.j2")
+
+
+def test_the_script_of_an_array() -> None:
+    text = rendered(ARRAY, PROFILE)
+    assert text[: len(GOLDEN)] == GOLDEN
+    line = 'apptainer exec --nv image.sif python3 -P -m ablate.execution.slurm.element store/slurm/x/03-train "$SLURM'
+    assert line in text
+
+
+def test_a_bare_profile_asks_for_nothing_it_does_not_say() -> None:
+    text = rendered(Array("00-dataset", Shape("dataset", 60, 1, 4096), {0: ("dataset-a",)}, ()), Profile())
+    asked = [line.split("=")[0] for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert asked == [
+        *("#SBATCH --job-name", "#SBATCH --array", "#SBATCH --nodes", "#SBATCH --ntasks", "#SBATCH --cpus-per-task"),
+        *("#SBATCH --mem", "#SBATCH --time", "#SBATCH --signal", "#SBATCH --requeue", "#SBATCH --output"),
+        "#SBATCH --open-mode",
+    ]
+    assert "--no-requeue" in options(SHAPE, Profile(requeue=False))
+
+
+def test_a_packed_stage_gets_its_own_gpus_and_ranks_share_cores() -> None:
+    resources = [SHAPE.resources(position) for position in range(2)]
+    assert [item.gpus for item in resources] == [(0,), (1,)]
+    assert (resources[0].threads, resources[0].processes) == (8, 1)
+    four = Shape("train", 90, 32, 1, gpus=4, ranks=True).resources()
+    assert (four.gpus, four.processes, four.threads) == ((0, 1, 2, 3), 4, 8)
+
+
+def run_script(tmp_path: Path, python: str) -> subprocess.Popen[str]:
+    """Start the rendered script with a stand-in for Python and for scontrol."""
+    (tmp_path / "python").write_text(f"#!/bin/bash\n{python}\n")
+    (tmp_path / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\nkill -KILL $PPID\n')
+    for name in ("python", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "stage.sbatch"
+    script.write_text(rendered(ARRAY, Profile(), python=str(tmp_path / "python"), record=str(tmp_path)))
+    place = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "4", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    return subprocess.Popen(["bash", str(script)], env={**os.environ, **place}, text=True)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_script_ends_as_its_element_does(tmp_path: Path, code: int) -> None:
+    assert run_script(tmp_path, f"exit {code}").wait(timeout=60) == code
+    assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 130)])
+def test_the_script_hands_signals_on_and_requeues_its_own_element(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    element = "trap 'sleep 1; exit 75' USR1\ntrap 'exit 130' TERM\ntouch \"$4.ready\"\nwhile true; do sleep 0.1; done"
+    process = run_script(tmp_path, element)
+    deadline = time.monotonic() + 60
+    while not Path(f"{tmp_path}.ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    ended = process.wait(timeout=60)
+    if code == 75:
+        assert (tmp_path / "requeued").read_text() == "requeue 77_4\n"
+    else:
+        assert ended == 130 and not (tmp_path / "requeued").exists()

@@ -1,0 +1,252 @@
+"""Submitting against a stand-in for SLURM: nothing is lost and nothing is twice, whatever breaks off and when."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.context import write_json
+from ablate.store import Store
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+SPEC = """\
+name: small
+policy: pocket-small
+sft: {dataset: pocket-instructions}
+grid:
+  - {dataset: [pocket-hh, pocket-ultrafeedback], algorithm: dpo, dpo.beta: [0.1, 0.2]}
+evaluate: {policy: [pocket-gold, pocket-safety]}
+"""
+PROFILE = """\
+partitions: main
+limits: {calls: 12}
+needs: {default: {memory: 200M, time: 10}}
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class StandIn:
+    """The stand-in's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir(parents=True)
+        for name in ("sbatch", "squeue", "sacct", "scancel"):
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {self.script(name)} "$@"\n')
+            (self.bin / name).chmod(0o755)
+
+    def script(self, name: str) -> Path:
+        """Give the helper the command's name."""
+        path = self.folder / name
+        shutil.copyfile(HELPERS / "standin_slurm.py", path)
+        return path
+
+    def jobs(self) -> list[dict[str, Any]]:
+        path = self.folder / "jobs.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        write_json(self.folder / "jobs.json", [job | change(job) for job in self.jobs()])
+
+    def set(self, name: str, text: str = "") -> None:
+        (self.folder / name).write_text(text)
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> StandIn:
+    return StandIn(tmp_path / "standin")
+
+
+@pytest.fixture
+def ablate(tmp_path: Path, standin: StandIn) -> Run:
+    (tmp_path / "small.yaml").write_text(SPEC)
+    (tmp_path / "cluster.yaml").write_text(PROFILE)
+
+    def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
+        path = {"PATH": f"{standin.bin}:{os.environ['PATH']}", "STANDIN": str(standin.folder)}
+        python = {"PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
+        return subprocess.run(
+            [sys.executable, str(HELPERS / "light_cli.py"), *words],
+            cwd=tmp_path,
+            env={**kept, **path, **python, "LIGHT_WORK_FOLDER": str(tmp_path), **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call
+
+
+def queued(tmp_path: Path, standin: StandIn) -> Counter[str]:
+    """How often each stage is in the queue, by what was written down beside the jobs' names."""
+    live = {(job["name"], job["index"]) for job in standin.jobs() if job["state"] in ("PENDING", "RUNNING")}
+    found: Counter[str] = Counter()
+    for path in (tmp_path / "store" / "slurm").glob("*/*/array.json"):
+        facts = json.loads(path.read_text())
+        for index, stages in facts["elements"].items():
+            if (facts["name"], int(index)) in live and not (path.parent / "void.json").exists():
+                found.update(stages)
+    return found
+
+
+def planned(tmp_path: Path, name: str = "small") -> set[str]:
+    return set(Store(tmp_path / "store").experiment(name).read_plan()["stages"])
+
+
+def test_every_stage_is_queued_once_and_a_second_call_queues_nothing(
+    ablate: Run, standin: StandIn, tmp_path: Path
+) -> None:
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    names = [job["name"] for job in standin.jobs()]
+    calls = len(set(names))
+    assert calls <= 12 and f"submitted as {calls} job arrays" in answer.stdout
+    again = ablate("run", "small.yaml", "--on", "cluster")
+    assert again.returncode == 2 and "unknown cluster profile 'cluster'" in again.stderr
+    again = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert again.returncode == 0 and "nothing to submit, all that is not done is queued" in again.stdout
+    assert len(standin.jobs()) == len(names)
+
+
+def test_an_experiment_that_overlaps_depends_on_what_is_queued(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    before = {job["job"] for job in standin.jobs()}
+    (tmp_path / "more.yaml").write_text(SPEC.replace("small\npolicy", "more\npolicy").replace("0.2]", "0.2, 0.4]"))
+    answer = ablate("run", "more.yaml", "--on", "cluster.yaml")
+    assert "were queued already" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) | planned(tmp_path, "more"), 1)
+    later = [job for job in standin.jobs() if job["job"] not in before]
+    first = next(job for job in later if job["name"].startswith("train"))
+    assert {int(job) for job in re.findall(r":(\d+)", first["dependency"])} <= before
+
+
+@pytest.mark.parametrize("moment", [1, 3, 7])
+def test_a_crash_between_sbatch_and_its_bookkeeping(ablate: Run, standin: StandIn, tmp_path: Path, moment: int) -> None:
+    standin.set("kill-after", str(moment))
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == -9
+    assert len({job["job"] for job in standin.jobs()}) == moment
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0, answer.stderr
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
+def test_an_intent_that_sbatch_never_heard_of_is_void(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    standin.set("kill-after", "2")
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    standin.change(lambda job: {"purged": True, "name": "another's"} if job["job"] == 101 else {})
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    assert len(list((tmp_path / "store" / "slurm").glob("*/*/void.json"))) == 1
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_busy_controller_is_asked_again_and_a_job_it_took_is_found(
+    ablate: Run, standin: StandIn, tmp_path: Path, heard: bool
+) -> None:
+    standin.set("busy", "Batch job submission failed: Socket timed out on send/recv operation 1")
+    if heard:
+        standin.set("heard")
+    # squeue is the first to be refused where sbatch is not
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    assert len({job["job"] for job in standin.jobs()}) <= 12
+
+
+def test_a_refusal_takes_back_what_was_queued_and_names_the_line(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    standin.set("refuse", "Batch job submission failed: Requested node configuration is not available\ntrain")
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2
+    assert "cluster.yaml:3: needs.default: SLURM refuses train" in answer.stderr
+    assert "Requested node configuration is not available; nothing is queued" in answer.stderr
+    assert {job["state"] for job in standin.jobs()} == {"CANCELLED"}
+    (standin.folder / "refuse").unlink()
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
+def test_what_can_never_start_is_cancelled_and_queued_again(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+
+    def fail(job: dict[str, Any]) -> dict[str, Any]:
+        if job["name"].startswith("train") and job["index"] == 0:
+            return {"state": "FAILED"}
+        stuck = job["name"].startswith("evaluate") and job["index"] == 0
+        return {"reason": "DependencyNeverSatisfied"} if stuck else {}
+
+    standin.change(fail)
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
+def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("calls: 12", "calls: 12, submit: 11"))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0 and "do not fit limits.submit" in answer.stdout
+    assert 0 < len(standin.jobs()) <= 11
+    standin.change(lambda job: {})
+    more = [{"job": 900, "index": i, "name": "x", "state": "RUNNING", "reason": ""} for i in range(11)]
+    write_json(standin.folder / "jobs.json", [*standin.jobs(), *more])
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2 and "limits.submit is 11" in answer.stderr
+
+
+def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run", PATH="/usr/bin:/bin")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    scripts = sorted((tmp_path / "out" / "small" / "slurm").glob("*.sbatch"))
+    assert 5 < len(scripts) <= 12
+    assert all(subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0 for path in scripts)
+    assert not (tmp_path / "store" / "slurm").exists() and not standin.jobs()
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        ("partition: main\n", "cluster.yaml:1: partition: unknown key 'partition'\n  did you mean 'partitions'?"),
+        ("needs: {trian: {cpus: 1}}\n", "did you mean 'train'?"),
+        ("needs:\n  train: {memory: 16}\n", "cluster.yaml:2: needs.train.memory: an amount of memory is a number with"),
+        ("limits: {time: soon}\n", "a time is minutes, 'hours:minutes' or 'days-hours:minutes' (found 'soon')"),
+        ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
+        ("gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n", "train.gpus: train (dpo"),
+        ("limits: {time: 60}\nneeds:\n  sft: {time: '2:00'}\n", "cluster.yaml:3: needs.sft.time: sft asks for 120"),
+        ("flags: -p main\n", "no option of sbatch: -p main"),
+        ("template: mine.j2\n", "cluster.yaml:1: template: no batch script mine.j2"),
+        ("- main\n", "a profile is a mapping of keys"),
+    ],
+)
+def test_what_is_wrong_in_a_profile(ablate: Run, tmp_path: Path, profile: str, words: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(profile)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    assert answer.returncode == 2
+    assert words in answer.stderr
+
+
+def test_a_template_that_asks_for_what_there_is_not(ablate: Run, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text("template: mine.j2\n")
+    (tmp_path / "mine.j2").write_text("#!/bin/bash\n#SBATCH --job-name={{ nam }}\n")
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    assert answer.returncode == 2 and "mine.j2: the template asks for what there is not: 'nam'" in answer.stderr
+    (tmp_path / "mine.j2").write_text("#!/bin/bash\n{% if %}\n")
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    assert answer.returncode == 2 and "mine.j2:2: no valid Jinja" in answer.stderr
+
+
+def test_no_slurm_here(ablate: Run) -> None:
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", PATH="/nowhere")
+    assert answer.returncode == 2 and "there is no sbatch on this machine" in answer.stderr

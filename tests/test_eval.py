@@ -1,0 +1,124 @@
+"""`ablate eval`: models as they are on suites, without a specification of one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablate.cli import main
+from ablate.store import Store
+
+SUITES = """\
+common: {subject: policy, prompts: pocket, grader: pocket, primary: accuracy, engine: items, category: factuality}
+suites:
+  few-facts:
+    title: Facts
+    data: {pocket: {what: items, name: facts, n: 6, split: test, seed: 0}}
+    decoding: {max_new_tokens: 8}
+  few-sums:
+    title: Sums
+    data: {pocket: {what: items, name: arithmetic, n: 6, split: test, seed: 0}}
+    decoding: {max_new_tokens: 8}
+"""
+PAIRS = """\
+name: few-pairs
+title: Pairs
+category: reward
+subject: reward_model
+engine: pairs
+data: {pocket: {what: pairs, n: 6, split: test, seed: 0}}
+prompts: pocket-pairs
+grader: pairwise
+primary: accuracy
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with suites of a few examples, in which the command is run."""
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "few.yaml").write_text(SUITES)
+    (tmp_path / "evals" / "pairs.yaml").write_text(PAIRS)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A policy and a reward model with random weights over the words of the pocket language."""
+    from ablate.models.loading import load_reward_model, new_policy, save_model
+    from ablate.models.tokenizers import word_tokenizer
+    from ablate.pocket.vocabulary import vocabulary
+
+    tokenizer, folder = word_tokenizer(vocabulary(), "pocket"), tmp_path_factory.mktemp("models")
+    shape = {"hidden_size": 32, "layers": 2, "heads": 2, "ffn_size": 64, "max_positions": 128}
+    found = {name: folder / name for name in ("policy", "reward_model")}
+    save_model(new_policy(shape, tokenizer, seed=1), tokenizer, found["policy"])
+    save_model(load_reward_model(found["policy"], head_seed=2), tokenizer, found["reward_model"])
+    return found
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["ablate", *words])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("models", "suites", "message"),
+    [
+        (["./nowhere"], "few-facts", "./nowhere is no folder of a model"),
+        (["pocket-small"], "few-fact", "did you mean 'few-facts'"),
+        (["pocket-smal"], "few-facts", "did you mean 'pocket-small'"),
+        (["pocket-small"], "few-facts,few-pairs", "'few-facts' is about policies and 'few-pairs' about reward models"),
+        (["pocket-small"], " , ", "no suite is named"),
+        (["org/model"], "few-facts", "has no pinned revision"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    models: list[str],
+    suites: str,
+    message: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = call(monkeypatch, "eval", *models, "--suites", suites)
+    said = capsys.readouterr().err
+    assert code == 2
+    assert message in said.replace("\n", " ")
+
+
+def test_best_of_n_needs_a_policy(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "model").mkdir()
+    (project / "model" / "config.json").write_text("{}")
+    assert call(monkeypatch, "eval", "model", "--suites", "best-of-16") == 2
+    assert "no policy is there to respond" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_policies_and_reward_models_are_evaluated_and_kept(
+    project: Path,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy, reward_model = str(models["policy"]), str(models["reward_model"])
+    assert call(monkeypatch, "eval", policy, "--suites", "few-facts,few-sums", "--name", "mine") == 0
+    shown = capsys.readouterr().out
+    assert "Factuality" in shown and "All 2 evaluations are done" in shown
+    assert call(monkeypatch, "eval", policy, "--suites", "few-facts,few-sums", "--name", "mine") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    written = yaml.safe_load(Store(project / "store").experiment("mine").evaluation.read_text())
+    assert written["evaluate"] == {"policy": ["few-facts", "few-sums"]}
+    assert call(monkeypatch, "eval", reward_model, "--suites", "few-pairs", "--name", "judges") == 0
+    assert "All 1 evaluations are done" in capsys.readouterr().out
