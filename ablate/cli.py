@@ -169,8 +169,10 @@ def evaluate(
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
     what = evaluation.plan_evaluation(place, models, wanted, name)
     evaluation.write_evaluation(place, what)
-    _run(place, what, Machine.detect(jobs, threads, gpus, Resources()))
-    report(what.name, store)
+    code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)  # with its gaps, where something failed
+    if code:
+        sys.exit(code)
 
 
 @app.command()
@@ -368,15 +370,20 @@ def _submit(store: Store, what: Plan, on: str, dry_run: bool = False) -> None:
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
+    if code := _run_to_the_end(store, what, machine):
+        sys.exit(code)
+
+
+def _run_to_the_end(store: Store, what: Plan, machine: Machine) -> int:
+    """Run a plan, say how it went, and return the exit code."""
     finished = study.run_plan(store, what, machine, out)
     if not finished.outcomes and not finished.interrupted:
         out.print(f"{what.name}: nothing to do, all {len(what.stages)} stages are done", highlight=False)
-        return
+        return 0
     _print_end(store, what, finished)
     if finished.interrupted:
-        sys.exit(130)
-    if finished.count("done") < len(finished.outcomes):
-        sys.exit(1)
+        return 130
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
