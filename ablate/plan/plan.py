@@ -282,7 +282,7 @@ class _Builder:
         self.known.add((key, name))
         self._look_up(key, name, place)
         if key in DATASET_KEYS:
-            self._check_dataset(self.facts.dataset(name), key, place)
+            self._check_dataset(self.facts.dataset(name, place), key, place)
         elif key in (*MODEL_KEYS, WRITER):
             self._check_corpus(name, place)
 
@@ -329,7 +329,7 @@ class _Builder:
                 self.training.check_model(name, place, others=own)
         elif key == WRITER:
             self.training.check_model(name, place, others=CELLS_OWN)
-        elif key in DATASET_KEYS:
+        elif key in DATASET_KEYS and name not in self.facts.own_sets.names:
             self.facts.dataset(name, place)
         elif key in ("reward", "annotator"):
             found = read_annotator(name, lambda *path: place) if key == "annotator" else name
