@@ -1,9 +1,11 @@
-"""Evaluation against the naive way: pairs a second of a reward model on pairs as long as RewardBench's.
+"""Evaluation against the naive way: pairs a second of a reward model, tokens a second of a policy.
 
-    python benchmarks/evaluation.py [--pairs 400] [--hidden 128] [--layers 4]
+    python benchmarks/evaluation.py [--pairs 400] [--prompts 128] [--hidden 128] [--layers 4]
 
-A random Llama scores the same pairs twice on the CPU with one thread: in batches of similar length, as suites are
-scored here, and one pair at a time. Prints pairs a second of both and their ratio; the scores must agree.
+A random Llama works twice on the CPU with one thread. It scores pairs as long as RewardBench's in batches of similar
+length, as suites are scored here, and one pair at a time; the scores must agree. It answers prompts greedily in batches
+with a key-value cache, as suites are generated here, and with `generate` of transformers one at a time; the answers
+must agree.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any
 
 import torch
 
-from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
+from ablate.evaluation.policy import Policy
+from ablate.models.loading import load_policy, load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import word_tokenizer
 from ablate.pocket.vocabulary import vocabulary
 from ablate.rewards.pairs import Pair
@@ -64,21 +67,26 @@ def timed(work: Any) -> tuple[float, Any]:
     return time.process_time() - before, result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    shape = {"hidden_size": arguments.hidden, "layers": arguments.layers, "heads": 4, "max_positions": 2048}
+def random_model(hidden: int, layers: int, folder: Path) -> Path:
+    """Write a Llama with random weights over the words of the pocket language; returns its folder."""
     tokenizer = word_tokenizer(vocabulary(), "pocket")
-    with tempfile.TemporaryDirectory() as folder:
-        policy = new_policy({**shape, "ffn_size": 4 * arguments.hidden}, tokenizer, seed=0)
-        save_model(policy, tokenizer, Path(folder) / "policy")
-        loaded = load_reward_model(Path(folder) / "policy", head_seed=0)
-        model = RewardModel(loaded, load_tokenizer(Path(folder) / "policy"))
-    pairs = made_pairs(arguments.pairs, seed=0)
+    shape = {"hidden_size": hidden, "layers": layers, "heads": 4, "max_positions": 2048, "ffn_size": 4 * hidden}
+    save_model(new_policy(shape, tokenizer, seed=0), tokenizer, folder)
+    return folder
+
+
+def compare(unit: str, count: int, naive: tuple[str, float], ours: tuple[str, float]) -> None:
+    """Print both ways, each with its processor time, and their ratio."""
+    print(f"{'':24}{'CPU s':>8}{unit + '/s':>12}")
+    for name, seconds in (naive, ours):
+        print(f"{name:24}{seconds:8.1f}{count / seconds:12.1f}")
+    print(f"ratio: {naive[1] / ours[1]:.2f}\n")
+
+
+def score_both_ways(folder: Path, count: int) -> None:
+    """Score pairs in batches and one at a time."""
+    model = RewardModel(load_reward_model(folder, head_seed=0), load_tokenizer(folder))
+    pairs = made_pairs(count, seed=0)
     tokens = sum(len(model.tokens(pair.prompt, text)) for pair in pairs for text in (pair.chosen, pair.rejected))
     print(f"{len(pairs)} pairs, {tokens / 2 / len(pairs):.0f} tokens a conversation")
     score_pairs(model, pairs[:8])  # the first pass of a process pays for what libraries set up
@@ -91,10 +99,52 @@ def main() -> None:
     )
     if worst > 1e-4:
         raise SystemExit(f"the two ways differ by {worst:g}")
-    print(f"{'':24}{'CPU s':>8}{'pairs/s':>10}")
-    for name, seconds in (("one pair at a time", naive), ("batches by length", ours)):
-        print(f"{name:24}{seconds:8.1f}{len(pairs) / seconds:10.1f}")
-    print(f"ratio: {naive / ours:.2f}")
+    compare("pairs", len(pairs), ("one pair at a time", naive), ("batches by length", ours))
+
+
+def answer_both_ways(folder: Path, count: int, limit: int) -> None:
+    """Answer prompts in batches and one at a time."""
+    policy = Policy(load_policy(folder), load_tokenizer(folder), chat=True)
+    prompts = [policy.render(pair.prompt) for pair in made_pairs(count, seed=1)]
+
+    def one_by_one() -> list[str]:
+        made = []
+        for prompt in prompts:
+            ids = torch.tensor([policy.encode(prompt)])
+            model: Any = policy.model
+            told = {
+                "attention_mask": torch.ones_like(ids),
+                "pad_token_id": policy.pad,
+                "eos_token_id": list(policy.eos),
+            }
+            output = model.generate(ids, max_new_tokens=limit, do_sample=False, **told)
+            made.append(policy.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+        return made
+
+    policy.generate(prompts[:2], limit=2)
+    ours, answers = timed(lambda: policy.generate(prompts, limit=limit))
+    naive, texts = timed(one_by_one)
+    if [answer.text for answer in answers] != texts:
+        raise SystemExit("the two ways give different answers")
+    tokens = sum(answer.tokens for answer in answers)
+    print(f"{count} prompts, {tokens / count:.0f} tokens an answer")
+    compare("tokens", tokens, ("one prompt at a time", naive), ("batches by length", ours))
+
+
+def main() -> None:
+    """Measure both and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=64, help="new tokens of an answer")
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = random_model(given.hidden, given.layers, Path(scratch) / "model")
+        score_both_ways(folder, given.pairs)
+        answer_both_ways(folder, given.prompts, given.limit)
 
 
 if __name__ == "__main__":

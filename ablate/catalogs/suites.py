@@ -429,10 +429,17 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} selects nothing")
         return self.select.model_dump(mode="json")
 
+    @property
+    def scored_by(self) -> dict[str, str]:
+        """Models whose scores the grader reads, by column, as its options name them."""
+        named = {column: self.options.get(column) for column in find_entry("grader", self.grader).judges}
+        return {column: model for column, model in named.items() if model is not None}
+
     def grading_config(self) -> dict[str, Any]:
-        """Config of the evaluate stage: grader, its options written out, and the primary metric."""
-        versions = find_entry("grader", self.grader).versions()
-        return {"grader": self.grader, "options": self.options, "primary": self.primary, **versions}
+        """Config of the evaluate stage: grader, its options but for the models it reads scores of, primary metric."""
+        entry = find_entry("grader", self.grader)
+        options = {name: value for name, value in self.options.items() if name not in entry.judges}
+        return {"grader": self.grader, "options": options, "primary": self.primary, **entry.versions()}
 
     def protocol_digest(self, files: Mapping[str, str] | None = None) -> str:
         """Twelve hex digits that are equal exactly when two suites' numbers may share a column."""
@@ -441,6 +448,8 @@ class Suite(Closed):
         parts: tuple[Any, ...] = (made, self.items_config(), self.grading_config(), chosen, self.decoding.plain_stop)
         if self.judging is not None:
             parts = (*parts, self.judging.config(files or {}))
+        if self.scored_by:
+            parts = (*parts, self.scored_by)
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

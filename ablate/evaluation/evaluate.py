@@ -58,7 +58,10 @@ def open_evidence(context: StageContext) -> Evidence:
     if "responses" in context.inputs:
         folder, judging = artifact_folder(context.inputs["responses"]), context.inputs.get("verdicts")
         protocol = read_json((judging or folder) / PROTOCOL)
-        return Evidence(folder, context.work, protocol, resources=context.resources, judging=judging)
+        scored = context.inputs.get("response_scores")
+        return Evidence(
+            folder, context.work, protocol, resources=context.resources, judging=judging, response_scores=scored
+        )
     if "likelihoods" in context.inputs:
         folder = artifact_folder(context.inputs["likelihoods"])
         return Evidence(

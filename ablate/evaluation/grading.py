@@ -93,6 +93,8 @@ class Evidence:
     """How the grader runs; nothing that it finds depends on it."""
     judging: Path | None = None
     """Folder of a judge stage."""
+    response_scores: Path | None = None
+    """Rows of what models of this machine say of each response, where a stage asked them."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
 
@@ -149,9 +151,12 @@ class Evidence:
 
     @cached_property
     def stored(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """What a file of outputs says of each item beside its responses (labels, judgements), by item id; one mapping
-        for each of its rows. A stage has none."""
-        return {}
+        """What is known of each item beside its responses, by item id: of a file of outputs the other columns of its
+        rows (labels, verdicts), in a stage what models say of its responses."""
+        found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in [] if self.response_scores is None else read_json_lines(self.response_scores):
+            found[row["id"]].append(row)
+        return found
 
     @cached_property
     def verdicts(self) -> list[dict[str, Any]]:

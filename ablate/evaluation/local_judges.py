@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from ablate.context import Resources
+from ablate.catalogs.suite_code import find_entry
+from ablate.context import Resources, StageContext, import_function
+from ablate.data.json_lines import write_json_lines
 from ablate.errors import DataError
-from ablate.evaluation.items import Item, Response
+from ablate.evaluation.grading import Evidence
+from ablate.evaluation.items import Item, Response, artifact_folder
 from ablate.evaluation.policy import Policy
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.training.devices import stage_device
@@ -20,6 +23,23 @@ LONGEST = 512
 """Tokens of a response that the toxicity classifier reads (open-instruct)."""
 
 BATCH = 16
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Write ``scores.jsonl``: for each response of the input ``responses`` what the model of each column says of it."""
+    columns: list[str] = context.config["columns"]
+    known = find_entry("grader", context.config["grader"]).judges
+    evidence = Evidence(artifact_folder(context.inputs["responses"]), context.work)
+    responses = evidence.responses
+    rows: list[dict[str, Any]] = [{"id": row.id, "sample": row.sample} for row in responses]
+    for place, column in enumerate(columns):
+        ask = import_function(known[column], f"the judge {column}")
+        scores = ask(str(context.inputs[column]), evidence.items, responses, context.resources)
+        for row, score in zip(rows, scores, strict=True):
+            row[column] = score
+        context.events.progress(place + 1, len(columns), "judges")
+    write_json_lines(context.output / "scores.jsonl", rows)
+    return {"responses": len(rows)}
 
 
 def truth(model: str, items: Mapping[str, Item], responses: Sequence[Response], resources: Resources) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ablate.catalogs.judges import JUDGE_REVISION, locations_of
@@ -18,8 +18,9 @@ from ablate.plan.stage import Ref, Stage
 class EvaluationPlanner:
     """Turns suites into stages: one generation per policy, prompts and decoding, however many graders read it."""
 
-    def __init__(self, facts: Facts, graph: Graph) -> None:
+    def __init__(self, facts: Facts, graph: Graph, released: Callable[[str], Stage]) -> None:
         self._facts = facts
+        self._released = released
         self._graph = graph
         self._generated: dict[tuple[Any, ...], Stage] = {}
         self.files = functools.cache(self._files)
@@ -37,10 +38,22 @@ class EvaluationPlanner:
         if suite.engine == "implicit":
             return self._classify(suite, policy, chat=chat, reference=reference)
         responses = self._generate(suite, policy, chat=chat)
+        if suite.scored_by:
+            scores = self._response_scores(suite, responses)
+            return self._evaluate(suite, {"responses": responses.ref(), "response_scores": scores.ref("scores.jsonl")})
         if suite.judging is None:
             return self._evaluate(suite, {"responses": responses.ref()})
         verdicts = self._judge(suite, suite.judging, responses)
         return self._evaluate(suite, {"responses": responses.ref(), "verdicts": verdicts.ref()})
+
+    def _response_scores(self, suite: Suite, responses: Stage) -> Stage:
+        models = {column: self._released(name).ref("model") for column, name in suite.scored_by.items()}
+        return self._graph.add(
+            "response_scores",
+            {"grader": suite.grader, "columns": sorted(models)},
+            {"responses": responses.ref(), **models},
+            label=f"scores of {', '.join(sorted(models))} on {responses.execution.label}",
+        )
 
     def _judge(self, suite: Suite, judging: Judging, responses: Stage) -> Stage:
         return self._graph.add(

@@ -48,5 +48,6 @@ KINDS: dict[str, Kind] = {
     "likelihoods": Kind("ablate.rewards.implicit:run"),
     "select": Kind("ablate.evaluation.select:run", heavy=False, gpu=False),
     "judge": Kind("ablate.evaluation.judging:run", heavy=False, gpu=False, network=True),
+    "response_scores": Kind("ablate.evaluation.local_judges:run"),
     "evaluate": Kind("ablate.evaluation.evaluate:run", heavy=False, gpu=False),
 }

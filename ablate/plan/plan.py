@@ -172,7 +172,10 @@ class _Builder:
         self.loaded, self.facts, self.grid = loaded, facts, grid
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
-        self.evaluation = EvaluationPlanner(facts, self.graph)
+        place = loaded.origins.locate("evaluate", "policy")
+        self.evaluation = EvaluationPlanner(
+            facts, self.graph, lambda name: self.training.released(name, place, template=False).model
+        )
         self.policy_suites = self._suites("policy", policy_suites)
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}

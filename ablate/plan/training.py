@@ -199,10 +199,14 @@ class TrainingPlanner:
             )
         return self.released(name, self._loaded.origins.locate("policy"))
 
-    def released(self, name: str, place: Location, *, scores: bool = False) -> Start:
-        """Return a model of the hub or of a folder as it is, a reward model with ``scores``; ``place`` names it."""
+    def released(self, name: str, place: Location, *, scores: bool = False, template: bool = True) -> Start:
+        """Return a model of the hub or of a folder as it is, a reward model with ``scores``; ``place`` names it.
+
+        Without ``template`` it needs no chat template: it is no policy.
+        """
         config, locations = self._model_source(name, self._facts.models.get(name), place)
         config |= {"scores": True} if scores else {}
+        config |= {} if template else {"chat": False}
         stage = self._graph.add("model", config, label=name, locations=locations)
         return Start(name, stage, stage.ref("model"), bool(config.get("chat", True)))
 

@@ -141,7 +141,7 @@ ScoreTexts = Callable[[Sequence[Messages], Sequence[str]], list[float | None]]
 def text_score(score: ScoreTexts, prompts: Mapping[str, Messages], decode: Callable[[list[int]], str]) -> Score:
     """Return the score function of a formula or a verifier; ``prompts`` are the messages by the prompt's id.
 
-    A response that has no score gets NaN, which stops the run.
+    A response that has no score gets NaN, which stops the run where it is learnt from or is the gold reward.
     """
 
     def of_episodes(episodes: Sequence[Episode]) -> Tensor:

@@ -278,6 +278,7 @@ KNOWN = sorted(
     name
     for name, suite in suites().items()
     if suite.data.files
+    and not suite.data.hub
     and not (entry := find_entry("grader", suite.grader)).judges
     and (entry.gold or is_of_pairs(suite))
 )

@@ -7,19 +7,21 @@ import json
 import math
 import statistics
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ablate.context import Resources
+from ablate.data.json_lines import read_json_lines
 from ablate.data.sources import DataFile
 from ablate.data.suite_files import Source
 from ablate.errors import DataError
+from ablate.evaluation import evaluate, local_judges
 from ablate.evaluation.graders import answers, choices, judged, refusals
 from ablate.evaluation.grading import Grades, HeldEvidence
-from ablate.evaluation.items import Item, Response, user
+from ablate.evaluation.items import Item, Response, user, write_items, write_responses
 from ablate.evaluation.local_judges import judge_prompt, toxicity, truth
 from ablate.evaluation.prompts.bbh import bbh
 from ablate.evaluation.prompts.toxigen import GROUPS, toxigen
@@ -256,7 +258,7 @@ def test_shares_of_scores_above_a_half() -> None:
     assert (found["overall/toxic"], found["overall/nontoxic"], found["a/toxic"]) == (
         pytest.approx(2 / 3), pytest.approx(1 / 3), 0.5,
     )  # fmt: skip
-    with pytest.raises(DataError, match="toxicity scores of responses, and there are none"):
+    with pytest.raises(DataError, match=r"scores of models for responses \(toxic\), and there are none"):
         judged.toxigen(evidence(items, ["x"] * 3), {})
     with pytest.raises(DataError, match="is no probability"):
         judged.toxigen(evidence(items, None, {"0": [{"toxic": 3}]}), {})
@@ -302,8 +304,10 @@ def test_the_judges_probability_of_yes(byte_policy: Path) -> None:
         assert value == pytest.approx(probability, rel=1e-4)
 
 
-def test_the_classifiers_probability_of_its_second_label(tmp_path: Path, byte_policy: Path) -> None:
-    """Padded batches in order of length against one text at a time."""
+def test_the_classifiers_probability_of_its_second_label(
+    tmp_path: Path, byte_policy: Path, run_stage: Callable[..., Path]
+) -> None:
+    """Padded batches in order of length against one text at a time; as a stage, and graded."""
     import torch
     from transformers import (
         AutoModelForSequenceClassification,
@@ -331,6 +335,21 @@ def test_the_classifiers_probability_of_its_second_label(tmp_path: Path, byte_po
         with torch.no_grad():
             expected = loaded(**tokenizer([text], return_tensors="pt")).logits.softmax(-1)[0, 1]
         assert value == pytest.approx(float(expected), abs=1e-5)
+    made = tmp_path / "made"
+    made.mkdir()
+    write_items(made, items)
+    write_responses(made, held.responses)
+    (made / "protocol.json").write_text("{}")
+    inputs = {"responses": made, "toxic": tmp_path}
+    scores = run_stage("scores", local_judges.run, {"grader": "toxigen", "columns": ["toxic"]}, inputs) / "scores.jsonl"
+    assert [row["toxic"] for row in read_json_lines(scores)] == found
+    grading = {"grader": "toxigen", "options": {}, "primary": "nontoxic"}
+    graded = run_stage("graded", evaluate.run, grading, {"responses": made, "response_scores": scores})
+    report = json.loads((graded / "metrics.json").read_text())
+    assert report["score"] == sum(value < 0.5 for value in found) / len(found)
+    unscored = json.loads((run_stage("no", evaluate.run, grading, {"responses": made}) / "metrics.json").read_text())
+    assert unscored["score"] is None
+    assert "name no models that score responses" in unscored["health"]["reason"]
     config.num_labels = 3
     LlamaForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(DataError, match="has 3 labels"):

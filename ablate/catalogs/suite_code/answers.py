@@ -27,6 +27,13 @@ class BbhPromptOptions(Closed):
     shots: int = Field(default=3, ge=0, le=3)
 
 
+class TruthfulQaOptions(Closed):
+    """Answers under two judges: models of the catalog, of the hub (id@commit) or in a folder."""
+
+    truth: str | None = Field(default=None, description="judge of whether an answer is true")
+    info: str | None = Field(default=None, description="judge of whether an answer is informative")
+
+
 PROMPTS = {
     "gsm8k": Entry("ablate.evaluation.prompts.gsm8k:gsm8k", Gsm8kPromptOptions, package="lm-eval"),
     "mmlu": Entry("ablate.evaluation.prompts.mmlu:mmlu", MmluPromptOptions),
@@ -53,6 +60,7 @@ GRADERS = {
     ),
     "truthfulqa": Entry(
         "ablate.evaluation.graders.judged:truthfulqa",
+        TruthfulQaOptions,
         metrics=("truth_info", "truth", "info"),
         gold="ablate.evaluation.graders.judged:truthfulqa_gold_response",
         judges={"truth": "ablate.evaluation.local_judges:truth", "info": "ablate.evaluation.local_judges:info"},

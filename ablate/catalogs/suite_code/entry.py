@@ -32,7 +32,8 @@ class Entry:
     gold: str | None = None
     """Of a grader: ``module:function`` that gives a right response to an item, where items have one."""
     judges: Mapping[str, str] = field(default_factory=dict)
-    """Of a grader that reads scores of models: columns, and the ``module:function`` that asks a model for each."""
+    """Of a grader that reads scores of models: the column of each, named as the option that names its model, and the
+    ``module:function`` that asks it."""
     repeated: bool = False
     """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
     alone: str | None = None

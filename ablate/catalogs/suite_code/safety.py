@@ -15,6 +15,12 @@ class BootstrapOptions(Closed):
     seed: int = Field(default=0, ge=0)
 
 
+class ToxiGenOptions(Closed):
+    """Completions under a classifier: a model of the hub (id@commit) or in a folder."""
+
+    toxic: str | None = Field(default=None, description="classifier of two labels, of which 1 is toxic")
+
+
 _REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
 
 _SHARES = ("full_compliance", "partial_refusal", "full_refusal", "unreadable")
@@ -42,6 +48,7 @@ GRADERS = {
     ),
     "toxigen": Entry(
         "ablate.evaluation.graders.judged:toxigen",
+        ToxiGenOptions,
         metrics=("nontoxic", "toxic"),
         judges={"toxic": "ablate.evaluation.local_judges:toxicity"},
     ),
