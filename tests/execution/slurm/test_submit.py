@@ -145,6 +145,16 @@ def test_a_crash_between_sbatch_and_its_bookkeeping(ablate: Run, standin: StandI
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
 
 
+def test_ctrl_c_amid_a_call_lets_it_end_and_be_written_down(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    standin.set("interrupt-after", "3")
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode not in (0, 2)
+    assert len({job["job"] for job in standin.jobs()}) == 3
+    assert len(list((tmp_path / "store" / "slurm").glob("*/*/job.json"))) == 3
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0, answer.stderr
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
 def test_an_intent_that_sbatch_never_heard_of_is_void(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     standin.set("kill-after", "2")
     ablate("run", "small.yaml", "--on", "cluster.yaml")
