@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -131,8 +132,9 @@ def pocket(source: Source, options: Mapping[str, Any]) -> list[Pair]:
 
 
 def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
-    """LLMBar: ``label`` 1 or 2 names the better output."""
+    """LLMBar: ``label`` 1 or 2 names the better output. A pair that is there again has ``-2``, … after its id."""
     pairs = []
+    seen: Counter[str] = Counter()
     for file in source.files:
         stem = PurePosixPath(file.name).name.split(".")[0]
         if stem not in LLMBAR:
@@ -143,6 +145,9 @@ def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
             outputs = (row["output_1"], row["output_2"])
             chosen, rejected = outputs if row["label"] == 1 else outputs[::-1]
             identity = f"{LLMBAR[stem]}-{digest(row['input'], chosen, rejected)}"
+            seen[identity] += 1
+            if seen[identity] > 1:
+                identity = f"{identity}-{seen[identity]}"
             prompt: Messages = ({"role": "user", "content": row["input"]},)
             place = f"{LLMBAR[stem]}/{number - 1}"
             pairs.append(Pair(identity, "llmbar", LLMBAR[stem], prompt, chosen, rejected, source=place))
