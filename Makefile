@@ -19,11 +19,12 @@ export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format slow build clean
+.PHONY: help setup demo slurm-demo test lint format slow build clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    run experiments/pocket_quick.yaml and print its table"
+	@echo "make slurm-demo  the same on a SLURM cluster of virtual nodes (root, Debian; SLURM_UP names the script that starts it)"
 	@echo "make test    linters, types, import floors and the quick tests"
 	@echo "make slow    the slow tests"
 	@echo "make lint    linters, types and import floors only"
@@ -46,6 +47,17 @@ demo: $(STAMP)
 	@start=$$(date +%s); \
 	$(BIN)/ablate run experiments/pocket_quick.yaml && $(BIN)/ablate report pocket-quick && \
 	echo "make demo: $$(( $$(date +%s) - start )) s"
+
+# a script that starts a SLURM cluster of virtual nodes on this machine, and is content when one answers
+SLURM_UP ?= ../shared/tools/slurm_up.sh
+
+slurm-demo: $(STAMP)
+	@sinfo --noheader >/dev/null 2>&1 || { test -x $(SLURM_UP) && $(SLURM_UP); } || { \
+		echo "no SLURM controller answers here; name a script that starts one: make slurm-demo SLURM_UP=..."; exit 1; }
+	@start=$$(date +%s); \
+	$(BIN)/ablate run experiments/pocket_quick.yaml --on slurm/pocket.yaml && \
+	{ $(BIN)/ablate status pocket-quick --watch --exit-code || $(BIN)/ablate status pocket-quick; } && \
+	$(BIN)/ablate report pocket-quick && echo "make slurm-demo: $$(( $$(date +%s) - start )) s"
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"

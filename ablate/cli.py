@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from ablate.cli_evaluate import grade
 from ablate.cli_judge import judge
 from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
-from ablate.cli_slurm import On, cluster_app, follow, print_submitted, watch
+from ablate.cli_slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
@@ -126,6 +127,12 @@ def run(
     unsafe_code: UnsafeCode = False,
     on: On = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="With --on: one cell of each algorithm first, the rest when it ended well.")
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --on: cancel what is queued and no experiment of the store names.")
+    ] = False,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat.
 
@@ -134,10 +141,13 @@ def run(
     place = Store(store)
     place.check()
     if on is not None:
-        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run)
+        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
+        if prune:
+            prune_queue(place)
         return
-    if dry_run:
-        raise UsageError("--dry-run belongs to --on", hint="`ablate plan` says what a run on this machine would do")
+    for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
+        if given:
+            raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     training = Resources(
         micro_batch=micro_batch,
         processes=processes,
@@ -169,8 +179,10 @@ def evaluate(
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
     what = evaluation.plan_evaluation(place, models, wanted, name)
     evaluation.write_evaluation(place, what)
-    _run(place, what, Machine.detect(jobs, threads, gpus, Resources()))
-    report(what.name, store)
+    code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    report(what.name, store)  # with its gaps, where something failed
+    if code:
+        sys.exit(code)
 
 
 @app.command()
@@ -225,11 +237,8 @@ def status(
     found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
-        return
-    if not found:
-        out.print(f"no experiment in {place.root} yet: start one with `ablate run`", highlight=False)
-    for item, lines in found.items():
-        _print_status(item, lines, details=name is not None, everything=everything or bool(state))
+    else:
+        _print_statuses(place, found, details=name is not None, everything=everything or bool(state))
     if exit_code:
         sys.exit(standing_code([line for lines in found.values() for line in lines]))
 
@@ -361,22 +370,27 @@ def main() -> None:
         sys.exit(1)
 
 
-def _submit(store: Store, what: Plan, on: str, dry_run: bool = False) -> None:
+def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
     target = Path("out") / what.name / "slurm" if dry_run else None
-    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target), dry_run=dry_run)
+    print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
+    if code := _run_to_the_end(store, what, machine):
+        sys.exit(code)
+
+
+def _run_to_the_end(store: Store, what: Plan, machine: Machine) -> int:
+    """Run a plan, say how it went, and return the exit code."""
     finished = study.run_plan(store, what, machine, out)
     if not finished.outcomes and not finished.interrupted:
         out.print(f"{what.name}: nothing to do, all {len(what.stages)} stages are done", highlight=False)
-        return
+        return 0
     _print_end(store, what, finished)
     if finished.interrupted:
-        sys.exit(130)
-    if finished.count("done") < len(finished.outcomes):
-        sys.exit(1)
+        return 130
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
@@ -463,6 +477,15 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_statuses(
+    store: Store, found: Mapping[str, list[study.StageStatus]], *, details: bool, everything: bool
+) -> None:
+    if not found:
+        out.print(f"no experiment in {store.root} yet: start one with `ablate run`", highlight=False)
+    for item, lines in found.items():
+        _print_status(item, lines, details=details, everything=everything)
 
 
 def _print_status(name: str, lines: list[study.StageStatus], *, details: bool, everything: bool) -> None:

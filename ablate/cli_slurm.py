@@ -52,6 +52,18 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
     _say(f"next: ablate status {name} --watch")
 
 
+def prune_queue(store: Store) -> None:
+    """Cancel, when confirmed, what is queued and no experiment of the store names any more."""
+    stale = control.unnamed_jobs(store)
+    if not stale:
+        _say("nothing to prune: all that is queued belongs to an experiment of the store")
+        return
+    for stage in stale:
+        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
+    if typer.confirm(f"cancel the jobs of these {len(stale)} stages?"):
+        _say(f"{control.cancel(store, stale)} jobs cancelled")
+
+
 def watch(store: Store, names: Sequence[str]) -> None:
     """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone."""
     with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False, transient=True) as live:

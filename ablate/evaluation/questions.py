@@ -92,6 +92,7 @@ def _lm_eval(item: Item) -> tuple[str, ...]:
 
 _BARE: dict[str, Callable[[Any], tuple[str, ...]]] = {
     "gsm8k": _gsm8k,
+    "rewardbench-judge": _question,
     "mmlu": _mmlu,
     "bbh": _question,
     "truthfulqa": _question,

@@ -42,6 +42,8 @@ class GradedReward:
 
     def score(self, prompts: Sequence[Messages], responses: Sequence[str]) -> list[float | None]:
         """The metric for each response; StageError for a prompt that has no item."""
+        if not responses:
+            return []
         rows = [
             Response(self._item(prompt).id, self._item(prompt).task, place, "", response, "eos", 0)
             for place, (prompt, response) in enumerate(zip(prompts, responses, strict=True))

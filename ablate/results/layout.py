@@ -455,19 +455,38 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
     return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)
 
 
+def _policy_columns(suites: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Return the columns about policies: categories, their average, then what has no part in it.
+
+    A category whose suites have different units has no mean: its suites are columns.
+    """
+    units: dict[str, set[str]] = {}
+    for about in suites.values():
+        units.setdefault(about["category"], set()).add(about["unit"])
+    averaged = averaged_categories(suites)
+    whole = [category for category in averaged if len(units[category]) == 1]
+    columns: list[Any] = ["categories"] if whole == averaged else []
+    for category in [*(averaged if whole != averaged else ()), *sorted(units.keys() & NOT_AVERAGED - {"reward"})]:
+        members = [suite for suite, about in suites.items() if about["category"] == category]
+        alone = [{"suite": suite} for suite in members]
+        columns += [{"category": category}] if len(units[category]) == 1 else alone
+    of_shares = [category for category in averaged if units[category] == {"proportion"}]
+    if len(of_shares) > 1:
+        place = 1 if whole == averaged else len(columns)
+        columns.insert(place, "average" if of_shares == averaged else {"average": of_shares})
+    return [*columns, *({"suite": suite} for suite, about in suites.items() if _classifies(about))]
+
+
 def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str) -> TableLayout | None:
     entries = [entry for entry in plan["subjects"] if entry["subject"] == subject]
     suites = [about for about in plan["suites"].values() if about["subject"] == subject]
     if not entries or not suites:
         return None
     rows = _default_rows(plan, entries, subject)
-    categories = {about["category"] for about in suites}
     if subject == "reward_model":
         columns: list[Any] = ["suites"]
     else:
-        columns = ["categories", *(["average"] if len(categories - NOT_AVERAGED) > 1 else [])]
-        columns += [{"category": category} for category in sorted(categories & NOT_AVERAGED - {"reward"})]
-        columns += [{"suite": suite} for suite, about in plan["suites"].items() if _classifies(about)]
+        columns = _policy_columns({suite: about for suite, about in plan["suites"].items() if about in suites})
     algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
     deltas = []
     # Settings of one method's own have no counterpart in the other: a difference would be between any two of them.
@@ -491,10 +510,11 @@ def _classifies(about: Mapping[str, Any]) -> bool:
 def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], subject: str) -> list[str]:
     """Dataset and algorithm, then the axes of the grid that vary, then what else tells two cells of a row apart."""
     known, varying = axis_names(entries), [axis for axis in varying_axes(entries) if axis not in SEED_AXES]
-    main: tuple[str, ...] = ("dataset", "algorithm")
+    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
+    is_trained = any(axes.get("algorithm") != "none" for axes in cells)
+    main = ("dataset", "algorithm") if is_trained or not cells else ("policy",)
     rows = [axis for axis in main if axis in known] if subject == "policy" else []
     rows += [axis for axis in varying if axis in plan.get("axes", ()) and axis not in rows]
-    cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
     for axis in varying:
         if axis not in rows:
             values: dict[tuple[str, ...], set[str]] = {}

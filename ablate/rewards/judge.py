@@ -19,7 +19,7 @@ from ablate.rewards.verdicts import Problem, Verdict, read_answer
 
 Fields = Mapping[str, str]
 """What a template is filled with, by name; of a pair those whose names end in _a and _b are exchanged together."""
-OWN_ASKER = "ablate.rewards.own_judge:open_own_judge"
+OWN_ASKER = "ablate.evaluation.own_judge:open_own_judge"
 _TOP_TOKENS = 5
 
 

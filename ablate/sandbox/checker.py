@@ -57,17 +57,23 @@ class Clock:
 
 
 class Limit:
-    """Seconds for a program: over when they have passed, unless the machine withheld its processor meanwhile.
+    """Seconds for a program's answers, all together: over when an answer takes what is left of them, unless the machine
+    withheld its processor meanwhile.
 
     A program that then still wants to run may go on until it has had that much processor time (or ``PATIENCE`` times
-    the limit has passed), so that what passes does not depend on what else the machine does.
+    the limit has passed), so that what passes does not depend on what else the machine does. Between answers only
+    processor time counts: the rest is the checker's.
     """
 
     def __init__(self, seconds: float, clock: Clock) -> None:
-        now = time.monotonic()
         self._clock = clock
-        self._end, self._last = now + seconds, now + PATIENCE * seconds
         self._enough = clock.used() + seconds
+        self._last = time.monotonic() + PATIENCE * seconds
+        self._end = time.monotonic() + seconds
+
+    def begin(self) -> None:
+        """An answer is asked for."""
+        self._end = time.monotonic() + self._enough - self._clock.used()
 
     def left(self) -> float:
         """Seconds to wait before asking again; at most 0 when it is over."""
@@ -75,7 +81,7 @@ class Limit:
         if now >= self._end and now < self._last and self._clock.wants():
             missing = self._enough - self._clock.used()
             self._end = now + max(0.02, missing) if missing > 0 else now
-        return self._end - now
+        return min(self._end, self._last) - now
 
 
 class Session:
@@ -98,6 +104,7 @@ class Session:
         """The answer to a request; raises what the program raised, or Broken."""
         if self.broken:
             raise Broken(self.broken)
+        self.whole.begin()
         try:
             self._frames.send(request, self)
             answer = self._frames.receive(self)

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 LARGEST_FRAME = 64 << 20
 """Bytes of the largest answer that is read; a larger one ends the program."""
+FRAME_SECONDS = 60.0
+"""Longest way of a message whose first bytes are there."""
 MOST_ITEMS = 1_000_000
 """Items of an iterator that travel; a longer one stays a reference."""
 _SMALL = 1 << 63
@@ -87,7 +89,7 @@ class Frames:
         if length > LARGEST_FRAME:
             raise Broken("unreadable")
         try:
-            message = json.loads(self._read(length, deadline))
+            message = json.loads(self._read(length, deadline and within(FRAME_SECONDS)))
         except (ValueError, RecursionError) as error:
             raise Broken("unreadable") from error
         if not isinstance(message, dict):
@@ -112,10 +114,11 @@ class Frames:
             return
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT if writing else select.POLLIN)
-        while (left := deadline.left()) > 0:
-            if poll.poll(left * 1000):
-                return
-        raise Broken("timed_out")
+        left = 0.0  # what is there is taken, however late it is for us to look
+        while not poll.poll(left * 1000):
+            left = deadline.left()
+            if left <= 0:
+                raise Broken("timed_out")
 
 
 def attempt(work: Callable[[], Any]) -> tuple[Any, BaseException | None]:

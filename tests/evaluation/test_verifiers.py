@@ -119,6 +119,76 @@ def test_ifeval_needs_every_instruction(response: str, score: float) -> None:
     assert reward.score([user("Name the letters.")], [response]) == [score]
 
 
+ADD = {"prompt": "Write add(a, b).", "tests": ["assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'"]}
+COUNTER = {
+    "prompt": "Write a class Counter and sort_down, which sorts a list in place.",
+    "tests": (
+        "c = Counter(2)\nc.add(3)\nassert c.total == 5 and len(c) == 1\nassert str(c) == 'Counter(5)'\n"
+        "c.total = 7\nassert c.total == 7\n"
+        "xs = [1, 3, 2]\nassert sort_down(xs) is None\nassert xs == [3, 2, 1]\n"
+        "try:\n    c.add(-1)\n    raise AssertionError('no error')\nexcept ValueError as error:\n"
+        "    assert 'negative' in str(error)\n"
+    ),
+}
+CLASS = """class Counter:
+    def __init__(self, total):
+        self.total, self.calls = total, 0
+
+    def add(self, n):
+        if n < 0:
+            raise ValueError("negative")
+        self.total += n
+        self.calls += 1
+
+    def __len__(self):
+        return self.calls
+
+    def __str__(self):
+        return f"Counter({self.total})"
+
+
+def sort_down(xs):
+    xs.sort(reverse=True)
+"""
+
+
+@pytest.mark.bubblewrap
+def test_unit_tests_score_the_program_in_a_response() -> None:
+    rows = [as_row(ADD, checks="tests"), as_row(COUNTER, checks="tests")]
+    said = [
+        (ADD, "Here:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.", 1.0),
+        (ADD, "def add(a, b):\n    return a + b\n", 1.0),
+        (ADD, "```python\ndef add(a, b):\n    return 3\n```", 0.0),
+        (ADD, "```python\nimport sys\nsys.exit(0)\n```", 0.0),
+        (ADD, "```python\nclass Any:\n    __eq__ = lambda *_: True\ndef add(a, b):\n    return Any()\n```", 0.0),
+        (ADD, "I can't.", 0.0),
+        (COUNTER, f"```python\n{CLASS}```", 1.0),
+        (COUNTER, f"```python\n{CLASS.replace('self.total += n', 'pass')}```", 0.0),
+        (COUNTER, f"```python\n{CLASS.replace('xs.sort', 'sorted')}```", 0.0),
+        (COUNTER, f"```python\n{CLASS.replace('ValueError', 'KeyError')}```", 0.0),
+        (COUNTER, f"```python\n{CLASS.replace('raise ValueError', 'import os; os._exit')}```", 0.0),
+    ]
+    reward = open_verifier("unit-tests", rows)
+    found = reward.score([user(asked["prompt"]) for asked, _, _ in said], [text for _, text, _ in said])
+    assert found == [score for _, _, score in said]
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ([], "assert nothing"),
+        ("", "assert nothing"),
+        ("add(1, 2)", "assert nothing"),
+        ("assert add(1, 2) ==", "are no Python"),
+        ({"inputs": [1]}, "a text or a list of texts"),
+        (["assert f(1)", 3], "a text or a list of texts"),
+    ],
+)
+def test_unit_tests_that_test_nothing_are_refused(tests: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        open_verifier("unit-tests", [as_row({"prompt": "Write add.", "tests": tests}, checks="tests")])
+
+
 def test_columns_of_other_names_are_read() -> None:
     options = {"checks": "answer", "column": "q", "columns": {"answer": "target"}}
     assert as_row({"q": "1 + 1?", "target": 2}, **options)["checks"] == {"answer": 2}
@@ -138,7 +208,7 @@ def test_a_row_without_what_is_checked_is_an_error_or_dropped() -> None:
     ("options", "message"),
     [
         ({}, "checks"),
-        ({"checks": "answers"}, "'pocket', 'answer' or 'ifeval'"),
+        ({"checks": "answers"}, "'pocket', 'answer', 'ifeval' or 'tests'"),
         ({"checks": "answer", "columns": {"spec": "x"}}, "allowed: answer"),
     ],
 )

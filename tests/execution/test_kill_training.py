@@ -53,8 +53,9 @@ def _checkpoints(stage: StageFolder) -> set[str]:
 
 
 def _logged(stage: StageFolder) -> set[str]:
-    """Every event of every attempt."""
-    return {line for path in stage.attempts_folder.glob("*/events.jsonl") for line in path.read_text().splitlines()}
+    """Every event of every attempt, but for what is said before the first step."""
+    lines = (line for path in stage.attempts_folder.glob("*/events.jsonl") for line in path.read_text().splitlines())
+    return {line for line in lines if '"micro_batch"' not in line}
 
 
 def _wait_for_another(found: Callable[[StageFolder], set[str]], stage: StageFolder, known: set[str]) -> None:
@@ -82,14 +83,24 @@ def _kill_far_from_a_checkpoint(stage: StageFolder, moments: random.Random) -> N
     assert _checkpoints(stage) == known
 
 
+def _ask_for_a_checkpoint(stage: StageFolder, moments: random.Random) -> None:
+    """Ask an attempt that has made steps to stop, as a cluster does: it writes a checkpoint first."""
+    known = _checkpoints(stage)
+    victim = _worker(stage.folder, checkpoint_seconds=600)
+    _wait_for_another(_logged, stage, _logged(stage))
+    victim.send_signal(signal.SIGUSR1)
+    assert victim.wait(timeout=120) == 130
+    assert len(_checkpoints(stage)) > len(known) and stage.last_failure() is None
+
+
 def _kill(victim: subprocess.Popen[bytes], moments: random.Random) -> None:
     time.sleep(moments.uniform(0.0, 0.3))
     victim.kill()
     assert victim.wait() == -signal.SIGKILL
 
 
-KILLS = (_kill_far_from_a_checkpoint, _kill_near_a_checkpoint) * 2
-"""Before the first checkpoint, near one, between two, near one."""
+KILLS = (*(_kill_far_from_a_checkpoint, _kill_near_a_checkpoint) * 2, _ask_for_a_checkpoint)
+"""Before the first checkpoint, near one, between two, near one, at one that was asked for."""
 
 
 def _result(stage: StageFolder) -> dict[str, str]:
@@ -119,6 +130,6 @@ def test_every_training_survives_kills(tmp_path: Path) -> None:
         shutil.rmtree(folder.attempts_folder)
         for kill in KILLS:
             kill(folder, moments)
-        assert len(_checkpoints(folder)) >= KILLS.count(_kill_near_a_checkpoint)
+        assert len(_checkpoints(folder)) >= len(KILLS) - KILLS.count(_kill_far_from_a_checkpoint)
         assert _worker(folder.folder).wait(timeout=300) == 0
         assert _result(folder) == reference

@@ -104,7 +104,7 @@ def texts():
         frame = frame.f_back
     yield from (repr(value)[:10000] for value in gc.get_objects() if isinstance(value, (str, bytes, list, dict, tuple)))
     yield repr(sys.argv) + repr(sys.orig_argv) + repr(dict(os.environ))
-    for top in ("/harness", "/proc", "/tmp", "/dev"):
+    for top in ("/harness", "/proc", os.environ["HOME"], "/dev"):
         for folder, _, names in os.walk(top):
             for name in names:
                 try:
@@ -179,7 +179,7 @@ def harms(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> 
         ),
         "kills everything": if_possible("os.kill(-1, 9)\nreturn True"),
         "fills the scratch folder": if_possible(
-            "for i in range(100):\n    open(f'/tmp/{i}', 'wb').write(bytes(16 << 20))\nreturn True"
+            "for i in range(100):\n    open(os.environ['HOME'] + f'/{i}', 'wb').write(bytes(16 << 20))\nreturn True"
         ),
         "takes memory that no limit counts": if_possible("return os.memfd_create('more') >= 0"),
         "raises its limits": if_possible(
@@ -203,7 +203,7 @@ def verdicts(harms: dict[str, str]) -> dict[str, Verdict]:
     return {name: verdict for name, (verdict,) in zip(programs, found, strict=True)}
 
 
-WRITES = if_possible("open('/tmp/x', 'w').write('x')\nreturn open('/tmp/x').read() == 'x'")
+WRITES = if_possible("name = os.environ['HOME'] + '/x'\nopen(name, 'w').write('x')\nreturn open(name).read() == 'x'")
 
 
 def test_the_right_program_passes(verdicts: dict[str, Verdict]) -> None:

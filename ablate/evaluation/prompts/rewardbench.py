@@ -39,7 +39,7 @@ def judged(source: Source, options: Mapping[str, Any]) -> list[Item]:
                     Message(role="system", content=template.system),
                     Message(role="user", content=filled(template.user, fields)),
                 ),
-                data={**pair.facts(), "better": "A" if first else "B"},
+                data={**pair.facts(), "better": "A" if first else "B", "question": fields["prompt"]},
                 source=pair.source,
             )
         )

@@ -8,8 +8,8 @@ to end, and the element looks at its inputs itself.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ablate.execution.slurm.shapes import Shape
@@ -65,15 +65,15 @@ class Queued:
     packs: Mapping[str, int] = field(default_factory=dict)
 
 
-def arrange(items: Sequence[Item], queued: Queued, *, largest: int, calls: int) -> list[Array]:
+def arrange(items: Sequence[Item], queued: Queued, *, largest: int, calls: int, first: int = 0) -> list[Array]:
     """Return the arrays of ``items`` (parents before children), each after those it waits for.
 
     No array has more than ``largest`` elements, at indices below that. Groups of stages are divided, the largest first,
-    as long as there are no more than ``calls`` arrays, or twice as many as without division.
+    as long as there are no more than ``calls`` arrays, or twice as many as without division. Keys count from ``first``.
     """
     groups = _groups(items)
     modes = [ONE] * len(groups)
-    arrays = _lay_out(groups, modes, queued, largest)
+    arrays = _lay_out(groups, modes, queued, largest, first)
     most = max(calls, 2 * len(arrays) if len(arrays) > calls else 0)
     order = sorted(range(len(groups)), key=lambda number: -len(groups[number]))
     for mode in (EXACT, BY_ARRAYS):
@@ -81,10 +81,26 @@ def arrange(items: Sequence[Item], queued: Queued, *, largest: int, calls: int) 
             if modes[number] >= mode:
                 continue
             tried = [*modes[:number], mode, *modes[number + 1 :]]
-            finer = _lay_out(groups, tried, queued, largest)
+            finer = _lay_out(groups, tried, queued, largest, first)
             if len(finer) <= most:
                 modes, arrays = tried, finer
     return arrays
+
+
+def arrange_behind(
+    canary: Container[str], items: Sequence[Item], queued: Queued, *, largest: int, calls: int
+) -> list[Array]:
+    """Return the arrays of ``items``, those of ``canary`` first: nothing else starts until these end well."""
+    ahead = [item for item in items if item.id in canary]
+    rest = [item for item in items if item.id not in canary]
+    front = arrange(ahead, queued, largest=largest, calls=calls)
+    places = {stage: (array.key, index) for array in front for index, ids in array.elements.items() for stage in ids}
+    packs = {array.key: array.shape.pack for array in front}
+    known = Queued({**queued.places, **places}, {**queued.packs, **packs})
+    needed = {need.array for array in front for need in array.needs}
+    gate = tuple(Need(array.key, "afterok") for array in front if array.key not in needed)
+    behind = arrange(rest, known, largest=largest, calls=calls, first=len(front))
+    return [*front, *(replace(array, needs=(*array.needs, *gate)) for array in behind)]
 
 
 def _groups(items: Sequence[Item]) -> list[list[Item]]:
@@ -157,8 +173,8 @@ def _circular(items: Sequence[Item], keys: Mapping[str, Key]) -> set[Key]:
 class _Layout:
     """Arrays as they are made: where each stage is, and what arrays there are."""
 
-    def __init__(self, queued: Queued, largest: int) -> None:
-        self.largest = largest
+    def __init__(self, queued: Queued, largest: int, first: int) -> None:
+        self.largest, self.first = largest, first
         self.places: dict[str, Place] = dict(queued.places)
         self.packs: dict[str, int] = dict(queued.packs)
         self.indices: dict[str, frozenset[int]] = {}
@@ -185,7 +201,7 @@ class _Layout:
 
     def _make(self, items: Sequence[Item], indices: Sequence[int]) -> None:
         shape = items[0].shape
-        key = f"{len(self.arrays):02d}-{shape.kind}"
+        key = f"{self.first + len(self.arrays):02d}-{shape.kind}"
         needs = self._needs(items, indices)
         elements: dict[int, tuple[str, ...]] = {}
         for item, index in zip(items, indices, strict=True):
@@ -213,8 +229,10 @@ class _Layout:
         return Need(array, "afterany")
 
 
-def _lay_out(groups: Sequence[Sequence[Item]], modes: Sequence[int], queued: Queued, largest: int) -> list[Array]:
-    layout = _Layout(queued, largest)
+def _lay_out(
+    groups: Sequence[Sequence[Item]], modes: Sequence[int], queued: Queued, largest: int, first: int
+) -> list[Array]:
+    layout = _Layout(queued, largest, first)
     for group, mode in zip(groups, modes, strict=True):
         for part in _parts(layout, group, by_arrays=mode > ONE):
             if mode == EXACT:

@@ -10,6 +10,7 @@ from ablate.execution.slurm.arrays import spelled_indices
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import Turn
 from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts
+from ablate.execution.slurm.submit import reconcile
 from ablate.execution.study import StageStatus, tail
 from ablate.store import Store
 
@@ -25,6 +26,13 @@ def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, 
     handed = handed_over(store, wanted)
     known = jobs.queue()
     return {stage: item for stage, item in handed.items() if (job := known.get(item.key)) is not None and job.is_live}
+
+
+def unnamed_jobs(store: Store) -> dict[str, Handed]:
+    """Return the stages that are queued or run and that no experiment of the store names, by their last plans."""
+    named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
+    queued, _ = reconcile(store)
+    return handed_over(store, set(queued.places) - named)
 
 
 def cancel(store: Store, live: dict[str, Handed]) -> int:

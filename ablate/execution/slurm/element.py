@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +25,7 @@ from ablate.errors import AblateError
 from ablate.execution.children import die_with
 from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
 from ablate.execution.slurm.ledger import ArrayRecord
+from ablate.store import StageFolder
 
 AGAIN = 75
 BUSY_SECONDS, BUSY_PAUSE = 900.0, 5.0
@@ -52,11 +55,15 @@ class Element:
             self._note("lost", node=past[-1]["node"])
             if self._count("lost") > self._retries("node"):
                 return self._give_up(f"gone without a word {self._count('lost')} times", "retries.node")
+        if reason := self._common_failure():
+            print(f"not begun: the last {self.record.facts['alike']} elements failed alike: {reason}", flush=True)
+            return EXIT_CODES["blocked"]
         self._note("started", node=os.environ.get("SLURMD_NODENAME", platform.node()))
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         outcomes = self._run_all()
         code = self._judge(outcomes)
+        self._tell(outcomes)
         self._note("ended", code=code, **{stage: status for stage, status in outcomes.items() if status != "done"})
         return code
 
@@ -132,7 +139,7 @@ class Element:
     def _cause(self, found: set[str]) -> str | None:
         if self.asked and found & {"interrupted", "killed"}:
             left = 60.0 * self.record.facts["minutes"] - (time.monotonic() - self.begun)
-            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 30.0 * self.record.facts["minutes"]
+            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 36.0 * self.record.facts["minutes"]
             return "timeout" if late else "preemption"
         if found & {"killed", "lost", "interrupted"}:
             return "node"
@@ -151,10 +158,25 @@ class Element:
                 write_json(attempts[-1] / "failure.json", {"type": "GivenUp", "message": f"{what} ({key})"})
         return 1
 
+    def _tell(self, outcomes: dict[str, str]) -> None:
+        """Add to the array's list how this element ended, for those that start after it."""
+        for stage, status in outcomes.items():
+            if status in ("done", "failed"):
+                failure = StageFolder(self.store / "stages" / stage).last_failure() if status == "failed" else None
+                append_line(self.record.ends, {"stage": stage, "reason": failure and failure.get("message")})
+
+    def _common_failure(self) -> str | None:
+        """Return the reason for which as many elements in a row failed as the profile allows, or None."""
+        alike = self.record.facts["alike"]
+        reasons = [line["reason"] for line in read_lines(self.record.ends)[-alike:]]
+        if len(reasons) < alike or None in reasons:
+            return None
+        # numbers and digests apart
+        return reasons[-1] if len({re.sub(r"[0-9a-f]{8,}|\d+", "#", reason) for reason in reasons}) == 1 else None
+
     def _note(self, what: str, **facts: Any) -> None:
         line = {"time": round(time.time(), 3), "what": what, "job": os.environ.get("SLURM_JOB_ID"), **facts}
-        with self.record.events(self.index).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+        append_line(self.record.events(self.index), line)
 
     def _past(self) -> list[dict[str, Any]]:
         return element_events(self.record, self.index)
@@ -164,18 +186,27 @@ class Element:
 
 
 def element_events(record: ArrayRecord, index: int) -> list[dict[str, Any]]:
-    """Return what happened to an element, oldest first; a torn last line is left out."""
+    """Return what happened to an element, oldest first."""
+    return read_lines(record.events(index))
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append a JSON line to a file."""
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(value) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON lines of a file, none where it is not there; torn ones are left out."""
     try:
-        lines = record.events(index).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    events = []
+    values = []
     for line in lines:
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return events
+        with suppress(ValueError):
+            values.append(json.loads(line))
+    return values
 
 
 def main() -> None:

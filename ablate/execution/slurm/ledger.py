@@ -8,6 +8,7 @@ slurm/<submission>/  submission.json        experiment, profile, time
                              stage.sbatch   the script
                              <index>.out    what an element prints
                              <index>.jsonl  what happened to it
+                             ends.jsonl     how its elements ended, one after the other
                      closed.json            no job of it is left in the queue
 """
 
@@ -61,6 +62,11 @@ class ArrayRecord:
     def events(self, index: int) -> Path:
         """File of what happened to an element."""
         return self.folder / f"{index}.jsonl"
+
+    @property
+    def ends(self) -> Path:
+        """How its elements ended, as JSON lines: the reason of a failure, null for what ended well."""
+        return self.folder / "ends.jsonl"
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Limits(Closed):
     array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize - 1, or less.")
     submit: int = Field(5000, gt=0, description="Jobs of a user in the queue, array elements counted.")
     calls: int = Field(40, gt=0, description="sbatch calls of a run: arrays are split no further than this allows.")
+    alike: int = Field(10, gt=1, description="Failures in a row for one reason that end an array: no more is begun.")
     at_once: int | None = Field(None, gt=0, description="Elements of an array that run at the same time.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,10 +32,6 @@ def render(
 
     Raises SpecError for a template that is no Jinja or asks for what there is not.
     """
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["quote"] = shlex.quote
     values = {
         "name": name,
         "array": array,
@@ -45,11 +42,20 @@ def render(
         "paths": paths,
     }
     try:
-        return environment.from_string(template).render(values)
+        return _compiled(template).render(values)
     except jinja2.TemplateSyntaxError as error:
         raise SpecError(f"no valid Jinja: {error.message}", location=Location(file, error.lineno)) from error
     except jinja2.UndefinedError as error:
         raise SpecError(f"the template asks for what there is not: {error.message}", location=Location(file)) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(template: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["quote"] = shlex.quote
+    return environment.from_string(template)
 
 
 def options(shape: Shape, profile: Profile) -> list[str]:

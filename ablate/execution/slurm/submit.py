@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ablate.errors import AblateError, Location, UsageError
 from ablate.execution.environment import snapshot_package
 from ablate.execution.record import record_plan
 from ablate.execution.slurm import commands, jobs
-from ablate.execution.slurm.arrays import Array, Item, Queued, arrange
+from ablate.execution.slurm.arrays import Array, Item, Place, Queued, arrange, arrange_behind
 from ablate.execution.slurm.commands import PAUSES, Refused, SlurmBusy, interrupts_later
 from ablate.execution.slurm.ledger import (
     ArrayRecord,
@@ -28,6 +28,7 @@ from ablate.execution.slurm.profile import LoadedProfile
 from ablate.execution.slurm.script import Paths, render
 from ablate.execution.slurm.shapes import shapes_of
 from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
 from ablate.store import Store
 
 SETTLE_SECONDS = 5.0
@@ -45,42 +46,77 @@ class Submitted:
     folder: Path | None = None
 
 
-def submit_plan(store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Path | None = None) -> Submitted:
+def submit_plan(
+    store: Store, plan: Plan, loaded: LoadedProfile, *, dry_run: Path | None = None, canary: bool = False
+) -> Submitted:
     """Queue every stage of a plan that is neither done nor queued.
 
-    With ``dry_run``, scripts are written to that folder and nothing is recorded or queued. Raises Refused, with nothing
+    With ``canary``, one cell of each algorithm goes first, and the rest starts when all of it ended well. With
+    ``dry_run``, scripts are written to that folder and nothing is recorded or queued. Raises Refused, with nothing
     of this call left in the queue, where SLURM refuses a job; SlurmBusy, with what was queued kept, where it does not
     answer: the same call then goes on.
     """
     if dry_run is not None:
-        return _write_scripts(store, plan, loaded, dry_run)
+        return _write_scripts(store, plan.name, plan.stages, loaded, dry_run)
     commands.require_slurm()
     store.open()
     with Turn(store) as turn:
         record_plan(store, plan)
-        queued, live = reconcile(store)
-        wanted = missing(store, plan, queued)
-        result = Submitted(queued=sum(stage in queued.places for stage in plan.stages))
-        if not wanted:
-            return result
-        arrays = _arranged(plan, wanted, queued, loaded)
-        fitting = _fitting(arrays, loaded.profile.limits.submit - live)
-        result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
-        if not fitting:
-            raise UsageError(
-                f"{live} jobs are queued, and limits.submit is {loaded.profile.limits.submit}",
-                location=loaded.origins.locate("limits", "submit"),
-                hint="repeat the command when some have ended",
-            )
-        submission = _start(store, plan, loaded)
-        result.folder = submission.folder
-        _Submitter(store, submission, loaded, turn.renew).submit(fitting, result)
+        ahead = canaries(plan) if canary else frozenset[str]()
+        return submit_stages(store, plan.name, plan.stages, loaded, turn.renew, ahead)
+
+
+def canaries(plan: Plan) -> frozenset[str]:
+    """Return the stages of the first cell of each algorithm, with its evaluations and all that these need."""
+    first: dict[object, list[str]] = {}
+    for subject in plan.subjects:
+        if subject.role == "cell" and subject.subject == "policy":
+            first.setdefault(subject.axes.get("algorithm"), [subject.stage, *subject.evaluations.values()])
+    waiting = [stage for stages in first.values() for stage in stages]
+    found: set[str] = set()
+    while waiting:
+        stage = waiting.pop()
+        if stage not in found:
+            found.add(stage)
+            waiting += plan.stages[stage].parents
+    return frozenset(found)
+
+
+def submit_stages(
+    store: Store,
+    name: str,
+    stages: Mapping[str, Stage],
+    loaded: LoadedProfile,
+    renew: Callable[[], None],
+    ahead: frozenset[str] = frozenset(),
+) -> Submitted:
+    """Queue stages that the store has recorded, those ``ahead`` before all others, see :func:`submit_plan`.
+
+    ``renew`` keeps the caller's turn.
+    """
+    queued, live = reconcile(store)
+    wanted = missing(store, stages, queued)
+    result = Submitted(queued=sum(stage in queued.places for stage in stages))
+    if not wanted:
+        return result
+    arrays = _arranged(stages, wanted, queued, loaded, ahead)
+    fitting = _fitting(arrays, loaded.profile.limits.submit - live)
+    result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
+    if not fitting:
+        raise UsageError(
+            f"{live} jobs are queued, and limits.submit is {loaded.profile.limits.submit}",
+            location=loaded.origins.locate("limits", "submit"),
+            hint="repeat the command when some have ended",
+        )
+    submission = _start(store, name, loaded)
+    result.folder = submission.folder
+    _Submitter(store, submission, loaded, renew).submit(fitting, result)
     return result
 
 
-def missing(store: Store, plan: Plan, queued: Queued) -> list[str]:
-    """Return the stages of a plan that are neither done nor queued, parents first."""
-    return [s for s in plan.stages if s not in queued.places and not store.stage(s).is_done()]
+def missing(store: Store, stages: Iterable[str], queued: Queued) -> list[str]:
+    """Return the stages that are neither done nor queued, in their order."""
+    return [s for s in stages if s not in queued.places and not store.stage(s).is_done()]
 
 
 def reconcile(store: Store) -> tuple[Queued, int]:
@@ -93,8 +129,8 @@ def reconcile(store: Store) -> tuple[Queued, int]:
     _settle([record for submission in opened for record in submission.arrays() if record.job is None])
     known = jobs.queue()
     live = [job for job in known.values() if job.is_live]
-    queued = Queued({}, {})
-    places, packs = dict(queued.places), dict(queued.packs)
+    places: dict[str, Place] = {}
+    packs: dict[str, int] = {}
     stuck: list[str] = []
     for submission in opened:
         alive = False
@@ -131,14 +167,22 @@ def _settle(intents: Sequence[ArrayRecord]) -> None:
             record.write_void("sbatch was never heard of")
 
 
-def _arranged(plan: Plan, wanted: Sequence[str], queued: Queued, loaded: LoadedProfile) -> list[Array]:
-    shapes = shapes_of(plan.stages, loaded, models())
+def _arranged(
+    stages: Mapping[str, Stage],
+    wanted: Sequence[str],
+    queued: Queued,
+    loaded: LoadedProfile,
+    ahead: frozenset[str] = frozenset(),
+) -> list[Array]:
+    shapes = shapes_of(stages, loaded, models())
     open_stages = {*wanted, *queued.places}
     items = [
-        Item(stage, shapes[stage], tuple(parent for parent in plan.stages[stage].parents if parent in open_stages))
+        Item(stage, shapes[stage], tuple(parent for parent in stages[stage].parents if parent in open_stages))
         for stage in wanted
     ]
     limits = loaded.profile.limits
+    if ahead & set(wanted):
+        return arrange_behind(ahead, items, queued, largest=limits.array, calls=limits.calls)
     return arrange(items, queued, largest=limits.array, calls=limits.calls)
 
 
@@ -153,29 +197,31 @@ def _fitting(arrays: Sequence[Array], room: int) -> list[Array]:
     return fitting
 
 
-def _start(store: Store, plan: Plan, loaded: LoadedProfile) -> Submission:
-    submission = new_submission(store, experiment=plan.name, profile=str(loaded.file))
+def _start(store: Store, name: str, loaded: LoadedProfile) -> Submission:
+    submission = new_submission(store, experiment=name, profile=str(loaded.file))
     shutil.copyfile(loaded.file, submission.profile)
     write_text(submission.template, loaded.template)
     return submission
 
 
-def _write_scripts(store: Store, plan: Plan, loaded: LoadedProfile, folder: Path) -> Submitted:
+def _write_scripts(
+    store: Store, experiment: str, stages: Mapping[str, Stage], loaded: LoadedProfile, folder: Path
+) -> Submitted:
     """Write the scripts of a first submission to a folder; the place of a job id has the array's key."""
-    wanted = missing(store, plan, Queued())
-    arrays = _arranged(plan, wanted, Queued(), loaded)
+    wanted = missing(store, stages, Queued())
+    arrays = _arranged(stages, wanted, Queued(), loaded)
     fitting = _fitting(arrays, loaded.profile.limits.submit)
     folder.mkdir(parents=True, exist_ok=True)
     python = loaded.profile.python or sys.executable
     for array in fitting:
         paths = Paths(store.slurm / "<submission>" / array.key, store.code / "<digest>", python)
         keys = {other.key: f"<{other.key}>" for other in arrays}
-        name = f"{array.shape.kind}.{plan.name}"
+        name = f"{array.shape.kind}.{experiment}"
         text = render(loaded.template, array, name, keys, loaded.profile, paths, loaded.profile.template)
         write_text(folder / f"{array.key}.sbatch", text)
     records = [ArrayRecord(folder / array.key) for array in fitting]
-    stages = sum(len(array.stages) for array in fitting)
-    return Submitted(records, stages, 0, len(wanted) - stages, folder)
+    count = sum(len(array.stages) for array in fitting)
+    return Submitted(records, count, 0, len(wanted) - count, folder)
 
 
 class _Submitter:
@@ -205,10 +251,11 @@ class _Submitter:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
         profile = self.loaded.profile
         limits = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
+        limits["alike"] = profile.limits.alike
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
         record.write_intent(array, name, profile.retries.model_dump(), limits)
-        write_text(record.script, text)
+        record.script.write_text(text, encoding="utf-8")  # sbatch takes a copy
         job = self._sbatch(record, name)
         record.write_job(job)
         self.jobs[array.key] = job

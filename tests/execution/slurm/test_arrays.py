@@ -16,6 +16,7 @@ from ablate.execution.slurm.arrays import (
     Need,
     Queued,
     arrange,
+    arrange_behind,
     spelled_indices,
     spelled_needs,
 )
@@ -208,3 +209,17 @@ def test_a_cap_on_indices_makes_more_arrays_that_all_begin_at_zero(largest: int)
     assert all(min(array.elements) == 0 for array in arrays if array.shape.kind == "a")
     check(stages, arrays, largest)
     assert all(need.how != "afterany" for array in arrays for need in array.needs)
+
+
+def test_nothing_starts_before_the_canary_has_ended_well() -> None:
+    stages = thousand()
+    canary = {"sft:0", "data:0", "reward:0-0", "train:0", *(f"evaluate:0-{suite}" for suite in range(6))}
+    arrays = arrange_behind(canary, stages, Queued(), largest=1000, calls=40)
+    check(stages, arrays, 1000)
+    assert len({array.key for array in arrays}) == len(arrays)
+    cluster = Cluster(arrays, stages, set(), seed=3)
+    cluster.run()
+    assert set(cluster.begun[: len(canary)]) == canary and len(cluster.done) == len(stages)
+    broken = Cluster(arrays, stages, {"evaluate:0-3"}, seed=3)
+    broken.run()
+    assert set(broken.begun) == canary

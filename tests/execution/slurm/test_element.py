@@ -37,9 +37,15 @@ def begin(store: Store) -> Begin:
     def start(*stages: str, **facts: Any) -> subprocess.Popen[str]:
         record = the_record(store)
         if not record.array_json.exists():
-            record.folder.mkdir(parents=True)
+            record.folder.mkdir(parents=True, exist_ok=True)
         known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
-        known |= {"resources": [asdict(Resources())] * len(stages), "requeue": True, "name": "n", "time": 0.0}
+        known |= {
+            "resources": [asdict(Resources())] * len(stages),
+            "requeue": True,
+            "alike": 3,
+            "name": "n",
+            "time": 0.0,
+        }
         write_json(record.array_json, known | facts)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
         return subprocess.Popen(
@@ -79,7 +85,7 @@ def wait_for(path: Path) -> None:
 
 
 def test_done_failed_and_a_late_duplicate(store: Store, add_stage: AddStage, begin: Begin) -> None:
-    well, bad = light(add_stage, "write"), light(add_stage, "fail")
+    well, bad = light(add_stage, "write"), light(add_stage, "fail", "b")
     assert end(begin(well)) == (0, f"{well}: done\n")
     code, printed = end(begin(bad))
     assert code == 1 and "there are no rows" in printed
@@ -109,17 +115,17 @@ def test_a_withdrawn_array_does_nothing(store: Store, add_stage: AddStage, begin
     stage = light(add_stage, "write")
     record = the_record(store)
     record.folder.mkdir(parents=True)
-    record.write_void("test")
+    record.write_void("another array of the same call was refused")
     code, printed = end(begin(stage))
     assert code == 0 and "withdrawn" in printed
     assert not store.stage(stage).attempts()
 
 
 @pytest.mark.parametrize(
-    ("minutes", "cause", "budget"), [(600, "preemption", 2), (1, "timeout", 1)], ids=["preempted", "out of time"]
+    ("minutes", "cause", "budget"), [(600, "preemption", 2), (0.001, "timeout", 1)], ids=["preempted", "out of time"]
 )
 def test_a_signal_is_counted_against_its_own_budget(
-    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: int, cause: str, budget: int
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: float, cause: str, budget: int
 ) -> None:
     stage = light(add_stage, "slow", path=str(tmp_path / "running"))
     codes = []
@@ -127,8 +133,7 @@ def test_a_signal_is_counted_against_its_own_budget(
         (tmp_path / "running").unlink(missing_ok=True)
         process = begin(stage, minutes=minutes, signal=100)
         wait_for(tmp_path / "running")
-        # as a time-out looks: the element thinks that its time is over
-        process.send_signal(signal.SIGTERM if cause == "no" else signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
         codes.append(end(process)[0])
     assert codes == [75] * budget + [1]
     assert happened(store).count(cause) == budget + 1
@@ -184,3 +189,14 @@ def test_another_owner_is_waited_for(store: Store, add_stage: AddStage, begin: B
     owner = json.loads(attempt.owner_json.read_text())
     write_json(attempt.owner_json, owner | {"started": "1"})  # same number, another process
     assert end(process)[0] == 0
+
+
+def test_failures_alike_end_what_was_not_begun(store: Store, add_stage: AddStage, begin: Begin) -> None:
+    for label in "abc":
+        assert end(begin(light(add_stage, "fail", label)))[0] == 1
+    code, printed = end(begin(last := light(add_stage, "write", "d")))
+    assert code == 3 and "the last 3 elements failed alike: there are no rows" in printed
+    assert not store.stage(last).attempts()
+    with the_record(store).ends.open("a") as handle:
+        handle.write('{"stage": "another", "reason": null}\n')
+    assert end(begin(last))[0] == 0

@@ -225,7 +225,7 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
         ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
         ("gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n", "train.gpus: train (dpo"),
         ("limits: {time: 60}\nneeds:\n  sft: {time: '2:00'}\n", "cluster.yaml:3: needs.sft.time: sft asks for 120"),
-        ("flags: -p main\n", "no option of sbatch: -p main"),
+        ("flags: -p main\n", "cluster.yaml:1: flags: not an option of sbatch: -p main"),
         ("template: mine.j2\n", "cluster.yaml:1: template: no batch script mine.j2"),
         ("- main\n", "a profile is a mapping of keys"),
     ],

@@ -1,0 +1,87 @@
+"""What stages are given: the table of sizes against the memory that training takes, the profile's own words first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ablate.catalogs.memory import GIB, choose_sharding
+from ablate.catalogs.models import models
+from ablate.errors import SpecError, UsageError
+from ablate.execution.slurm.profile import LoadedProfile, Profile, load_profile
+from ablate.execution.slurm.shapes import SIZES, shapes_of
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Ref, Stage
+from ablate.shipped import shipped_folder
+
+GPUS = {"gpu": {"per_node": 8, "cpus": 6, "ram": "50G"}}
+
+
+def loaded(tmp_path: Path, text: str) -> LoadedProfile:
+    (tmp_path / "cluster.yaml").write_text(text)
+    return load_profile(str(tmp_path / "cluster.yaml"))
+
+
+def chain(model: str, **config: object) -> dict[str, Stage]:
+    """A model of the hub, its tuning on a set, and what judges it."""
+    graph = Graph()
+    base = graph.add("model", {"source": model}, label=model, locations={"model": model})
+    data = graph.add("dataset", {"set": 1}, label="set")
+    inputs = {"model": base.ref(), "data": data.ref()}
+    train = graph.add("train", {"algorithm": "dpo", **config}, inputs, label="dpo", entry="x:y")
+    generate = graph.add("generate", {}, {"policy": Ref(train.id, "")}, label="responses")
+    graph.add("evaluate", {}, {"responses": generate.ref()}, label="grades")
+    return graph.stages
+
+
+def given(tmp_path: Path, text: str, stages: dict[str, Stage]) -> dict[str, tuple[int, int, int, int]]:
+    """GPUs, cores, MiB and minutes of each kind."""
+    shapes = shapes_of(stages, loaded(tmp_path, text), models())
+    return {
+        s.kind: (shapes[s.id].gpus, shapes[s.id].cpus, shapes[s.id].memory, shapes[s.id].minutes)
+        for s in stages.values()
+    }
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.parameters / 1e9:g}B")
+def test_the_gpus_of_a_size_hold_what_training_it_takes(size: object) -> None:
+    parameters, trains = size.parameters, size.trains  # type: ignore[attr-defined]
+    assert choose_sharding(parameters, trains, 80 * GIB)
+    if trains > 1:
+        with pytest.raises(UsageError):
+            choose_sharding(parameters, trains // 4, 80 * GIB)
+
+
+def test_defaults_follow_kind_and_size(tmp_path: Path) -> None:
+    text = "gpu: {per_node: 8, cpus: 6, ram: 50G}\n"
+    seven = given(tmp_path, text, chain("allenai/tulu-2-7b"))
+    assert seven["train"] == (4, 24, 4 * 50 * 1024, 24 * 60)
+    assert seven["generate"] == (1, 6, 50 * 1024, 8 * 60)
+    assert seven["dataset"] == seven["evaluate"] == (0, 1, 4096, 60)
+    assert seven["model"][0] == 0 and seven["model"][2] > 16 * 1024
+    assert given(tmp_path, text, chain("somebody/tiny"))["train"] == (1, 6, 50 * 1024, 4 * 60)
+    assert given(tmp_path, text, chain("allenai/tulu-2-7b", lora_rank=16))["train"][0] == 1
+    assert given(tmp_path, "{}\n", chain("allenai/tulu-2-7b"))["train"][0] == 0
+
+
+def test_gpus_with_less_memory_are_more(tmp_path: Path) -> None:
+    text = "gpu: {per_node: 8, memory: 40}\n"
+    assert given(tmp_path, text, chain("allenai/tulu-2-7b"))["train"][0] == 8
+
+
+def test_a_model_that_no_node_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"cluster.yaml:2: gpu.per_node: train \(dpo\) take 32 GPUs, and a node has 8"):
+        given(tmp_path, "# a cluster\ngpu: {per_node: 8}\n", chain("allenai/tulu-2-70b"))
+
+
+def test_what_is_written_goes_first_and_the_method_before_the_kind(tmp_path: Path) -> None:
+    text = "needs:\n  default: {memory: 1G}\n  train: {cpus: 3, time: 30}\n  train.dpo: {time: 45}\n"
+    found = given(tmp_path, text, chain("allenai/tulu-2-7b"))
+    assert found["train"] == (0, 3, 1024, 45)
+    assert found["evaluate"] == (0, 1, 1024, 60)
+
+
+def test_the_shipped_example_loads() -> None:
+    example = load_profile(str(shipped_folder("slurm") / "example.yaml"))
+    assert example.profile == Profile()

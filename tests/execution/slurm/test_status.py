@@ -1,0 +1,211 @@
+"""How stages stand: the store before the queue, the queue before the accounting, and no failure out of silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ablate.context import Resources, write_json
+from ablate.errors import UnknownNameError, UsageError
+from ablate.execution import lease
+from ablate.execution.overview import overview, seconds_left, standing_code
+from ablate.execution.runner import run_stage
+from ablate.execution.slurm import commands
+from ablate.execution.slurm.arrays import Array
+from ablate.execution.slurm.commands import SlurmBusy, SlurmError
+from ablate.execution.slurm.control import why
+from ablate.execution.slurm.jobs import reason_in_words
+from ablate.execution.slurm.ledger import ArrayRecord, new_submission
+from ablate.execution.slurm.shapes import Shape
+from ablate.execution.slurm.status import chosen_statuses, cluster_statuses
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Stage
+from ablate.store import Store
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+COUNT = 6
+
+
+class Cluster:
+    """Three pairs of a parent and its child, handed over as two arrays, and what SLURM says of them."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self.calls = store, list[str]()
+        self.queue: dict[str, str | Exception] = {}
+        self.past: str | Exception = ""
+        graph = Graph()
+        for number in range(COUNT // 2):
+            label, entry = f"parent {number}", "light_work:write"
+            parent = graph.add("pocket", {"label": label}, label=label, entry=entry)
+            graph.add(
+                "dataset", {"label": f"child {number}"}, {"x": parent.ref()}, label=f"child {number}", entry=entry
+            )
+        self.stages = list(graph.stages.values())
+        self.parents, self.children = self.stages[::2], self.stages[1::2]
+        for stage in self.stages:
+            store.stage(stage.id).folder.mkdir(parents=True)
+            write_json(store.stage(stage.id).stage_json, stage.as_json())
+        plan = {stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages}
+        subjects = [
+            {"axes": {"seed": number}, "stage": stage.id, "evaluations": {}}
+            for number, stage in enumerate(self.children)
+        ]
+        store.experiment("small").folder.mkdir(parents=True)
+        write_json(store.experiment("small").plan_json, {"stages": plan, "subjects": subjects})
+        submission = new_submission(store, experiment="small", profile="cluster.yaml")
+        self.records = []
+        for key, stages, job in (("00-pocket", self.parents, "70"), ("01-dataset", self.children, "71")):
+            record = submission.array(key)
+            elements = {index: (stage.id,) for index, stage in enumerate(stages)}
+            record.write_intent(Array(key, Shape("x", 60, 1, 1), elements, ()), submission.job_name(key), {}, {})
+            record.write_job(job)
+            self.records.append(record)
+        monkeypatch.setattr(commands, "call", self.call)
+
+    def call(self, command: Sequence[str], *, retry: bool = True) -> str:
+        self.calls.append(command[0])
+        if command[0] == "sacct":
+            if isinstance(self.past, Exception):
+                raise self.past
+            return self.past
+        lines = []
+        for place, told in self.queue.items():
+            if isinstance(told, Exception):
+                raise told
+            job = int(place.partition("_")[0])
+            state, _, reason = told.partition(" ")
+            lines.append(f"{place}|{self.records[job - 70].name}|{state}|{reason or 'None'}|n1|N/A|0:05")
+        return "\n".join(lines)
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        return {line.label: (line.status, line.note) for line in cluster_statuses(self.store, "small")}
+
+    def do(self, *stages: Stage) -> None:
+        for stage in stages:
+            assert run_stage(self.store.stage(stage.id).folder, Resources()).status == "done"
+
+    def note(self, record: ArrayRecord, index: int, **event: object) -> None:
+        with record.events(index).open("a") as handle:
+            handle.write(json.dumps(event) + "\n")
+
+
+@pytest.fixture
+def cluster(store: Store, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.syspath_prepend(str(HELPERS))
+    return Cluster(store, monkeypatch)
+
+
+def test_what_is_queued_says_why_and_takes_one_call(cluster: Cluster) -> None:
+    cluster.queue = {"70_0": "RUNNING", "70_1": "PENDING Resources", "70_2": "PENDING QOSMaxJobsPerUserLimit"}
+    cluster.queue |= {
+        "71_0": "PENDING Dependency",
+        "71_1": "PENDING JobHeldUser",
+        "71_2": "PENDING DependencyNeverSatisfied",
+    }
+    found = cluster.states()
+    assert found["parent 0"] == ("running", "on n1, 0:05 (job 70_0)")
+    assert found["parent 1"] == ("queued", "waits for free nodes (Resources) (job 70_1)")
+    assert found["parent 2"][1].startswith("a limit of the QOS for a user or account is reached")
+    assert found["child 0"] == ("queued", "waits for other jobs (Dependency) (job 71_0)")
+    assert found["child 1"][1].startswith("held: `ablate release`")
+    assert found["child 2"][0] == "blocked"
+    assert cluster.calls == ["squeue"]
+
+
+def test_a_marker_counts_whatever_slurm_says(cluster: Cluster) -> None:
+    cluster.do(*cluster.stages)
+    cluster.queue = {"70_0": "FAILED NonZeroExitCode"}
+    assert {status for status, _ in cluster.states().values()} == {"done"}
+    assert cluster.calls == [], "nothing is asked where all is done"
+
+
+@pytest.mark.parametrize("past", ["", SlurmError("sacct: Slurm accounting storage is disabled")])
+def test_silence_is_no_failure(cluster: Cluster, past: str | Exception) -> None:
+    cluster.past = past
+    assert {status for status, _ in cluster.states().values()} == {"unknown"}
+    assert cluster.calls == ["squeue", "sacct"]
+    cluster.queue = {"70_0": SlurmBusy("squeue: Unable to contact slurm controller")}
+    found = cluster.states()
+    assert found["parent 0"] == ("unknown", "70_0 squeue: Unable to contact slurm controller")
+
+
+def test_a_stranger_with_a_job_id_used_again_counts_nothing(cluster: Cluster) -> None:
+    cluster.past = "70_0|somebody.else|FAILED|1:0|n3|5|x|y|z|0|0\n"
+    assert cluster.states()["parent 0"][0] == "unknown"
+
+
+def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
+    name = cluster.records[0].name
+    rows = [(0, "NODE_FAIL", "n2"), (1, "CANCELLED by 1000", ""), (2, "OUT_OF_MEMORY", "n1")]
+    cluster.past = "".join(f"70_{i}|{name}|{state}|0:9|{node}|5|x|y|z|0|0\n" for i, state, node in rows)
+    found = cluster.states()
+    assert found["parent 0"] == ("interrupted", "its node failed on n2 (job 70_0)")
+    assert found["parent 1"] == ("cancelled", "before it started (job 70_1)")
+    assert found["parent 2"][1].startswith("its job was killed for memory")
+
+
+def test_what_hangs_on_a_failure_is_blocked_by_it(cluster: Cluster) -> None:
+    attempt = lease.claim(cluster.store.stage(cluster.parents[0].id))
+    assert attempt is not None
+    write_json(attempt.failure_json, {"message": "no rows"})
+    lease.end(attempt, "failed")
+    name = cluster.records[1].name
+    cluster.past = f"71_0|{name}|CANCELLED by 0|0:0||0|x|y|z|0|0\n"
+    found = cluster.states()
+    assert found["parent 0"] == ("failed", "no rows")
+    assert found["child 0"] == ("blocked", f"needs {cluster.parents[0].id}, which is failed")
+    told = why(cluster.store, "small", cluster.children[0].id)
+    assert any("parent 0: failed, no rows" in line for line in told)
+
+
+def test_a_stage_that_was_begun_again_says_after_what(cluster: Cluster) -> None:
+    for what in ("started", "timeout", "ended", "started", "timeout", "ended", "started", "lost"):
+        cluster.note(cluster.records[0], 0, what=what, code=75)
+    with cluster.records[0].events(0).open("a") as handle:
+        handle.write('{"what": "pree')  # torn
+    cluster.queue = {"70_0": "PENDING BeginTime"}
+    assert "begun again after 2 time-outs, 1 loss" in cluster.states()["parent 0"][1]
+
+
+def test_stages_by_state_and_axis(cluster: Cluster) -> None:
+    cluster.do(cluster.parents[0], cluster.children[0])
+    chosen = chosen_statuses(cluster.store, "small", [], ["seed=0"])
+    assert {line.label for line in chosen} == {"parent 0", "child 0"}
+    assert {line.label for line in chosen_statuses(cluster.store, "small", ["done"], [])} == {"parent 0", "child 0"}
+    for states, where, error in ((["dne"], [], UnknownNameError), ([], ["sed=0"], UnknownNameError)):
+        with pytest.raises(error, match="did you mean"):
+            chosen_statuses(cluster.store, "small", states, where)
+    with pytest.raises(UsageError, match="axis=value"):
+        chosen_statuses(cluster.store, "small", [], ["seed"])
+    with pytest.raises(UnknownNameError, match="unknown value of seed '7'"):
+        chosen_statuses(cluster.store, "small", [], ["seed=7"])
+
+
+def test_exit_codes_and_the_time_to_go(cluster: Cluster) -> None:
+    cluster.queue = {"70_0": "RUNNING"}
+    lines = cluster_statuses(cluster.store, "small")
+    assert standing_code(lines) == 3 and seconds_left(lines) is None
+    cluster.do(*cluster.parents[1:], *cluster.children[1:])
+    lines = cluster_statuses(cluster.store, "small")
+    left = seconds_left(lines)
+    assert left is not None and 0 < left < 10
+    assert standing_code([line for line in lines if line.status == "done"]) == 0
+    assert standing_code([line for line in lines if line.status == "waiting"]) in (0, 1)
+    assert overview("small", lines)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "others come first"),
+        ("AssocGrpGRES", "a limit of the account"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "nodes it asks for"),
+        ("PartitionTimeLimit", "lower limits.time"),
+        ("SomethingNew", "SomethingNew"),
+    ],
+)
+def test_reasons_in_words(reason: str, words: str) -> None:
+    assert words in reason_in_words(reason) and reason in reason_in_words(reason)
