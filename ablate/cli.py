@@ -24,6 +24,7 @@ from ablate.cli_judge import judge
 from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
 from ablate.cli_plan import print_sizes
 from ablate.cli_slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli_store import store_app
 from ablate.console import Json, err, out, print_wide
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
@@ -58,6 +59,7 @@ app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
+app.add_typer(store_app)
 
 
 def _complete_spec(incomplete: str) -> list[str]:

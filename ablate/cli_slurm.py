@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Group
 from rich.live import Live
+from rich.table import Table
 
 from ablate.cli_options import DEFAULT_STORE, Name, StoreOption
-from ablate.console import out
+from ablate.console import Json, out
 from ablate.errors import UsageError
 from ablate.execution import study
-from ablate.execution.overview import overview, standing_code
+from ablate.execution.overview import in_words, overview, standing_code
 from ablate.execution.slurm import control
+from ablate.execution.slurm import usage as accounting
 from ablate.execution.slurm.doctor import examine
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.status import cluster_statuses
@@ -135,6 +139,23 @@ def hold(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_STO
 def release(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Let held stages of an experiment start."""
     _say(f"{name}: {control.release(control.live_jobs(_opened(store), name, stages or []))} jobs released")
+
+
+@cluster_app.command()
+def usage(name: Name, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Say what an experiment took of the cluster: GPU hours, waiting, and how much of the cores was used."""
+    lines = accounting.usage(_opened(store), name)
+    if as_json:
+        typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        return
+    table = Table("kind", "tries", "GPU hours", "core hours", "median wait", "CPU use", box=None, pad_edge=False)
+    for line in lines:
+        wait = "" if line.wait_seconds is None else in_words(line.wait_seconds)
+        share = "" if line.cpu_share is None else f"{line.cpu_share:.0%}"
+        table.add_row(line.kind, str(line.tries), f"{line.gpu_hours:.2f}", f"{line.core_hours:.2f}", wait, share)
+    sums = accounting.total(lines)
+    table.add_row("in all", str(sums["tries"]), f"{sums['gpu_hours']:.2f}", f"{sums['core_hours']:.2f}")
+    out.print(table)
 
 
 @cluster_app.command()

@@ -188,6 +188,11 @@ class ExperimentFolder:
         return self.folder / "source.json"
 
     @property
+    def usage_json(self) -> Path:
+        """What its jobs took of a cluster, when that was last asked."""
+        return self.folder / "usage.json"
+
+    @property
     def cells(self) -> Path:
         """Folder of links named after the cells' axes."""
         return self.folder / "cells"

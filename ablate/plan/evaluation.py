@@ -102,10 +102,11 @@ class EvaluationPlanner:
         return self._evaluate(suite, {"responses": selected.ref(), "candidates": responses.ref()})
 
     def describe(self, suite: Suite) -> dict[str, Any]:
-        """Return what tables say of a suite."""
+        """Return what tables say of a suite; of an axis of judges each has a category of its own, in no average."""
+        judge = suite.judging.judge.shown if suite.judging is not None and "@" in suite.name else None
         return {
             "title": suite.title,
-            "category": suite.category,
+            "category": suite.category if judge is None else f"{suite.category} ({judge})",
             "subject": suite.subject,
             "primary": suite.primary,
             "metrics": suite.metrics,
@@ -114,6 +115,7 @@ class EvaluationPlanner:
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),
             "note": suite.protocol,
             **({} if suite.judging is None else {"judge": suite.judging.judge.shown}),
+            **({} if judge is None else {"of_axis": True}),
         }
 
     def _classify(self, suite: Suite, policy: Stage, *, chat: bool, reference: Stage | None) -> Stage:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from ablate.results.columns import Measured, column_value, measured_columns
 from ablate.results.layout import CorrelationLayout
@@ -98,6 +97,8 @@ def pearson(x_N: Floats, y_N: Floats) -> float | None:
 
 def spearman(x_N: Floats, y_N: Floats) -> float | None:
     """Return the correlation of ranks, equal values sharing the mean of theirs."""
+    from scipy.stats import rankdata  # a second to import, and few tables have correlations
+
     return pearson(rankdata(x_N), rankdata(y_N)) if len(x_N) else None
 
 

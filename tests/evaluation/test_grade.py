@@ -220,7 +220,7 @@ def test_columns_can_be_named(graded: Callable[..., dict[str, Any]]) -> None:
         ("a.jsonl", '{"id": 0, "response": 2}\n', "row 1: 'response' is neither a text nor a list of texts"),
         ("a.jsonl", "", "has no rows"),
         ("a.csv", "id,response\n0,2\n1\n", "row 2: its number of fields"),
-        ("a.md", "2", "of no readable kind"),
+        ("a.pdf", "2", "of no readable kind"),
     ],
 )  # fmt: skip
 def test_unreadable_files_name_the_row(

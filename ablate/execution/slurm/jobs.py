@@ -55,7 +55,7 @@ Jobs = Mapping[tuple[str, int], Job]
 def queue() -> Jobs:
     """Return this user's jobs that squeue knows; raises SlurmError."""
     printed = commands.call([*SQUEUE, f"--user={os.getuid()}"])
-    return {(job.name, job.index): job for job in map(_queued, printed.splitlines()) if job is not None}
+    return {(job.name, job.index): job for line in printed.splitlines() for job in _queued(line)}
 
 
 def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
@@ -65,7 +65,7 @@ def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
         return {}
     since = min(record.facts["time"] for record in known.values()) - STARTED_EARLIER
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--array", f"--starttime={stamp}"]
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--starttime={stamp}"]
     printed = commands.call([*command, f"--jobs={','.join(sorted(map(str, known)))}", f"--format={SACCT}"], retry=False)
     return {(job.name, job.index): job for job in _accounted(printed)}
 
@@ -95,25 +95,32 @@ def _named(printed: str) -> Iterator[tuple[str, str]]:
             yield name, job.partition("_")[0]
 
 
-def _queued(line: str) -> Job | None:
+def _queued(line: str) -> Iterator[Job]:
     fields = line.strip().split("|")
-    if len(fields) != 7:
-        return None
-    place = re.fullmatch(r"(\d+)_(\d+)", fields[0])
-    if place is None:  # no array, or elements that squeue did not take apart
-        return None
-    _, name, state, reason, nodes, start, used = fields
-    return Job(place[1], int(place[2]), name, state, "" if reason == "None" else reason, nodes, start, used)
+    if len(fields) == 7:
+        place, name, state, reason, nodes, start, used = fields
+        for job, index in _elements(place):
+            yield Job(job, index, name, state, "" if reason == "None" else reason, nodes, start, used)
 
 
 def _accounted(printed: str) -> Iterator[Job]:
     for line in printed.splitlines():
         fields = line.strip().split("|")
-        place = re.fullmatch(r"(\d+)_(\d+)", fields[0])
-        if place is None or len(fields) != 11:
-            continue
-        state = fields[2].split()[0] if fields[2] else ""  # CANCELLED by 1000
-        yield Job(place[1], int(place[2]), fields[1], state, fields[3], fields[4], fields[7], fields[5])
+        if len(fields) == len(SACCT.split(",")):
+            state = fields[2].split()[0] if fields[2] else ""  # CANCELLED by 1000
+            for job, index in _elements(fields[0]):
+                yield Job(job, index, fields[1], state, fields[3], fields[4], fields[7], fields[5])
+
+
+def _elements(place: str) -> Iterator[tuple[str, int]]:
+    """Yield the elements of ``12_3``, or of ``12_[0-2,7%5]``: those that never started, not taken apart."""
+    found = re.fullmatch(r"(\d+)_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\])", place)
+    if found is None:
+        return
+    for part in (found[2] or found[3]).split(","):
+        first, _, last = part.partition("-")
+        for index in range(int(first), int(last or first) + 1):
+            yield found[1], index
 
 
 ENDED = {

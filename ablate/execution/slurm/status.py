@@ -140,7 +140,7 @@ def _with_job(line: StageStatus, item: Handed, cluster: Cluster, past: Jobs) -> 
     if line.status == "done":
         return line
     job = cluster.queue.get(item.key)
-    if job is not None and (job.is_live or job.reason == NEVER):
+    if job is not None and (job.is_live or job.state == "PENDING"):
         return _queued(line, item, job)
     if cluster.silent:
         return (

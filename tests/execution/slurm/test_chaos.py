@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -133,4 +134,60 @@ def test_an_accounting_that_fails_fails_no_stage(study: Any) -> None:
         assert answer.returncode == 0 and "failed" not in answer.stdout
         time.sleep(2)
     finish(study, 900)
+    study.check_done_once()
+
+
+def noted(study: Any) -> list[str]:
+    """What happened to all elements."""
+    files = (study.store.slurm).glob("*/*/*.jsonl")
+    return [json.loads(line).get("what", "") for path in files for line in path.read_text().splitlines()]
+
+
+def wait_for_note(study: Any, what: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while what not in noted(study):
+        assert time.monotonic() < deadline, (what, noted(study), study.slurm("squeue"))
+        time.sleep(1)
+
+
+@pytest.mark.timeout(1500)
+def test_a_time_limit_requeues_what_it_stops(study: Any) -> None:
+    (study.folder / "hold").touch()
+    needs = {"default": {"cpus": 1, "memory": "200M", "time": 10}, "dataset": {"time": 2}}
+    study.profile(needs=needs, signal=60)
+    assert study.submit().returncode == 0
+    wait_for_note(study, "timeout", 600)
+    (study.folder / "hold").unlink()
+    study.wait(900)
+    study.check_done_once()
+
+
+@pytest.mark.timeout(1500)
+def test_a_preemption_requeues_what_it_stops(study: Any) -> None:
+    daemons()
+    if {"low", "main"} - set(study.slurm("sinfo", "-h", "-o", "%R").split()):
+        pytest.skip("needs a partition low that main preempts")
+    (study.folder / "hold").touch()
+    study.profile(partitions=["low"])
+    assert study.submit().returncode == 0
+    deadline = time.monotonic() + 300
+    while not list(study.folder.glob("running-dataset-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    first = [
+        "sbatch",
+        "--parsable",
+        "-p",
+        "main",
+        "-N4",
+        "--exclusive",
+        "--time=2",
+        "--output=/dev/null",
+        "--wrap=sleep 5",
+    ]
+    job = study.slurm(*first).strip()
+    wait_for_note(study, "preemption", 300)
+    (study.folder / "hold").unlink()
+    study.wait(900)
+    study.slurm("scancel", job)
     study.check_done_once()

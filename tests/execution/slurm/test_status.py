@@ -147,6 +147,12 @@ def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
     assert found["parent 2"][1].startswith("its job was killed for memory")
 
 
+def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
+    cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|0:0||0|x|y|z|0|0\n"
+    cluster.queue = {"70_[0-2]": "CANCELLED DependencyNeverSatisfied"}
+    assert {status for status, _ in cluster.states().values()} == {"cancelled"}
+
+
 def test_what_hangs_on_a_failure_is_blocked_by_it(cluster: Cluster) -> None:
     attempt = lease.claim(cluster.store.stage(cluster.parents[0].id))
     assert attempt is not None

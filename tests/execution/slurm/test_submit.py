@@ -223,7 +223,7 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
         ("needs:\n  train: {memory: 16}\n", "cluster.yaml:2: needs.train.memory: an amount of memory is a number with"),
         ("limits: {time: soon}\n", "a time is minutes, 'hours:minutes' or 'days-hours:minutes' (found 'soon')"),
         ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
-        ("gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n", "train.gpus: train (dpo"),
+        ("gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n", "needs.train.gpus: train (DPO"),
         ("limits: {time: 60}\nneeds:\n  sft: {time: '2:00'}\n", "cluster.yaml:3: needs.sft.time: sft asks for 120"),
         ("flags: -p main\n", "cluster.yaml:1: flags: not an option of sbatch: -p main"),
         ("template: mine.j2\n", "cluster.yaml:1: template: no batch script mine.j2"),

@@ -1,0 +1,73 @@
+"""What a store holds that nothing needs any more: stages that no experiment names, checkpoints of what is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablate.execution.slurm.ledger import open_submissions
+from ablate.liveness import is_running
+from ablate.store import StageFolder, Store
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder that can go, why, and its bytes."""
+
+    folder: Path
+    why: str
+    bytes: int
+
+
+def find_garbage(store: Store) -> list[Garbage]:
+    """Return what can go, the largest first; nothing that runs, is queued, or that an experiment's last plan names."""
+    named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
+    queued = {
+        stage
+        for submission in open_submissions(store)
+        for record in submission.arrays()
+        for stages in record.elements.values()
+        for stage in stages
+    }
+    found: list[Garbage] = []
+    for folder in sorted(store.stages.iterdir()) if store.stages.is_dir() else ():
+        stage = StageFolder(folder)
+        if stage.id in queued or any(is_running(attempt) for attempt in stage.attempts()):
+            continue
+        if stage.id not in named:
+            found.append(Garbage(folder, f"no experiment names it: {_label(stage)}", _bytes(folder)))
+        elif stage.is_done():
+            found += _left_over(stage)
+    return sorted(found, key=lambda item: -item.bytes)
+
+
+def remove(garbage: list[Garbage]) -> None:
+    """Delete folders; a stage loses its marker first, so that none is ever done and half there."""
+    for item in garbage:
+        StageFolder(item.folder).done_json.unlink(missing_ok=True)
+        shutil.rmtree(item.folder)
+
+
+def _left_over(stage: StageFolder) -> Iterator[Garbage]:
+    """Yield checkpoints and half-made outputs that attempts left in a stage that is done."""
+    for attempt in stage.attempts():
+        for folder in (attempt.work, attempt.output):
+            if folder.is_dir():
+                yield Garbage(folder, f"{_label(stage)} is done without it", _bytes(folder))
+
+
+def _label(stage: StageFolder) -> str:
+    return str(stage.read_stage()["label"]) if stage.stage_json.exists() else "not even a plan is left of it"
+
+
+def _bytes(folder: Path) -> int:
+    """Return what the files below a folder take; one that other folders link to counts for none."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            facts = os.lstat(os.path.join(parent, name))
+            total += facts.st_size if facts.st_nlink == 1 else 0
+    return total

@@ -1,0 +1,60 @@
+"""A study that trains gives the same table on a cluster as on this machine, at equal numbers of threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+SPEC = """\
+name: tiny
+policy: pocket-small
+pretrain: {steps: 40}
+data: {max_examples: 240}
+sft: {dataset: pocket-instructions, max_examples: 200, learning_rate: 1e-3, epochs: 1, batch_size: 16, max_length: 128}
+dpo: {learning_rate: 1.0e-4, epochs: 1, batch_size: 16, max_length: 128}
+grid: [{dataset: pocket-hh, algorithm: dpo}]
+baselines: [sft]
+evaluate: {policy: [pocket-gold]}
+"""
+PROFILE = "limits: {time: 120}\nneeds: {default: {cpus: 1, memory: 1200M, time: 60}}\n"
+
+
+def ablate(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    answer = subprocess.run(
+        [sys.executable, "-m", "ablate.cli", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert answer.returncode in (0, 3), answer.stderr
+    return answer.stdout
+
+
+@pytest.mark.timeout(3600)
+def test_the_table_of_a_cluster_is_the_local_one(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    (tmp_path / "cluster.yaml").write_text(PROFILE)
+    ablate(tmp_path, "run", "tiny.yaml", "--on", "cluster.yaml", "--store", "there")
+    ablate(tmp_path, "run", "tiny.yaml", "--store", "here", "--jobs", "1", "--threads", "1")
+    deadline = time.monotonic() + 1800
+    while True:
+        lines = json.loads(ablate(tmp_path, "status", "tiny", "--json", "--store", "there"))["tiny"]
+        if {line["status"] for line in lines} <= {"done", "failed", "blocked"}:
+            break
+        assert time.monotonic() < deadline, lines
+        time.sleep(2)
+    assert {line["status"] for line in lines} == {"done"}, lines
+    tables = [ablate(tmp_path, "results", "tiny", "--store", store, "--format", "csv") for store in ("here", "there")]
+    assert tables[0] == tables[1] and "gold" in tables[0]

@@ -1,0 +1,52 @@
+"""What may be deleted: never what runs, what is queued, what an experiment names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ablate.context import Resources, write_json
+from ablate.execution import lease
+from ablate.execution.garbage import find_garbage, remove
+from ablate.execution.runner import run_stage
+from ablate.execution.slurm.arrays import Array
+from ablate.execution.slurm.ledger import new_submission
+from ablate.execution.slurm.shapes import Shape
+from ablate.plan.graph import Graph
+from ablate.plan.stage import Stage
+from ablate.store import StageFolder, Store
+
+AddStage = Callable[[Stage], StageFolder]
+
+
+def made(add_stage: AddStage, label: str) -> StageFolder:
+    folder = add_stage(Graph().add("dataset", {"label": label}, label=label, entry="light_work:write"))
+    assert run_stage(folder.folder, Resources()).status == "done"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "helpers"))
+
+
+def test_what_no_experiment_names_goes_and_nothing_else(store: Store, add_stage: AddStage) -> None:
+    named, old, running, queued = (made(add_stage, label) for label in ("named", "old", "running", "queued"))
+    store.experiment("small").folder.mkdir(parents=True)
+    write_json(store.experiment("small").plan_json, {"stages": {named.id: {}}})
+    running.done_json.unlink()
+    assert lease.claim(running) is not None
+    record = new_submission(store, experiment="small", profile="x").array("00-dataset")
+    record.write_intent(Array("00-dataset", Shape("dataset", 1, 1, 1), {0: (queued.id,)}, ()), "n", {}, {})
+    left = named.attempt(1).work
+    left.mkdir()
+    (left / "weights").write_bytes(b"0" * 1000)
+    found = find_garbage(store)
+    assert {item.folder for item in found} == {old.folder, left}
+    assert next(item for item in found if item.folder == left).bytes == 1000
+    remove(found)
+    assert not old.folder.exists() and not left.exists()
+    assert named.is_done() and (named.output / "made.txt").exists() and queued.is_done()
+    assert find_garbage(store) == []
