@@ -14,11 +14,13 @@ from ablate.catalogs.closed import validated
 from ablate.catalogs.judges import read_annotator
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
-from ablate.errors import Location, SpecError, suggestion
+from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, is_read_by_chain, read_policy, root_of
+from ablate.experiment.keys import as_list, dotted
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, cell_keys, parameter_hint
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, parameter_hint
 from ablate.experiment.spec import Scalar
+from ablate.experiment.varied import OwnSet
 
 Values = Mapping[str, Scalar]
 Section = tuple[tuple[str, Scalar], ...]
@@ -26,10 +28,10 @@ Section = tuple[tuple[str, Scalar], ...]
 ALWAYS_READ = frozenset({"policy", "algorithm", "seed", "rounds"})
 SHARED_SECTIONS = frozenset({"data", "pretrain", "sft"})
 """Sections that describe what every method starts from."""
-COUNTS = {"seed": 0, "rounds": 1}
-"""Keys that stand alone and are whole numbers, with the least they can be; others are names."""
 DERIVED = {"reward_model.init": "policy", "reward_model.dataset": "dataset", "prompts": "dataset"}
 """Keys that, written nowhere, take another key's value."""
+SET_KEYS = frozenset({"dataset", "prompts", "reward_model.dataset", "sft.dataset"})
+"""Keys that name a set."""
 OWN_START = "sft"
 """The reference of a method whose specification names none: the model that its training starts from."""
 DEFAULTS = {"reference": OWN_START, "reward": REWARD_MODEL, "annotator": REWARD_MODEL}
@@ -160,9 +162,9 @@ def related_cell(
     places: dict[str, Location] = {}
     assignment: dict[str, Scalar] = {}
     for key, value in written.items():
-        read = read_policy(value, origins.inside(key), default, _flatten) if key == "policy" else value
+        read = read_policy(value, origins.inside(key), default, loaded.flatten) if key == "policy" else value
         place = written_at(origins, key)
-        for name, item in _flatten(key, read, place).items():
+        for name, item in loaded.flatten(key, read, place).items():
             assignment[name], places[name] = item, place
     axes = _Axes.read(loaded, cell.block, loaded.experiment.grid[cell.block], default)
     own = {*grid.fixed, *(key for group in axes.groups for row in group for key, value in row if value is not None)}
@@ -201,7 +203,7 @@ def _override_of_blocks(loaded: LoadedExperiment, key: str, value: str) -> str:
     """Return the overrides that give an axis one value in every block, where a block writes it in one place."""
     found = []
     for index, block in enumerate(loaded.experiment.grid):
-        names = [name for name, _ in _dotted(block) if SHORTHANDS.get(name, name) == key]
+        names = [name for name, _ in dotted(block) if SHORTHANDS.get(name, name) == key]
         found += [f"'grid.{index}.{name}={value}'" for name in names]
     if len(found) < len(loaded.experiment.grid):
         return "write the blocks anew: 'grid=[…]'"
@@ -266,7 +268,7 @@ class _Axes:
         for key, value in block.items():
             if key == "zip" and (not isinstance(value, Mapping) or not value):
                 raise SpecError("zip is a mapping of axes", location=loaded.origins.locate("grid", index, "zip"))
-            for members in [dict(_dotted(value))] if key == "zip" else [{k: v} for k, v in _dotted({key: value})]:
+            for members in [dict(dotted(value))] if key == "zip" else [{k: v} for k, v in dotted({key: value})]:
                 if "policy" in members:
                     members["policy"] = _policies(loaded, index, members["policy"], policy, zipped=key == "zip")
                 group = _zipped(loaded, index, members)
@@ -288,29 +290,17 @@ class _Axes:
             yield {key: value for settings in combination for key, value in settings}
 
 
-def _dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``.
-
-    A mapping that is a policy is one value.
-    """
-    for key, value in written.items():
-        if isinstance(value, Mapping) and value and key not in ("policy", "annotator"):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _policies(loaded: LoadedExperiment, index: int, written: Any, default: Scalar, *, zipped: bool) -> Sequence[Any]:
     origins = loaded.origins.inside("grid", index, *(["zip"] if zipped else []), "policy")
     if not isinstance(written, list):
-        return [read_policy(written, origins, default, _flatten)]
-    return [read_policy(item, origins.inside(place), default, _flatten) for place, item in enumerate(written)]
+        return [read_policy(written, origins, default, loaded.flatten)]
+    return [read_policy(item, origins.inside(place), default, loaded.flatten) for place, item in enumerate(written)]
 
 
 def _zipped(
     loaded: LoadedExperiment, index: int, members: Mapping[str, Any]
 ) -> tuple[tuple[tuple[str, Scalar], ...], ...]:
-    columns = {key: _as_list(value) for key, value in members.items()}
+    columns = {key: as_list(value) for key, value in members.items()}
     lengths = {len(column) for column in columns.values()}
     place = place_of(loaded, index, next(iter(members)))
     if len(lengths) > 1:
@@ -321,43 +311,11 @@ def _zipped(
     for row in zip(*columns.values(), strict=True):
         settings: dict[str, Scalar] = {}
         for key, value in zip(columns, row, strict=True):
-            settings.update(_flatten(key, value, place_of(loaded, index, key)))
+            settings.update(loaded.flatten(key, value, place_of(loaded, index, key)))
         rows.append(tuple(settings.items()))
     if len(set(rows)) < len(rows):
         raise SpecError("an axis repeats a value", location=place)
     return tuple(rows)
-
-
-def _as_list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
-
-
-def _flatten(key: str, value: Any, place: Location) -> dict[str, Scalar]:
-    """Return ``value`` under dotted keys: a mapping opens a section, a string may be a shorthand."""
-    if key == "annotator":
-        value = read_annotator(value, lambda *path: place)
-    if isinstance(value, Mapping):
-        if not value:
-            raise SpecError(f"{key} is an empty mapping", location=place)
-        flat: dict[str, Scalar] = {}
-        for name, item in value.items():
-            flat.update(_flatten(f"{key}.{name}", item, place))
-        return flat
-    key = _known(key, "axis", place)
-    if value is not None and not isinstance(value, str | int | float | bool):
-        raise SpecError(f"{key} needs a single value (found {value!r})", location=place)
-    if key in COUNTS and (type(value) is not int or value < COUNTS[key]):
-        raise SpecError(f"{key} needs a whole number, {COUNTS[key]} or more (found {value!r})", location=place)
-    if key in SCALARS and key not in COUNTS and not (isinstance(value, str) or (value is None and key == "prompts")):
-        raise SpecError(f"{key} needs a name (found {value!r})", location=place)
-    return {key: value}
-
-
-def _known(key: str, what: str, place: Location) -> str:
-    name = SHORTHANDS.get(key, key)
-    if name not in cell_keys():
-        raise SpecError(f"unknown {what} {key!r}", location=place, hint=suggestion(key, cell_keys()))
-    return name
 
 
 def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
@@ -370,7 +328,7 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
             origins = loaded.origins.inside(key)
             if key == "annotator":
                 value = read_annotator(value, origins.locate)
-            fixed[key] = read_policy(value, origins, None, _flatten) if is_policy else value
+            fixed[key] = read_policy(value, origins, None, loaded.flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:
         value = getattr(experiment, section)
@@ -382,7 +340,7 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
                     raise SpecError(f"unknown key {name!r} in {section}", location=place, hint=hint)
                 if isinstance(item, Mapping):
                     raise SpecError(f"{section}.{name} needs a single value (found {item!r})", location=place)
-                fixed.update(_flatten(f"{section}.{name}", item, place))
+                fixed.update(loaded.flatten(f"{section}.{name}", item, place))
     return fixed
 
 
@@ -394,9 +352,9 @@ def conditions(loaded: LoadedExperiment) -> Iterator[tuple[str, Any, Location]]:
         **{("exclude", number): condition for number, condition in enumerate(experiment.exclude)},
     }
     for path, condition in written.items():
-        for key, wanted in _dotted(condition):
+        for key, wanted in dotted(condition):
             place = _written_at(loaded, condition, key, *path)
-            for value in _as_list(wanted):
+            for value in as_list(wanted):
                 if isinstance(value, Mapping):  # a policy that is made here
                     continue
                 yield SHORTHANDS.get(key, key), value, place
@@ -408,12 +366,14 @@ Condition = tuple[tuple[str, tuple[Any, ...]], ...]
 
 def _read_condition(loaded: LoadedExperiment, written: Mapping[str, Any], *path: str | int) -> Condition:
     found = []
-    for key, wanted in _dotted(written):
+    for key, wanted in dotted(written):
         place = _written_at(loaded, written, key, *path)
         # A name says nothing of the policy that a chain starts from unless that is written in it.
         origins = loaded.origins.inside(*path, key)
-        values = (read_policy(value, origins, "", _flatten) if key == "policy" else value for value in _as_list(wanted))
-        found.append((_known(key, "key", place), tuple(values)))
+        values = (
+            read_policy(value, origins, "", loaded.flatten) if key == "policy" else value for value in as_list(wanted)
+        )
+        found.append((loaded.known_key(key, "key", place), tuple(values)))
     return tuple(found)
 
 
@@ -422,7 +382,8 @@ def _written_at(loaded: LoadedExperiment, written: Mapping[str, Any], key: str, 
 
 
 def _matches(values: Values, condition: Condition) -> bool:
-    return all(values.get(key) in allowed for key, allowed in condition)
+    found = ((values.get(key), allowed) for key, allowed in condition)
+    return all((value.written if isinstance(value, OwnSet) else value) in allowed for value, allowed in found)
 
 
 @dataclass(frozen=True)
@@ -442,8 +403,8 @@ class _Rule:
             values: dict[str, Scalar] = {}
             for key, value in rule.set.items():
                 origins = loaded.origins.inside("when", number, "set", key)
-                read = read_policy(value, origins, policy, _flatten) if key == "policy" else value
-                values.update(_flatten(key, read, origins.locate()))
+                read = read_policy(value, origins, policy, loaded.flatten) if key == "policy" else value
+                values.update(loaded.flatten(key, read, origins.locate()))
             rules.append(cls(condition, values, place))
         return rules
 
@@ -516,7 +477,24 @@ class _Projection:
         if isinstance(policy, Chain):
             others = (key for key in values if key not in kept and key not in derived)
             kept |= {key: values[key] for key in others if is_read_by_chain(policy, key, method.name, _reads)}
+        for key in SET_KEYS & kept.keys():
+            kept |= self._own_set(block, key, kept[key], values)
         return kept
+
+    def _own_set(self, block: int, key: str, name: Scalar, values: Values) -> Values:
+        """Return a set that takes values of axes as the cell has it, with these axes; nothing for any other set."""
+        varied = self.loaded.varied.by_name.get(str(name))
+        if varied is None or isinstance(name, OwnSet):
+            return {}
+        own = {axis: values.get(axis) for axis in varied.axes}
+        for axis, value in own.items():
+            if value is None:
+                raise SpecError(
+                    f"the set {varied.name!r} takes the value of {axis!r}, and cells of block {block + 1} have none",
+                    location=place_of(self.loaded, block, key),
+                    hint=f"add {axis}: to this block of the grid",
+                )
+        return {**own, key: self.loaded.varied.at(varied.name, own)}
 
     def _method(self, block: int, values: Values) -> Method:
         self._require(block, values, "policy", "algorithm")
@@ -584,8 +562,9 @@ def _keys_of(name: str, axes: frozenset[str], reward_model: bool) -> tuple[froze
 def _refuse_unread(loaded: LoadedExperiment, index: int, keys: Sequence[str], used: set[str]) -> None:
     for key in keys:
         if key not in used:
+            is_own = key in loaded.varied.axes
             raise SpecError(
-                f"no method of this block reads {key!r}, so the axis would vary nothing",
+                f"no {'set' if is_own else 'method'} of this block reads {key!r}, so the axis would vary nothing",
                 location=place_of(loaded, index, key),
-                hint="move it to a block whose algorithm reads it",
+                hint=f"move it to a block whose {'dataset' if is_own else 'algorithm'} reads it",
             )

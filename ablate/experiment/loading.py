@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from ablate.catalogs.closed import validated
 from ablate.catalogs.loading import YamlLoader, read_yaml
 from ablate.catalogs.origins import KeyPath, Origins
 from ablate.errors import Location, SpecError, UsageError, suggestion
+from ablate.experiment.keys import flatten, known_key
 from ablate.experiment.own_methods import with_own_methods
-from ablate.experiment.spec import Experiment, experiment_model
+from ablate.experiment.spec import Experiment, Scalar, experiment_model
+from ablate.experiment.varied import VariedSets, hold_axes, take_varied
 from ablate.shipped import find_by_name, search_folders
 
 
@@ -31,30 +33,47 @@ class LoadedExperiment:
     overrides: tuple[str, ...] = ()
     interpolated: frozenset[str] = frozenset()
     """Keys that other keys take their value from."""
+    varied: VariedSets = field(default_factory=VariedSets)
+    """The sets of ``datasets`` that take values of axes: cells have them as their own."""
+
+    def flatten(self, key: str, value: Any, place: Location) -> dict[str, Scalar]:
+        """Return a value that is written at ``place`` under dotted keys of a cell."""
+        return flatten(self.varied.axes, key, value, place)
+
+    def known_key(self, key: str, what: str, place: Location) -> str:
+        """Return the key of a cell that a written one means; raises SpecError at ``place``."""
+        return known_key(self.varied.axes, key, what, place)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperiment:
     """Read, merge and validate one specification; raises SpecError naming file, line and key.
 
     ``extends`` names one or more files this one is merged over (mappings deeply, lists whole); ``overrides`` are
-    ``dotted.key=value`` with YAML values; ``${other.key}`` is resolved last.
+    ``dotted.key=value`` with YAML values; ``${other.key}`` is resolved last, but for ``${axis}`` in ``datasets``.
     """
     written, origins = _read_with_parents(path, (), None)
     for override in overrides:
         origins = _apply_override(written, override, origins)
+    held = hold_axes(written)
     try:
-        resolved = OmegaConf.to_container(written, resolve=True)
+        resolved: Any = OmegaConf.to_container(written, resolve=True)
     except OmegaConfBaseException as error:
         message = f"can't resolve: {str(error).splitlines()[0]}"
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
-    interpolated = frozenset(re.findall(r"\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
-    return replace(read_values(resolved, origins, path), overrides=tuple(overrides), interpolated=interpolated)
+    interpolated = frozenset(re.findall(r"(?<!\\)\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
+    return replace(read_values(resolved, origins, path, held), overrides=tuple(overrides), interpolated=interpolated)
 
 
-def read_values(values: Any, origins: Origins, path: Path) -> LoadedExperiment:
-    """Validate what a specification at ``path`` says, or would say; ``origins`` tells where each key was written."""
+def read_values(
+    values: Any, origins: Origins, path: Path, held: Mapping[str, tuple[str, ...]] | None = None
+) -> LoadedExperiment:
+    """Validate what a specification at ``path`` says, or would say; ``origins`` tells where each key was written.
+
+    ``held`` are the sets that take values of axes, with the axes.
+    """
     named = with_own_methods(values, path.parent, origins)  # first: their sections are known from then on
-    return LoadedExperiment(validated(experiment_model(), named, origins.locate), path, origins)
+    varied = take_varied(named, held or {})
+    return LoadedExperiment(validated(experiment_model(), named, origins.locate), path, origins, varied=varied)
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:

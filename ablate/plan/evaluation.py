@@ -15,6 +15,14 @@ from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
 
 
+def _judge_facts(judging: Judging | None) -> dict[str, str]:
+    """Return what tables say of a suite's judge: its name, and for whom it stands in."""
+    if judging is None:
+        return {}
+    stands_in = {"judge_stands_in_for": judging.instead_of} if judging.instead_of else {}
+    return {"judge": judging.judge.shown, **stands_in}
+
+
 class EvaluationPlanner:
     """Turns suites into stages: one generation per policy, prompts and decoding, however many graders read it."""
 
@@ -102,10 +110,11 @@ class EvaluationPlanner:
         return self._evaluate(suite, {"responses": selected.ref(), "candidates": responses.ref()})
 
     def describe(self, suite: Suite) -> dict[str, Any]:
-        """Return what tables say of a suite."""
+        """Return what tables say of a suite; of an axis of judges each has a category of its own, in no average."""
+        judge = suite.judging.judge.shown if suite.judging is not None and "@" in suite.name else None
         return {
             "title": suite.title,
-            "category": suite.category,
+            "category": suite.category if judge is None else f"{suite.category} ({judge})",
             "subject": suite.subject,
             "primary": suite.primary,
             "metrics": suite.metrics,
@@ -113,7 +122,8 @@ class EvaluationPlanner:
             "higher_is_better": suite.higher_is_better,
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),
             "note": suite.protocol,
-            **({} if suite.judging is None else {"judge": suite.judging.judge.shown}),
+            **_judge_facts(suite.judging),
+            **({} if judge is None else {"of_axis": True}),
         }
 
     def _classify(self, suite: Suite, policy: Stage, *, chat: bool, reference: Stage | None) -> Stage:

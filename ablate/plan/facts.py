@@ -12,7 +12,7 @@ from ablate.catalogs.models import ModelEntry, models
 from ablate.catalogs.suites import Suite, load_suites
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
-from ablate.plan.sets import NamedSet, Pipeline, sets_of
+from ablate.plan.sets import NamedSet, OwnSets, Pipeline, sets_of
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class Facts:
     suites: Mapping[str, Suite]
     root: Path | None
     digest_cache: DigestCache
+    own_sets: OwnSets
     answers_folder: Path | None = None
     """Where answers of judges are kept, for all stages of a store."""
 
     def dataset(self, name: str, location: Location | None = None) -> NamedSet:
-        """Return a set of the catalog or of the experiment."""
-        if name not in self.datasets:
-            raise UnknownNameError("dataset", name, self.datasets, location=location)
-        return self.datasets[name]
+        """Return a set of the catalog, of the experiment, or of some of its cells."""
+        found = self.datasets.get(name) or self.own_sets.find(name, location)
+        if found is None:
+            raise UnknownNameError("dataset", name, (*self.datasets, *self.own_sets.names), location=location)
+        return found
 
     def entry(self, name: str, location: Location | None = None) -> DatasetEntry:
         """Return a set that one stage makes of its files."""
@@ -94,6 +96,7 @@ def gather_facts(
         load_suites(evals),
         root.absolute() if root else None,
         DigestCache(digest_cache),
+        OwnSets(loaded, sets),
         digest_cache.with_name("answers"),
     )
 

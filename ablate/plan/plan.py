@@ -204,8 +204,10 @@ class _Builder:
         suites = []
         for name in names:
             written = getattr(self.loaded.experiment.evaluate, subject)
-            index = written.index(name.partition("@")[0])  # of an axis of judges one name has several suites
-            place = self.loaded.origins.locate("evaluate", subject, index)
+            as_written = (
+                name if name in written else name.partition("@")[0]
+            )  # of an axis of judges it has several suites
+            place = self.loaded.origins.locate("evaluate", subject, written.index(as_written))
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
                 raise SpecError(f"suite {name!r} evaluates a {suite.subject}", location=place)
@@ -280,7 +282,7 @@ class _Builder:
         self.known.add((key, name))
         self._look_up(key, name, place)
         if key in DATASET_KEYS:
-            self._check_dataset(self.facts.dataset(name), key, place)
+            self._check_dataset(self.facts.dataset(name, place), key, place)
         elif key in (*MODEL_KEYS, WRITER):
             self._check_corpus(name, place)
 
@@ -327,7 +329,7 @@ class _Builder:
                 self.training.check_model(name, place, others=own)
         elif key == WRITER:
             self.training.check_model(name, place, others=CELLS_OWN)
-        elif key in DATASET_KEYS:
+        elif key in DATASET_KEYS and name not in self.facts.own_sets.names:
             self.facts.dataset(name, place)
         elif key in ("reward", "annotator"):
             found = read_annotator(name, lambda *path: place) if key == "annotator" else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -127,12 +127,49 @@ def asks_for_a_cell(named: NamedSet) -> bool:
 def sets_of(loaded: LoadedExperiment, catalog: Mapping[str, DatasetEntry]) -> dict[str, NamedSet]:
     """Return the catalog with the experiment's variants laid over it; a variant uses sets written above it."""
     known: dict[str, NamedSet] = dict(catalog)
-    for name, variant in loaded.experiment.datasets.items():
+    for name in (*loaded.experiment.datasets, *loaded.varied.by_name):
         if name in catalog:
             place = loaded.origins.locate("datasets", name)
             raise UsageError(f"{name!r} is the catalog's own: give the variant another name", location=place)
+    for name, variant in loaded.experiment.datasets.items():
         known[name] = _Variant(loaded, name, variant, known).read()
     return known
+
+
+class OwnSets:
+    """The sets that cells have as their own, each read when it is first asked for."""
+
+    def __init__(self, loaded: LoadedExperiment, known: Mapping[str, NamedSet]) -> None:
+        self._loaded = loaded
+        self._known = known
+        self._read: dict[str, NamedSet] = {}
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The names under which a specification has them."""
+        return self._loaded.varied.by_name
+
+    def find(self, name: str, location: Location | None = None) -> NamedSet | None:
+        """Return a cell's own set, None for the name of none; SpecError where it is named without a cell."""
+        if name in self.names:
+            _refuse_varied(self._loaded, name, location)
+        own = self._loaded.varied.made.get(name)
+        if own is None:
+            return None
+        if name not in self._read:
+            origins = self._loaded.origins.inside("datasets", own.written)
+            variant = validated(DatasetVariant, own.text, origins.locate)
+            self._read[name] = _Variant(self._loaded, name, variant, self._known, own.written).read()
+        return self._read[name]
+
+
+def _refuse_varied(loaded: LoadedExperiment, name: str, place: Location | None) -> None:
+    axes = ", ".join(f"${{{axis}}}" for axis in loaded.varied.by_name[name].axes)
+    raise SpecError(
+        f"{name!r} takes {axes} of a cell, so only cells can use it: as dataset, prompts, reward_model.dataset or "
+        "sft.dataset",
+        location=place or loaded.origins.locate("datasets", name),
+    )
 
 
 @dataclass(frozen=True)
@@ -141,6 +178,8 @@ class _Variant:
     name: str
     variant: DatasetVariant
     known: Mapping[str, NamedSet]
+    written: str | None = None
+    """Its name in the specification, where it is the own set of some cells."""
 
     def read(self) -> NamedSet:
         variant = self.variant
@@ -202,8 +241,7 @@ class _Variant:
 
     def _pipeline(self, format: Format, label_kind: LabelKind | None, parts: tuple[NamedSet, ...]) -> Pipeline:
         title = self.variant.title or self.name
-        origins = self.loaded.origins.inside("datasets", self.name)
-        return Pipeline(self.name, title, format, label_kind, self.variant, parts, origins)
+        return Pipeline(self.name, title, format, label_kind, self.variant, parts, self._origins())
 
     def _label_kind(self) -> LabelKind:
         assert self.variant.label is not None and self.variant.label.by is not None
@@ -228,6 +266,8 @@ class _Variant:
     def _found(self, name: str, *path: str) -> NamedSet:
         if name in self.known:
             return self.known[name]
+        if name in self.loaded.varied.by_name:
+            _refuse_varied(self.loaded, name, self._place(*path))
         if name in self.loaded.experiment.datasets:
             message = (
                 f"{name!r} is this set itself" if name == self.name else f"{name!r} is written below {self.name!r}"
@@ -240,7 +280,7 @@ class _Variant:
         return self._origins().locate(*path)
 
     def _origins(self) -> Origins:
-        return self.loaded.origins.inside("datasets", self.name)
+        return self.loaded.origins.inside("datasets", self.written or self.name)
 
 
 _PIPELINE_KEYS = ("use", "prompts", "mix", "replay", "responses", "temperature", "caps", "order")

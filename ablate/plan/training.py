@@ -163,7 +163,7 @@ class TrainingPlanner:
             for part in policy.policies:
                 yield from self._roots(part, cell)
         else:
-            yield replace(cell, values={**cell.values, "policy": policy})
+            yield cell if policy == cell.policy else replace(cell, values={**cell.values, "policy": policy})
 
     def sft_of(self, cell: Cell) -> Start:
         """Return the named model under a cell, after its SFT; of a merge, the first one."""
@@ -378,7 +378,8 @@ def matched_sets(grid: Grid, facts: Facts) -> tuple[str, ...]:
     """Return the preference sets that cells of the grid learn from, each once."""
     learnt = [cell for cell in grid.cells if "dataset" in cell.values and not cell.scored_without_model]
     names = dict.fromkeys(str(cell.values["dataset"]) for cell in learnt)
-    return tuple(name for name in names if name not in facts.datasets or facts.datasets[name].format == "preference")
+    known = {name: facts.datasets.get(name) or facts.own_sets.find(name) for name in names}
+    return tuple(name for name, found in known.items() if found is None or found.format == "preference")
 
 
 def _method_parameters(name: str, section: Section) -> dict[str, Any]:

@@ -410,7 +410,8 @@ CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety",
 
 def averaged_categories(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the categories of these suites that an unnamed average takes, the study's first and in its order."""
-    found = dict.fromkeys(about["category"] for about in suites.values() if about["category"] not in NOT_AVERAGED)
+    averaged = (about for about in suites.values() if not about.get("of_axis"))
+    found = dict.fromkeys(about["category"] for about in averaged if about["category"] not in NOT_AVERAGED)
     return sorted(found, key=lambda name: CATEGORY_ORDER.index(name) if name in CATEGORY_ORDER else 99)
 
 

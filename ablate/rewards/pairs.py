@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -146,10 +147,26 @@ def llmbar(source: Source, options: Mapping[str, Any]) -> list[Pair]:
             prompt: Messages = ({"role": "user", "content": row["input"]},)
             place = f"{LLMBAR[stem]}/{number - 1}"
             pairs.append(Pair(identity, "llmbar", LLMBAR[stem], prompt, chosen, rejected, source=place))
-    return pairs
+    return unique_pairs(pairs)
 
 
 Asked = TypeVar("Asked", Pair, Candidates)
+
+
+def unique_pairs(found: Sequence[Asked]) -> list[Asked]:
+    """Return what was read with ids and sources that occur once.
+
+    Ids that several subsets use are told apart by the subset; what is still the same gets ``-2``, ``-3``, ….
+    """
+    counts = Counter(one.source for one in found)
+    seen: Counter[str] = Counter()
+    unique: list[Asked] = []
+    for one in found:
+        seen[one.id] += 1
+        again = "" if seen[one.id] == 1 else f"-{seen[one.id]}"
+        source = one.source if counts[one.source] == 1 else f"{one.id}{again}"
+        unique.append(replace(one, id=f"{one.id}{again}", source=source))
+    return unique
 
 
 def build_pairs(source: Source, config: Mapping[str, Any]) -> list[Pair] | list[Candidates]:

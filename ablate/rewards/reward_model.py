@@ -25,6 +25,9 @@ from ablate.training.score_head import sequence_outputs
 BATCH_TOKENS = 1 << 14
 """Padded tokens a batch may hold; scores do not depend on it."""
 
+CPU_BATCH_TOKENS = 1 << 12
+"""The most on a processor, whose caches larger batches do not fit: benchmarks/evaluation.py."""
+
 ReadAt: TypeAlias = Literal["end-of-turn", "last"]
 """The token at which a head is read."""
 
@@ -91,7 +94,8 @@ class SequenceModel:
         outputs: list[list[float] | None] = [None] * len(ids)
         device = next(self.model.parameters()).device
         done = 0
-        for batch_rows in length_batches(np.array([len(ids[row]) for row in fits], dtype=np.int64), BATCH_TOKENS):
+        most = min(BATCH_TOKENS, CPU_BATCH_TOKENS) if device.type == "cpu" else BATCH_TOKENS
+        for batch_rows in length_batches(np.array([len(ids[row]) for row in fits], dtype=np.int64), most):
             rows = [fits[place] for place in batch_rows]
             batch = pad_sequences([ids[row] for row in rows], [ids[row][:0] for row in rows], pad_id=0)
             found = self._head(batch["input_ids"].to(device), batch["attention_mask"].to(device))

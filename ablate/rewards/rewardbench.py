@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -13,7 +11,7 @@ from ablate.data.sources import DataFile, read_rows
 from ablate.data.suite_files import Source
 from ablate.errors import DataError, suggestion
 from ablate.models.chat import Message, Messages
-from ablate.rewards.pairs import Candidates, Pair
+from ablate.rewards.pairs import Candidates, Pair, unique_pairs
 
 PRIOR_SETS = tuple(SECTIONS["prior-sets"])
 """Files of the set of earlier test sets that the section of prior sets is made of, by the start of their name."""
@@ -38,7 +36,7 @@ def pairs(source: Source, options: Mapping[str, Any]) -> list[Pair]:
             prompt, own = _prompt(file, number, row), str(row.get("id", number))
             chosen, rejected = (_text(file, number, row, side) for side in ("chosen", "rejected"))
             found.append(Pair(f"{subset}/{own}", "rewardbench", subset, prompt, chosen, rejected, source=own))
-    return _unique(found)
+    return unique_pairs(found)
 
 
 def candidates(source: Source, options: Mapping[str, Any]) -> list[Candidates]:
@@ -56,7 +54,7 @@ def candidates(source: Source, options: Mapping[str, Any]) -> list[Candidates]:
                     raise DataError(f"{file.path}, row {number}: {name} is {row[name]}, and the row has {count}")
             prompt = _prompt(file, number, row)
             found.append(Candidates(f"{subset}/{own}", "rewardbench-2", subset, prompt, correct, incorrect, source=own))
-    return _unique(found)
+    return unique_pairs(found)
 
 
 def _rows(file: DataFile, columns: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -100,19 +98,3 @@ def _texts(file: DataFile, number: int, row: Mapping[str, Any], side: str) -> tu
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{file.path}, row {number}: {side} is not a list of texts, at least one")
     return tuple(texts)
-
-
-def _unique(found: Sequence[Asked]) -> list[Asked]:
-    """Return what was read with ids and sources that occur once.
-
-    Ids that several subsets use are told apart by the subset; what is still the same gets ``-2``, ``-3``, ….
-    """
-    counts = Counter(one.source for one in found)
-    seen: Counter[str] = Counter()
-    unique: list[Asked] = []
-    for one in found:
-        seen[one.id] += 1
-        again = "" if seen[one.id] == 1 else f"-{seen[one.id]}"
-        source = one.source if counts[one.source] == 1 else f"{one.id}{again}"
-        unique.append(replace(one, id=f"{one.id}{again}", source=source))
-    return unique

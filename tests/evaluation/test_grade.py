@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ablate.evaluation import evaluate
 from ablate.evaluation.formats import FORMATS, find_format, read_submission
 from ablate.evaluation.formats.submission import ReadOptions
 from ablate.evaluation.grade import Request, grade
-from ablate.evaluation.items import Response, write_items, write_responses
+from ablate.evaluation.items import Item, Response, write_items, write_responses
 from ablate.evaluation.suite_items import drawn, whole_suite
 from ablate.shipped import shipped_folder
 
@@ -219,7 +220,7 @@ def test_columns_can_be_named(graded: Callable[..., dict[str, Any]]) -> None:
         ("a.jsonl", '{"id": 0, "response": 2}\n', "row 1: 'response' is neither a text nor a list of texts"),
         ("a.jsonl", "", "has no rows"),
         ("a.csv", "id,response\n0,2\n1\n", "row 2: its number of fields"),
-        ("a.txt", "2", "of no readable kind"),
+        ("a.pdf", "2", "of no readable kind"),
     ],
 )  # fmt: skip
 def test_unreadable_files_name_the_row(
@@ -322,6 +323,44 @@ def test_one_of_several_models_is_picked(graded: Callable[..., dict[str, Any]]) 
     report = graded(solutions, options=ReadOptions(model="big"))
     assert report["score"] == 1.0
     assert values(report)["overall/flag_agreement"] == 0.75
+
+
+def test_choices_of_truthfulqa_are_graded_from_likelihoods(
+    suites: dict[str, Suite], root: Path, tmp_path: Path
+) -> None:
+    """MC1: the best answer is the likeliest; MC2: the mass of the true ones among all, by hand."""
+    targets = {"Yes.": 1, "Indeed.": 1, "No.": 0}
+    asked = [{"question": "Is it?", "mc1_targets": {"Yes.": 1, "No.": 0}, "mc2_targets": targets}]
+    (root / "truthfulqa").mkdir()
+    (root / "truthfulqa" / "v1_mc_task.json.gz").write_bytes(gzip.compress(json.dumps(asked).encode()))
+    masses = [0.3, 0.2, 0.5]
+    likelihoods = {
+        "truthfulqa_mc1": [math.log(0.3), math.log(0.5)],
+        "truthfulqa_mc2": [math.log(mass) for mass in masses],
+    }
+    path = written(tmp_path / "a.jsonl", [{"id": 0, "logprobs": likelihoods}])
+    found = values(grade(Request(suites["truthfulqa-mc"], path, root=root)))
+    assert found["truthfulqa_mc1/acc"] == 0.0
+    assert found["truthfulqa_mc2/acc"] == pytest.approx(0.5)
+    said = written(tmp_path / "b.jsonl", [{"id": 0, "response": "Yes."}])
+    with pytest.raises(DataError, match="reads log-likelihoods of choices, and there are none"):
+        grade(Request(suites["truthfulqa-mc"], said, root=root))
+
+
+def test_what_is_to_be_repeated_is_read_off_ifevals_first_prompts(root: Path, suites: dict[str, Suite]) -> None:
+    prompt = "Sing a song.\nFirst repeat the request word for word without change, then give your answer"
+    names = ["combination:repeat_prompt", "punctuation:no_comma"]
+    row = {"key": 7, "prompt": prompt, "instruction_id_list": names, "kwargs": [{}, {}]}
+    (root / "ifeval").mkdir()
+    file = root / "ifeval" / "input_data_at_e4c89b64.jsonl.gz"
+    file.write_bytes(gzip.compress(json.dumps(row).encode()))
+    (item,) = whole_suite(suites["ifeval-e4c89b64"], root, root)
+    assert isinstance(item, Item)
+    assert item.data["kwargs"] == [{"prompt_to_repeat": "Sing a song."}, {}]
+    assert item.source == "7"
+    file.write_bytes(gzip.compress(json.dumps(row | {"prompt": "Sing."}).encode()))
+    with pytest.raises(DataError, match="prompt 7 does not say what is to be repeated"):
+        whole_suite(suites["ifeval-e4c89b64"], root, root)
 
 
 def test_a_stage_and_the_command_give_one_report(

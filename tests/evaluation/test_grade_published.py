@@ -279,6 +279,7 @@ KNOWN = sorted(
     for name, suite in suites().items()
     if suite.data.files
     and not suite.data.hub
+    and not name.endswith(("-pass10", "-v0.1-greedy", "mmlu-unpacking-2024"))  # whose items and grader another one has
     and not (entry := find_entry("grader", suite.grader)).judges
     and (entry.gold or is_of_pairs(suite))
 )
@@ -287,9 +288,9 @@ KNOWN = sorted(
 @pytest.mark.parametrize("name", KNOWN)
 def test_gold_answers_score_one_on_every_suite_that_has_them(data_root: Path, name: str) -> None:
     suite = suites()[name]
-    if suite.category == "coding":  # programs are run: a few will do
-        suite = suite.model_copy(update={"limit": 5})
+    if suite.category == "coding":  # programs are run: a few will do, with time for them where others run, too
+        suite = suite.with_options({"seconds": 60.0}).model_copy(update={"limit": 2})
     report = grade(Request(suite, baseline="gold", root=data_root))
     assert report["score"] == pytest.approx(1.0)
-    if not is_of_pairs(suite):
+    if suite.category not in ("coding", "reward"):
         assert grade(Request(suite, baseline="echo", root=data_root))["score"] < 0.1

@@ -20,6 +20,7 @@ from ablate.data.suite_files import Source
 from ablate.evaluation.graders import answers, refusals
 from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
+from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.suite_items import build_items
 from ablate.shipped import shipped_folder
@@ -64,15 +65,15 @@ class Asked:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
 
-    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "") -> str:
+    def render(self, messages: Sequence[Mapping[str, str]], prefix: str = "", thinking: bool | None = None) -> str:
         assert [message["role"] for message in messages] == ["user"]
         return f"<|user|>\n{messages[0]['content']}\n<|assistant|>\n{prefix}"
 
-    def loglikelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool] | None]:
+    def loglikelihoods(self, requests: Sequence[tuple[str, str]], *, kept: Any) -> list[tuple[float, bool] | None]:
         self.requests += requests
         return [None] * len(requests)
 
-    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int) -> list[Any]:
+    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int, kept: Any) -> list[Any]:
         assert not prompts
         return []
 
@@ -83,7 +84,7 @@ def asked(suite: Suite, root: Path, work: Path, *, chat: bool, tasks: Any = None
     if tasks is not None:
         config["prompts"]["options"]["tasks"] = tasks
     engine = Asked()
-    capture(engine, suite_items(suite, root), config, work)
+    capture(engine, suite_items(suite, root), config, work, Journal(work))
     return engine.requests
 
 

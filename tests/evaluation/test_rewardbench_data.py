@@ -209,7 +209,7 @@ def hep_and_llmbar(data_root: Path) -> list[dict[str, Any]]:
         for task in read(data_root / "reward_bench" / "hep", f"humanevalpack_{language}.jsonl"):
             right, wrong = (task["declaration"] + task[f"{kind}_solution"] for kind in ("canonical", "buggy"))
             rows.append(row(f"hep-{language}", len(rows), prompt=task["instruction"], chosen=right, rejected=wrong))
-    for stem, subset in LLMBAR.items():
+    for stem, subset in ((stem, name) for stem, name in LLMBAR.items() if name in SECTIONS["chat-hard"]):
         for task in read(data_root / "preference" / "llmbar", f"{stem}.json"):
             better, worse = (task["output_1"], task["output_2"])[:: 1 if task["label"] == 1 else -1]
             rows.append(row(subset, len(rows), prompt=task["input"], chosen=better, rejected=worse))

@@ -14,6 +14,7 @@ from ablate.errors import SpecError
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
+from ablate.results.layout import averaged_categories
 
 MakePlan = Callable[..., Plan]
 LENGTHS = {"max_prompt_length": 128, "max_response_length": 64}
@@ -72,6 +73,8 @@ def test_an_axis_of_judges_multiplies_no_training(plan: MakePlan) -> None:
     assert set(one.suites) == {"pocket-judged", "pocket-gold"}
     assert set(two.suites) == {"pocket-judged@big-1", "pocket-judged@big-2", "pocket-gold"}
     assert two.suites["pocket-judged@big-2"]["title"] == "Judged win rate (big-2)"
+    assert {about["category"] for about in two.suites.values()} == {"gold", "gold (big-1)", "gold (big-2)"}
+    assert averaged_categories({"a": {"category": "chat"}, "b": {"category": "chat (x)", "of_axis": True}}) == ["chat"]
     protocols = {about["protocol"] for about in two.suites.values()}
     assert len(protocols) == 3, "numbers of two judges share no column"
 

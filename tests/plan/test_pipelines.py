@@ -211,7 +211,7 @@ def test_stages_are_called_by_what_they_make(plan: MakePlan) -> None:
         ({"x": {"use": "pocket-hh", "where": {}}}, "no filter"),
         ({"x": {"use": "pocket-hh", "where": {"prompt_words": {"min": 9, "max": 3}}}}, "min 9 is more than max 3"),
         ({"x": {"use": "pocket-hh", "where": {"matches": "("}}}, "not a regular expression"),
-        ({"x": {"use": "pocket-hh", "label": {"by": {}}}}, "exactly one of reward_model, reward, api"),
+        ({"x": {"use": "pocket-hh", "label": {"by": {}}}}, "exactly one of reward_model, reward, judge"),
         (
             {"x": {"use": "pocket-hh", "label": {"by": {"reward": "noun"}}}},
             "unknown reward 'noun'\n  did you mean 'nouns'",

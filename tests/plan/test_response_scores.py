@@ -65,9 +65,9 @@ def test_one_model_scores_the_responses_of_every_policy(planned: Callable[[str],
     assert len(scores) == 2
     for stage in scores:
         assert stage.identity.config.value == {"columns": ["toxic"], "grader": "toxigen"}
-        assert stage.identity.inputs["toxic"].stage == models[0].id
-    graded = [stage for stage in stages if "response_scores" in stage.identity.inputs]
-    assert {stage.identity.inputs["response_scores"].stage for stage in graded} == {stage.id for stage in scores}
+        assert dict(stage.identity.inputs)["toxic"].stage == models[0].id
+    graded = [stage for stage in stages if "response_scores" in dict(stage.identity.inputs)]
+    assert {dict(stage.identity.inputs)["response_scores"].stage for stage in graded} == {stage.id for stage in scores}
     assert all("toxic" not in json.dumps(stage.identity.config.value["options"]) for stage in graded)
 
 

@@ -45,10 +45,13 @@ SPEC: dict[str, Any] = {
     "d2po": {**SHORT, "discriminator": "sft"},
     "baselines": ["base", "sft"],
     "evaluate": {
-        "policy": ["pocket-gold", "pocket-if", "pocket-pairs-implicit"],
+        "policy": ["pocket-gold", "pocket-if", "pocket-pairs-implicit", "pocket-judged"],
         "reward_model": ["pocket-pairs", "best-of-16"],
+        "judge": {"model": "big-1", "url": "http://127.0.0.1:9/v1", "key": ""},
     },
 }
+OUTSIDE = {"model", "response_scores"}
+"""Kinds of stages that take a model from outside the pocket world."""
 
 
 def with_descendants(plan: Plan, roots: set[str]) -> set[str]:
@@ -73,12 +76,12 @@ def changed_by(plan: MakePlan, raise_revision: Callable[[], None], uses: Callabl
     return users
 
 
-def test_the_study_has_every_kind_but_model(plan: MakePlan) -> None:
+def test_the_study_has_every_kind_of_the_pocket_world(plan: MakePlan) -> None:
     made = {stage.kind for stage in plan(yaml.safe_dump(SPEC)).stages.values()}
-    assert made == set(KINDS) - {"model"}
+    assert made == set(KINDS) - OUTSIDE
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OUTSIDE])
 def test_of_a_kind(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     raised = dataclasses.replace(KINDS[kind], revision=KINDS[kind].revision + 1)
     assert changed_by(plan, lambda: monkeypatch.setitem(KINDS, kind, raised), lambda stage: stage.kind == kind)

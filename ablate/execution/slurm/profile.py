@@ -109,6 +109,7 @@ class Profile(Closed):
     setup: str = Field("", description="Shell lines before Python starts: modules, a virtual environment.")
     container: str = Field("", description="Words before Python: apptainer exec --nv image.sif.")
     gpu: Gpus | None = Field(None, description="GPUs of a node; null: a cluster without.")
+    unsafe_code: bool = Field(False, description="Run generated programs without a sandbox: nodes without bubblewrap.")
     limits: Limits = Limits()
     retries: Retries = Retries()
     signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")
