@@ -175,8 +175,10 @@ def test_a_preemption_requeues_what_it_stops(study: Any) -> None:
         time.sleep(0.5)
     whole = ["--partition=main", "--nodes=4", "--exclusive", "--time=2", "--output=/dev/null", "--wrap=sleep 5"]
     job = study.slurm("sbatch", "--parsable", *whole).strip()
-    wait_for_note(study, "preemption", 300)
+    try:
+        wait_for_note(study, "preemption", 300)
+    finally:
+        study.slurm("scancel", job)
     (study.folder / "hold").unlink()
     study.wait(900)
-    study.slurm("scancel", job)
     study.check_done_once()
