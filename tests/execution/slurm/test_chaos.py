@@ -167,13 +167,13 @@ def test_a_preemption_requeues_what_it_stops(study: Any) -> None:
     if {"low", "main"} - set(study.slurm("sinfo", "-h", "-o", "%R").split()):
         pytest.skip("needs a partition low that main preempts")
     (study.folder / "hold").touch()
-    study.profile(partitions=["low"])
+    study.profile(partitions=["low"], exclude=["n1", "n3", "n4"])
     assert study.submit().returncode == 0
     deadline = time.monotonic() + 300
     while not list(study.folder.glob("running-dataset-*")):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    whole = ["--partition=main", "--nodes=4", "--exclusive", "--time=2", "--output=/dev/null", "--wrap=sleep 5"]
+    whole = ["--partition=main", "--nodelist=n2", "--exclusive", "--time=2", "--output=/dev/null", "--wrap=sleep 5"]
     job = study.slurm("sbatch", "--parsable", *whole).strip()
     try:
         wait_for_note(study, "preemption", 300)
