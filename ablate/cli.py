@@ -143,6 +143,8 @@ def run(
     place = Store(store)
     place.check()
     if on is not None:
+        if unsafe_code:
+            raise UsageError("--unsafe-code is about this machine", hint="a cluster's profile says unsafe_code: true")
         _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
         if prune:
             prune_queue(place)
@@ -174,6 +176,7 @@ def evaluate(
     jobs: Jobs = None,
     threads: Threads = None,
     gpus: Gpus = None,
+    unsafe_code: UnsafeCode = False,
 ) -> None:
     """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
     place = Store(store)
@@ -181,7 +184,7 @@ def evaluate(
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
     what = evaluation.plan_evaluation(place, models, wanted, name)
     evaluation.write_evaluation(place, what)
-    code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources()))
+    code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     report(what.name, store)  # with its gaps, where something failed
     if code:
         sys.exit(code)

@@ -42,7 +42,8 @@ On = Annotated[
 def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> None:
     """Say what was handed to SLURM, what was there already, and what is next."""
     if dry_run:
-        _say(f"{name}: {result.stages} stages as {len(result.arrays)} job arrays; nothing is submitted")
+        hours = f", up to {result.gpu_hours:.1f} GPU hours" if result.gpu_hours else ""
+        _say(f"{name}: {result.stages} stages as {len(result.arrays)} job arrays{hours}; nothing is submitted")
         _say(f"the scripts: {result.folder}/")
         return
     if not result.arrays:
@@ -51,6 +52,8 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         return
     queued = f"; {result.queued} were queued already" if result.queued else ""
     _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
+    if result.excluded:
+        _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
         _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
     _say(f"next: ablate status {name} --watch")

@@ -50,6 +50,7 @@ class Template(Named):
     the first token's probability of ``m`` (the first) against ``M`` (AlpacaEval 2).
     """
 
+    name: str = Field("own", description="Its name in the catalog.")
     kind: Literal["single", "pairwise"] = Field(description="Whether it shows one response or two.")
     system: str = Field("", description="The system turn; empty for none.")
     user: str = Field(description="The user turn, with {prompt} and {response}, or {response_a} and {response_b}.")
@@ -79,7 +80,7 @@ def _written_template(value: Any) -> Any:
         if value not in templates():
             raise unknown_name("template", value, templates())
         return templates()[value]
-    return {"name": "own", **value} if isinstance(value, Mapping) else value
+    return value
 
 
 WrittenTemplate = Annotated[Template, BeforeValidator(_written_template, json_schema_input_type=str | Template)]
@@ -89,6 +90,7 @@ WrittenTemplate = Annotated[Template, BeforeValidator(_written_template, json_sc
 class Judge(Named):
     """A model behind an OpenAI-compatible chat API that judges responses; ``model: self`` is the policy itself."""
 
+    name: str = Field("", description="What tables and columns call it; default: its model.")
     model: str = Field(min_length=1, description="The model's name at the API; a dated one keeps its answers.")
     title: str | None = Field(None, description="How tables call it; default: its name.")
     url: str = Field(

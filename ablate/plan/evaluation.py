@@ -15,6 +15,14 @@ from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
 
 
+def _judge_facts(judging: Judging | None) -> dict[str, str]:
+    """Return what tables say of a suite's judge: its name, and for whom it stands in."""
+    if judging is None:
+        return {}
+    stands_in = {"judge_stands_in_for": judging.instead_of} if judging.instead_of else {}
+    return {"judge": judging.judge.shown, **stands_in}
+
+
 class EvaluationPlanner:
     """Turns suites into stages: one generation per policy, prompts and decoding, however many graders read it."""
 
@@ -114,7 +122,7 @@ class EvaluationPlanner:
             "higher_is_better": suite.higher_is_better,
             "protocol": suite.protocol_digest(dict(self.files(suite.name))),
             "note": suite.protocol,
-            **({} if suite.judging is None else {"judge": suite.judging.judge.shown}),
+            **_judge_facts(suite.judging),
             **({} if judge is None else {"of_axis": True}),
         }
 

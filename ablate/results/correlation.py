@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ablate.results.columns import Measured, column_value, measured_columns
 from ablate.results.layout import CorrelationLayout
@@ -97,9 +98,7 @@ def pearson(x_N: Floats, y_N: Floats) -> float | None:
 
 def spearman(x_N: Floats, y_N: Floats) -> float | None:
     """Return the correlation of ranks, equal values sharing the mean of theirs."""
-    from scipy.stats import rankdata  # a second to import, and few tables have correlations
-
-    return pearson(rankdata(x_N), rankdata(y_N)) if len(x_N) else None
+    return pearson(*(pd.Series(values).rank().to_numpy() for values in (x_N, y_N)))
 
 
 def correlate(points: Points, *, ranks: bool, resamples: int, seed: int) -> Correlation:

@@ -59,6 +59,8 @@ def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
         names = sorted({str(own["judge"]) for own in health})
         days = sorted({str(own[name]) for own in health for name in ("judged_from", "judged_to") if own.get(name)})
         when = f", {days[0]}" + (f" to {days[-1]}" if days[-1] != days[0] else "") if days else ""
+        if "judge_stands_in_for" in about:
+            when = f" in place of {about['judge_stands_in_for']}{when}"
         judged = sum(int(own.get("judge_answers", 0)) for own in health)
         unread = sum(int(own.get("unparsable", 0)) for own in health)
         remarks.append(

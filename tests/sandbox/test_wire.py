@@ -198,3 +198,19 @@ def test_a_reader_that_does_not_read_is_late() -> None:
         os.set_blocking(ours.fileno(), False)
         with pytest.raises(Broken, match="timed_out"):
             Frames(ours.fileno()).send({"much": "x" * (1 << 22)}, within(0.1))
+
+
+def test_of_what_is_too_long_to_send_the_digest_travels() -> None:
+    long = [(number, "x") for number in range(1_000_001)]
+    found = travelled(long)
+    assert found == long and found == list(long)
+    assert found != long[:-1] and found != tuple(long) and found != [*long[:-1], (1_000_000, "y")] and found != 3
+    assert found == travelled(long)
+    rows = [[number] for number in range(1_000_001)]  # lists have no hash
+    assert travelled(rows) == rows
+
+
+def test_lists_of_rows_travel_whole() -> None:
+    for value in ([(1, "a"), ()], [[1], []], [(1, (2,))], [(1 << 70,)], [(1,), [1]], [(), None], ([1], [2])):
+        found = travelled(value)
+        assert found == value and list(map(type, found)) == list(map(type, value))

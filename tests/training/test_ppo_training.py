@@ -441,6 +441,22 @@ def test_a_formula_scores_and_the_gold_reward_is_logged(
         assert "value_loss" not in history[0]
 
 
+@pytest.mark.bubblewrap
+def test_unit_tests_score_programs(verifiable: dict[str, Path], tmp_path: Path) -> None:
+    """What a policy of the pocket world writes passes tests that ask for nothing, and none that ask for a function."""
+    rows = [json.loads(line) for line in verifiable["prompt_texts"].read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row["checks"] = {"tests": ["assert total([1, 2]) == 3"] if place % 2 else "assert 1 + 1 == 2"}
+    verifiable["prompt_texts"].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = {"algorithm": "grpo", "reward": "unit-tests"}
+    made = context(verifiable, tmp_path / "run", steps=1, missing_eos_reward=None, config=named, **FOUR)
+    run(made)
+    samples = [json.loads(line) for line in (made.output / "samples.jsonl").read_text().splitlines()]
+    assert samples and {sample["score"] for sample in samples} <= {0.0, 1.0}
+    history = [json.loads(line) for line in (made.output / "history.jsonl").read_text().splitlines()]
+    assert 0.0 < history[0]["score"] < 1.0
+
+
 def test_a_prompt_that_carries_nothing_is_told_before_training(verifiable: dict[str, Path], tmp_path: Path) -> None:
     rows = [json.loads(line) for line in verifiable["prompt_texts"].read_text().splitlines()]
     del rows[3]["checks"]

@@ -138,8 +138,9 @@ class Element:
 
     def _cause(self, found: set[str]) -> str | None:
         if self.asked and found & {"interrupted", "killed"}:
-            left = 60.0 * self.record.facts["minutes"] - (time.monotonic() - self.begun)
-            late = left <= self.record.facts["signal"] + EARLY_SECONDS and left < 36.0 * self.record.facts["minutes"]
+            limit, elapsed = 60.0 * self.record.facts["minutes"], time.monotonic() - self.begun
+            # of a short limit the signal may come at any time, but hardly in its first quarter
+            late = elapsed >= max(limit - self.record.facts["signal"] - EARLY_SECONDS, limit / 4)
             return "timeout" if late else "preemption"
         if found & {"killed", "lost", "interrupted"}:
             return "node"

@@ -77,6 +77,9 @@ class Limits(Closed):
     array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize - 1, or less.")
     submit: int = Field(5000, gt=0, description="Jobs of a user in the queue, array elements counted.")
     calls: int = Field(40, gt=0, description="sbatch calls of a run: arrays are split no further than this allows.")
+    gpu_hours: float | None = Field(
+        None, gt=0, description="Most GPU hours that one run may ask for, by the time limits of what it submits."
+    )
     alike: int = Field(10, gt=1, description="Failures in a row for one reason that end an array: no more is begun.")
     at_once: int | None = Field(None, gt=0, description="Elements of an array that run at the same time.")
 
@@ -106,6 +109,7 @@ class Profile(Closed):
     setup: str = Field("", description="Shell lines before Python starts: modules, a virtual environment.")
     container: str = Field("", description="Words before Python: apptainer exec --nv image.sif.")
     gpu: Gpus | None = Field(None, description="GPUs of a node; null: a cluster without.")
+    unsafe_code: bool = Field(False, description="Run generated programs without a sandbox: nodes without bubblewrap.")
     limits: Limits = Limits()
     retries: Retries = Retries()
     signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")

@@ -56,12 +56,14 @@ class Shape:
     constraint: str | None = None
     micro_batch: int | None = None
     ranks: bool = False
+    unsafe_code: bool = False
 
     def resources(self, position: int = 0) -> Resources:
         """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
         processes = max(1, self.gpus) if self.ranks else 1
         gpus = tuple(range(position * self.gpus, (position + 1) * self.gpus))
-        return Resources(max(1, self.cpus // processes), gpus, self.micro_batch, processes=processes)
+        threads = max(1, self.cpus // processes)
+        return Resources(threads, gpus, self.micro_batch, processes=processes, unsafe_code=self.unsafe_code)
 
 
 def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mapping[str, ModelEntry]) -> dict[str, Shape]:
@@ -113,6 +115,7 @@ def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, l
         _written(profile, "constraint", kind, method, None),
         profile.need("micro_batch", kind, method) if ranks else None,
         ranks and gpu is not None,
+        profile.unsafe_code,
     )
     _check(shape, stage, method, loaded)
     return shape

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ablate.catalogs.models import models
@@ -17,6 +18,7 @@ from ablate.execution.record import record_plan
 from ablate.execution.slurm import commands, jobs
 from ablate.execution.slurm.arrays import Array, Item, Place, Queued, arrange, arrange_behind
 from ablate.execution.slurm.commands import PAUSES, Refused, SlurmBusy, interrupts_later
+from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import (
     ArrayRecord,
     Submission,
@@ -27,22 +29,30 @@ from ablate.execution.slurm.ledger import (
 from ablate.execution.slurm.profile import LoadedProfile
 from ablate.execution.slurm.script import Paths, render
 from ablate.execution.slurm.shapes import shapes_of
+from ablate.execution.slurm.status import handed_over
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.store import Store
 
+LOST_OFTEN = 2
+"""Losses on one node after which stages are not sent there again."""
 SETTLE_SECONDS = 5.0
 """An sbatch whose caller died may still be on its way for so long."""
 
 
 @dataclass
 class Submitted:
-    """What one call did: arrays and stages handed to SLURM, and those that were there or did not fit."""
+    """What one call did: arrays and stages handed to SLURM, those that were there or did not fit, nodes left out.
+
+    ``gpu_hours`` is what the time limits add up to.
+    """
 
     arrays: list[ArrayRecord] = field(default_factory=list)
     stages: int = 0
     queued: int = 0
     left: int = 0
+    gpu_hours: float = 0.0
+    excluded: list[str] = field(default_factory=list)
     folder: Path | None = None
 
 
@@ -100,6 +110,7 @@ def submit_stages(
     if not wanted:
         return result
     arrays = _arranged(stages, wanted, queued, loaded, ahead)
+    _check_budget(arrays, loaded)
     fitting = _fitting(arrays, loaded.profile.limits.submit - live)
     result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
     if not fitting:
@@ -110,6 +121,10 @@ def submit_stages(
         )
     submission = _start(store, name, loaded)
     result.folder = submission.folder
+    if bad := lost_on(store, wanted):
+        exclude = tuple(dict.fromkeys((*loaded.profile.exclude, *bad)))
+        loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
+        result.excluded = bad
     _Submitter(store, submission, loaded, renew).submit(fitting, result)
     return result
 
@@ -186,6 +201,29 @@ def _arranged(
     return arrange(items, queued, largest=limits.array, calls=limits.calls)
 
 
+def gpu_hours(arrays: Iterable[Array]) -> float:
+    """Return the GPU hours of arrays if every stage takes all its time."""
+    return sum(len(array.stages) * array.shape.gpus * array.shape.minutes / 60 for array in arrays)
+
+
+def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
+    most, asked = loaded.profile.limits.gpu_hours, gpu_hours(arrays)
+    if most is not None and asked > most:
+        raise UsageError(
+            f"up to {asked:.1f} GPU hours would be asked for, and limits.gpu_hours is {most:g}; nothing is queued",
+            location=loaded.origins.locate("limits", "gpu_hours"),
+            hint="raise the limit, lower needs.*.time, or run a part of the grid first",
+        )
+
+
+def lost_on(store: Store, stages: Iterable[str]) -> list[str]:
+    """Return the nodes on which stages were lost without a word at least twice."""
+    counts: Counter[str] = Counter()
+    for item in handed_over(store, stages).values():
+        counts.update(event["node"] for event in element_events(item.record, item.index) if event["what"] == "lost")
+    return sorted(node for node, count in counts.items() if count >= LOST_OFTEN)
+
+
 def _fitting(arrays: Sequence[Array], room: int) -> list[Array]:
     """Return the first arrays with no more elements than there is room for: the rest waits for another call."""
     fitting = []
@@ -221,7 +259,7 @@ def _write_scripts(
         write_text(folder / f"{array.key}.sbatch", text)
     records = [ArrayRecord(folder / array.key) for array in fitting]
     count = sum(len(array.stages) for array in fitting)
-    return Submitted(records, count, 0, len(wanted) - count, folder)
+    return Submitted(records, count, 0, len(wanted) - count, gpu_hours(fitting), folder=folder)
 
 
 class _Submitter:
@@ -245,6 +283,7 @@ class _Submitter:
                 self._take_back(result.arrays)
                 raise self._placed(error, array) from error
             result.stages += len(array.stages)
+            result.gpu_hours += gpu_hours([array])
             self.renew()
 
     def _submit(self, array: Array) -> ArrayRecord:

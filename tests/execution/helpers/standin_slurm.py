@@ -2,7 +2,8 @@
 
 $STANDIN is a folder: ``jobs.json`` has the jobs; ``refuse`` (words, then a job name's beginning) makes sbatch refuse;
 ``busy`` (words, then how often) makes calls fail for a while, after the job is queued where ``heard`` lies beside it;
-``kill-after`` (a number) ends the calling process once so many jobs are queued; ``no-accounting`` makes sacct fail.
+``kill-after`` (a number) ends the calling process once so many jobs are queued, ``interrupt-after`` is its Ctrl-C;
+``no-accounting`` makes sacct fail.
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ def sbatch() -> None:
     busy()
     with (HERE / "calls").open("a") as handle:
         handle.write(f"sbatch {options['job-name']}\n")
-    limit = HERE / "kill-after"
-    if limit.exists() and int(limit.read_text()) <= job - 99:
-        limit.unlink()
-        os.kill(os.getppid(), signal.SIGKILL)
+    for name, number in (("kill-after", signal.SIGKILL), ("interrupt-after", signal.SIGINT)):
+        limit = HERE / name
+        if limit.exists() and int(limit.read_text()) <= job - 99:
+            limit.unlink()
+            os.kill(os.getppid(), number)
     print(job)
 
 

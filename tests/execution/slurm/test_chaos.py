@@ -174,18 +174,8 @@ def test_a_preemption_requeues_what_it_stops(study: Any) -> None:
     while not list(study.folder.glob("running-dataset-*")):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    first = [
-        "sbatch",
-        "--parsable",
-        "-p",
-        "main",
-        "-N4",
-        "--exclusive",
-        "--time=2",
-        "--output=/dev/null",
-        "--wrap=sleep 5",
-    ]
-    job = study.slurm(*first).strip()
+    whole = ["--partition=main", "--nodes=4", "--exclusive", "--time=2", "--output=/dev/null", "--wrap=sleep 5"]
+    job = study.slurm("sbatch", "--parsable", *whole).strip()
     wait_for_note(study, "preemption", 300)
     (study.folder / "hold").unlink()
     study.wait(900)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -56,5 +58,6 @@ def test_the_table_of_a_cluster_is_the_local_one(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, lines
         time.sleep(2)
     assert {line["status"] for line in lines} == {"done"}, lines
-    tables = [ablate(tmp_path, "results", "tiny", "--store", store, "--format", "csv") for store in ("here", "there")]
-    assert tables[0] == tables[1] and "gold" in tables[0]
+    texts = [ablate(tmp_path, "results", "tiny", "--store", store, "--format", "csv") for store in ("here", "there")]
+    here, there = ([row | {"seconds": ""} for row in csv.DictReader(io.StringIO(text))] for text in texts)
+    assert here == there and any(row["metric"].startswith("gold") for row in here)

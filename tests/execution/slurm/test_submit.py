@@ -145,6 +145,16 @@ def test_a_crash_between_sbatch_and_its_bookkeeping(ablate: Run, standin: StandI
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
 
 
+def test_ctrl_c_amid_a_call_lets_it_end_and_be_written_down(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    standin.set("interrupt-after", "3")
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode not in (0, 2)
+    assert len({job["job"] for job in standin.jobs()}) == 3
+    assert len(list((tmp_path / "store" / "slurm").glob("*/*/job.json"))) == 3
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0, answer.stderr
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
 def test_an_intent_that_sbatch_never_heard_of_is_void(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     standin.set("kill-after", "2")
     ablate("run", "small.yaml", "--on", "cluster.yaml")
@@ -223,7 +233,10 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
         ("needs:\n  train: {memory: 16}\n", "cluster.yaml:2: needs.train.memory: an amount of memory is a number with"),
         ("limits: {time: soon}\n", "a time is minutes, 'hours:minutes' or 'days-hours:minutes' (found 'soon')"),
         ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
-        ("gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n", "needs.train.gpus: train (DPO"),
+        (
+            "gpu: {per_node: 4}\nneeds: {train: {gpus: 8}}\n",
+            "cluster.yaml:2: needs.train.gpus: train (DPO on pocket-hh",
+        ),
         ("limits: {time: 60}\nneeds:\n  sft: {time: '2:00'}\n", "cluster.yaml:3: needs.sft.time: sft asks for 120"),
         ("flags: -p main\n", "cluster.yaml:1: flags: not an option of sbatch: -p main"),
         ("template: mine.j2\n", "cluster.yaml:1: template: no batch script mine.j2"),
@@ -245,6 +258,27 @@ def test_a_template_that_asks_for_what_there_is_not(ablate: Run, tmp_path: Path)
     (tmp_path / "mine.j2").write_text("#!/bin/bash\n{% if %}\n")
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
     assert answer.returncode == 2 and "mine.j2:2: no valid Jinja" in answer.stderr
+
+
+def test_a_budget_of_gpu_hours_refuses_before_anything_is_queued(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    text = "gpu: {per_node: 4}\nlimits: {gpu_hours: 3}\nneeds: {train: {gpus: 2, time: '1:30'}}\n"
+    (tmp_path / "cluster.yaml").write_text(text)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2
+    assert "cluster.yaml:2: limits.gpu_hours: up to 12.0 GPU hours would be asked for" in answer.stderr
+    assert not standin.jobs()
+
+
+def test_nodes_where_jobs_were_lost_are_left_out(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    standin.change(lambda job: {"state": "NODE_FAIL"})
+    record = next((tmp_path / "store" / "slurm").glob("*/*-dataset"))
+    index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
+    (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n' * 2 + '{"what": "lost", "node": "n8"}\n')
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 0 and "not sent to n7, where jobs were lost before" in answer.stdout
+    newest = max((tmp_path / "store" / "slurm").glob("2*"))
+    assert "#SBATCH --exclude=n7\n" in next(newest.glob("*/stage.sbatch")).read_text()
 
 
 def test_no_slurm_here(ablate: Run) -> None:
