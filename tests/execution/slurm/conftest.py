@@ -71,8 +71,13 @@ class Study:
 
     def jobs(self) -> list[str]:
         """Job ids of the study that are queued or run, elements apart."""
-        listed = self.slurm("squeue", "-h", "-r", "-o", "%i|%j|%T").splitlines()
-        return [line.split("|")[0] for line in listed if ".small." in line and not line.endswith("COMPLETING")]
+        return [job for job, state in self.queue() if state != "COMPLETING"]
+
+    def queue(self) -> list[tuple[str, str]]:
+        """Job ids and states of this study's elements: others may use the cluster, too."""
+        tokens = {path.name.rpartition("-")[2] for path in self.store.slurm.glob("2*")}
+        listed = (line.split("|") for line in self.slurm("squeue", "-h", "-r", "-o", "%i|%j|%T").splitlines())
+        return [(job, state) for job, name, state in listed if tokens & set(name.split("."))]
 
     def wait(self, seconds: float) -> None:
         """Wait until nothing of it is in the queue."""

@@ -20,8 +20,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 def running(study: Any) -> list[str]:
-    listed = study.slurm("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i|%j").splitlines()
-    return [line.split("|")[0] for line in listed if ".small." in line]
+    return [job for job, state in study.queue() if state == "RUNNING"]
 
 
 def owners(study: Any) -> list[int]:

@@ -22,6 +22,7 @@ def test_a_study_runs_to_the_end_in_order_and_a_second_call_has_nothing_to_do(st
     assert "all stages are done" in study.submit().stdout
 
 
+@pytest.mark.slow
 def test_a_failed_stage_stops_what_needs_it_and_a_retry_finishes(study: Any) -> None:
     environment = json.loads((study.folder / "cluster.yaml").read_text())["environment"]
     study.profile(environment=environment | {"LIGHT_WORK_FAILS": "train"})
@@ -46,6 +47,7 @@ def test_a_failed_stage_stops_what_needs_it_and_a_retry_finishes(study: Any) -> 
     }
 
 
+@pytest.mark.slow
 def test_hold_release_and_cancel(study: Any) -> None:
     (study.folder / "hold").touch()
     assert study.submit().returncode == 0
@@ -89,6 +91,7 @@ def test_doctor_agrees_with_the_cluster_or_says_what_to_change(study: Any) -> No
     assert "the cluster has no 'mian'; it has" in answer.stdout and "limits.array: 99999 is too much" in answer.stdout
 
 
+@pytest.mark.slow
 def test_the_queue_is_asked_once(study: Any) -> None:
     """Status of a study whose jobs are held: one squeue call, and the words for the reasons."""
     (study.folder / "hold").touch()
