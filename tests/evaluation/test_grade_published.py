@@ -274,18 +274,23 @@ def is_of_pairs(suite: Suite) -> bool:
     return suite.engine == "pairs"
 
 
+SHIPPED = suites()
 KNOWN = sorted(
     name
-    for name, suite in suites().items()
+    for name, suite in SHIPPED.items()
     if suite.data.files
     and not suite.data.hub
-    and not name.endswith(("-pass10", "-v0.1-greedy", "mmlu-unpacking-2024"))  # whose items and grader another one has
+    and "unpacking" not in name  # another suite has the same items and grader
     and not (entry := find_entry("grader", suite.grader)).judges
     and (entry.gold or is_of_pairs(suite))
 )
 
 
-@pytest.mark.parametrize("name", KNOWN)
+def slow_if_programs_run(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow if SHIPPED[name].category == "coding" else ())
+
+
+@pytest.mark.parametrize("name", [slow_if_programs_run(name) for name in KNOWN])
 def test_gold_answers_score_one_on_every_suite_that_has_them(data_root: Path, name: str) -> None:
     suite = suites()[name]
     if suite.category == "coding":  # programs are run: a few will do, with time for them where others run, too

@@ -100,7 +100,7 @@ def test_the_real_table_says_which_file_is_missing(plan: Callable[..., Plan], tm
     with pytest.raises(DataError, match=place) as caught:
         plan(TABLE_1, root=root)
     assert missing in str(caught.value) and "put it there under this name" in str(caught.value)
-    with pytest.raises(DataError, match=r"suite 'mmlu' needs the file"):
+    with pytest.raises(DataError, match=r"suite 'mmlu-unpacking-2024' needs the file"):
         plan(TABLE_1, root=tmp_path)
 
 
