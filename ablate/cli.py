@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
 import os
 import subprocess
@@ -41,7 +40,7 @@ from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
 from ablate.results.layout import load_layout
 from ablate.shipped import init_project
-from ablate.store import AttemptFolder, Store
+from ablate.store import Store
 from ablate.tracking.interface import ui_command
 
 app = typer.Typer(
@@ -417,7 +416,7 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
                 soft_wrap=True,
             )
             for attempt in store.stage(stage_id).attempts()[-1:]:
-                for line in _last_lines(attempt):
+                for line in study.last_lines(attempt, 8):
                     err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
     if counts["failed"]:
         err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
@@ -425,14 +424,6 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
         err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
     else:
         out.print(f"next: ablate report {what.name}", highlight=False)
-
-
-def _last_lines(attempt: AttemptFolder) -> list[str]:
-    """Return the last lines of a failed attempt's log, without the traceback of an error that explains itself."""
-    if not (attempt.read_failure() or {}).get("explained"):
-        return study.tail(attempt.log, 8)
-    before = itertools.takewhile(lambda line: not line.startswith("Traceback (most"), study.tail(attempt.log, 200))
-    return list(before)[-8:]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import math
 import os
@@ -220,6 +221,14 @@ def empty_log(attempt: AttemptFolder) -> str:
     event = last_event(attempt.events)
     last = f"the last event is {describe_event(event)}" if event else "it has written no event"
     return f"the log is empty; the stage is {state.status}; {last}"
+
+
+def last_lines(attempt: AttemptFolder, lines: int) -> list[str]:
+    """Return the last lines of a failed attempt's log, without the traceback of an error that explains itself."""
+    if not (attempt.read_failure() or {}).get("explained"):
+        return tail(attempt.log, lines)
+    before = itertools.takewhile(lambda line: not line.startswith("Traceback (most"), tail(attempt.log, 200))
+    return list(before)[-lines:]
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -159,7 +160,11 @@ def harms(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> 
     secret = tmp_path_factory.mktemp("home") / "secret"
     secret.write_text("secret")
     port = listener.getsockname()[1]
-    places = [ROOT / "left-behind", Path("/left-behind"), Path("/usr/left-behind"), Path("/dev/left-behind")]
+    places = [Path("/left-behind"), Path("/usr/left-behind"), Path("/dev/left-behind")]
+    if not ROOT.is_relative_to(
+        tempfile.gettempdir()
+    ):  # where a box has a folder of its own, in which a program may write
+        places.append(ROOT / "left-behind")
     places += [Path("/harness/left-behind"), Path("/harness/ablate/sandbox/left-behind"), secret]
     return {
         "reads a file of the user": if_possible(f"return bool(open({str(secret)!r}).read())"),

@@ -11,7 +11,7 @@ from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import Turn
 from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts
 from ablate.execution.slurm.submit import reconcile
-from ablate.execution.study import StageStatus, tail
+from ablate.execution.study import StageStatus, last_lines, tail
 from ablate.store import Store
 
 AT_ONCE = 200
@@ -83,7 +83,7 @@ def why(store: Store, name: str, stage: str) -> list[str]:
         told += [f"printed: {output}", *(f"  | {text}" for text in tail(output, 5))]
     attempts = store.stage(stage).attempts()
     if attempts:
-        told += [f"log: {attempts[-1].log}", *(f"  | {text}" for text in tail(attempts[-1].log, 5))]
+        told += [f"log: {attempts[-1].log}", *(f"  | {text}" for text in last_lines(attempts[-1], 5))]
     return told
 
 
