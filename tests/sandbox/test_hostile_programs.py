@@ -161,10 +161,8 @@ def harms(tmp_path_factory: pytest.TempPathFactory, listener: socket.socket) -> 
     secret.write_text("secret")
     port = listener.getsockname()[1]
     places = [Path("/left-behind"), Path("/usr/left-behind"), Path("/dev/left-behind")]
-    if not ROOT.is_relative_to(
-        tempfile.gettempdir()
-    ):  # where a box has a folder of its own, in which a program may write
-        places.append(ROOT / "left-behind")
+    # A box has a temporary folder of its own, in which a program may write.
+    places += [] if ROOT.is_relative_to(tempfile.gettempdir()) else [ROOT / "left-behind"]
     places += [Path("/harness/left-behind"), Path("/harness/ablate/sandbox/left-behind"), secret]
     return {
         "reads a file of the user": if_possible(f"return bool(open({str(secret)!r}).read())"),
