@@ -66,6 +66,7 @@ def test_hold_release_and_cancel(study: Any) -> None:
     study.check_done_once()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -81,6 +82,7 @@ def test_what_slurm_refuses_leaves_nothing_queued(study: Any, changes: dict[str,
     study.wait(30)
 
 
+@pytest.mark.slow
 def test_doctor_agrees_with_the_cluster_or_says_what_to_change(study: Any) -> None:
     answer = study.ablate("doctor", "--on", "cluster.yaml")
     assert answer.returncode == 0, answer.stdout

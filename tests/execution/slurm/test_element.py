@@ -179,6 +179,7 @@ def test_a_killed_worker_is_begun_again(store: Store, add_stage: AddStage, begin
     assert len(store.stage(stage).attempts()) == 2
 
 
+@pytest.mark.slow
 def test_another_owner_is_waited_for(store: Store, add_stage: AddStage, begin: Begin) -> None:
     stage = light(add_stage, "write")
     attempt = lease.claim(store.stage(stage))
@@ -191,6 +192,7 @@ def test_another_owner_is_waited_for(store: Store, add_stage: AddStage, begin: B
     assert end(process)[0] == 0
 
 
+@pytest.mark.slow
 def test_failures_alike_end_what_was_not_begun(store: Store, add_stage: AddStage, begin: Begin) -> None:
     for label in "abc":
         assert end(begin(light(add_stage, "fail", label)))[0] == 1

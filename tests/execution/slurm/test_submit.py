@@ -176,7 +176,7 @@ def test_an_experiment_that_overlaps_depends_on_what_is_queued(ablate: Run, stan
     assert {int(job) for job in re.findall(r":(\d+)", first["dependency"])} <= before
 
 
-@pytest.mark.parametrize("moment", [1, 6])
+@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 6])
 def test_a_crash_between_sbatch_and_its_bookkeeping(apart: Run, standin: StandIn, tmp_path: Path, moment: int) -> None:
     standin.set("kill-after", str(moment))
     assert apart("run", "small.yaml", "--on", "cluster.yaml").returncode == -9
@@ -186,6 +186,7 @@ def test_a_crash_between_sbatch_and_its_bookkeeping(apart: Run, standin: StandIn
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_amid_a_call_lets_it_end_and_be_written_down(apart: Run, standin: StandIn, tmp_path: Path) -> None:
     standin.set("interrupt-after", "3")
     assert apart("run", "small.yaml", "--on", "cluster.yaml").returncode not in (0, 2)
@@ -196,6 +197,7 @@ def test_ctrl_c_amid_a_call_lets_it_end_and_be_written_down(apart: Run, standin:
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
 
 
+@pytest.mark.slow
 def test_an_intent_that_sbatch_never_heard_of_is_void(apart: Run, standin: StandIn, tmp_path: Path) -> None:
     standin.set("kill-after", "2")
     apart("run", "small.yaml", "--on", "cluster.yaml")
