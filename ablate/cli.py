@@ -142,8 +142,9 @@ def run(
     place = Store(store)
     place.check()
     if on is not None:
-        if unsafe_code:
-            raise UsageError("--unsafe-code is about this machine", hint="a cluster's profile says unsafe_code: true")
+        _refuse_unsafe_code_on_a_cluster(unsafe_code)
+        if dry_run and prune:
+            raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
         _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
         if prune:
             prune_queue(place)
@@ -207,6 +208,7 @@ def retry(
     place = Store(store)
     place.check()
     if on is not None:
+        _refuse_unsafe_code_on_a_cluster(unsafe_code)
         _submit(place, study.plan_again(name, place, load_layout), on)
         return
     training = Resources(
@@ -372,6 +374,11 @@ def main() -> None:
         text = f"error: {what}: {error.strerror or error}"
         err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _refuse_unsafe_code_on_a_cluster(asked: bool) -> None:
+    if asked:
+        raise UsageError("--unsafe-code is about this machine", hint="a cluster's profile says unsafe_code: true")
 
 
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from ablate.context import EventLog, Resources, StageContext, import_function, write_json
 from ablate.errors import AblateError, OutOfMemory, StageError, StopRequested
 from ablate.execution import ranks
-from ablate.execution.children import die_with
+from ablate.execution.children import forked
 from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
 
@@ -24,17 +24,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
     """Fork the process that computes and return its id; it ends when its parent does."""
-    parent = os.getpid()
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        die_with(parent)
+
+    def work() -> int:
         _redirect(attempt.log)
-        status = _compute(store, stage, attempt, resources)
-    finally:
-        os._exit(status)  # whatever happened, the child never returns into its parent's code
+        return _compute(store, stage, attempt, resources)
+
+    return forked(work)
 
 
 def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:

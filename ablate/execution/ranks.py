@@ -6,6 +6,7 @@ that the work of a stage needs to know of ranks only where they exchange somethi
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.context import EventLog, StageContext, import_function, write_json
-from ablate.execution.children import die_with
+from ablate.execution.children import forked
 from ablate.store import AttemptFolder
 
 JOIN = "ablate.training.distributed:join"
@@ -61,7 +62,7 @@ def launch(attempt: AttemptFolder, world: int, run: Callable[[Rank], int]) -> in
     scratch = attempt.folder / "ranks"
     meeting = Path(tempfile.mkdtemp(prefix="ablate-ranks-"))
     ranks = [Rank(number, world, meeting / "rendezvous", scratch) for number in range(world)]
-    children = {_fork(rank, run): rank.number for rank in ranks}
+    children = {forked(functools.partial(run, rank)): rank.number for rank in ranks}
     first = next(iter(children))
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(first, number))  # it decides on checkpoints for all
     code = 0
@@ -81,16 +82,3 @@ def launch(attempt: AttemptFolder, world: int, run: Callable[[Rank], int]) -> in
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(meeting, ignore_errors=True)
     return abs(code)
-
-
-def _fork(rank: Rank, run: Callable[[Rank], int]) -> int:
-    parent = os.getpid()
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        die_with(parent)
-        code = run(rank)
-    finally:
-        os._exit(code)  # whatever happened, the child never returns into its parent's code

@@ -22,7 +22,7 @@ from typing import Any
 
 from ablate.context import read_json, write_json
 from ablate.errors import AblateError
-from ablate.execution.children import die_with
+from ablate.execution.children import forked
 from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
 from ablate.execution.slurm.ledger import ArrayRecord
 from ablate.store import StageFolder
@@ -82,19 +82,14 @@ class Element:
         return outcomes
 
     def _fork(self, position: int) -> int:
-        parent = os.getpid()
-        child = os.fork()
-        if child:
-            return child
-        code = 1
-        try:
-            die_with(parent)
-            code = self._run_one(position)
-        except BaseException:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(code)  # whatever happened, the child never returns into its parent's code
+        def work() -> int:
+            try:
+                return self._run_one(position)
+            except BaseException:
+                traceback.print_exc()
+                raise
+
+        return forked(work)
 
     def _run_one(self, position: int) -> int:
         stage = self.stages[position]

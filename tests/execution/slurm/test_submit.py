@@ -259,6 +259,27 @@ def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: Stan
     assert answer.returncode == 2 and "limits.submit is 11" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("run", "small.yaml", "--on", "cluster.yaml", "--dry-run", "--prune"),
+            "--dry-run submits nothing, and --prune",
+        ),
+        (("run", "small.yaml", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
+        (("retry", "small", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
+    ],
+)
+def test_options_that_contradict_the_cluster_are_refused_and_cancel_nothing(
+    ablate: Run, standin: StandIn, words: tuple[str, ...], message: str
+) -> None:
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    before = standin.jobs()
+    answer = ablate(*words)
+    assert answer.returncode == 2 and message in answer.stderr
+    assert standin.jobs() == before
+
+
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run", PATH="/usr/bin:/bin")
     assert (answer.returncode, answer.stderr) == (0, "")
