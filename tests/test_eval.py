@@ -75,6 +75,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ("models", "suites", "message"),
     [
         (["./nowhere"], "few-facts", "./nowhere is no folder of a model"),
+        (["nowhere/"], "few-facts", "nowhere/ is no folder of a model"),
         (["pocket-small"], "few-fact", "did you mean 'few-facts'"),
         (["pocket-smal"], "few-facts", "did you mean 'pocket-small'"),
         (["pocket-small"], "few-facts,few-pairs", "'few-facts' is about policies and 'few-pairs' about reward models"),

@@ -72,7 +72,7 @@ def _written(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
         return str(path.absolute())
-    if model.startswith((".", "/", "~")):
+    if model.startswith((".", "/", "~")) or model.endswith("/"):
         hint = "a hub id is written owner/name@revision"
         raise UsageError(f"{model} is no folder of a model", location=MODELS, hint=hint)
     return model
