@@ -60,6 +60,9 @@ app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 
 def _complete_spec(incomplete: str) -> list[str]:
     """Offer the project's and the shipped experiments to a shell."""
@@ -185,7 +188,8 @@ def evaluate(
     what = evaluation.plan_evaluation(place, models, wanted, name)
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
-    report(what.name, store)  # with its gaps, where something failed
+    if code != INTERRUPTED:
+        report(what.name, store)  # with its gaps, where something failed
     if code:
         sys.exit(code)
 
@@ -400,7 +404,7 @@ def _run_to_the_end(store: Store, what: Plan, machine: Machine) -> int:
         return 0
     _print_end(store, what, finished)
     if finished.interrupted:
-        return 130
+        return INTERRUPTED
     return int(finished.count("done") < len(finished.outcomes))
 
 
