@@ -18,6 +18,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -187,8 +188,8 @@ class Submission:
 
 
 def new_submission(store: Store, **facts: Any) -> Submission:
-    """Start a folder for a submission."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    """Start a folder for a submission, whose name comes after those of earlier ones, also of the same second."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     submission = Submission(store.slurm / f"{stamp}-{secrets.token_hex(4)}")
     submission.folder.mkdir(parents=True)
     write_json(submission.facts_json, {**facts, "time": time.time()})

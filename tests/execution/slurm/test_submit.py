@@ -19,6 +19,7 @@ import pytest
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
 from ablate.context import write_json
+from ablate.execution.slurm.ledger import new_submission, submissions
 from ablate.plan.kinds import KINDS, Kind
 from ablate.store import Store
 
@@ -348,3 +349,9 @@ def test_nodes_where_jobs_were_lost_are_left_out(ablate: Run, standin: StandIn, 
 def test_no_slurm_here(ablate: Run) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", PATH="/nowhere")
     assert answer.returncode == 2 and "there is no sbatch on this machine" in answer.stderr
+
+
+def test_submissions_of_one_second_are_in_their_order(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").open()
+    made = [new_submission(store).folder.name for _ in range(30)]
+    assert [submission.folder.name for submission in submissions(store)] == made
