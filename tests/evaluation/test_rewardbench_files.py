@@ -100,6 +100,21 @@ def test_two_scores_a_pair_in_common_spellings(tmp_path: Path, chosen: str, reje
     assert report["score"] == 0.5 and report["health"]["ties"] == 1
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_response_that_is_a_numeral_is_not_its_score(tmp_path: Path, suffix: str) -> None:
+    """The columns ``chosen`` and ``rejected`` hold the responses, as in LLMBar, where some are "2", "23" and "96"."""
+    texts = [("2", "23", 1.5, 0.5), ("96", "It is 96.", 0.5, 1.5), ("so 23", "2", 1.5, 0.5), ("23", "2", 0.5, 1.5)]
+    rows = [
+        {"id": n, "subset": "hep-go", "chosen": one, "rejected": other, "chosen_score": high, "rejected_score": low}
+        for n, (one, other, high, low) in enumerate(texts)
+    ]
+    report = graded("rewardbench", write(tmp_path / f"scores{suffix}", rows), partial=True)
+    assert report["score"] == 0.5 and report["health"]["mean_margin"] == 0.0
+    won = [{name: row[name] for name in ("id", "subset", "chosen", "rejected")} | {"won": 1} for row in rows[1:3]]
+    report = graded("rewardbench", write(tmp_path / f"won{suffix}", won), partial=True)
+    assert report["score"] == 1.0, "a numeral beside a text is a response"
+
+
 def test_verdicts_and_columns_of_one_object_are_read(tmp_path: Path) -> None:
     rows = [{"subset": "hep-go", "results": value} for value in (1, 0, 0.5, 1)]
     report = graded("rewardbench", write(tmp_path / "won.jsonl", rows), partial=True)

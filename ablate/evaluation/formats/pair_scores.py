@@ -11,8 +11,10 @@ from ablate.errors import DataError
 from ablate.evaluation.formats.submission import Output, Submission
 from ablate.evaluation.grading import Metric
 
+BARE = "{side}"
+"""The name of a column that holds the response itself, or its score where the file has no other column for one."""
+
 SCORES = (
-    "{side}",
     "{side}_score",
     "score_{side}",
     "scores_{side}",
@@ -23,6 +25,7 @@ SCORES = (
     "{side}_rewards",
     "{side}_logit",
     "{side}_logprob",
+    BARE,
 )
 """Columns that hold the score of the ``chosen`` or the ``rejected`` response (of several: a list)."""
 
@@ -64,10 +67,20 @@ def _side(path: Path, output: Output, side: str) -> Any:
             continue
         if isinstance(value, list) and len(value) > 1:
             return [_number(path, output, name, one) for one in value]
-        if isinstance(value, str) and spelling == "{side}" and not _is_numeral(value):
+        if spelling == BARE and isinstance(value, str) and not _is_written_score(output.facts, side):
             continue  # the response itself
         return _number(path, output, name, value)
     return None
+
+
+def _is_written_score(facts: Mapping[str, Any], side: str) -> bool:
+    """Whether texts under the bare names are scores: both are numerals, and no other column is one of scores.
+
+    A response may be a numeral itself: the answer to a prompt of LLMBar is "2".
+    """
+    if any(spelling.format(side=side) in facts for spelling in SCORES if spelling != BARE):
+        return False
+    return all(_is_numeral(facts.get(name)) for name in ("chosen", "rejected"))
 
 
 def _split(path: Path, output: Output, num_correct: int | None) -> dict[str, Any]:
