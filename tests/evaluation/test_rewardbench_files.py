@@ -115,6 +115,19 @@ def test_a_response_that_is_a_numeral_is_not_its_score(tmp_path: Path, suffix: s
     assert report["score"] == 1.0, "a numeral beside a text is a response"
 
 
+@pytest.mark.parametrize("name", ["rewardbench", "rewardbench-2"])
+def test_a_column_of_accuracies_beside_scores_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Somebody's own mark of each pair, and a file of pairs it remains."""
+    subset = "hep-go" if name == "rewardbench" else "Math"
+    rows = [
+        {"id": n, "subset": subset, "chosen_score": score, "rejected_score": 1.0, "accuracy": 1.0}
+        for n, score in enumerate((2.0, 0.0, 2.0, 0.0))
+    ]
+    report = graded(name, write(tmp_path / "scores.jsonl", rows), partial=True)
+    found = {row["task"]: row["value"] for row in report["metrics"] if row["metric"] == "accuracy"}
+    assert found[subset] == 0.5 and report["health"]["examples"] == 4
+
+
 def test_verdicts_and_columns_of_one_object_are_read(tmp_path: Path) -> None:
     rows = [{"subset": "hep-go", "results": value} for value in (1, 0, 0.5, 1)]
     report = graded("rewardbench", write(tmp_path / "won.jsonl", rows), partial=True)

@@ -29,6 +29,9 @@ SCORES = (
 )
 """Columns that hold the score of the ``chosen`` or the ``rejected`` response (of several: a list)."""
 
+ACCURACIES = "accuracies"
+"""What a format says of a file of accuracies by subset: in which unit they are written."""
+
 VERDICTS = ("results", "result", "won", "win")
 """Columns that say whether the chosen response won: 1, 0, or 0.5 for a verdict that could not be read."""
 
@@ -133,11 +136,12 @@ def written_subsets(submission: Submission) -> list[str]:
 
 
 def accuracies_of(submission: Submission, sizes: Mapping[str, int]) -> list[Metric] | None:
-    """Accuracies by subset where a file has nothing else; None for any other file.
+    """Accuracies by subset where its format says that a file has them; None for any other file.
 
-    ``n`` is the file's own, or the number of pairs as released; a standard error is not known.
+    A column ``accuracy`` beside the scores of each pair is none of these. ``n`` is the file's own, or the number of
+    pairs as released; a standard error is not known.
     """
-    if not all("accuracy" in output.facts for output in submission.outputs):
+    if ACCURACIES not in submission.about:
         return None
     return [
         Metric(

@@ -9,6 +9,7 @@ from typing import Any
 from ablate.catalogs.rewardbench import SECTIONS_2, SUBSETS
 from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError, suggestion
+from ablate.evaluation.formats.pair_scores import ACCURACIES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, json_object
 
 VALUES = ("accuracy", "acc", "score", "value")
@@ -81,7 +82,7 @@ def _accuracies(path: Path, rows: list[tuple[str, Any, Any]], about: Mapping[str
         Output(number, facts={"subset": name, "accuracy": value / 100 if percent else value, "n": n})
         for number, (name, (value, n)) in enumerate(found.items(), start=1)
     )
-    return Submission(path, outputs, {**about, "accuracies": "percent" if percent else "proportions"})
+    return Submission(path, outputs, {**about, ACCURACIES: "percent" if percent else "proportions"})
 
 
 def _number(path: Path, name: str, value: Any) -> float:
@@ -106,7 +107,7 @@ def _columns(path: Path, whole: Mapping[str, Any], options: ReadOptions) -> Subm
         row = {name: value[place] for name, value in columns.items()}
         source = row.pop(names, None)
         outputs.append(Output(place + 1, source=None if source is None else str(source), facts=row))
-    about = {name: value for name, value in whole.items() if isinstance(value, str)}
+    about = {name: value for name, value in whole.items() if isinstance(value, str) and name != ACCURACIES}
     return Submission(path, tuple(outputs), about)
 
 
