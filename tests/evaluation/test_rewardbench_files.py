@@ -192,6 +192,15 @@ def test_bad_files_of_version_2(tmp_path: Path) -> None:
     scores = [{"id": "a", "subset": "Math", "scores": [1.0, 2.0], "num_correct": 2}]
     with pytest.raises(DataError, match="row 1: 2 scores, of which 2 are of right responses"):
         graded("rewardbench-2", write(tmp_path / "count.jsonl", scores), partial=True)
+    ties = [
+        {"id": "ref:0", "subset": "Ties", "scores": [1.0, 0.0]},
+        {"id": "tied:0", "subset": "Ties", "scores": [1, 1, 0]},
+    ]
+    with pytest.raises(DataError, match=r"row 1: 2 scores, of which \? are of right responses\n.*num_correct"):
+        graded("rewardbench-2", write(tmp_path / "ties.jsonl", ties), partial=True)
+    math = [{"id": "a", "subset": "Math", "scores": [1.0, 0.5], "num_correct": None}]
+    report = graded("rewardbench-2", write(tmp_path / "math.jsonl", math), partial=True)
+    assert {row["task"]: row["value"] for row in report["metrics"]}["Math"] == 1.0
     few = dict.fromkeys(SECTIONS_2[:5], 0.5)
     with pytest.raises(DataError, match="lacks 102 of 1865 prompts, in 1 subsets; the first is Ties"):
         graded("rewardbench-2", write(tmp_path / "few.json", few))

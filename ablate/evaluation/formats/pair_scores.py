@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablate.catalogs.rewardbench import TIES
 from ablate.errors import DataError
 from ablate.evaluation.formats.submission import Output, Submission
 from ablate.evaluation.grading import Metric
@@ -87,11 +88,13 @@ def _is_written_score(facts: Mapping[str, Any], side: str) -> bool:
 
 
 def _split(path: Path, output: Output, num_correct: int | None) -> dict[str, Any]:
-    count = output.facts.get("num_correct", num_correct)
+    own = output.facts.get("num_correct")
+    count = num_correct if own is None else own
     scores = [_number(path, output, "scores", one) for one in output.facts["scores"]]
     if not isinstance(count, int) or not 0 < count < len(scores):
         raise DataError(
-            f"{path}, row {output.row}: {len(scores)} scores, of which {count} are of right responses",
+            f"{path}, row {output.row}: {len(scores)} scores, of which {'?' if count is None else count} are of right "
+            "responses",
             hint="num_correct says how many of the scores, the first ones, are of right responses",
         )
     return {"chosen": scores[:count], "rejected": scores[count:]}
@@ -176,15 +179,16 @@ def rows_alone(path: Path, outputs: tuple[Output, ...], names: Mapping[str, str 
     """Rows of results from a file that names the subset of each row; None where one has no subset or says nothing.
 
     ``names`` gives the subset that a written name stands for. A prompt of several right answers is in the Ties subset
-    alone: elsewhere the first of a list of ``scores`` is that of the right one.
+    alone: elsewhere the first of a list of ``scores`` is that of the right one. A row of Ties that does not say how
+    many of its scores are (``num_correct``) is a ``DataError``.
     """
     rows = []
     for output in outputs:
         written = output.facts.get("subset")
-        sides = read_sides(path, output, num_correct=1) if written is not None else None
+        subset = None if written is None else names[str(written)]
+        sides = None if subset is None else read_sides(path, output, None if subset == TIES else 1)
         if sides is None:
             return None
-        subset = names[str(written)]
         source = output.source or str(output.row)
         rows.append({"id": f"{subset}/{source}", "subset": subset, "source": source, **sides})
     return rows
