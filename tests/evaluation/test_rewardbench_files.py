@@ -153,6 +153,23 @@ def test_version_2_by_verdicts_and_by_subsets(tmp_path: Path) -> None:
         graded("rewardbench-2", write(tmp_path / "ties.jsonl", ties), partial=True)
 
 
+def test_a_perfect_report_of_version_2_is_one_of_proportions(tmp_path: Path) -> None:
+    """Ties can reach 1.01, which makes no percentage of it; the same report in percentages is the same."""
+    rows = [{"id": "a", "subset": name, "scores": [1.0, 0.0], "num_correct": 1} for name in SECTIONS_2[:5]]
+    rows += [{"id": "ref:0", "subset": "Ties", "scores": [1.0, 0.0], "num_correct": 1}]
+    rows += [{"id": "tied:0", "subset": "Ties", "scores": [1.0, 1.0, 0.0], "num_correct": 2}]
+    gold = graded("rewardbench-2", write(tmp_path / "gold.jsonl", rows), partial=True)
+    reached = {row["task"]: row["value"] for row in gold["metrics"] if row["task"] in SECTIONS_2}
+    assert reached["Ties"] == pytest.approx(1.01)
+    for factor, unit in ((1, "proportions"), (100, "percent")):
+        written = {name: factor * value for name, value in reached.items()}
+        report = graded("rewardbench-2", write(tmp_path / "report.json", written))
+        assert report["protocol"]["outputs"]["accuracies"] == unit
+        assert report["score"] == pytest.approx(gold["score"]) == pytest.approx(6.01 / 6)
+    low = graded("rewardbench-2", write(tmp_path / "low.json", dict.fromkeys(SECTIONS_2, 1.005)))
+    assert low["score"] == pytest.approx(0.01005), "no other subset is above 1"
+
+
 BAD = {
     "unknown.json": (
         {**core_accuracies(), "hep-pythn": 0.5},
