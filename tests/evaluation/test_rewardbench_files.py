@@ -100,6 +100,34 @@ def test_two_scores_a_pair_in_common_spellings(tmp_path: Path, chosen: str, reje
     assert report["score"] == 0.5 and report["health"]["ties"] == 1
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_response_that_is_a_numeral_is_not_its_score(tmp_path: Path, suffix: str) -> None:
+    """The columns ``chosen`` and ``rejected`` hold the responses, as in LLMBar, where some are "2", "23" and "96"."""
+    texts = [("2", "23", 1.5, 0.5), ("96", "It is 96.", 0.5, 1.5), ("so 23", "2", 1.5, 0.5), ("23", "2", 0.5, 1.5)]
+    rows = [
+        {"id": n, "subset": "hep-go", "chosen": one, "rejected": other, "chosen_score": high, "rejected_score": low}
+        for n, (one, other, high, low) in enumerate(texts)
+    ]
+    report = graded("rewardbench", write(tmp_path / f"scores{suffix}", rows), partial=True)
+    assert report["score"] == 0.5 and report["health"]["mean_margin"] == 0.0
+    won = [{name: row[name] for name in ("id", "subset", "chosen", "rejected")} | {"won": 1} for row in rows[1:3]]
+    report = graded("rewardbench", write(tmp_path / f"won{suffix}", won), partial=True)
+    assert report["score"] == 1.0, "a numeral beside a text is a response"
+
+
+@pytest.mark.parametrize("name", ["rewardbench", "rewardbench-2"])
+def test_a_column_of_accuracies_beside_scores_is_left_alone(tmp_path: Path, name: str) -> None:
+    """Somebody's own mark of each pair, and a file of pairs it remains."""
+    subset = "hep-go" if name == "rewardbench" else "Math"
+    rows = [
+        {"id": n, "subset": subset, "chosen_score": score, "rejected_score": 1.0, "accuracy": 1.0}
+        for n, score in enumerate((2.0, 0.0, 2.0, 0.0))
+    ]
+    report = graded(name, write(tmp_path / "scores.jsonl", rows), partial=True)
+    found = {row["task"]: row["value"] for row in report["metrics"] if row["metric"] == "accuracy"}
+    assert found[subset] == 0.5 and report["health"]["examples"] == 4
+
+
 def test_verdicts_and_columns_of_one_object_are_read(tmp_path: Path) -> None:
     rows = [{"subset": "hep-go", "results": value} for value in (1, 0, 0.5, 1)]
     report = graded("rewardbench", write(tmp_path / "won.jsonl", rows), partial=True)
@@ -123,6 +151,23 @@ def test_version_2_by_verdicts_and_by_subsets(tmp_path: Path) -> None:
     ties = [{"id": "ref:0", "subset": "Ties", "results": 1}]
     with pytest.raises(DataError, match="prompt ref:0 of Ties has a verdict and no scores"):
         graded("rewardbench-2", write(tmp_path / "ties.jsonl", ties), partial=True)
+
+
+def test_a_perfect_report_of_version_2_is_one_of_proportions(tmp_path: Path) -> None:
+    """Ties can reach 1.01, which makes no percentage of it; the same report in percentages is the same."""
+    rows = [{"id": "a", "subset": name, "scores": [1.0, 0.0], "num_correct": 1} for name in SECTIONS_2[:5]]
+    rows += [{"id": "ref:0", "subset": "Ties", "scores": [1.0, 0.0], "num_correct": 1}]
+    rows += [{"id": "tied:0", "subset": "Ties", "scores": [1.0, 1.0, 0.0], "num_correct": 2}]
+    gold = graded("rewardbench-2", write(tmp_path / "gold.jsonl", rows), partial=True)
+    reached = {row["task"]: row["value"] for row in gold["metrics"] if row["task"] in SECTIONS_2}
+    assert reached["Ties"] == pytest.approx(1.01)
+    for factor, unit in ((1, "proportions"), (100, "percent")):
+        written = {name: factor * value for name, value in reached.items()}
+        report = graded("rewardbench-2", write(tmp_path / "report.json", written))
+        assert report["protocol"]["outputs"]["accuracies"] == unit
+        assert report["score"] == pytest.approx(gold["score"]) == pytest.approx(6.01 / 6)
+    low = graded("rewardbench-2", write(tmp_path / "low.json", dict.fromkeys(SECTIONS_2, 1.005)))
+    assert low["score"] == pytest.approx(0.01005), "no other subset is above 1"
 
 
 BAD = {
@@ -164,6 +209,15 @@ def test_bad_files_of_version_2(tmp_path: Path) -> None:
     scores = [{"id": "a", "subset": "Math", "scores": [1.0, 2.0], "num_correct": 2}]
     with pytest.raises(DataError, match="row 1: 2 scores, of which 2 are of right responses"):
         graded("rewardbench-2", write(tmp_path / "count.jsonl", scores), partial=True)
+    ties = [
+        {"id": "ref:0", "subset": "Ties", "scores": [1.0, 0.0]},
+        {"id": "tied:0", "subset": "Ties", "scores": [1, 1, 0]},
+    ]
+    with pytest.raises(DataError, match=r"row 1: 2 scores, of which \? are of right responses\n.*num_correct"):
+        graded("rewardbench-2", write(tmp_path / "ties.jsonl", ties), partial=True)
+    math = [{"id": "a", "subset": "Math", "scores": [1.0, 0.5], "num_correct": None}]
+    report = graded("rewardbench-2", write(tmp_path / "math.jsonl", math), partial=True)
+    assert {row["task"]: row["value"] for row in report["metrics"]}["Math"] == 1.0
     few = dict.fromkeys(SECTIONS_2[:5], 0.5)
     with pytest.raises(DataError, match="lacks 102 of 1865 prompts, in 1 subsets; the first is Ties"):
         graded("rewardbench-2", write(tmp_path / "few.json", few))

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablate.catalogs.rewardbench import TIES
 from ablate.errors import DataError
 from ablate.evaluation.formats.submission import Output, Submission
 from ablate.evaluation.grading import Metric
 
+BARE = "{side}"
+"""The name of a column that holds the response itself, or its score where the file has no other column for one."""
+
 SCORES = (
-    "{side}",
     "{side}_score",
     "score_{side}",
     "scores_{side}",
@@ -23,8 +26,12 @@ SCORES = (
     "{side}_rewards",
     "{side}_logit",
     "{side}_logprob",
+    BARE,
 )
 """Columns that hold the score of the ``chosen`` or the ``rejected`` response (of several: a list)."""
+
+ACCURACIES = "accuracies"
+"""What a format says of a file of accuracies by subset: in which unit they are written."""
 
 VERDICTS = ("results", "result", "won", "win")
 """Columns that say whether the chosen response won: 1, 0, or 0.5 for a verdict that could not be read."""
@@ -64,18 +71,30 @@ def _side(path: Path, output: Output, side: str) -> Any:
             continue
         if isinstance(value, list) and len(value) > 1:
             return [_number(path, output, name, one) for one in value]
-        if isinstance(value, str) and spelling == "{side}" and not _is_numeral(value):
+        if spelling == BARE and isinstance(value, str) and not _is_written_score(output.facts, side):
             continue  # the response itself
         return _number(path, output, name, value)
     return None
 
 
+def _is_written_score(facts: Mapping[str, Any], side: str) -> bool:
+    """Whether texts under the bare names are scores: both are numerals, and no other column is one of scores.
+
+    A response may be a numeral itself: the answer to a prompt of LLMBar is "2".
+    """
+    if any(spelling.format(side=side) in facts for spelling in SCORES if spelling != BARE):
+        return False
+    return all(_is_numeral(facts.get(name)) for name in ("chosen", "rejected"))
+
+
 def _split(path: Path, output: Output, num_correct: int | None) -> dict[str, Any]:
-    count = output.facts.get("num_correct", num_correct)
+    own = output.facts.get("num_correct")
+    count = num_correct if own is None else own
     scores = [_number(path, output, "scores", one) for one in output.facts["scores"]]
     if not isinstance(count, int) or not 0 < count < len(scores):
         raise DataError(
-            f"{path}, row {output.row}: {len(scores)} scores, of which {count} are of right responses",
+            f"{path}, row {output.row}: {len(scores)} scores, of which {'?' if count is None else count} are of right "
+            "responses",
             hint="num_correct says how many of the scores, the first ones, are of right responses",
         )
     return {"chosen": scores[:count], "rejected": scores[count:]}
@@ -120,11 +139,12 @@ def written_subsets(submission: Submission) -> list[str]:
 
 
 def accuracies_of(submission: Submission, sizes: Mapping[str, int]) -> list[Metric] | None:
-    """Accuracies by subset where a file has nothing else; None for any other file.
+    """Accuracies by subset where its format says that a file has them; None for any other file.
 
-    ``n`` is the file's own, or the number of pairs as released; a standard error is not known.
+    A column ``accuracy`` beside the scores of each pair is none of these. ``n`` is the file's own, or the number of
+    pairs as released; a standard error is not known.
     """
-    if not all("accuracy" in output.facts for output in submission.outputs):
+    if ACCURACIES not in submission.about:
         return None
     return [
         Metric(
@@ -159,15 +179,16 @@ def rows_alone(path: Path, outputs: tuple[Output, ...], names: Mapping[str, str 
     """Rows of results from a file that names the subset of each row; None where one has no subset or says nothing.
 
     ``names`` gives the subset that a written name stands for. A prompt of several right answers is in the Ties subset
-    alone: elsewhere the first of a list of ``scores`` is that of the right one.
+    alone: elsewhere the first of a list of ``scores`` is that of the right one. A row of Ties that does not say how
+    many of its scores are (``num_correct``) is a ``DataError``.
     """
     rows = []
     for output in outputs:
         written = output.facts.get("subset")
-        sides = read_sides(path, output, num_correct=1) if written is not None else None
+        subset = None if written is None else names[str(written)]
+        sides = None if subset is None else read_sides(path, output, None if subset == TIES else 1)
         if sides is None:
             return None
-        subset = names[str(written)]
         source = output.source or str(output.row)
         rows.append({"id": f"{subset}/{source}", "subset": subset, "source": source, **sides})
     return rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.catalogs.rewardbench import SECTIONS_2, SUBSETS
+from ablate.catalogs.rewardbench import SECTIONS_2, SUBSETS, TIES, TIES_WEIGHTS
 from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError, suggestion
+from ablate.evaluation.formats.pair_scores import ACCURACIES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, json_object
 
 VALUES = ("accuracy", "acc", "score", "value")
@@ -22,6 +24,9 @@ SPOKEN = {
     **{f"humanevalpack {name}": f"hep-{name}" for name in ("cpp", "go", "java", "python", "rust")},
 }
 """Names of subsets in papers and cards that are not theirs in the data."""
+
+BEST_TIES = math.fsum(TIES_WEIGHTS.values()) + 1e-6
+"""The best score of the Ties subset as a proportion, 1.01, and what rounding may add to it."""
 
 OTHER_SETS = ("anthropic_harmless", "mtbench_gpt4", "mtbench_human", "pku_better", "pku_safer", "summarize_prompted")
 """Test sets of the results repository's ``pref-sets`` that no section has."""
@@ -47,8 +52,9 @@ def recognises(path: Path, first: Mapping[str, Any] | None) -> bool:
 def read(path: Path, options: ReadOptions) -> Submission:
     """One row a subset with ``accuracy`` (a proportion), or one a pair of an object of columns.
 
-    Accuracies above 1 are percentages, then all of them are. Raises ``DataError`` for a number under a name that is no
-    subset's, one that is no accuracy, two for one subset, and columns of different lengths.
+    Accuracies above 1 (of Ties above ``BEST_TIES``) are percentages, then all of them are. Raises ``DataError`` for a
+    number under a name that is no subset's, one that is no accuracy, two for one subset, and columns of different
+    lengths.
     """
     whole = json_object(path)
     if whole is not None and _is_columns(whole):
@@ -76,12 +82,16 @@ def _accuracies(path: Path, rows: list[tuple[str, Any, Any]], about: Mapping[str
         if name in found:
             raise DataError(f"{path}: two accuracies of {name}")
         found[name] = (_number(path, written, value), n)
-    percent = any(value > 1 for value, _ in found.values())
+    percent = any(value > _best(name) for name, (value, _) in found.items())
     outputs = tuple(
         Output(number, facts={"subset": name, "accuracy": value / 100 if percent else value, "n": n})
         for number, (name, (value, n)) in enumerate(found.items(), start=1)
     )
-    return Submission(path, outputs, {**about, "accuracies": "percent" if percent else "proportions"})
+    return Submission(path, outputs, {**about, ACCURACIES: "percent" if percent else "proportions"})
+
+
+def _best(subset: str) -> float:
+    return BEST_TIES if subset == TIES else 1.0
 
 
 def _number(path: Path, name: str, value: Any) -> float:
@@ -89,7 +99,7 @@ def _number(path: Path, name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
-    if not 0 <= number <= 100:
+    if not 0 <= number <= 100 * _best(name):
         raise DataError(f"{path}: {name} is {value!r}, which is no accuracy", hint="proportions, or percentages")
     return number
 
@@ -106,7 +116,7 @@ def _columns(path: Path, whole: Mapping[str, Any], options: ReadOptions) -> Subm
         row = {name: value[place] for name, value in columns.items()}
         source = row.pop(names, None)
         outputs.append(Output(place + 1, source=None if source is None else str(source), facts=row))
-    about = {name: value for name, value in whole.items() if isinstance(value, str)}
+    about = {name: value for name, value in whole.items() if isinstance(value, str) and name != ACCURACIES}
     return Submission(path, tuple(outputs), about)
 
 
