@@ -115,7 +115,7 @@ def main() -> None:
         write_model(folder / "model", given.shape)
         (folder / "gpu.yaml").write_text(yaml.safe_dump(specification(folder / "model", given.steps, given.lora)))
         store = Store(given.store or folder / "store")
-        command = [sys.executable, "-m", "ablate.cli", "run", str(folder / "gpu.yaml"), "--store", str(store.root)]
+        command = [sys.executable, "-m", "ablate", "run", str(folder / "gpu.yaml"), "--store", str(store.root)]
         with Memory() as memory:
             subprocess.run([*command, "--jobs", "1"], check=True)
         print(f"\n{'stage':<45}{'seconds':>9}{'s / step':>10}")

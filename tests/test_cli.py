@@ -45,7 +45,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def command(*words: str, light: bool) -> list[str]:
-    start = [str(HELPERS / "light_cli.py")] if light else ["-m", "ablate.cli"]
+    start = [str(HELPERS / "light_cli.py")] if light else ["-m", "ablate"]
     return [sys.executable, *start, *words]
 
 

@@ -64,7 +64,7 @@ def ablate(tmp_path: Path) -> Ablate:
 
     def call(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "ablate.cli", *words],
+            [sys.executable, "-m", "ablate", *words],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

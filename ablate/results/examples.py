@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow.parquet as parquet
 
 from ablate.results.long import Evaluation, find_metric
-from ablate.results.permutation import Floats
-from ablate.results.statistics import PairedSuite
+from ablate.results.statistics.paired import PairedSuite
+from ablate.results.statistics.permutation import Floats
 from ablate.store import Store
 
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]

@@ -12,17 +12,17 @@ from rich.text import Text
 
 from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
-from ablate.results import data_table
-from ablate.results.build import build_table
-from ablate.results.correlation import build_correlations
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
-from ablate.results.render_html import page
-from ablate.results.render_latex import fragment, standalone
-from ablate.results.render_text import escape_markdown, markdown, to_csv
-from ablate.results.render_text import terminal as terminal_table
-from ablate.results.tables import Table
+from ablate.results.page.page import page
+from ablate.results.tables import data_table
+from ablate.results.tables.build import build_table
+from ablate.results.tables.correlation import build_correlations
+from ablate.results.tables.latex import fragment, standalone
+from ablate.results.tables.table import Table
+from ablate.results.tables.text import escape_markdown, markdown, to_csv
+from ablate.results.tables.text import terminal as terminal_table
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import Store
 
@@ -164,7 +164,7 @@ def _drift_remarks(results: Results) -> tuple[str, ...]:
 def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path) -> list[tuple[str, list[Path]]]:
     if not figures:
         return []
-    from ablate.results.figures import draw  # matplotlib takes half a second: loaded only where something is drawn
+    from ablate.results.figures.draw import draw  # matplotlib takes half a second: loaded only where something is drawn
 
     by_name = {table.name: table for table in tables}
     drawn = [(figure.title or by_name[figure.table].title, draw(figure, by_name[figure.table], folder))
@@ -175,8 +175,8 @@ def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path
 def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[str, list[Path]]]:
     if not layout.curves:
         return []
-    from ablate.results.curves import read_curves
-    from ablate.results.figures import draw_curves
+    from ablate.results.figures.curves import read_curves
+    from ablate.results.figures.draw import draw_curves
 
     tables = {table.name: table for table in layout.tables}
     drawn = []

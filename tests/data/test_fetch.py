@@ -471,7 +471,7 @@ def test_github_lists_reads_and_follows_pointers(hub: Hub, tmp_path: Path) -> No
 
 def command(hub: Hub, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, **environment}
-    line = [sys.executable, "-m", "ablate.cli", "data", *arguments]
+    line = [sys.executable, "-m", "ablate", "data", *arguments]
     return subprocess.run(line, env=settings, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -491,7 +491,7 @@ def test_the_command(hub: Hub, tmp_path: Path) -> None:
 def test_a_terminal_sees_how_far_it_is(hub: Hub, tmp_path: Path) -> None:
     screen, terminal = os.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    line = [sys.executable, "-m", "ablate.cli", "data", "fetch", "tulu-2.5-capybara", "--root", str(tmp_path)]
+    line = [sys.executable, "-m", "ablate", "data", "fetch", "tulu-2.5-capybara", "--root", str(tmp_path)]
     settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url}
     subprocess.run(line, env=settings, stdout=subprocess.DEVNULL, stderr=terminal, timeout=60, check=True)
     os.close(terminal)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ablate.cli import app
+from ablate.cli.app import app
 from ablate.data.json_lines import write_json_lines
 from ablate.errors import AblateError, SpecError, UsageError
 

@@ -66,7 +66,7 @@ def fill(disk: Path) -> Path:
 
 
 def ablate(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ablate.cli", *words]
+    command = [sys.executable, "-m", "ablate", *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 

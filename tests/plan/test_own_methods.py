@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ablate.algorithms.registry import METHODS
 from ablate.catalogs.digests import sha256_file
-from ablate.cli import app
+from ablate.cli.app import app
 from ablate.errors import AblateError, Location, UsageError
 from ablate.experiment.sections import SECTIONS, cell_keys
 from ablate.plan.checks import check_needs

@@ -8,7 +8,7 @@ import pytest
 
 from ablate.catalogs.memory import GIB
 from ablate.catalogs.models import models
-from ablate.cli_plan import print_sizes
+from ablate.cli.plan import print_sizes
 from ablate.plan.plan import Plan
 from ablate.plan.size import sizes_of
 

@@ -157,6 +157,6 @@ def test_the_installed_wheel_finds_its_folders(installed: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["pocket_quick", "pocket_datasets"])
 def test_the_installed_wheel_plans_the_shipped_studies(installed: Path, tmp_path: Path, name: str) -> None:
-    printed = run_installed(installed, tmp_path, "-m", "ablate.cli", "plan", name)
+    printed = run_installed(installed, tmp_path, "-m", "ablate", "plan", name)
     assert "train" in printed
     assert not (tmp_path / "store").exists(), "a plan writes nothing"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from ablate.errors import UsageError
-from ablate.results.build import build_table
-from ablate.results.columns import expand_columns
-from ablate.results.compare import Comparer
 from ablate.results.layout import TableLayout, default_layout
 from ablate.results.long import collect
-from ablate.results.rows import baseline_pairs, cell_groups, start_units
-from ablate.results.tables import Cell, Row, Table
+from ablate.results.tables.build import build_table
+from ablate.results.tables.columns import expand_columns
+from ablate.results.tables.compare import Comparer
+from ablate.results.tables.rows import baseline_pairs, cell_groups, start_units
+from ablate.results.tables.table import Cell, Row, Table
 
 LEVELS = (20, 40, 60)
 """Right answers of a hundred after SFT, for each base; training adds ten."""

@@ -13,12 +13,12 @@ import pytest
 from scipy import stats
 
 from ablate.errors import SpecError
-from ablate.results.columns import measured_columns
-from ablate.results.correlation import Points, build_correlations, correlate, pearson, read_points, spearman
 from ablate.results.layout import CorrelationLayout, Layout, TableLayout, check_layout, load_layout
 from ablate.results.long import collect
 from ablate.results.report import build_report
-from ablate.results.tables import Table
+from ablate.results.tables.columns import measured_columns
+from ablate.results.tables.correlation import Points, build_correlations, correlate, pearson, read_points, spearman
+from ablate.results.tables.table import Table
 
 LAYOUT = CorrelationLayout.model_validate(
     {"name": "downstream", "reward_model": [{"suite": "pairs"}], "policy": [{"suite": "facts"}, {"suite": "gold"}]}

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ablate.errors import SpecError, UsageError
-from ablate.results.curves import Curves, read_curves
-from ablate.results.figures import draw_curves
+from ablate.results.figures.curves import Curves, read_curves
+from ablate.results.figures.draw import draw_curves
 from ablate.results.layout import CurveLayout, TableLayout, load_layout
 from ablate.results.long import collect
 from ablate.results.report import render_report

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from ablate.errors import SpecError, UsageError
-from ablate.results.data_table import build_data_table
 from ablate.results.layout import Layout, default_layout
 from ablate.results.long import collect
-from ablate.results.render_html import table_html
-from ablate.results.render_text import markdown, to_csv
+from ablate.results.page.page import table_html
 from ablate.results.report import build_report, render_report, terminal
-from ablate.results.tables import Table, cell_text
+from ablate.results.tables.data_table import build_data_table
+from ablate.results.tables.table import Table, cell_text
+from ablate.results.tables.text import markdown, to_csv
 
 WORDS = {"prompt": 10.04, "chosen": 20.0, "rejected": 15.55, "distinct_prompts": 9.0}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablate.results.columns import Measured
 from ablate.results.examples import Measure
 from ablate.results.long import Evaluation, Results, Subject
-from ablate.results.remarks import judges_remarks
-from ablate.results.tables import Column
+from ablate.results.tables.columns import Measured
+from ablate.results.tables.remarks import judges_remarks
+from ablate.results.tables.table import Column
 from ablate.store import Store
 
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ablate.results.build import build_table
-from ablate.results.columns import expand_columns
-from ablate.results.compare import Comparer
 from ablate.results.layout import default_layout
 from ablate.results.long import collect
+from ablate.results.tables.build import build_table
+from ablate.results.tables.columns import expand_columns
+from ablate.results.tables.compare import Comparer
 
 PROMPTS = 240
 UNSAFE = [index % 5 < 2 for index in range(PROMPTS)]

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from ablate.errors import SpecError, UsageError
-from ablate.results.build import build_table
 from ablate.results.export import export
-from ablate.results.figures import _dots, draw
+from ablate.results.figures.draw import _dots, draw
 from ablate.results.folder import MANIFEST
 from ablate.results.layout import FigureLayout, Layout, TableLayout, default_layout
 from ablate.results.long import collect
-from ablate.results.render_latex import fragment
 from ablate.results.report import build_report, render_report
+from ablate.results.tables.build import build_table
+from ablate.results.tables.latex import fragment
 
 
 def tuned(maker: Any, answers: Any) -> Any:

@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ablate.results import statistics
-from ablate.results.permutation import sign_flip_p
-from ablate.results.statistics import PairedSuite, PairedTest, holm, mean_sd, paired_test, pool_seeds
+from ablate.results.statistics import paired as statistics
+from ablate.results.statistics.paired import PairedSuite, PairedTest, holm, mean_sd, paired_test, pool_seeds
+from ablate.results.statistics.permutation import sign_flip_p
+from ablate.results.tables import rows as table_rows
 
 
 def suite(rows: list[list[float]], clusters: list[int] | None = None) -> PairedSuite:
@@ -261,6 +262,6 @@ def test_rows_match_where_the_named_axes_agree() -> None:
         {"dataset": "hh", "algorithm": "ppo", "init": "large"},
         {"dataset": "uf", "algorithm": "ppo", "init": "small"},
     ]
-    assert statistics.match_rows(rows, "algorithm", ("ppo", "dpo"), ["dataset"]) == [(1, 0), (2, 0)]
-    assert statistics.match_rows(rows, "algorithm", ("ppo", "dpo"), ["dataset", "init"]) == []
-    assert statistics.match_rows(rows, "init", ("large", "small"), ["dataset", "algorithm"]) == [(2, 1)]
+    assert table_rows.match_rows(rows, "algorithm", ("ppo", "dpo"), ["dataset"]) == [(1, 0), (2, 0)]
+    assert table_rows.match_rows(rows, "algorithm", ("ppo", "dpo"), ["dataset", "init"]) == []
+    assert table_rows.match_rows(rows, "init", ("large", "small"), ["dataset", "algorithm"]) == [(2, 1)]

@@ -22,13 +22,13 @@ from rich.console import Console
 from ablate.errors import SpecError, StoreError, UnknownNameError, UsageError
 from ablate.execution.study import find_attempt, stage_statuses
 from ablate.liveness import STALE_SECONDS, Owner
-from ablate.results.build import build_table
 from ablate.results.export import export
 from ablate.results.layout import Layout, TableLayout, default_layout, load_layout
 from ablate.results.long import collect
-from ablate.results.render_latex import escape_latex, standalone
 from ablate.results.report import build_report, render_report, terminal
-from ablate.results.tables import Cell, Column, Row, Table, cell_text, number_text
+from ablate.results.tables.build import build_table
+from ablate.results.tables.latex import escape_latex, standalone
+from ablate.results.tables.table import Cell, Column, Row, Table, cell_text, number_text
 from ablate.store import AttemptFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -380,8 +380,8 @@ def hostile_table() -> Table:
 
 
 def test_hostile_text_stays_text() -> None:
-    from ablate.results.render_html import page
-    from ablate.results.render_text import markdown
+    from ablate.results.page.page import page
+    from ablate.results.tables.text import markdown
 
     html = page(HOSTILE, HOSTILE + "?", [hostile_table()], [], [HOSTILE])
     assert "<script" not in html and "&lt;script&gt;" in html

@@ -32,7 +32,7 @@ PROFILE = "limits: {time: 120}\nneeds: {default: {cpus: 1, memory: 1200M, time: 
 def ablate(folder: Path, *words: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     answer = subprocess.run(
-        [sys.executable, "-m", "ablate.cli", *words],
+        [sys.executable, "-m", "ablate", *words],
         cwd=folder,
         env=environment,
         capture_output=True,

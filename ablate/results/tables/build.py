@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ablate.context import read_json
-from ablate.results.columns import Measured, column_value, expand_columns
 from ablate.results.layout import Attribute, Health, TableLayout
 from ablate.results.long import Results, Subject
-from ablate.results.marks import TableTests, detectable_row, mark_rows
-from ablate.results.notes import Notes
-from ablate.results.remarks import judges_remarks, seeds_remark, starts_remark, tests_remarks
-from ablate.results.rows import (
+from ablate.results.statistics.paired import mean_sd
+from ablate.results.tables.columns import Measured, column_value, expand_columns
+from ablate.results.tables.marks import TableTests, detectable_row, mark_rows
+from ablate.results.tables.notes import Notes
+from ablate.results.tables.remarks import judges_remarks, seeds_remark, starts_remark, tests_remarks
+from ablate.results.tables.rows import (
     DeltaRow,
     Group,
     baseline_groups,
@@ -27,9 +28,8 @@ from ablate.results.rows import (
     paired_members,
     run_words,
 )
-from ablate.results.rules import rule_rows
-from ablate.results.statistics import mean_sd
-from ablate.results.tables import Cell, Column, Row, Table
+from ablate.results.tables.rules import rule_rows
+from ablate.results.tables.table import Cell, Column, Row, Table
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 

@@ -8,9 +8,9 @@ from typing import Any
 from ablate.context import read_json
 from ablate.errors import UsageError
 from ablate.results.long import Results, reason_not_done
-from ablate.results.notes import Notes
-from ablate.results.rows import kind_label
-from ablate.results.tables import Cell, Column, Row, Table, number_text
+from ablate.results.tables.notes import Notes
+from ablate.results.tables.rows import kind_label
+from ablate.results.tables.table import Cell, Column, Row, Table, number_text
 
 NAME = "data"
 """Name of the table, and thus of its files."""

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from ablate.results.tables import Row, Table, cell_text
+from ablate.results.tables.table import Row, Table, cell_text
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --paper: #fff; --rule: #ccc;

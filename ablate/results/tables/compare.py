@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.results.columns import Measured, column_value, measure_value
 from ablate.results.examples import ExampleReader, Examples, Measure, pair
 from ablate.results.long import OVERALL, Results, Subject
-from ablate.results.rows import start_units
-from ablate.results.statistics import PairedSuite, PairedTest, paired_test
+from ablate.results.statistics.paired import PairedSuite, PairedTest, paired_test
+from ablate.results.tables.columns import Measured, column_value, measure_value
+from ablate.results.tables.rows import start_units
 
 Pairs = Sequence[tuple[Subject, Subject]]
 

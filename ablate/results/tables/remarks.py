@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ablate.results.columns import Measured
-from ablate.results.compare import Untested
 from ablate.results.layout import TableLayout
 from ablate.results.long import Results
-from ablate.results.rows import Group, start_units
-from ablate.results.statistics import ENOUGH_DF, PairedTest
+from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
+from ablate.results.tables.columns import Measured
+from ablate.results.tables.compare import Untested
+from ablate.results.tables.rows import Group, start_units
 
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:

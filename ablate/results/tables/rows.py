@@ -10,8 +10,7 @@ from typing import Any
 from ablate.errors import UsageError
 from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wanted, refuse_hidden_axis, row_key
 from ablate.results.long import Results, Subject
-from ablate.results.statistics import match_key, match_rows
-from ablate.results.tables import MINUS
+from ablate.results.tables.table import MINUS
 
 BASE_AXES = ("policy", "pretrain.")
 SFT_AXES = ("sft.",)
@@ -219,3 +218,23 @@ def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group)
     other = dict(zip(names, second.labels, strict=True)).get(delta.axis, str(delta.values[1]))
     text = delta.label or f"Δ {own} {MINUS} {other}"
     return tuple(text if index == place else label for index, label in enumerate(first.labels))
+
+
+def match_rows(
+    rows: Sequence[Mapping[str, Any]], axis: str, values: tuple[Any, Any], match_on: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Return the pairs (i, j) of rows with ``axis`` at the first and second value that agree on ``match_on``.
+
+    Pairs are ordered by i, then j. A null on a ``match_on`` axis agrees with null only.
+    """
+    second: dict[tuple[str, ...], list[int]] = {}
+    for j, row in enumerate(rows):
+        if row.get(axis) == values[1]:
+            second.setdefault(match_key(row, match_on), []).append(j)
+    first = [(i, row) for i, row in enumerate(rows) if row.get(axis) == values[0]]
+    return [(i, j) for i, row in first for j in second.get(match_key(row, match_on), ())]
+
+
+def match_key(row: Mapping[str, Any], match_on: Sequence[str]) -> tuple[str, ...]:
+    """Return what two rows must share to be matched."""
+    return tuple(str(row.get(name)) for name in match_on)

@@ -4,8 +4,8 @@ Unit of analysis. A comparison of two models on a suite is made of per-example d
 the samples drawn for an example are averaged first), so that what is hard for both models cancels. Examples that
 share a cluster (a passage, a dialogue) vary together and count as one unit.
 
-* One seed: exact sign-flip permutation test over clusters (:mod:`ablate.results.permutation`). The claim holds for this
-  pair of models.
+* One seed: exact sign-flip permutation test over clusters (:mod:`ablate.results.statistics.permutation`). The claim
+  holds for this pair of models.
 * Several seeds: seeds are the upper level. d[s, e] = mu + a[s] + b[e] + residual, crossed and random; the variance of
   the mean is V_seed + V_example - V_residual, tested with Student's t at Satterthwaite's degrees of freedom (the
   t form of Clark's 1973 quasi-F). The claim holds for the method, over seeds. The mean over seeds alone would treat the
@@ -27,13 +27,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtr, stdtrit
 
-from ablate.results.permutation import Floats, sign_flip_p
+from ablate.results.statistics.permutation import Floats, sign_flip_p
 
 ENOUGH_DF = 8
 """Degrees of freedom from which an estimate of the variance between seeds is trusted at small levels: with eight, tests
@@ -255,23 +254,3 @@ def minimum_detectable_difference(stderr: float, df: float, *, alpha: float, pow
     """
     freedom = df if math.isfinite(df) else 1e9
     return float((stdtrit(freedom, 1 - alpha / 2) + stdtrit(freedom, power)) * stderr)
-
-
-def match_rows(
-    rows: Sequence[Mapping[str, Any]], axis: str, values: tuple[Any, Any], match_on: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Return the pairs (i, j) of rows with ``axis`` at the first and second value that agree on ``match_on``.
-
-    Pairs are ordered by i, then j. A null on a ``match_on`` axis agrees with null only.
-    """
-    second: dict[tuple[str, ...], list[int]] = {}
-    for j, row in enumerate(rows):
-        if row.get(axis) == values[1]:
-            second.setdefault(match_key(row, match_on), []).append(j)
-    first = [(i, row) for i, row in enumerate(rows) if row.get(axis) == values[0]]
-    return [(i, j) for i, row in first for j in second.get(match_key(row, match_on), ())]
-
-
-def match_key(row: Mapping[str, Any], match_on: Sequence[str]) -> tuple[str, ...]:
-    """Return what two rows must share to be matched."""
-    return tuple(str(row.get(name)) for name in match_on)

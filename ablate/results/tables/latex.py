@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from ablate.results.tables import CellText, Column, Row, Table, cell_text
+from ablate.results.tables.table import CellText, Column, Row, Table, cell_text
 
 BETTER, WORSE = "1F5FBF", "C65A00"
 """Blue and orange of about equal lightness, told apart in the common kinds of colour blindness."""

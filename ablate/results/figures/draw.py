@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from ablate.context import replacing
 from ablate.errors import UsageError, suggestion
-from ablate.results.curves import Curve, Curves
+from ablate.results.figures.curves import Curve, Curves
 from ablate.results.layout import CurveLayout, FigureLayout
-from ablate.results.tables import Row, Table
+from ablate.results.tables.table import Row, Table
 
 # Okabe and Ito's palette: told apart in the common kinds of colour blindness.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,15 +14,16 @@ from rich.table import Table
 
 import ablate
 from ablate.algorithms.own import load_method
-from ablate.cli_algorithms import algorithms_app
-from ablate.cli_data import data_app
-from ablate.cli_evaluate import grade
-from ablate.cli_judge import judge
-from ablate.cli_options import DEFAULT_STORE, AnyName, Name, StoreOption
-from ablate.cli_plan import print_sizes
-from ablate.cli_slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
-from ablate.cli_store import store_app
-from ablate.console import Json, err, out, print_wide
+from ablate.cli.algorithms import algorithms_app
+from ablate.cli.data import data_app
+from ablate.cli.evaluate import grade
+from ablate.cli.judge import judge
+from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption
+from ablate.cli.plan import print_sizes
+from ablate.cli.results import report, results_app
+from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.store import store_app
+from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
@@ -41,7 +40,6 @@ from ablate.plan.plan import Plan
 from ablate.results.layout import load_layout
 from ablate.shipped import init_project
 from ablate.store import Store
-from ablate.tracking.interface import ui_command
 
 app = typer.Typer(
     name="ablate",
@@ -59,6 +57,7 @@ app.command("grade")(grade)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
+app.add_typer(results_app)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -274,55 +273,6 @@ def logs(
 
 
 @app.command()
-def report(
-    name: Name,
-    store: StoreOption = DEFAULT_STORE,
-    layout: Annotated[
-        Path | None,
-        typer.Option(
-            help="Layout of the tables, a file or a name in reports/; default: the experiment's or a general one."
-        ),
-    ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
-    data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
-) -> None:
-    """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
-    module = importlib.import_module("ablate.results.report")
-    target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target, data=data)
-    print_wide(module.terminal(rendered))
-    out.print(f"written to {target}/", highlight=False)
-
-
-@app.command()
-def results(
-    name: Name,
-    store: StoreOption = DEFAULT_STORE,
-    form: Annotated[
-        str | None, typer.Option("--format", help="csv, json or parquet; default: by the suffix of --out, else csv.")
-    ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="File; default: standard output (csv, json).")] = None,
-) -> None:
-    """Write the long table: one row per subject, suite, task and metric."""
-    module = importlib.import_module("ablate.results.export")
-    text = module.export(Store(store), name, form, to)
-    if text is not None:
-        typer.echo(text, nl=False)
-
-
-@app.command()
-def ui(
-    store: StoreOption = DEFAULT_STORE, port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000
-) -> None:
-    """Mirror the store into MLflow and open its user interface; Ctrl-C ends it."""
-    module = importlib.import_module("ablate.tracking.mirror")
-    place = Store(store).open()
-    for name in place.experiment_names():
-        out.print(f"{name}: {module.mirror(place, name)}", highlight=False)
-    subprocess.run(ui_command(place, port=port), check=False)
-
-
-@app.command()
 def schema(
     methods: Annotated[
         list[str] | None,
@@ -508,7 +458,3 @@ def _print_status(name: str, lines: list[study.StageStatus], *, details: bool, e
                 highlight=False,
                 soft_wrap=True,
             )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ablate.results.tables import CellText, Row, Table, cell_text
+from ablate.results.tables.table import CellText, Row, Table, cell_text
 
 _STYLES = {"better": "bold dodger_blue1", "worse": "bold dark_orange"}
 _ROW_STYLES = {"delta": "italic", "detectable": "dim", "baseline": "bold"}

@@ -14,7 +14,7 @@ from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.judges import Panel, WrittenPanel
 from ablate.catalogs.loading import YamlLoader
 from ablate.catalogs.suites import find_suite, load_suites
-from ablate.cli_evaluate import complete_suite, print_report
+from ablate.cli.evaluate import complete_suite, print_report
 from ablate.errors import Location, UsageError
 from ablate.shipped import search_folders
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablate.results.columns import Measured
 from ablate.results.examples import Measure
 from ablate.results.layout import RULES, TableLayout
 from ablate.results.long import Results, find_metric
-from ablate.results.tables import Cell, Column, Row
+from ablate.results.tables.columns import Measured
+from ablate.results.tables.table import Cell, Column, Row
 
 
 def rule_rows(

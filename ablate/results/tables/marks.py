@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ablate.results.columns import Measured
-from ablate.results.compare import Comparer, Pairs, Untested
 from ablate.results.layout import Compare, TableLayout
 from ablate.results.long import Results
-from ablate.results.statistics import PairedTest, holm, minimum_detectable_difference, pool_seeds
-from ablate.results.tables import Cell, Column, Mark, Row
+from ablate.results.statistics.paired import PairedTest, holm, minimum_detectable_difference, pool_seeds
+from ablate.results.tables.columns import Measured
+from ablate.results.tables.compare import Comparer, Pairs, Untested
+from ablate.results.tables.table import Cell, Column, Mark, Row
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ablate.cli_options import DEFAULT_STORE, StoreOption
+from ablate.cli.options import DEFAULT_STORE, StoreOption
 from ablate.console import out
 from ablate.execution.garbage import find_garbage, remove
 from ablate.store import Store

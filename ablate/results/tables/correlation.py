@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ablate.results.columns import Measured, column_value, measured_columns
 from ablate.results.layout import CorrelationLayout
 from ablate.results.long import Results, Subject
-from ablate.results.notes import Notes
-from ablate.results.permutation import Floats
-from ablate.results.tables import Cell, Column, Row, Table
+from ablate.results.statistics.permutation import Floats
+from ablate.results.tables.columns import Measured, column_value, measured_columns
+from ablate.results.tables.notes import Notes
+from ablate.results.tables.table import Cell, Column, Row, Table
 
 FEWEST = 3
 """Cells below which there is no correlation."""

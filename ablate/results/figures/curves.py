@@ -12,8 +12,8 @@ import numpy as np
 from ablate.errors import UsageError, suggestion
 from ablate.results.layout import CurveLayout, TableLayout
 from ablate.results.long import Results, Subject, reason_not_done
-from ablate.results.rows import Group, baseline_groups, cell_groups, run_words
-from ablate.results.statistics import mean_sd
+from ablate.results.statistics.paired import mean_sd
+from ablate.results.tables.rows import Group, baseline_groups, cell_groups, run_words
 
 HISTORY = "history.jsonl"
 Records = list[dict[str, Any]]

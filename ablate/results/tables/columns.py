@@ -10,7 +10,7 @@ from ablate.errors import UsageError
 from ablate.results import layout as declared
 from ablate.results.examples import Measure
 from ablate.results.long import Results, Subject, find_metric
-from ablate.results.tables import Column
+from ablate.results.tables.table import Column
 
 
 @dataclass(frozen=True)

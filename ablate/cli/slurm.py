@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from ablate.cli_options import DEFAULT_STORE, Name, StoreOption
+from ablate.cli.options import DEFAULT_STORE, Name, StoreOption
 from ablate.console import Json, out
 from ablate.errors import UsageError
 from ablate.execution import study

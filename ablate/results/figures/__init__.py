@@ -1,0 +1,1 @@
+"""What is drawn: learning curves and the numbers of finished tables."""

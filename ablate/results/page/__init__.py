@@ -1,0 +1,1 @@
+"""The page: a report as one self-contained HTML file."""

@@ -1,0 +1,1 @@
+"""What the numbers of a table can bear: paired tests, spread over seeds, corrections."""
