@@ -1,0 +1,45 @@
+"""Declared reports: what a researcher writes in ``reports/*.yaml``, typed and closed, and a default without one."""
+
+from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat
+from ablate.results.layout.correlations import CorrelationLayout
+from ablate.results.layout.default import default_layout
+from ablate.results.layout.figures import CurveLayout, FigureLayout
+from ablate.results.layout.names import averaged_categories, axis_names, baseline_name
+from ablate.results.layout.report import Layout, check_layout, load_layout
+from ablate.results.layout.tables import (
+    RULES,
+    Compare,
+    Delta,
+    Groups,
+    RowAxis,
+    TableLayout,
+    is_wanted,
+    refuse_hidden_axis,
+    row_key,
+)
+
+__all__ = [
+    "RULES",
+    "Attribute",
+    "Column",
+    "Compare",
+    "CorrelationLayout",
+    "CurveLayout",
+    "Delta",
+    "FigureLayout",
+    "Groups",
+    "Health",
+    "Layout",
+    "NumberFormat",
+    "RowAxis",
+    "TableLayout",
+    "averaged_categories",
+    "axis_names",
+    "baseline_name",
+    "check_layout",
+    "default_layout",
+    "is_wanted",
+    "load_layout",
+    "refuse_hidden_axis",
+    "row_key",
+]

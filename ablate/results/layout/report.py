@@ -1,0 +1,85 @@
+"""A report as declared: its tables, figures and correlations, read from a file and checked against a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.loading import read_yaml
+from ablate.catalogs.origins import Origins
+from ablate.errors import Location, SpecError
+from ablate.results.layout.correlations import CorrelationLayout, check_correlation
+from ablate.results.layout.figures import CurveLayout, FigureLayout
+from ablate.results.layout.names import refuse_unknown
+from ablate.results.layout.tables import TableLayout, check_table, column_keys
+
+
+class Layout(Closed):
+    """A report: its tables and figures."""
+
+    title: str = ""
+    tables: tuple[TableLayout, ...] = ()
+    figures: tuple[FigureLayout, ...] = ()
+    curves: tuple[CurveLayout, ...] = ()
+    correlations: tuple[CorrelationLayout, ...] = ()
+    data: bool = Field(default=False, description="whether the table of the sets that are read follows")
+
+    @model_validator(mode="after")
+    def _has_tables(self) -> Layout:
+        if not self.tables and not self.correlations and not self.data:
+            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
+        return self
+
+
+def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
+    """Read a report file and check every name in it against ``plan`` (when given).
+
+    Raises :class:`SpecError` with file, line, key and the nearest right spelling.
+    """
+    if not path.is_file():
+        raise SpecError("there is no such report file", location=Location(file=str(path)))
+    values, origins = read_yaml(path)
+    if not isinstance(values, dict):
+        raise SpecError("a report is a mapping with title, tables and figures", location=origins.locate())
+    layout = validated(Layout, values, origins.locate)
+    _check_names(layout, origins)
+    if plan is not None:
+        check_layout(layout, plan, origins)
+    return layout
+
+
+def _check_names(layout: Layout, origins: Origins) -> None:
+    tables = [table.name for table in layout.tables]
+    drawn: list[tuple[str, int, FigureLayout | CurveLayout]] = []
+    drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
+    drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
+    written = [(("tables", index), name) for index, name in enumerate(tables)]
+    written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
+    for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
+        for number, (place, name) in enumerate(places):
+            if name in [other for _, other in places[:number]]:
+                raise SpecError(f"{name!r} is used twice", location=origins.locate(*place, "name"))
+    for kind, index, figure in drawn:
+        refuse_unknown("table", figure.table, tables, origins.locate(kind, index, "table"))
+
+
+def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
+    """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
+    for index, table in enumerate(layout.tables):
+        check_table(table, plan, (origins or Origins()).inside("tables", index))
+    for index, correlation in enumerate(layout.correlations):
+        check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
+    keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    for index, figure in enumerate(layout.figures):
+        for place, key in enumerate(figure.columns):
+            known = keys[figure.table]
+            refuse_unknown("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
+    suites = [name for name, about in plan["suites"].items() if about["subject"] == "policy"]
+    for index, curve in enumerate(layout.curves):
+        if curve.suite is not None:
+            refuse_unknown("suite", curve.suite, suites, (origins or Origins()).locate("curves", index, "suite"))
