@@ -377,6 +377,31 @@ OTHERS = (
 PREFERENCE_CONVERTERS = tuple(name for name in CONVERTER_OPTIONS if name not in OTHERS)
 """The converters that make preference records."""
 
+RANKS_ALONE = (
+    "hh_rlhf",
+    "nectar",
+    "tulu_2_5",
+    "stack_exchange_paired",
+    "prm800k",
+    "chatbot_arena_2023",
+    "chatbot_arena_2024",
+    "alpaca_farm",
+    "orca_dpo_pairs",
+    "summarize_from_feedback",
+    "hhh_alignment",
+    "llama_factory",
+)
+"""The converters of schemas that say which response is better and not by how much: their pairs have no score gap."""
+
+
+def gives_scores(converter: str, options: Mapping[str, Any]) -> bool:
+    """Whether rows of a converter can have scores; a researcher's own function is taken to give them."""
+    if converter == "by_file":
+        return all(gives_scores(part["converter"], part["options"]) for part in options["files"].values())
+    if converter == "columns":
+        return options["first_score"] is not None and options["second_score"] is not None
+    return converter not in RANKS_ALONE
+
 
 def known_converter(name: str, known: Iterable[str]) -> str:
     """Return ``name`` if it is among the known converters; the error offers the nearest one."""

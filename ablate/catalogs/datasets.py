@@ -18,6 +18,7 @@ from ablate.catalogs.converters import (
     Checks,
     VerifiablePromptsOptions,
     complete_options,
+    gives_scores,
     known_converter,
 )
 from ablate.catalogs.digests import DigestCache
@@ -228,6 +229,11 @@ class DatasetEntry(SetFacts):
             return None
         options = VerifiablePromptsOptions.model_validate(dict(self.converter_options))
         return options.checks
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether its responses can have scores, not ranks alone."""
+        return self.converter is not None and gives_scores(self.converter, self.converter_options)
 
     @property
     def shown_title(self) -> str:

@@ -23,9 +23,10 @@ from ablate.catalogs.datasets import (
     fetched_revisions,
     with_sample,
 )
+from ablate.catalogs.pins import LOCK, read_pins
 from ablate.catalogs.suites import fetchable, find_suite, load_suites
 from ablate.console import Json, err, out, print_wide
-from ablate.errors import DataError, UnknownNameError, UsageError
+from ablate.errors import DataError, FetchError, UnknownNameError, UsageError
 from ablate.shipped import project_datasets, search_folders
 
 AUDITS = Path("out") / "audits"
@@ -125,9 +126,42 @@ def data_fetch(
 ) -> None:
     """Download the files of sets and suites, at their pinned revisions, into the data root; what is there is kept."""
     wanted, known = fetchable(names, _catalog(), load_suites(search_folders("evals", Path.cwd())))
+    known = read_pins(Path.cwd()).over(known)
     module = importlib.import_module("ablate.data.fetch")
     for item in module.fetch_all(wanted, known, root, revision=revision, dry_run=dry_run):
         out.print(f"{item.status:<18}{item.name}  {module.megabytes(item.size)}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("pin")
+def data_pin(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of datasets, or of suites of evals/.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All sets of the catalog that are at no full commit.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask for the newest commit of those that are pinned or fetched, too.")
+    ] = False,
+    root: Annotated[Path | None, typer.Option("--root", envvar="ABLATE_DATA", help="Folder of data files.")] = None,
+) -> None:
+    """Write down at which commit the repositories of sets are: fetched, planned and recorded at it from then on.
+
+    The file is datasets.lock.yaml in this folder. A repository whose files are fetched is pinned to their commit.
+    """
+    if every == bool(names):
+        raise UsageError("give names of datasets, or --all")
+    module = importlib.import_module("ablate.data.pin")
+    catalog = _written_catalog()
+    wanted, known = fetchable(
+        names or module.unpinned(catalog), catalog, load_suites(search_folders("evals", Path.cwd()))
+    )
+    missed = 0
+    for item in module.pin_all(wanted, known, Path.cwd(), root, again=again):
+        out.print(f"{item.status:<20}{item.repository}  {item.commit or ''}", highlight=False, soft_wrap=True)
+        if item.error is not None:
+            missed += 1
+            err.print(f"{item.error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if missed:
+        raise FetchError(f"{missed} of the repositories could not be pinned; the others are in {LOCK}")
 
 
 @data_app.command("audit")
@@ -209,6 +243,11 @@ def _fact(value: object) -> str:
 
 
 def _catalog() -> Mapping[str, DatasetEntry]:
+    return read_pins(Path.cwd()).over(_written_catalog())
+
+
+def _written_catalog() -> Mapping[str, DatasetEntry]:
+    """Return the entries as they are written, without the project's pins."""
     return datasets(*project_datasets(Path.cwd()))
 
 

@@ -58,7 +58,7 @@ def fetch_all(
     for name in names:
         if name not in known:
             raise UnknownNameError("dataset", name, known)
-        _revision(known[name], _hub(known[name]), revision)
+        _revision(known[name], hub_of(known[name]), revision)
     for name in dict.fromkeys(names):
         yield from fetch(known[name], root, revision=revision, dry_run=dry_run, hosts=hosts)
 
@@ -77,7 +77,7 @@ def fetch(
     their host names, and all at once, so that a part of a set is not taken for the set; an interrupted download is
     continued. A file that is there with other content is an error, before anything is downloaded.
     """
-    hub = _hub(entry)
+    hub = hub_of(entry)
     host = (hosts or default_hosts())[hub.host]
     listing = host.listing(hub.id, _revision(entry, hub, revision))
     if not FULL.fullmatch(listing.revision) or not listing.revision.startswith(hub.revision or ""):
@@ -87,7 +87,7 @@ def fetch(
             hint="leave --revision out, or change the entry's revision",
         )
     folder = root / hub.id
-    files = [(file, _standing(folder, file, listing)) for file in _wanted(entry, hub, host, listing)]
+    files = [(file, _standing(folder, file, listing)) for file in _wanted(entry, host, listing)]
     missing = [file for file, status in files if status == "to fetch"]
     if not dry_run:
         if missing:
@@ -103,7 +103,8 @@ def fetch(
         )
 
 
-def _hub(entry: DatasetEntry) -> HubSource:
+def hub_of(entry: DatasetEntry) -> HubSource:
+    """Return the repository of an entry; raises UsageError where its files are of none."""
     if entry.source.hub is None:
         origin = "made by this package" if entry.source.pocket else "your own, under the data root"
         raise UsageError(f"there is nothing to fetch for dataset {entry.name!r}: its files are {origin}")
@@ -116,14 +117,15 @@ def _revision(entry: DatasetEntry, hub: HubSource, asked: str | None) -> str:
     if revision is None:
         raise UsageError(
             f"dataset {entry.name!r} ({hub.id}) names no revision, so what would be fetched can change from day to day",
-            hint="pin it: `revision:` with the 40 digits of a commit in an entry of your own (docs/datasets.md), or "
-            f"say which one you want: ablate data fetch {entry.name} --revision COMMIT; see {hub.url()}",
+            hint=f"ablate data pin {entry.name} asks for the newest commit and writes it down for this project; or say "
+            f"which one you want: ablate data fetch {entry.name} --revision COMMIT; see {hub.url()}",
         )
     return revision
 
 
-def _wanted(entry: DatasetEntry, hub: HubSource, host: Host, listing: Listing) -> list[RemoteFile]:
-    """Return the files that the entry names, one that matches no file is an error."""
+def names_wanted(entry: DatasetEntry, listing: Listing) -> list[str]:
+    """Return the names of a repository's files that an entry asks for; one that matches no file is a DataError."""
+    hub = hub_of(entry)
     names: set[str] = set()
     for name, matching in hub.wanted(listing.files).items():
         if not matching:
@@ -132,7 +134,11 @@ def _wanted(entry: DatasetEntry, hub: HubSource, host: Host, listing: Listing) -
                 hint=suggestion(name, listing.files),
             )
         names.update(matching)
-    return [host.located(listing.files[name]) for name in sorted(names)]
+    return sorted(names)
+
+
+def _wanted(entry: DatasetEntry, host: Host, listing: Listing) -> list[RemoteFile]:
+    return [host.located(listing.files[name]) for name in names_wanted(entry, listing)]
 
 
 def _standing(folder: Path, file: RemoteFile, listing: Listing) -> Literal["to fetch", "kept", "kept, compressed"]:

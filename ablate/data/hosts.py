@@ -56,8 +56,16 @@ class Listing:
     files: Mapping[str, RemoteFile]
 
 
+class Unreachable(FetchError):
+    """No host answers: there is no connection, or none is allowed."""
+
+
 class Host(Protocol):
     """Where repositories are."""
+
+    @property
+    def newest(self) -> str:
+        """What the newest commit of a repository is called."""
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Return the files at a commit, the first digits of one, a branch or a tag."""
@@ -74,6 +82,7 @@ class HuggingFace:
     """The Hugging Face hub, or what answers as it does at ``endpoint`` (default: HF_ENDPOINT)."""
 
     endpoint: str | None = None
+    newest: str = "main"
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Return the files of a dataset repository."""
@@ -108,6 +117,7 @@ class GitHub:
     api: str = "https://api.github.com"
     raw: str = "https://raw.githubusercontent.com"
     media: str = "https://media.githubusercontent.com/media"
+    newest: str = "HEAD"
 
     def listing(self, repository: str, revision: str) -> Listing:
         """Return the files of a repository."""
@@ -171,7 +181,7 @@ def explained(what: str, revision: str) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise FetchError(f"{what} does not exist, or is private or gated", hint=token) from error
     except OfflineModeIsEnabled as error:
-        raise FetchError(
+        raise Unreachable(
             f"{what} can't be fetched: HF_HUB_OFFLINE forbids connections",
             hint="unset it, or copy the files from a machine that has them (docs/real-data.md)",
         ) from error
@@ -183,6 +193,6 @@ def explained(what: str, revision: str) -> Iterator[None]:
             raise DataError(f"{what} is not there{at}") from error
         raise FetchError(f"{what}{at}: the host answers {status}", hint="try again later") from error
     except HTTPError as error:
-        raise FetchError(
+        raise Unreachable(
             f"{what}{at}: no answer from the host ({error})", hint="see that this machine has a connection, then repeat"
         ) from error

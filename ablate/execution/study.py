@@ -15,6 +15,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from ablate.catalogs.pins import read_pins
 from ablate.context import read_json
 from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
@@ -78,6 +79,7 @@ def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport 
         digest_cache=store.cache / "digests.json",
         data_root=os.environ.get("ABLATE_DATA"),
         catalogs=project_datasets(Path.cwd()),
+        pins=read_pins(Path.cwd()),
     )
     if report is None or read_report is None:
         return build_plan(loaded, facts)

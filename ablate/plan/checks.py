@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from ablate.algorithms.base import Method
 from ablate.algorithms.registry import METHODS
@@ -20,7 +21,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SECTIONS
 from ablate.plan.facts import Facts
 from ablate.plan.needs import NEEDS, Need
-from ablate.plan.sets import NamedSet, Pipeline, checks_of, entries_of
+from ablate.plan.sets import NamedSet, Pipeline, checks_of, entries_of, without_scores
 
 Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
@@ -58,6 +59,9 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
         _check_attributes(cell, find)
     if "prompts" in cell.method.needs:
         _check_condition(cell, find)
+    if cell.has_reward_model:
+        loss, learnt = cell.values.get("reward_model.loss"), str(cell.values["reward_model.dataset"])
+        check_margins(facts, loss, learnt, find("reward_model.loss"))
     if cell.has_reward_model and cell.method.entry:
         _check_loss(cell, find)
         _check_tokenizers(facts, cell, find, "reward_model.init", "the reward model starts from")
@@ -123,6 +127,20 @@ def _check_loss(cell: Cell, locate: Locate) -> None:
             location=locate("reward_model.loss"),
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
             "algorithm reward_modelling, suites of pairs and labels",
+        )
+
+
+def check_margins(facts: Facts, loss: Any, dataset: str, place: Location) -> None:
+    """Raise SpecError at ``place`` where a reward model with loss margin would learn from pairs without score gaps."""
+    ranked = list(without_scores(facts.dataset(dataset))) if loss == "margin" else []
+    if ranked:
+        entries = (entry for entry in facts.datasets.values() if entry.format == "preference")
+        scored = [entry.name for entry in entries if not any(without_scores(entry))]
+        raise SpecError(
+            f"loss margin reads the score gap of every pair, and {ranked[0]!r} says which response is better, not by "
+            "how much",
+            location=place,
+            hint=f"allowed as the reward model's dataset: {', '.join(scored)}; or label the set anew",
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, with_sample
 from ablate.catalogs.digests import DigestCache
 from ablate.catalogs.models import ModelEntry, models
+from ablate.catalogs.pins import Pins
 from ablate.catalogs.suites import Suite, load_suites
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
@@ -78,12 +79,15 @@ def gather_facts(
     digest_cache: Path,
     data_root: str | None,
     catalogs: Sequence[Path] = (),
+    pins: Pins | None = None,
 ) -> Facts:
     """Read the catalogs, the project's own folders of ``catalogs`` too, and lay the experiment's variants over them.
 
+    Their repositories are at the commits of the project's ``pins``.
+
     ``data_root`` is used when the specification names none (``data.root``, relative to its file).
     """
-    catalog = datasets(*catalogs)
+    catalog = (pins or Pins()).over(datasets(*catalogs))
     if loaded.experiment.data.embedded:
         catalog = {name: with_sample(entry) if entry.sample else entry for name, entry in catalog.items()}
     sets = sets_of(loaded, catalog)

@@ -85,6 +85,15 @@ def checks_of(named: NamedSet) -> dict[str, Checks | None]:
     return {name: checks for part in named.parts for name, checks in checks_of(part).items()}
 
 
+def without_scores(named: NamedSet) -> Iterator[str]:
+    """Yield the names of a set's parts whose responses have ranks alone; labels given anew are scores."""
+    if isinstance(named, DatasetEntry):
+        yield from () if named.has_scores else (named.name,)
+    elif named.variant.mix is not None:
+        for part in named.parts:
+            yield from without_scores(part)
+
+
 def answered_prompts(named: NamedSet) -> Iterator[tuple[DatasetEntry, Location]]:
     """Yield the catalog entries to whose prompts a policy responds while the set is made, and where each is named."""
     if isinstance(named, DatasetEntry):

@@ -23,7 +23,7 @@ from ablate.experiment.grid import OWN_START, Cell, Grid, Section, place_of, rel
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import RewardModelSection
 from ablate.experiment.spec import Scalar
-from ablate.plan.checks import check_cell
+from ablate.plan.checks import check_cell, check_margins
 from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, has_chat_template, local_path
 from ablate.plan.graph import Graph
@@ -362,6 +362,7 @@ class TrainingPlanner:
         }
         values = {**fixed, **labels.parameters, "init": labels.init, "dataset": labels.dataset}
         validated(RewardModelSection, values, origins.inside("parameters").locate, strict=True)
+        check_margins(self._facts, values.get("loss"), labels.dataset, origins.locate("dataset"))
         sampling = tuple((name, value) for name, value in cell.sections()["data"] if name != "match")
         section = tuple(sorted(values.items()))
         data = self.data.dataset(labels.dataset, sampling, cell, records=learns_from_records(section))

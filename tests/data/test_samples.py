@@ -17,6 +17,7 @@ import pytest
 from ablate.catalogs.datasets import DatasetEntry, datasets, file_digests, with_sample
 from ablate.catalogs.digests import DigestCache, sha256_file
 from ablate.context import EventLog, StageContext, read_json
+from ablate.data.preview import preview
 from ablate.data.stage import run
 from ablate.errors import DataError
 from ablate.pocket import stage as pocket
@@ -117,6 +118,14 @@ def test_every_row_is_accounted_for(tmp_path: Path, name: str) -> None:
     assert others <= 4, report["dropped"]
     for reason, (least, most) in allowed.items():
         assert least <= report["dropped"].get(reason, 0) <= most, report["dropped"]
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLED))
+def test_pairs_have_a_score_gap_where_the_catalog_says_that_there_are_scores(tmp_path: Path, name: str) -> None:
+    made = preview(with_sample(SAMPLED[name]), None, 12)
+    gaps = [example["margin"] for row in made for example in row.get("examples", ())]
+    assert gaps
+    assert {gap is not None for gap in gaps} == {SAMPLED[name].has_scores}
 
 
 def gold_rewards(pair: Row, items: Mapping[str, Item]) -> tuple[float, float]:

@@ -39,9 +39,41 @@ def parent(plan: Plan, stage: Stage, role: str) -> Stage:
     return plan.stages[dict(stage.identity.inputs)[role].stage]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "refused"),
+    [("pocket-nectar", "pocket-nectar"), ("halves", "pocket-hh"), ("pocket-shp", None), ("labelled", None)],
+)
+def test_margins_need_scores(plan: MakePlan, dataset: str, refused: str | None) -> None:
+    sets = {
+        "halves": {"mix": ["pocket-shp", "pocket-hh"]},
+        "labelled": {"use": "pocket-nectar", "label": {"by": {"reward_model": LABELS["by"]["reward_model"]}}},
+    }
+    cell = {"dataset": dataset, "algorithm": "reward_modelling", "reward_model.loss": "margin"}
+    spec = text([cell], datasets=sets)
+    if refused is None:
+        plan(spec)
+        return
+    with pytest.raises(SpecError) as caught:
+        plan(spec)
+    assert f"reward_model.loss: loss margin reads the score gap of every pair, and {refused!r} says" in str(
+        caught.value
+    )
+    allowed = str(caught.value).partition("allowed as the reward model's dataset: ")[2]
+    assert "pocket-ultrafeedback" in allowed and "pocket-nectar" not in allowed
+
+
+def test_a_labeller_with_margins_needs_scores_too(plan: MakePlan) -> None:
+    labels = {"by": {"reward_model": {**LABELS["by"]["reward_model"], "parameters": {"loss": "margin"}}}}
+    sets = {"own": {"use": "pocket-shp", "label": labels}}
+    with pytest.raises(SpecError, match=r"label\.by\.reward_model\.dataset: loss margin .* 'pocket-nectar' says"):
+        plan(text([{"dataset": "own", "algorithm": "dpo"}], datasets=sets))
+
+
 def test_losses_over_rankings_share_one_set_of_records_and_one_of_tokens(plan: MakePlan) -> None:
     losses = ["bradley-terry", "margin", "k-wise", "instruct-k", "attributes"]
-    made = plan(text([{"dataset": "pocket-nectar", "algorithm": "reward_modelling", "reward_model.loss": losses}]))
+    made = plan(
+        text([{"dataset": "pocket-ultrafeedback", "algorithm": "reward_modelling", "reward_model.loss": losses}])
+    )
     models = of_kind(made, "reward_model")
     tokens = {
         str(stage.identity.config.value["parameters"].get("loss")): parent(made, stage, "data") for stage in models
