@@ -74,7 +74,7 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     for stage in stages.values():
         config = stage.identity.config.value if stage.kind == "train" or stage.execution.ranks else {}
         method = config.get("algorithm") if stage.kind == "train" else None
-        adapter = config.get("lora_rank") is not None
+        adapter = config.get("parameters", {}).get("lora_rank") is not None
         key = (stage.kind, method, sizes[stage.id], adapter, stage.execution.heavy, stage.execution.gpu)
         if key not in made:
             made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
