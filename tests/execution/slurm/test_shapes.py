@@ -89,6 +89,15 @@ def test_an_adapter_as_the_planner_writes_it_takes_one_gpu(tmp_path: Path) -> No
     assert (whole.gpus, adapter.gpus) == (4, 1)
 
 
+def test_what_can_t_be_divided_trains_as_long_in_one_process(tmp_path: Path) -> None:
+    text = "gpu: {per_node: 8}\nneeds: {train: {micro_batch: 2}}\n"
+    divided, whole = trained(tmp_path, text, "dpo, dpo.implementation: [ablate, trl]")
+    assert (divided.gpus, divided.resources().processes) == (4, 4)
+    assert (whole.gpus, whole.resources().processes) == (1, 1)
+    for shape in (divided, whole):
+        assert (shape.minutes, shape.resources().micro_batch) == (24 * 60, 2)
+
+
 def test_gpus_with_less_memory_are_more(tmp_path: Path) -> None:
     text = "gpu: {per_node: 8, memory: 40}\n"
     assert given(tmp_path, text, chain("allenai/tulu-2-7b"))["train"][0] == 8
