@@ -30,8 +30,9 @@ def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, 
 
 def unnamed_jobs(store: Store) -> dict[str, Handed]:
     """Return the stages that are queued or run and that no experiment of the store names, by their last plans."""
-    named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
-    queued, _ = reconcile(store)
+    with Turn(store):  # what another process is about to queue has no job yet, and would be taken for void
+        named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
+        queued, _ = reconcile(store)
     return handed_over(store, set(queued.places) - named)
 
 

@@ -19,7 +19,9 @@ import pytest
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
 from ablate.context import write_json
-from ablate.execution.slurm.ledger import new_submission, submissions
+from ablate.errors import UsageError
+from ablate.execution.slurm.control import unnamed_jobs
+from ablate.execution.slurm.ledger import Turn, new_submission, submissions
 from ablate.plan.kinds import KINDS, Kind
 from ablate.store import Store
 
@@ -279,6 +281,13 @@ def test_options_that_contradict_the_cluster_are_refused_and_cancel_nothing(
     answer = ablate(*words)
     assert answer.returncode == 2 and message in answer.stderr
     assert standin.jobs() == before
+
+
+def test_nothing_is_pruned_while_another_submits(ablate: Run, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    store = Store(tmp_path / "store")
+    with Turn(store), pytest.raises(UsageError, match="another ablate submits from this store now"):
+        unnamed_jobs(store)
 
 
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
