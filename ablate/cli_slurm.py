@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -65,10 +65,15 @@ def prune_queue(store: Store) -> None:
     if not stale:
         _say("nothing to prune: all that is queued belongs to an experiment of the store")
         return
-    for stage in stale:
-        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
-    if typer.confirm(f"cancel the jobs of these {len(stale)} stages?"):
+    if _confirmed(store, stale):
         _say(f"{control.cancel(store, stale)} jobs cancelled")
+
+
+def _confirmed(store: Store, stages: Collection[str]) -> bool:
+    """List stages, and ask whether their jobs are to be cancelled."""
+    for stage in stages:
+        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
+    return typer.confirm(f"cancel the jobs of these {len(stages)} stages?")
 
 
 def watch(store: Store, names: Sequence[str]) -> None:
@@ -127,7 +132,7 @@ def cancel(
     if not live:
         _say(f"{name}: nothing of it is queued or runs")
         return
-    if not yes and not typer.confirm(f"cancel the jobs of {len(live)} stages?"):
+    if not yes and not _confirmed(place, live):
         raise typer.Exit(1)
     _say(f"{name}: {control.cancel(place, live)} jobs cancelled")
 

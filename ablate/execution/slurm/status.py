@@ -36,6 +36,11 @@ class Handed:
         return self.record.name, self.index
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """All stages of its element."""
+        return self.record.elements[self.index]
+
+    @property
     def job(self) -> str:
         """The job as SLURM's commands take it; empty while its id is not known."""
         return f"{self.record.job}_{self.index}" if self.record.job else ""

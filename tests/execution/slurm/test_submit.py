@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -118,8 +119,9 @@ def ablate(
         monkeypatch.setitem(METHODS, name, dataclasses.replace(method, entry="light_work:pretend"))
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, said: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(said))
             for name in [name for name in os.environ if name.startswith("ABLATE_")]:
                 patch.delenv(name)
             for name, value in (environment(tmp_path, standin) | variables).items():
@@ -288,6 +290,42 @@ def test_nothing_is_pruned_while_another_submits(ablate: Run, tmp_path: Path) ->
     store = Store(tmp_path / "store")
     with Turn(store), pytest.raises(UsageError, match="another ablate submits from this store now"):
         unnamed_jobs(store)
+
+
+def elements_of(tmp_path: Path, stage: str) -> list[tuple[str, ...]]:
+    """The elements that a stage was handed over in."""
+    records = [json.loads(path.read_text()) for path in (tmp_path / "store" / "slurm").glob("*/*/array.json")]
+    return [tuple(stages) for facts in records for stages in facts["elements"].values() if stage in stages]
+
+
+def test_pruning_leaves_the_jobs_that_named_stages_share(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("}}", "}, evaluate: {pack: 8}}"))
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    first = planned(tmp_path)
+    (tmp_path / "small.yaml").write_text(SPEC.replace("[0.1, 0.2]", "[0.1]"))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--prune", said="y\n")
+    assert answer.returncode == 0, answer.stderr
+    named = planned(tmp_path)
+    stale = {stage for stage in first - named if not named.intersection(*elements_of(tmp_path, stage))}
+    assert {stage.partition("-")[0] for stage in first - named - stale} == {"evaluate"}
+    assert len(stale) == 4 and f"cancel the jobs of these {len(stale)} stages? [y/N]: " in answer.stdout
+    assert f"{len(stale)} jobs cancelled" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(first - stale, 1)
+
+
+def test_cancelling_a_stage_names_those_that_share_its_job(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("}}", "}, evaluate: {pack: 8}}"))
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    stage = next(stage for stage in sorted(planned(tmp_path)) if stage.startswith("evaluate"))
+    (shared,) = elements_of(tmp_path, stage)
+    answer = ablate("cancel", "small", stage, said="n\n")
+    assert answer.returncode == 1 and len(shared) > 1
+    assert all(f"  {other}  " in answer.stdout for other in shared)
+    assert f"cancel the jobs of these {len(shared)} stages?" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    answer = ablate("cancel", "small", stage, said="y\n")
+    assert answer.returncode == 0 and "small: 1 jobs cancelled" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) - set(shared), 1)
 
 
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
