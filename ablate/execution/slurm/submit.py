@@ -196,7 +196,7 @@ def _arranged(
         for stage in wanted
     ]
     limits = loaded.profile.limits
-    if ahead & set(wanted):
+    if ahead & open_stages:
         return arrange_behind(ahead, items, queued, largest=limits.array, calls=limits.calls)
     return arrange(items, queued, largest=limits.array, calls=limits.calls)
 

@@ -264,6 +264,22 @@ def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: Stan
     assert answer.returncode == 2 and "limits.submit is 11" in answer.stderr
 
 
+def test_the_rest_waits_for_a_canary_that_an_earlier_call_queued(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("calls: 12", "calls: 12, submit: 16"))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--canary")
+    assert answer.returncode == 0 and "do not fit limits.submit" in answer.stdout
+    canary = standin.jobs()
+    assert {job["name"].partition(".")[0] for job in canary} >= {"train", "evaluate"}
+    (tmp_path / "cluster.yaml").write_text(PROFILE)
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml", "--canary").returncode == 0
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    rest = [job for job in standin.jobs() if job not in canary]
+    assert rest
+    for job in rest:
+        exact = {name for need in job["dependency"].split(",") for name in need.removeprefix("afterok:").split(":")}
+        assert exact >= {f"{job['job']}_{job['index']}" for job in canary}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
