@@ -196,9 +196,10 @@ def _arranged(
         for stage in wanted
     ]
     limits = loaded.profile.limits
+    largest = min(limits.array, limits.submit)  # an array that never fits would be left for ever
     if ahead & open_stages:
-        return arrange_behind(ahead, items, queued, largest=limits.array, calls=limits.calls)
-    return arrange(items, queued, largest=limits.array, calls=limits.calls)
+        return arrange_behind(ahead, items, queued, largest=largest, calls=limits.calls)
+    return arrange(items, queued, largest=largest, calls=limits.calls)
 
 
 def gpu_hours(arrays: Iterable[Array]) -> float:

@@ -280,6 +280,22 @@ def test_the_rest_waits_for_a_canary_that_an_earlier_call_queued(ablate: Run, st
         assert exact >= {f"{job['job']}_{job['index']}" for job in canary}
 
 
+def test_a_user_who_may_have_few_jobs_comes_to_the_end(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("calls: 12", "calls: 12, submit: 2"))
+    store = Store(tmp_path / "store")
+    for _ in range(40):
+        answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+        assert answer.returncode == 0, answer.stderr
+        if "all stages are done" in answer.stdout:
+            break
+        there = queued(tmp_path, standin)
+        assert 0 < len(there) <= 2
+        for stage in there:
+            write_json(store.stage(stage).done_json, {})
+        standin.change(lambda job: {"state": "COMPLETED"})
+    assert all(store.stage(stage).is_done() for stage in planned(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
