@@ -277,6 +277,7 @@ class _Submitter:
             for need in array.needs:
                 self.jobs.setdefault(need.array, need.array)  # an array of an earlier call is known by its job id
         for array in arrays:
+            self.renew()  # before the intent: who lost the turn writes nothing down either
             try:
                 with interrupts_later():
                     result.arrays.append(self._submit(array))
@@ -285,7 +286,6 @@ class _Submitter:
                 raise self._placed(error, array) from error
             result.stages += len(array.stages)
             result.gpu_hours += gpu_hours([array])
-            self.renew()
 
     def _submit(self, array: Array) -> ArrayRecord:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
@@ -312,6 +312,7 @@ class _Submitter:
                 time.sleep(pause)
                 if found := jobs.find_by_name([name]):
                     return found[name]
+                self.renew()
             except Refused:
                 record.write_void("SLURM refused it")
                 raise

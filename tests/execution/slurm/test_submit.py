@@ -21,10 +21,12 @@ from ablate.algorithms.registry import METHODS
 from ablate.cli import main
 from ablate.context import write_json
 from ablate.errors import UsageError
+from ablate.execution.environment import snapshot_package
+from ablate.execution.slurm import submit
 from ablate.execution.slurm.control import unnamed_jobs
 from ablate.execution.slurm.ledger import Turn, new_submission, submissions
 from ablate.plan.kinds import KINDS, Kind
-from ablate.store import Store
+from ablate.store import StageFolder, Store
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 SPEC = """\
@@ -322,6 +324,19 @@ def test_nothing_is_pruned_while_another_submits(ablate: Run, tmp_path: Path) ->
     store = Store(tmp_path / "store")
     with Turn(store), pytest.raises(UsageError, match="another ablate submits from this store now"):
         unnamed_jobs(store)
+
+
+def test_who_lost_the_turn_queues_nothing(
+    ablate: Run, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_over_meanwhile(store: Store) -> Path:
+        StageFolder(store.slurm / "turn").attempt(99).folder.mkdir()
+        return snapshot_package(store)
+
+    monkeypatch.setattr(submit, "snapshot_package", taken_over_meanwhile)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode != 0 and "another ablate took the submission over" in answer.stderr
+    assert not standin.jobs() and not list((tmp_path / "store" / "slurm").glob("*/*/array.json"))
 
 
 def elements_of(tmp_path: Path, stage: str) -> list[tuple[str, ...]]:
