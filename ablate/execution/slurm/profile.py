@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
@@ -93,6 +95,13 @@ class Retries(Closed):
     node: int = Field(3, ge=0, description="Gone without a word: the node failed, or the job was killed.")
 
 
+def _misspelt(method: str) -> PydanticCustomError | None:
+    """Return what is wrong with the name of a method; one like no other may be a researcher's, of another study."""
+    if method in METHODS or not get_close_matches(method, METHODS, n=1):
+        return None
+    return unknown_name("method", method, METHODS)
+
+
 class Profile(Closed):
     """A cluster: where stages run there, what they are given, and what the site allows."""
 
@@ -140,8 +149,13 @@ class Profile(Closed):
     @classmethod
     def _kinds(cls, value: dict[str, Needs]) -> dict[str, Needs]:
         for key in value:
-            if key != DEFAULT and key not in KINDS and not key.startswith("train."):
-                raise unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+            kind, dot, method = key.partition(".")
+            if dot and kind == "train":
+                wrong = _misspelt(method)
+            else:
+                wrong = None if key in (DEFAULT, *KINDS) else unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+            if wrong is not None:  # at the key's own line
+                raise ValidationError.from_exception_data("needs", [{"type": wrong, "loc": (key,), "input": key}])
         return value
 
     def need(self, key: str, kind: str, method: str | None) -> Any:

@@ -115,6 +115,10 @@ def test_what_is_written_goes_first_and_the_method_before_the_kind(tmp_path: Pat
     assert found["evaluate"] == (0, 1, 1024, 60)
 
 
+def test_a_method_of_another_study_may_be_written_down(tmp_path: Path) -> None:
+    assert "train.zigzag" in loaded(tmp_path, "needs: {train.zigzag: {cpus: 2}}\n").profile.needs
+
+
 def test_the_shipped_example_loads() -> None:
     example = load_profile(str(shipped_folder("slurm") / "example.yaml"))
     assert example.profile == Profile()

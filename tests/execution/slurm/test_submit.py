@@ -389,6 +389,10 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
     [
         ("partition: main\n", "cluster.yaml:1: partition: unknown key 'partition'\n  did you mean 'partitions'?"),
         ("needs: {trian: {cpus: 1}}\n", "did you mean 'train'?"),
+        (
+            "needs:\n  train: {cpus: 1}\n  train.dop: {cpus: 1}\n",
+            "cluster.yaml:3: needs.train.dop: unknown method 'dop'\n  did you mean 'dpo'?",
+        ),
         ("needs:\n  train: {memory: 16}\n", "cluster.yaml:2: needs.train.memory: an amount of memory is a number with"),
         ("limits: {time: soon}\n", "a time is minutes, 'hours:minutes' or 'days-hours:minutes' (found 'soon')"),
         ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
