@@ -307,6 +307,14 @@ def test_a_user_who_may_have_few_jobs_comes_to_the_end(ablate: Run, standin: Sta
         ),
         (("run", "small.yaml", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
         (("retry", "small", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
+        *(
+            ((*command, "--on", "cluster.yaml", *option.split()), f"{option.split()[0]} is about this machine")
+            for command in (("run", "small.yaml"), ("retry", "small"))
+            for option in (
+                *("--jobs 2", "--threads 2", "--gpus 0", "--processes 2", "--micro-batch 4", "--frozen host"),
+                "--rollout-server http://localhost:8000",
+            )
+        ),
     ],
 )
 def test_options_that_contradict_the_cluster_are_refused_and_cancel_nothing(
