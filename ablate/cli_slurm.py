@@ -45,6 +45,7 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         hours = f", up to {result.gpu_hours:.1f} GPU hours" if result.gpu_hours else ""
         _say(f"{name}: {result.stages} stages as {len(result.arrays)} job arrays{hours}; nothing is submitted")
         _say(f"the scripts: {result.folder}/")
+        _say_what_is_left_out(result)
         return
     if not result.arrays:
         words = f"all that is not done is queued ({result.queued} stages)" if result.queued else "all stages are done"
@@ -52,11 +53,15 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         return
     queued = f"; {result.queued} were queued already" if result.queued else ""
     _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
+    _say_what_is_left_out(result)
+    _say(f"next: ablate status {name} --watch")
+
+
+def _say_what_is_left_out(result: Submitted) -> None:
     if result.excluded:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
         _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
-    _say(f"next: ablate status {name} --watch")
 
 
 def prune_queue(store: Store) -> None:

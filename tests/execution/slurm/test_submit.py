@@ -392,6 +392,42 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
     assert not (tmp_path / "store" / "slurm").exists() and not standin.jobs()
 
 
+def test_a_dry_run_shows_what_would_be_submitted(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    folder, words = tmp_path / "out" / "small" / "slurm", ("run", "small.yaml", "--on", "cluster.yaml", "--canary")
+    folder.mkdir(parents=True)
+    (folder / "77-train.sbatch").write_text("of an earlier call")
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    standin.change(lambda job: {"state": "NODE_FAIL"})
+    record = next((tmp_path / "store" / "slurm").glob("*/*-dataset"))
+    index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
+    (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n' * 2)
+    answer = ablate(*words, "--dry-run")
+    assert answer.returncode == 0 and "not sent to n7, where jobs were lost before" in answer.stdout
+    shown = {path.stem: path.read_text() for path in folder.glob("*.sbatch")}
+    assert ablate(*words).returncode == 0
+    newest = max((tmp_path / "store" / "slurm").glob("2*"), key=lambda path: path.stat().st_mtime)
+    sent = {path.parent.name: path.read_text() for path in newest.glob("*/stage.sbatch")}
+    keys = {str(json.loads(path.read_text())["job"]): path.parent.name for path in newest.glob("*/job.json")}
+
+    def told(text: str) -> list[str]:
+        """Its options, jobs by their arrays' keys, without the paths and the name, which are known later."""
+        options = [line for line in text.splitlines() if line.startswith("#SBATCH") and "--output" not in line]
+        return [re.sub(r":<?([\w-]+)>?", lambda found: f":{keyed(found[1])}", line) for line in options[1:]]
+
+    def keyed(job: str) -> str:
+        number, line, rest = job.partition("_")
+        return f"{keys[number]}{line}{rest}" if number in keys else job
+
+    assert {key: told(text) for key, text in shown.items()} == {key: told(text) for key, text in sent.items()}
+
+
+def test_a_dry_run_keeps_to_the_budget(ablate: Run, tmp_path: Path) -> None:
+    text = "gpu: {per_node: 4}\nlimits: {gpu_hours: 3}\nneeds: {train: {gpus: 2, time: '1:30'}}\n"
+    (tmp_path / "cluster.yaml").write_text(text)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    assert answer.returncode == 2 and "cluster.yaml:2: limits.gpu_hours: up to 12.0 GPU hours" in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("profile", "words"),
     [
