@@ -76,7 +76,7 @@ class Limits(Closed):
     """What a site allows, and what one run asks of it."""
 
     time: Minutes = Field(24 * 60, description="Longest time limit of the partitions.")
-    array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize - 1, or less.")
+    array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize, or less.")
     submit: int = Field(5000, gt=0, description="Jobs of a user in the queue, array elements counted.")
     calls: int = Field(40, gt=0, description="sbatch calls of a run: arrays are split no further than this allows.")
     gpu_hours: float | None = Field(
