@@ -234,7 +234,7 @@ def status(
     names = [name] if name else place.experiment_names()
     if watching:
         watch(place, names)
-    found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
+    found = chosen_statuses(place, names, state or [], where or [])
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
     else:

@@ -31,6 +31,8 @@ from ablate.store import Store
 
 WATCH_SECONDS = 10.0
 """Between two looks: each is one squeue call and at most one sacct call."""
+QUIET_LOOKS = 3
+"""Looks in a row at which stages wait and none runs, before a run counts as ended: it may be about to begin one."""
 FOLLOW_SECONDS = 1.0
 
 On = Annotated[
@@ -83,11 +85,14 @@ def _confirmed(store: Store, stages: Collection[str]) -> bool:
 
 def watch(store: Store, names: Sequence[str]) -> None:
     """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone."""
+    quiet = 0
     with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False, transient=True) as live:
         while True:
-            found = {name: cluster_statuses(store, name) for name in names}
+            found = cluster_statuses(store, names)
             live.update(Group(*(overview(name, lines) for name, lines in found.items())), refresh=True)
-            if all(standing_code(lines) != 3 for lines in found.values()):
+            lines = [line for own in found.values() for line in own]
+            quiet = 0 if standing_code(lines) == 3 else quiet + 1
+            if quiet == QUIET_LOOKS or (quiet and all(line.status != "waiting" for line in lines)):
                 return
             time.sleep(WATCH_SECONDS)
 

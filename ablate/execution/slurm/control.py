@@ -70,7 +70,7 @@ def _call(command: list[str], live: dict[str, Handed]) -> int:
 
 def why(store: Store, name: str, stage: str) -> list[str]:
     """Return, a line each, how a stage stands, what it waits for, what happened to its job, and where its logs are."""
-    lines = {line.id: line for line in cluster_statuses(store, name)}
+    lines = {line.id: line for line in cluster_statuses(store, [name])[name]}
     line = lines[stage]
     told = [f"{stage}  {line.label}", f"{line.status}{f': {line.note}' if line.note else ''}"]
     told += _inputs(store, line, lines)
