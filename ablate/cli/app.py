@@ -143,8 +143,10 @@ def run(
     """
     place = Store(store)
     place.check()
+    training = _resources(
+        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+    )
     if on is not None:
-        _refuse_unsafe_code_on_a_cluster(unsafe_code)
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
         _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
@@ -154,13 +156,6 @@ def run(
     for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
-    training = Resources(
-        micro_batch=micro_batch,
-        processes=processes,
-        frozen=frozen,
-        rollout_server=rollout_server,
-        unsafe_code=unsafe_code,
-    )
     machine = Machine.detect(jobs, threads, gpus, training)
     _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
 
@@ -210,17 +205,12 @@ def retry(
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
+    training = _resources(
+        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+    )
     if on is not None:
-        _refuse_unsafe_code_on_a_cluster(unsafe_code)
         _submit(place, study.plan_again(name, place, load_layout), on)
         return
-    training = Resources(
-        micro_batch=micro_batch,
-        processes=processes,
-        frozen=frozen,
-        rollout_server=rollout_server,
-        unsafe_code=unsafe_code,
-    )
     _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
 
 
@@ -243,7 +233,7 @@ def status(
     names = [name] if name else place.experiment_names()
     if watching:
         watch(place, names)
-    found = {item: chosen_statuses(place, item, state or [], where or []) for item in names}
+    found = chosen_statuses(place, names, state or [], where or [])
     if as_json:
         typer.echo(json.dumps({item: [vars(line) for line in lines] for item, lines in found.items()}, indent=1))
     else:
@@ -330,9 +320,46 @@ def main() -> None:
         sys.exit(1)
 
 
-def _refuse_unsafe_code_on_a_cluster(asked: bool) -> None:
-    if asked:
-        raise UsageError("--unsafe-code is about this machine", hint="a cluster's profile says unsafe_code: true")
+def _resources(
+    on: str | None,
+    processes: int,
+    micro_batch: int | None,
+    frozen: Frozen,
+    rollout_server: str | None,
+    unsafe_code: bool,
+    **machine: int | None,
+) -> Resources:
+    """Return how stages that train run here; raises UsageError where that, or ``machine``, is asked of a cluster."""
+    usual = Resources()
+    asked = {
+        "--unsafe-code": unsafe_code != usual.unsafe_code,
+        "--processes": processes != usual.processes,
+        "--micro-batch": micro_batch != usual.micro_batch,
+        "--frozen": frozen != usual.frozen,
+        "--rollout-server": rollout_server != usual.rollout_server,
+        **{f"--{name}": value is not None for name, value in machine.items()},
+    }
+    refused = [option for option, is_asked in asked.items() if is_asked]
+    if on is not None and refused:
+        raise UsageError(f"{refused[0]} is about this machine", hint=PROFILE_SAYS.get(refused[0], "leave it out"))
+    return Resources(
+        micro_batch=micro_batch,
+        processes=processes,
+        frozen=frozen,
+        rollout_server=rollout_server,
+        unsafe_code=unsafe_code,
+    )
+
+
+PROFILE_SAYS = {
+    "--unsafe-code": "a cluster's profile says unsafe_code: true",
+    "--processes": "a cluster's profile says needs.train.gpus: a process for each",
+    "--micro-batch": "a cluster's profile says needs.train.micro_batch",
+    "--gpus": "a cluster's profile says needs.train.gpus",
+    "--threads": "a cluster's profile says needs.default.cpus",
+    "--jobs": "a cluster's profile says limits.at_once",
+}
+"""Where a profile says what an option says of this machine."""
 
 
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:

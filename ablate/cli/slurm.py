@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +31,8 @@ from ablate.store import Store
 
 WATCH_SECONDS = 10.0
 """Between two looks: each is one squeue call and at most one sacct call."""
+QUIET_LOOKS = 3
+"""Looks in a row at which stages wait and none runs, before a run counts as ended: it may be about to begin one."""
 FOLLOW_SECONDS = 1.0
 
 On = Annotated[
@@ -45,6 +47,7 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         hours = f", up to {result.gpu_hours:.1f} GPU hours" if result.gpu_hours else ""
         _say(f"{name}: {result.stages} stages as {len(result.arrays)} job arrays{hours}; nothing is submitted")
         _say(f"the scripts: {result.folder}/")
+        _say_what_is_left_out(result)
         return
     if not result.arrays:
         words = f"all that is not done is queued ({result.queued} stages)" if result.queued else "all stages are done"
@@ -52,11 +55,15 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         return
     queued = f"; {result.queued} were queued already" if result.queued else ""
     _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
+    _say_what_is_left_out(result)
+    _say(f"next: ablate status {name} --watch")
+
+
+def _say_what_is_left_out(result: Submitted) -> None:
     if result.excluded:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
         _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
-    _say(f"next: ablate status {name} --watch")
 
 
 def prune_queue(store: Store) -> None:
@@ -65,19 +72,27 @@ def prune_queue(store: Store) -> None:
     if not stale:
         _say("nothing to prune: all that is queued belongs to an experiment of the store")
         return
-    for stage in stale:
-        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
-    if typer.confirm(f"cancel the jobs of these {len(stale)} stages?"):
+    if _confirmed(store, stale):
         _say(f"{control.cancel(store, stale)} jobs cancelled")
+
+
+def _confirmed(store: Store, stages: Collection[str]) -> bool:
+    """List stages, and ask whether their jobs are to be cancelled."""
+    for stage in stages:
+        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
+    return typer.confirm(f"cancel the jobs of these {len(stages)} stages?")
 
 
 def watch(store: Store, names: Sequence[str]) -> None:
     """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone."""
+    quiet = 0
     with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False, transient=True) as live:
         while True:
-            found = {name: cluster_statuses(store, name) for name in names}
+            found = cluster_statuses(store, names)
             live.update(Group(*(overview(name, lines) for name, lines in found.items())), refresh=True)
-            if all(standing_code(lines) != 3 for lines in found.values()):
+            lines = [line for own in found.values() for line in own]
+            quiet = 0 if standing_code(lines) == 3 else quiet + 1
+            if quiet == QUIET_LOOKS or (quiet and all(line.status != "waiting" for line in lines)):
                 return
             time.sleep(WATCH_SECONDS)
 
@@ -127,7 +142,7 @@ def cancel(
     if not live:
         _say(f"{name}: nothing of it is queued or runs")
         return
-    if not yes and not typer.confirm(f"cancel the jobs of {len(live)} stages?"):
+    if not yes and not _confirmed(place, live):
         raise typer.Exit(1)
     _say(f"{name}: {control.cancel(place, live)} jobs cancelled")
 

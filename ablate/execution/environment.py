@@ -18,7 +18,10 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "l
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-COMPUTING = ("context.py", "algorithms", "catalogs", "pocket", "models", "data", "training", "rewards", "evaluation")
+COMPUTING = (
+    *("context.py", "algorithms", "catalogs", "pocket", "models", "data", "training", "rewards", "evaluation"),
+    "sandbox",
+)
 """What a stage's result can depend on; a change of the command line or of the tables is no drift."""
 
 

@@ -14,8 +14,10 @@ from ablate.execution.study import StageStatus
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "blocked": "red", "interrupted": "yellow"}
 RUNNING_SHOWN = 12
-UNSETTLED = frozenset({"running", "queued", "unknown"})
-"""States from which a stage may still go on by itself."""
+GOES_ON = frozenset({"running", "queued", "unknown"})
+"""States of a stage that goes on, or will, without anybody's doing."""
+TO_GO = GOES_ON | {"waiting"}
+"""States of a stage that a run at work has before it; on this machine what is not begun waits."""
 
 
 def overview(name: str, lines: Sequence[StageStatus]) -> RenderableType:
@@ -49,7 +51,7 @@ def seconds_left(lines: Sequence[StageStatus]) -> float | None:
     for line in lines:
         if line.seconds is not None:
             seconds.setdefault(line.kind, []).append(line.seconds)
-    waiting = [line.kind for line in lines if line.status in UNSETTLED]
+    waiting = [line.kind for line in lines if line.status in TO_GO]
     workers = sum(line.status == "running" for line in lines)
     if not workers or any(kind not in seconds for kind in waiting):
         return None
@@ -67,4 +69,4 @@ def standing_code(lines: Sequence[StageStatus]) -> int:
     """Return an exit code for scripts: 0 all done, 3 something still goes on, 1 nothing does and not all is done."""
     if all(line.status == "done" for line in lines):
         return 0
-    return 3 if any(line.status in UNSETTLED for line in lines) else 1
+    return 3 if any(line.status in GOES_ON for line in lines) else 1

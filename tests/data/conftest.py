@@ -46,7 +46,7 @@ class Hub:
     def command(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``ablate data`` with this server in the hub's place."""
         settings = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": self.url, **environment}
-        line = [sys.executable, "-m", "ablate.cli", "data", *arguments]
+        line = [sys.executable, "-m", "ablate", "data", *arguments]
         return subprocess.run(line, env=settings, capture_output=True, text=True, timeout=60, check=False)
 
     def asked(self, method: str = "GET") -> list[str]:

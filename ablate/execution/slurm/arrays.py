@@ -90,7 +90,10 @@ def arrange(items: Sequence[Item], queued: Queued, *, largest: int, calls: int, 
 def arrange_behind(
     canary: Container[str], items: Sequence[Item], queued: Queued, *, largest: int, calls: int
 ) -> list[Array]:
-    """Return the arrays of ``items``, those of ``canary`` first: nothing else starts until these end well."""
+    """Return the arrays of ``items``, those of ``canary`` first: nothing else starts until these end well.
+
+    Nor until those of ``canary`` do that are in the queue already.
+    """
     ahead = [item for item in items if item.id in canary]
     rest = [item for item in items if item.id not in canary]
     front = arrange(ahead, queued, largest=largest, calls=calls)
@@ -98,7 +101,12 @@ def arrange_behind(
     packs = {array.key: array.shape.pack for array in front}
     known = Queued({**queued.places, **places}, {**queued.packs, **packs})
     needed = {need.array for array in front for need in array.needs}
-    gate = tuple(Need(array.key, "afterok") for array in front if array.key not in needed)
+    earlier: dict[str, set[int]] = defaultdict(set)
+    for stage, (job, index) in queued.places.items():
+        if stage in canary:
+            earlier[job].add(index)
+    gate = [Need(array.key, "afterok") for array in front if array.key not in needed]
+    gate += [Need(job, "afterok", tuple(sorted(indices))) for job, indices in earlier.items()]
     behind = arrange(rest, known, largest=largest, calls=calls, first=len(front))
     return [*front, *(replace(array, needs=(*array.needs, *gate)) for array in behind)]
 

@@ -19,20 +19,26 @@ AT_ONCE = 200
 
 
 def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, Handed]:
-    """Return the stages of an experiment that are queued or run, or those of ``stages`` (beginnings of ids)."""
+    """Return the stages of an experiment that are queued or run, or those of ``stages`` (beginnings of ids).
+
+    With them come those that share an element with one: jobs are cancelled and held as a whole.
+    """
     beginnings = tuple(stages)
     planned = store.experiment(name).read_plan()["stages"]
     wanted = [stage for stage in planned if not beginnings or stage.startswith(beginnings)]
     handed = handed_over(store, wanted)
     known = jobs.queue()
-    return {stage: item for stage, item in handed.items() if (job := known.get(item.key)) is not None and job.is_live}
+    live = [item for item in handed.values() if (job := known.get(item.key)) is not None and job.is_live]
+    return {stage: item for item in live for stage in item.stages if not store.stage(stage).is_done()}
 
 
 def unnamed_jobs(store: Store) -> dict[str, Handed]:
-    """Return the stages that are queued or run and that no experiment of the store names, by their last plans."""
-    named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
-    queued, _ = reconcile(store)
-    return handed_over(store, set(queued.places) - named)
+    """Return the stages that are queued or run in elements of which no experiment names a stage, by its last plan."""
+    with Turn(store):  # what another process is about to queue has no job yet, and would be taken for void
+        named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
+        queued, _ = reconcile(store)
+    kept = {place for stage, place in queued.places.items() if stage in named}
+    return handed_over(store, [stage for stage, place in queued.places.items() if place not in kept])
 
 
 def cancel(store: Store, live: dict[str, Handed]) -> int:
@@ -64,7 +70,7 @@ def _call(command: list[str], live: dict[str, Handed]) -> int:
 
 def why(store: Store, name: str, stage: str) -> list[str]:
     """Return, a line each, how a stage stands, what it waits for, what happened to its job, and where its logs are."""
-    lines = {line.id: line for line in cluster_statuses(store, name)}
+    lines = {line.id: line for line in cluster_statuses(store, [name])[name]}
     line = lines[stage]
     told = [f"{stage}  {line.label}", f"{line.status}{f': {line.note}' if line.note else ''}"]
     told += _inputs(store, line, lines)

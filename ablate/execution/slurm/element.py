@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -53,8 +52,8 @@ class Element:
         past = self._past()
         if past and past[-1]["what"] == "started":
             self._note("lost", node=past[-1]["node"])
-            if self._count("lost") > self._retries("node"):
-                return self._give_up(f"gone without a word {self._count('lost')} times", "retries.node")
+            if self._is_spent("node"):
+                return self._give_up("node")
         if reason := self._common_failure():
             print(f"not begun: the last {self.record.facts['alike']} elements failed alike: {reason}", flush=True)
             return EXIT_CODES["blocked"]
@@ -121,10 +120,10 @@ class Element:
         cause = self._cause(found)
         if cause is not None:
             self._note(cause)
-            if self._count(cause) <= self._retries(cause):
+            if not self._is_spent(cause):
                 return AGAIN
             if cause != "failure":
-                return self._give_up(f"stopped by {cause} {self._count(cause)} times", f"retries.{cause}")
+                return self._give_up(cause)
         if "done" in found:  # packed: whoever needs one that is not done looks at its inputs
             return 0
         return next(
@@ -141,12 +140,14 @@ class Element:
             return "node"
         return "failure" if "failed" in found else None
 
-    def _retries(self, cause: str) -> int:
-        if not self.record.facts["requeue"]:
-            return 0
-        return int(self.record.facts["retries"][cause])
+    def _is_spent(self, cause: str) -> bool:
+        """Tell whether a cause has stopped this element more often than the profile lets it begin again."""
+        budget = self.record.facts["retries"][cause] if self.record.facts["requeue"] else 0
+        return self._count(cause) > budget
 
-    def _give_up(self, what: str, key: str) -> int:
+    def _give_up(self, cause: str) -> int:
+        what = "gone without a word" if cause == "node" else f"stopped by {cause}"
+        what, key = f"{what} {self._count(cause)} times", f"retries.{cause}"
         print(f"given up: {what} ({key} of the profile)", flush=True)
         for stage in self.stages:
             attempts = sorted((self.store / "stages" / stage / "attempts").glob("[0-9]*"), key=lambda p: int(p.name))
@@ -177,8 +178,10 @@ class Element:
     def _past(self) -> list[dict[str, Any]]:
         return element_events(self.record, self.index)
 
-    def _count(self, what: str) -> int:
-        return Counter(event["what"] for event in self._past())[what]
+    def _count(self, cause: str) -> int:
+        """Return how often a cause stopped this element; a node is one where process or script were lost, too."""
+        found = {"node", "lost"} if cause == "node" else {cause}
+        return sum(event["what"] in found for event in self._past())
 
 
 def element_events(record: ArrayRecord, index: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ablate.execution.slurm import commands
@@ -25,13 +25,12 @@ LIVE = frozenset(
 NEVER = "DependencyNeverSatisfied"
 STARTED_EARLIER = 300.0
 """Seconds by which clocks of this machine and the accounting's may differ."""
-SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%r|%N|%S|%M")
-SACCT = "JobID,JobName,State,ExitCode,NodeList,ElapsedRaw,Submit,Start,AllocTRES,TotalCPU,MaxRSS"
+SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%r|%N|%M")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One element of an array, as SLURM knows it: state and reason in its words, node, expected start, time used."""
+    """One element of an array, as SLURM knows it: state and reason in its words, node, time used."""
 
     id: str
     index: int
@@ -39,7 +38,6 @@ class Job:
     state: str
     reason: str = ""
     nodes: str = ""
-    start: str = ""
     used: str = ""
 
     @property
@@ -60,14 +58,29 @@ def queue() -> Jobs:
 
 def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
     """Return what the accounting says of arrays that have job ids; raises SlurmError where there is none."""
+    found: dict[tuple[str, int], Job] = {}
+    for place, name, state, nodes in sacct(records, ("JobID", "JobName", "State", "NodeList"), "--allocations"):
+        for job, index in _elements(place):
+            found[name, index] = Job(job, index, name, state.partition(" ")[0], nodes=nodes)  # CANCELLED by 1000
+    return found
+
+
+def sacct(records: Iterable[ArrayRecord], fields: Sequence[str], *options: str) -> Iterator[list[str]]:
+    """Yield, for each line of the accounting about arrays that have job ids, its fields; raises SlurmError.
+
+    It is asked once: what matters is in the store, and a site without accounting never answers.
+    """
     known = {record.job: record for record in records if record.job is not None}
     if not known:
-        return {}
+        return
     since = min(record.facts["time"] for record in known.values()) - STARTED_EARLIER
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
-    command = ["sacct", "--noheader", "--parsable2", "--allocations", f"--starttime={stamp}"]
-    printed = commands.call([*command, f"--jobs={','.join(sorted(map(str, known)))}", f"--format={SACCT}"], retry=False)
-    return {(job.name, job.index): job for job in _accounted(printed)}
+    command = ["sacct", "--noheader", "--parsable2", *options, f"--starttime={stamp}"]
+    asked = [f"--jobs={','.join(sorted(known))}", f"--format={','.join(fields)}"]
+    for line in commands.call([*command, *asked], retry=False).splitlines():
+        values = line.strip().split("|")
+        if len(values) == len(fields):
+            yield values
 
 
 def find_by_name(names: Iterable[str]) -> dict[str, str]:
@@ -97,19 +110,10 @@ def _named(printed: str) -> Iterator[tuple[str, str]]:
 
 def _queued(line: str) -> Iterator[Job]:
     fields = line.strip().split("|")
-    if len(fields) == 7:
-        place, name, state, reason, nodes, start, used = fields
+    if len(fields) == 6:
+        place, name, state, reason, nodes, used = fields
         for job, index in _elements(place):
-            yield Job(job, index, name, state, "" if reason == "None" else reason, nodes, start, used)
-
-
-def _accounted(printed: str) -> Iterator[Job]:
-    for line in printed.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) == len(SACCT.split(",")):
-            state = fields[2].split()[0] if fields[2] else ""  # CANCELLED by 1000
-            for job, index in _elements(fields[0]):
-                yield Job(job, index, fields[1], state, fields[3], fields[4], fields[7], fields[5])
+            yield Job(job, index, name, state, "" if reason == "None" else reason, nodes, used)
 
 
 def _elements(place: str) -> Iterator[tuple[str, int]]:

@@ -1,7 +1,8 @@
 """What was handed to SLURM, as files of the store: an array's intent before sbatch, its job id after.
 
 slurm/<submission>/  submission.json        experiment, profile, time
-                     profile.yaml, stage.sbatch.j2, code   what jobs run with, as it was then
+                     profile.yaml          the profile, as it was then
+                     stage.sbatch.j2       the batch script's template, as it was then
                      <array>/array.json     stages by index, resources, the job's name: written before sbatch
                              job.json       job id: written after
                              void.json      instead: there is no such job, and should it appear it does nothing

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
@@ -74,7 +76,7 @@ class Limits(Closed):
     """What a site allows, and what one run asks of it."""
 
     time: Minutes = Field(24 * 60, description="Longest time limit of the partitions.")
-    array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize - 1, or less.")
+    array: int = Field(1000, gt=0, description="Elements of an array: MaxArraySize, or less.")
     submit: int = Field(5000, gt=0, description="Jobs of a user in the queue, array elements counted.")
     calls: int = Field(40, gt=0, description="sbatch calls of a run: arrays are split no further than this allows.")
     gpu_hours: float | None = Field(
@@ -91,6 +93,13 @@ class Retries(Closed):
     timeout: int = Field(10, ge=0, description="Out of time; training goes on from its checkpoint.")
     failure: int = Field(0, ge=0, description="The work failed.")
     node: int = Field(3, ge=0, description="Gone without a word: the node failed, or the job was killed.")
+
+
+def _misspelt(method: str) -> PydanticCustomError | None:
+    """Return what is wrong with the name of a method; one like no other may be a researcher's, of another study."""
+    if method in METHODS or not get_close_matches(method, METHODS, n=1):
+        return None
+    return unknown_name("method", method, METHODS)
 
 
 class Profile(Closed):
@@ -140,8 +149,13 @@ class Profile(Closed):
     @classmethod
     def _kinds(cls, value: dict[str, Needs]) -> dict[str, Needs]:
         for key in value:
-            if key != DEFAULT and key not in KINDS and not key.startswith("train."):
-                raise unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+            kind, dot, method = key.partition(".")
+            if dot and kind == "train":
+                wrong = _misspelt(method)
+            else:
+                wrong = None if key in (DEFAULT, *KINDS) else unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+            if wrong is not None:  # at the key's own line
+                raise ValidationError.from_exception_data("needs", [{"type": wrong, "loc": (key,), "input": key}])
         return value
 
     def need(self, key: str, kind: str, method: str | None) -> Any:

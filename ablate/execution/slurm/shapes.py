@@ -72,10 +72,12 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     made: dict[tuple[Any, ...], Shape] = {}
     shapes = {}
     for stage in stages.values():
-        config = stage.identity.config.value if stage.kind == "train" or stage.execution.ranks else {}
+        execution = stage.execution
+        config = stage.identity.config.value if execution.trains else {}
         method = config.get("algorithm") if stage.kind == "train" else None
-        adapter = config.get("lora_rank") is not None
-        key = (stage.kind, method, sizes[stage.id], adapter, stage.execution.heavy, stage.execution.gpu)
+        adapter = config.get("parameters", {}).get("lora_rank") is not None
+        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks)
+        key = (stage.kind, method, sizes[stage.id], adapter, *asked)
         if key not in made:
             made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
         shapes[stage.id] = made[key]
@@ -95,12 +97,14 @@ def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -
 
 def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
     profile, kind = loaded.profile, stage.kind
-    gpu, ranks = profile.gpu, stage.execution.ranks
+    gpu, trains = profile.gpu, stage.execution.trains
     size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
     gpus = _written(profile, "gpus", kind, method, _gpus(stage, parameters, adapter, size, profile))
     cpus, memory = _host(stage, parameters, gpus, profile)
-    minutes = LIGHT_MINUTES if not stage.execution.heavy else size.training_minutes if ranks else size.computing_minutes
-    if stage.execution.heavy and not stage.execution.gpu:
+    minutes = size.training_minutes if trains else size.computing_minutes
+    if not stage.execution.heavy:
+        minutes = LIGHT_MINUTES
+    elif not stage.execution.gpu:
         minutes = HEAVY_MINUTES
     minutes = min(minutes, profile.limits.time)
     shape = Shape(
@@ -113,8 +117,8 @@ def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, l
         _written(profile, "partitions", kind, method, ()),
         _written(profile, "qos", kind, method, None),
         _written(profile, "constraint", kind, method, None),
-        profile.need("micro_batch", kind, method) if ranks else None,
-        ranks and gpu is not None,
+        profile.need("micro_batch", kind, method) if trains else None,
+        stage.execution.ranks and gpu is not None,
         profile.unsafe_code,
     )
     _check(shape, stage, method, loaded)

@@ -5,14 +5,15 @@ A stage is done when its marker is there, whatever SLURM says; and none is faile
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.slurm import jobs
 from ablate.execution.slurm.commands import SlurmError
-from ablate.execution.slurm.element import element_events
+from ablate.execution.slurm.element import AGAIN, element_events
 from ablate.execution.slurm.jobs import ENDED, NEVER, Job, Jobs, reason_in_words
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
 from ablate.execution.study import StageStatus, Standing, stage_statuses
@@ -34,6 +35,11 @@ class Handed:
     def key(self) -> tuple[str, int]:
         """What its job is known by."""
         return self.record.name, self.index
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """All stages of its element."""
+        return self.record.elements[self.index]
 
     @property
     def job(self) -> str:
@@ -68,37 +74,44 @@ def look() -> Cluster:
         return Cluster({}, error.message)
 
 
-def cluster_statuses(store: Store, name: str) -> list[StageStatus]:
-    """Return how every stage of an experiment stands: the store alone where nothing of it was handed to SLURM.
+def cluster_statuses(store: Store, names: Iterable[str]) -> dict[str, list[StageStatus]]:
+    """Return how every stage of experiments stands: the store alone where nothing of them was handed to SLURM.
 
     One squeue call, and one sacct call where a job that was handed over is neither done nor queued any more.
     """
-    lines = stage_statuses(store, name)
-    handed = handed_over(store, [line.id for line in lines if line.status != "done"])
+    standing = {name: stage_statuses(store, name) for name in names}
+    handed = handed_over(store, {line.id for lines in standing.values() for line in lines if line.status != "done"})
     if not handed:
-        return lines
+        return standing
     cluster = look()
-    gone = [item for item in handed.values() if not _is_known(cluster, item)]
+    gone = [item for item in handed.values() if item.key not in cluster.queue]
     past = _past(item.record for item in gone) if gone and not cluster.silent else {}
-    found = [_with_job(line, handed[line.id], cluster, past) if line.id in handed else line for line in lines]
-    return _with_blocked(store, name, found)
+
+    def told(line: StageStatus) -> StageStatus:
+        return _with_job(line, handed[line.id], cluster, past) if line.id in handed else line
+
+    return {name: _with_blocked(store, [told(line) for line in lines]) for name, lines in standing.items()}
 
 
-def chosen_statuses(store: Store, name: str, states: Sequence[str], where: Sequence[str]) -> list[StageStatus]:
-    """Return how the stages of an experiment stand that are in one of ``states`` and of cells with ``axis=value``.
+def chosen_statuses(
+    store: Store, names: Iterable[str], states: Sequence[str], where: Sequence[str]
+) -> dict[str, list[StageStatus]]:
+    """Return how the stages of experiments stand that are in one of ``states`` and of cells with ``axis=value``.
 
     Raises UsageError for a state, an axis or a value there is not.
     """
-    lines = cluster_statuses(store, name)
     known = sorted({*get_args(Status), *CLUSTER_WORDS})
     for state in states:
         if state not in known:
             raise UnknownNameError("state", state, known)
-    kept = [line for line in lines if not states or line.status in states]
-    for condition in where:
-        wanted = _stages_of(store, name, condition)
-        kept = [line for line in kept if line.id in wanted]
-    return kept
+    found = {}
+    for name, lines in cluster_statuses(store, names).items():
+        kept = [line for line in lines if not states or line.status in states]
+        for condition in where:
+            wanted = _stages_of(store, name, condition)
+            kept = [line for line in kept if line.id in wanted]
+        found[name] = kept
+    return found
 
 
 def _stages_of(store: Store, name: str, condition: str) -> set[str]:
@@ -121,10 +134,6 @@ def _stages_of(store: Store, name: str, condition: str) -> set[str]:
             found.add(stage)
             waiting += [ref["stage"] for ref in store.stage(stage).read_stage()["inputs"].values()]
     return found
-
-
-def _is_known(cluster: Cluster, item: Handed) -> bool:
-    return item.key in cluster.queue
 
 
 def _past(records: Iterable[ArrayRecord]) -> Jobs:
@@ -162,14 +171,29 @@ def _queued(line: StageStatus, item: Handed, job: Job) -> StageStatus:
     return replace(line, status=status, note=f"{reason_in_words(job.reason) or 'waits'}{again} (job {item.job})")
 
 
+LOSS = ("loss", "losses")
+CAUSES = {
+    "timeout": ("time-out", "time-outs"),
+    "preemption": ("preemption", "preemptions"),
+    "lost": LOSS,
+    "node": LOSS,
+    "failure": ("failure", "failures"),
+}
+"""What stops an element, in words for one and for several."""
+
+
 def restarts(item: Handed) -> str:
-    """Return what an element was begun again for, in words."""
-    names = {"timeout": "time-out", "preemption": "preemption", "lost": "loss", "node": "loss", "failure": "failure"}
-    counts: dict[str, int] = {}
+    """Return what an element was begun again for, in words; what it ended with for good is none of it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    stopped = None
     for event in element_events(item.record, item.index):
-        if event["what"] in names:
-            counts[names[event["what"]]] = counts.get(names[event["what"]], 0) + 1
-    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items())
+        if event["what"] in CAUSES:
+            stopped = CAUSES[event["what"]]
+        elif event["what"] in ("started", "ended"):
+            if stopped and event.get("code", AGAIN) == AGAIN:
+                counts[stopped] += 1
+            stopped = None
+    return ", ".join(f"{count} {words[count > 1]}" for words, count in counts.items())
 
 
 def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
@@ -188,31 +212,19 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
     return replace(line, status=status, note=" ".join(filter(None, (note, line.note))))
 
 
-def _with_blocked(store: Store, name: str, lines: Sequence[StageStatus]) -> list[StageStatus]:
-    """Call what SLURM cancelled, because something before it failed, blocked by that."""
-    states = {line.id: line for line in lines}
-    found = []
-    for line in lines:
-        if line.status in ("cancelled", "blocked", "waiting"):
-            cause = _failed_above(store, line.id, states)
-            if cause is not None:
-                line = replace(line, status="blocked", note=f"needs {cause.id}, which is {cause.status}")
-        found.append(line)
-    return found
-
-
-def _failed_above(store: Store, stage: str, states: Mapping[str, StageStatus]) -> StageStatus | None:
-    """Return the nearest stage above that failed, if there is one."""
-    seen: set[str] = set()
-    waiting = [stage]
-    while waiting:
-        current = waiting.pop(0)
-        for ref in store.stage(current).read_stage()["inputs"].values():
-            parent = states.get(ref["stage"])
-            if parent is None or parent.status == "done" or parent.id in seen:
-                continue
-            if parent.status in ("failed", "interrupted"):
-                return parent
-            seen.add(parent.id)
-            waiting.append(parent.id)
-    return None
+def _with_blocked(store: Store, lines: Sequence[StageStatus]) -> list[StageStatus]:
+    """Call what SLURM cancelled, or what waits, because something before it failed, blocked by that."""
+    failed = {line.id: line for line in lines if line.status in ("failed", "interrupted")}
+    causes: dict[str, StageStatus] = {}
+    for line in lines if failed else ():  # parents before children
+        if line.status != "done" and line.id not in failed:
+            parents = [ref["stage"] for ref in store.stage(line.id).read_stage()["inputs"].values()]
+            near = [failed.get(parent) or causes.get(parent) for parent in parents]
+            if cause := next(filter(None, near), None):
+                causes[line.id] = cause
+    return [
+        replace(line, status="blocked", note=f"needs {cause.id}, which is {cause.status}")
+        if (cause := causes.get(line.id)) and line.status in ("cancelled", "blocked", "waiting")
+        else line
+        for line in lines
+    ]

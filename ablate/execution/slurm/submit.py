@@ -66,13 +66,13 @@ def submit_plan(
     of this call left in the queue, where SLURM refuses a job; SlurmBusy, with what was queued kept, where it does not
     answer: the same call then goes on.
     """
+    ahead = canaries(plan) if canary else frozenset[str]()
     if dry_run is not None:
-        return _write_scripts(store, plan.name, plan.stages, loaded, dry_run)
+        return _write_scripts(store, plan.name, plan.stages, loaded, dry_run, ahead)
     commands.require_slurm()
     store.open()
     with Turn(store) as turn:
         record_plan(store, plan)
-        ahead = canaries(plan) if canary else frozenset[str]()
         return submit_stages(store, plan.name, plan.stages, loaded, turn.renew, ahead)
 
 
@@ -105,10 +105,30 @@ def submit_stages(
     ``renew`` keeps the caller's turn.
     """
     queued, live = reconcile(store)
+    arrays, loaded, result = _prepared(store, stages, queued, live, loaded, ahead)
+    if arrays:
+        submission = _start(store, name, loaded)
+        result.folder = submission.folder
+        _Submitter(store, submission, loaded, renew).submit(arrays, result)
+    return result
+
+
+def _prepared(
+    store: Store,
+    stages: Mapping[str, Stage],
+    queued: Queued,
+    live: int,
+    loaded: LoadedProfile,
+    ahead: frozenset[str],
+) -> tuple[list[Array], LoadedProfile, Submitted]:
+    """Return what is to be queued now, the profile without nodes where jobs were lost, and what to say of the rest.
+
+    Raises UsageError where nothing of it fits, or it may take more than the profile's budget.
+    """
     wanted = missing(store, stages, queued)
     result = Submitted(queued=sum(stage in queued.places for stage in stages))
     if not wanted:
-        return result
+        return [], loaded, result
     arrays = _arranged(stages, wanted, queued, loaded, ahead)
     _check_budget(arrays, loaded)
     fitting = _fitting(arrays, loaded.profile.limits.submit - live)
@@ -119,14 +139,11 @@ def submit_stages(
             location=loaded.origins.locate("limits", "submit"),
             hint="repeat the command when some have ended",
         )
-    submission = _start(store, name, loaded)
-    result.folder = submission.folder
     if bad := lost_on(store, wanted):
         exclude = tuple(dict.fromkeys((*loaded.profile.exclude, *bad)))
         loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
         result.excluded = bad
-    _Submitter(store, submission, loaded, renew).submit(fitting, result)
-    return result
+    return fitting, loaded, result
 
 
 def missing(store: Store, stages: Iterable[str], queued: Queued) -> list[str]:
@@ -196,9 +213,10 @@ def _arranged(
         for stage in wanted
     ]
     limits = loaded.profile.limits
-    if ahead & set(wanted):
-        return arrange_behind(ahead, items, queued, largest=limits.array, calls=limits.calls)
-    return arrange(items, queued, largest=limits.array, calls=limits.calls)
+    largest = min(limits.array, limits.submit)  # an array that never fits would be left for ever
+    if ahead & open_stages:
+        return arrange_behind(ahead, items, queued, largest=largest, calls=limits.calls)
+    return arrange(items, queued, largest=largest, calls=limits.calls)
 
 
 def gpu_hours(arrays: Iterable[Array]) -> float:
@@ -243,23 +261,29 @@ def _start(store: Store, name: str, loaded: LoadedProfile) -> Submission:
 
 
 def _write_scripts(
-    store: Store, experiment: str, stages: Mapping[str, Stage], loaded: LoadedProfile, folder: Path
+    store: Store,
+    experiment: str,
+    stages: Mapping[str, Stage],
+    loaded: LoadedProfile,
+    folder: Path,
+    ahead: frozenset[str],
 ) -> Submitted:
-    """Write the scripts of a first submission to a folder; the place of a job id has the array's key."""
-    wanted = missing(store, stages, Queued())
-    arrays = _arranged(stages, wanted, Queued(), loaded)
-    fitting = _fitting(arrays, loaded.profile.limits.submit)
+    """Write the scripts of a first submission to a folder, alone there; the place of a job id has the array's key."""
+    arrays, loaded, result = _prepared(store, stages, Queued(), 0, loaded, ahead)
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.sbatch"):
+        old.unlink()
     python = loaded.profile.python or sys.executable
-    for array in fitting:
+    keys = {array.key: f"<{array.key}>" for array in arrays}
+    for array in arrays:
         paths = Paths(store.slurm / "<submission>" / array.key, store.code / "<digest>", python)
-        keys = {other.key: f"<{other.key}>" for other in arrays}
         name = f"{array.shape.kind}.{experiment}"
         text = render(loaded.template, array, name, keys, loaded.profile, paths, loaded.profile.template)
         write_text(folder / f"{array.key}.sbatch", text)
-    records = [ArrayRecord(folder / array.key) for array in fitting]
-    count = sum(len(array.stages) for array in fitting)
-    return Submitted(records, count, 0, len(wanted) - count, gpu_hours(fitting), folder=folder)
+    result.arrays = [ArrayRecord(folder / array.key) for array in arrays]
+    result.stages = sum(len(array.stages) for array in arrays)
+    result.gpu_hours, result.folder = gpu_hours(arrays), folder
+    return result
 
 
 class _Submitter:
@@ -276,6 +300,7 @@ class _Submitter:
             for need in array.needs:
                 self.jobs.setdefault(need.array, need.array)  # an array of an earlier call is known by its job id
         for array in arrays:
+            self.renew()  # before the intent: who lost the turn writes nothing down either
             try:
                 with interrupts_later():
                     result.arrays.append(self._submit(array))
@@ -284,7 +309,6 @@ class _Submitter:
                 raise self._placed(error, array) from error
             result.stages += len(array.stages)
             result.gpu_hours += gpu_hours([array])
-            self.renew()
 
     def _submit(self, array: Array) -> ArrayRecord:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
@@ -311,6 +335,7 @@ class _Submitter:
                 time.sleep(pause)
                 if found := jobs.find_by_name([name]):
                     return found[name]
+                self.renew()
             except Refused:
                 record.write_void("SLURM refused it")
                 raise

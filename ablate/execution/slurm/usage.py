@@ -11,12 +11,11 @@ from datetime import datetime
 from typing import Any
 
 from ablate.context import write_json
-from ablate.execution.slurm import commands
-from ablate.execution.slurm.jobs import STARTED_EARLIER
+from ablate.execution.slurm import jobs
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
 from ablate.store import Store
 
-FIELDS = "JobID,JobName,ElapsedRaw,Submit,Start,AllocTRES,TotalCPU"
+FIELDS = ("JobID", "JobName", "ElapsedRaw", "Submit", "Start", "AllocTRES", "TotalCPU")
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,11 @@ def usage(store: Store, name: str) -> list[Usage]:
 
 
 def _accounted(records: Iterable[ArrayRecord]) -> Iterator[tuple[str, _Try]]:
-    known = {record.job: record.facts["time"] for record in records}
-    if not known:
-        return
-    since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(min(known.values()) - STARTED_EARLIER))
-    command = ["sacct", "--noheader", "--parsable2", "--duplicates", f"--starttime={since}"]
-    printed = commands.call([*command, f"--jobs={','.join(map(str, known))}", f"--format={FIELDS}"])
-    for line in printed.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) == len(FIELDS.split(",")) and "." not in fields[0] and int(fields[2] or 0):
-            _, job, elapsed, submitted, started, tres, cpu = fields
+    for place, job, elapsed, submitted, started, tres, cpu in jobs.sacct(records, FIELDS, "--duplicates"):
+        if "." not in place and int(elapsed or 0):
             asked = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
-            cores = int(asked.get("cpu", "1"))
-            yield (
-                job,
-                _Try(int(elapsed), int(asked.get("gres/gpu", "0")), cores, _seconds(cpu), _wait(submitted, started)),
-            )
+            gpus, cores = int(asked.get("gres/gpu", "0")), int(asked.get("cpu", "1"))
+            yield job, _Try(int(elapsed), gpus, cores, _seconds(cpu), _wait(submitted, started))
 
 
 def _wait(submitted: str, started: str) -> float | None:

@@ -99,11 +99,14 @@ def sacct() -> None:
 
 
 def scancel() -> None:
-    wanted = {word for word in sys.argv[1:] if not word.startswith("-")}
+    wanted: set[str] = set()
+    for word in sys.argv[1:]:
+        job, _, some = word.partition("_")
+        wanted |= {f"{job}_{index}" for index in indices(some.strip("[]"))} if some else {job}
     known = jobs()
-    for job in known:
-        if {str(job["job"]), f"{job['job']}_{job['index']}"} & wanted:
-            job["state"] = "CANCELLED"
+    for item in known:
+        if {str(item["job"]), f"{item['job']}_{item['index']}"} & wanted:
+            item["state"] = "CANCELLED"
     save(known)
 
 

@@ -167,6 +167,24 @@ def test_an_element_that_was_gone_without_a_word(
     assert code == 1 and "given up: gone without a word 2 times (retries.node" in printed
 
 
+def test_losses_of_either_kind_are_counted_against_one_budget(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path
+) -> None:
+    """The profile lets an element be lost once: its worker was killed, and then its script."""
+    stage = light(add_stage, "slow", path=str(tmp_path / "running"))
+    process = begin(stage)
+    wait_for(tmp_path / "running")
+    os.kill(read_json(store.stage(stage).attempts()[-1].owner_json)["pid"], signal.SIGKILL)
+    assert end(process)[0] == 75
+    (tmp_path / "running").unlink()
+    process = begin(stage)
+    wait_for(tmp_path / "running")
+    process.kill()
+    process.communicate()
+    code, printed = end(begin(stage))
+    assert code == 1 and "given up: gone without a word 2 times (retries.node" in printed
+
+
 def test_a_killed_worker_is_begun_again(store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path) -> None:
     stage = light(add_stage, "slow", path=str(tmp_path / "running"))
     process = begin(stage)

@@ -10,12 +10,21 @@ from ablate.catalogs.memory import GIB, choose_sharding
 from ablate.catalogs.models import models
 from ablate.errors import SpecError, UsageError
 from ablate.execution.slurm.profile import LoadedProfile, Profile, load_profile
-from ablate.execution.slurm.shapes import SIZES, shapes_of
+from ablate.execution.slurm.shapes import SIZES, Shape, shapes_of
+from ablate.experiment.loading import load_experiment
+from ablate.plan.facts import gather_facts
 from ablate.plan.graph import Graph
+from ablate.plan.plan import build_plan
 from ablate.plan.stage import Ref, Stage
 from ablate.shipped import shipped_folder
 
 GPUS = {"gpu": {"per_node": 8, "cpus": 6, "ram": "50G"}}
+STUDY = """\
+name: study
+policy: allenai/tulu-2-7b@0123456789abcdef0123456789abcdef01234567
+grid:
+  - {dataset: pocket-hh, algorithm: %s}
+"""
 
 
 def loaded(tmp_path: Path, text: str) -> LoadedProfile:
@@ -44,6 +53,16 @@ def given(tmp_path: Path, text: str, stages: dict[str, Stage]) -> dict[str, tupl
     }
 
 
+def trained(tmp_path: Path, text: str, algorithm: str) -> list[Shape]:
+    """What the planner's own stages of training are given, one for each cell."""
+    (tmp_path / "study.yaml").write_text(STUDY % algorithm)
+    study = load_experiment(tmp_path / "study.yaml", ())
+    facts = gather_facts(study, evals=[shipped_folder("evals")], digest_cache=tmp_path / "d.json", data_root=None)
+    stages = build_plan(study, facts).stages
+    shapes = shapes_of(stages, loaded(tmp_path, text), models())
+    return [shapes[stage.id] for stage in stages.values() if stage.kind == "train"]
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size.parameters / 1e9:g}B")
 def test_the_gpus_of_a_size_hold_what_training_it_takes(size: object) -> None:
     parameters, trains = size.parameters, size.trains  # type: ignore[attr-defined]
@@ -61,8 +80,22 @@ def test_defaults_follow_kind_and_size(tmp_path: Path) -> None:
     assert seven["dataset"] == seven["evaluate"] == (0, 1, 4096, 60)
     assert seven["model"][0] == 0 and seven["model"][2] > 16 * 1024
     assert given(tmp_path, text, chain("somebody/tiny"))["train"] == (1, 6, 50 * 1024, 4 * 60)
-    assert given(tmp_path, text, chain("allenai/tulu-2-7b", lora_rank=16))["train"][0] == 1
+    assert given(tmp_path, text, chain("allenai/tulu-2-7b", parameters={"lora_rank": 16}))["train"][0] == 1
     assert given(tmp_path, "{}\n", chain("allenai/tulu-2-7b"))["train"][0] == 0
+
+
+def test_an_adapter_as_the_planner_writes_it_takes_one_gpu(tmp_path: Path) -> None:
+    whole, adapter = trained(tmp_path, "gpu: {per_node: 8}\n", "dpo, dpo.lora_rank: [null, 16]")
+    assert (whole.gpus, adapter.gpus) == (4, 1)
+
+
+def test_what_can_t_be_divided_trains_as_long_in_one_process(tmp_path: Path) -> None:
+    text = "gpu: {per_node: 8}\nneeds: {train: {micro_batch: 2}}\n"
+    divided, whole = trained(tmp_path, text, "dpo, dpo.implementation: [ablate, trl]")
+    assert (divided.gpus, divided.resources().processes) == (4, 4)
+    assert (whole.gpus, whole.resources().processes) == (1, 1)
+    for shape in (divided, whole):
+        assert (shape.minutes, shape.resources().micro_batch) == (24 * 60, 2)
 
 
 def test_gpus_with_less_memory_are_more(tmp_path: Path) -> None:
@@ -80,6 +113,10 @@ def test_what_is_written_goes_first_and_the_method_before_the_kind(tmp_path: Pat
     found = given(tmp_path, text, chain("allenai/tulu-2-7b"))
     assert found["train"] == (0, 3, 1024, 45)
     assert found["evaluate"] == (0, 1, 1024, 60)
+
+
+def test_a_method_of_another_study_may_be_written_down(tmp_path: Path) -> None:
+    assert "train.zigzag" in loaded(tmp_path, "needs: {train.zigzag: {cpus: 2}}\n").profile.needs
 
 
 def test_the_shipped_example_loads() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from ablate.cli import slurm as cli_slurm
 from ablate.context import Resources, write_json
 from ablate.errors import UnknownNameError, UsageError
 from ablate.execution import lease
@@ -21,6 +24,7 @@ from ablate.execution.slurm.jobs import reason_in_words
 from ablate.execution.slurm.ledger import ArrayRecord, new_submission
 from ablate.execution.slurm.shapes import Shape
 from ablate.execution.slurm.status import chosen_statuses, cluster_statuses
+from ablate.execution.study import StageStatus
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Stage
 from ablate.store import Store
@@ -77,11 +81,11 @@ class Cluster:
                 raise told
             job = int(place.partition("_")[0])
             state, _, reason = told.partition(" ")
-            lines.append(f"{place}|{self.records[job - 70].name}|{state}|{reason or 'None'}|n1|N/A|0:05")
+            lines.append(f"{place}|{self.records[job - 70].name}|{state}|{reason or 'None'}|n1|0:05")
         return "\n".join(lines)
 
     def states(self) -> dict[str, tuple[str, str]]:
-        return {line.label: (line.status, line.note) for line in cluster_statuses(self.store, "small")}
+        return {line.label: (line.status, line.note) for line in cluster_statuses(self.store, ["small"])["small"]}
 
     def do(self, *stages: Stage) -> None:
         for stage in stages:
@@ -115,6 +119,15 @@ def test_what_is_queued_says_why_and_takes_one_call(cluster: Cluster) -> None:
     assert cluster.calls == ["squeue"]
 
 
+def test_several_experiments_take_one_call(cluster: Cluster) -> None:
+    store = cluster.store
+    store.experiment("other").folder.mkdir()
+    write_json(store.experiment("other").plan_json, store.experiment("small").read_plan())
+    cluster.queue = {"70_0": "RUNNING"}
+    found = cluster_statuses(store, ["small", "other"])
+    assert found["small"] == found["other"] and cluster.calls == ["squeue", "sacct"]
+
+
 def test_a_marker_counts_whatever_slurm_says(cluster: Cluster) -> None:
     cluster.do(*cluster.stages)
     cluster.queue = {"70_0": "FAILED NonZeroExitCode"}
@@ -133,14 +146,14 @@ def test_silence_is_no_failure(cluster: Cluster, past: str | Exception) -> None:
 
 
 def test_a_stranger_with_a_job_id_used_again_counts_nothing(cluster: Cluster) -> None:
-    cluster.past = "70_0|somebody.else|FAILED|1:0|n3|5|x|y|z|0|0\n"
+    cluster.past = "70_0|somebody.else|FAILED|n3\n"
     assert cluster.states()["parent 0"][0] == "unknown"
 
 
 def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
     name = cluster.records[0].name
     rows = [(0, "NODE_FAIL", "n2"), (1, "CANCELLED by 1000", ""), (2, "OUT_OF_MEMORY", "n1")]
-    cluster.past = "".join(f"70_{i}|{name}|{state}|0:9|{node}|5|x|y|z|0|0\n" for i, state, node in rows)
+    cluster.past = "".join(f"70_{i}|{name}|{state}|{node}\n" for i, state, node in rows)
     found = cluster.states()
     assert found["parent 0"] == ("interrupted", "its node failed on n2 (job 70_0)")
     assert found["parent 1"] == ("cancelled", "before it started (job 70_1)")
@@ -148,7 +161,7 @@ def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
 
 
 def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
-    cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|0:0||0|x|y|z|0|0\n"
+    cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|\n"
     cluster.queue = {"70_[0-2]": "CANCELLED DependencyNeverSatisfied"}
     assert {status for status, _ in cluster.states().values()} == {"cancelled"}
 
@@ -159,7 +172,7 @@ def test_what_hangs_on_a_failure_is_blocked_by_it(cluster: Cluster) -> None:
     write_json(attempt.failure_json, {"message": "no rows"})
     lease.end(attempt, "failed")
     name = cluster.records[1].name
-    cluster.past = f"71_0|{name}|CANCELLED by 0|0:0||0|x|y|z|0|0\n"
+    cluster.past = f"71_0|{name}|CANCELLED by 0|\n"
     found = cluster.states()
     assert found["parent 0"] == ("failed", "no rows")
     assert found["child 0"] == ("blocked", f"needs {cluster.parents[0].id}, which is failed")
@@ -168,39 +181,92 @@ def test_what_hangs_on_a_failure_is_blocked_by_it(cluster: Cluster) -> None:
 
 
 def test_a_stage_that_was_begun_again_says_after_what(cluster: Cluster) -> None:
-    for what in ("started", "timeout", "ended", "started", "timeout", "ended", "started", "lost"):
-        cluster.note(cluster.records[0], 0, what=what, code=75)
+    again = {"what": "ended", "code": 75}
+    for what in ("timeout", "timeout", "node"):
+        for event in ({"what": "started"}, {"what": what}, again):
+            cluster.note(cluster.records[0], 0, **event)
+    for event in ({"what": "started"}, {"what": "lost"}, {"what": "started"}):
+        cluster.note(cluster.records[0], 0, **event)
     with cluster.records[0].events(0).open("a") as handle:
         handle.write('{"what": "pree')  # torn
     cluster.queue = {"70_0": "PENDING BeginTime"}
-    assert "begun again after 2 time-outs, 1 loss" in cluster.states()["parent 0"][1]
+    assert "begun again after 2 time-outs, 2 losses" in cluster.states()["parent 0"][1]
+
+
+def test_what_ended_for_good_was_not_begun_again(cluster: Cluster) -> None:
+    for event in ({"what": "started"}, {"what": "failure"}, {"what": "ended", "code": 1}):
+        cluster.note(cluster.records[0], 0, **event)
+    assert not any("begun again" in line for line in why(cluster.store, "small", cluster.parents[0].id))
 
 
 def test_stages_by_state_and_axis(cluster: Cluster) -> None:
     cluster.do(cluster.parents[0], cluster.children[0])
-    chosen = chosen_statuses(cluster.store, "small", [], ["seed=0"])
-    assert {line.label for line in chosen} == {"parent 0", "child 0"}
-    assert {line.label for line in chosen_statuses(cluster.store, "small", ["done"], [])} == {"parent 0", "child 0"}
+
+    def labels(states: list[str], where: list[str]) -> set[str]:
+        return {line.label for line in chosen_statuses(cluster.store, ["small"], states, where)["small"]}
+
+    assert labels([], ["seed=0"]) == {"parent 0", "child 0"}
+    assert labels(["done"], []) == {"parent 0", "child 0"}
     for states, where, error in ((["dne"], [], UnknownNameError), ([], ["sed=0"], UnknownNameError)):
         with pytest.raises(error, match="did you mean"):
-            chosen_statuses(cluster.store, "small", states, where)
+            labels(states, where)
     with pytest.raises(UsageError, match="axis=value"):
-        chosen_statuses(cluster.store, "small", [], ["seed"])
+        labels([], ["seed"])
     with pytest.raises(UnknownNameError, match="unknown value of seed '7'"):
-        chosen_statuses(cluster.store, "small", [], ["seed=7"])
+        labels([], ["seed=7"])
 
 
 def test_exit_codes_and_the_time_to_go(cluster: Cluster) -> None:
     cluster.queue = {"70_0": "RUNNING"}
-    lines = cluster_statuses(cluster.store, "small")
+    lines = cluster_statuses(cluster.store, ["small"])["small"]
     assert standing_code(lines) == 3 and seconds_left(lines) is None
     cluster.do(*cluster.parents[1:], *cluster.children[1:])
-    lines = cluster_statuses(cluster.store, "small")
+    lines = cluster_statuses(cluster.store, ["small"])["small"]
     left = seconds_left(lines)
     assert left is not None and 0 < left < 10
     assert standing_code([line for line in lines if line.status == "done"]) == 0
-    assert standing_code([line for line in lines if line.status == "waiting"]) in (0, 1)
-    assert overview("small", lines)
+
+
+def told(*standing: str) -> list[StageStatus]:
+    """Stages of one kind that stand so; each that is done took a minute."""
+    states = [StageStatus(str(i), "train", f"stage {i}", s) for i, s in enumerate(standing)]  # type: ignore[arg-type]
+    return [dataclasses.replace(line, seconds=60.0) if line.status == "done" else line for line in states]
+
+
+def test_what_waits_on_this_machine_is_to_go_while_something_runs() -> None:
+    lines = told("done", "running", "running", "waiting", "waiting", "waiting", "failed")
+    assert seconds_left(lines) == 60.0 * 5 / 2
+    assert standing_code(lines) == 3
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(overview("small", lines))
+    assert "1/7  2 running, 3 waiting, 1 failed" in shown.get() and "about 2 min left" in shown.get()
+
+
+@pytest.mark.parametrize(
+    ("standing", "code"),
+    [("done done", 0), ("done waiting", 1), ("failed blocked", 1), ("done queued", 3), ("unknown failed", 3)],
+)
+def test_exit_codes_for_scripts(standing: str, code: int) -> None:
+    assert standing_code(told(*standing.split())) == code
+
+
+@pytest.mark.parametrize(
+    ("looks", "taken"),
+    [
+        (["running waiting", "done waiting", "done running", "done done"], 4),  # between two stages none runs
+        (["done waiting", "done waiting", "done waiting", "done waiting"], 3),
+        (["failed blocked", "done done"], 1),
+    ],
+)
+def test_watching_ends_with_what_is_watched(
+    looks: list[str], taken: int, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = iter(looks)
+    monkeypatch.setattr(cli_slurm, "cluster_statuses", lambda store, names: {"small": told(*next(seen).split())})
+    monkeypatch.setattr(cli_slurm, "WATCH_SECONDS", 0.0)
+    cli_slurm.watch(store, ["small"])
+    assert list(seen) == looks[taken:]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -19,9 +20,13 @@ import pytest
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
 from ablate.context import write_json
-from ablate.execution.slurm.ledger import new_submission, submissions
+from ablate.errors import UsageError
+from ablate.execution.environment import snapshot_package
+from ablate.execution.slurm import submit
+from ablate.execution.slurm.control import unnamed_jobs
+from ablate.execution.slurm.ledger import Turn, new_submission, submissions
 from ablate.plan.kinds import KINDS, Kind
-from ablate.store import Store
+from ablate.store import StageFolder, Store
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 SPEC = """\
@@ -116,8 +121,9 @@ def ablate(
         monkeypatch.setitem(METHODS, name, dataclasses.replace(method, entry="light_work:pretend"))
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, said: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(said))
             for name in [name for name in os.environ if name.startswith("ABLATE_")]:
                 patch.delenv(name)
             for name, value in (environment(tmp_path, standin) | variables).items():
@@ -260,6 +266,38 @@ def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: Stan
     assert answer.returncode == 2 and "limits.submit is 11" in answer.stderr
 
 
+def test_the_rest_waits_for_a_canary_that_an_earlier_call_queued(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("calls: 12", "calls: 12, submit: 16"))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--canary")
+    assert answer.returncode == 0 and "do not fit limits.submit" in answer.stdout
+    canary = standin.jobs()
+    assert {job["name"].partition(".")[0] for job in canary} >= {"train", "evaluate"}
+    (tmp_path / "cluster.yaml").write_text(PROFILE)
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml", "--canary").returncode == 0
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    rest = [job for job in standin.jobs() if job not in canary]
+    assert rest
+    for job in rest:
+        exact = {name for need in job["dependency"].split(",") for name in need.removeprefix("afterok:").split(":")}
+        assert exact >= {f"{job['job']}_{job['index']}" for job in canary}
+
+
+def test_a_user_who_may_have_few_jobs_comes_to_the_end(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("calls: 12", "calls: 12, submit: 2"))
+    store = Store(tmp_path / "store")
+    for _ in range(40):
+        answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+        assert answer.returncode == 0, answer.stderr
+        if "all stages are done" in answer.stdout:
+            break
+        there = queued(tmp_path, standin)
+        assert 0 < len(there) <= 2
+        for stage in there:
+            write_json(store.stage(stage).done_json, {})
+        standin.change(lambda job: {"state": "COMPLETED"})
+    assert all(store.stage(stage).is_done() for stage in planned(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -269,6 +307,14 @@ def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: Stan
         ),
         (("run", "small.yaml", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
         (("retry", "small", "--on", "cluster.yaml", "--unsafe-code"), "--unsafe-code is about this machine"),
+        *(
+            ((*command, "--on", "cluster.yaml", *option.split()), f"{option.split()[0]} is about this machine")
+            for command in (("run", "small.yaml"), ("retry", "small"))
+            for option in (
+                *("--jobs 2", "--threads 2", "--gpus 0", "--processes 2", "--micro-batch 4", "--frozen host"),
+                "--rollout-server http://localhost:8000",
+            )
+        ),
     ],
 )
 def test_options_that_contradict_the_cluster_are_refused_and_cancel_nothing(
@@ -281,6 +327,62 @@ def test_options_that_contradict_the_cluster_are_refused_and_cancel_nothing(
     assert standin.jobs() == before
 
 
+def test_nothing_is_pruned_while_another_submits(ablate: Run, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    store = Store(tmp_path / "store")
+    with Turn(store), pytest.raises(UsageError, match="another ablate submits from this store now"):
+        unnamed_jobs(store)
+
+
+def test_who_lost_the_turn_queues_nothing(
+    ablate: Run, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_over_meanwhile(store: Store) -> Path:
+        StageFolder(store.slurm / "turn").attempt(99).folder.mkdir()
+        return snapshot_package(store)
+
+    monkeypatch.setattr(submit, "snapshot_package", taken_over_meanwhile)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode != 0 and "another ablate took the submission over" in answer.stderr
+    assert not standin.jobs() and not list((tmp_path / "store" / "slurm").glob("*/*/array.json"))
+
+
+def elements_of(tmp_path: Path, stage: str) -> list[tuple[str, ...]]:
+    """The elements that a stage was handed over in."""
+    records = [json.loads(path.read_text()) for path in (tmp_path / "store" / "slurm").glob("*/*/array.json")]
+    return [tuple(stages) for facts in records for stages in facts["elements"].values() if stage in stages]
+
+
+def test_pruning_leaves_the_jobs_that_named_stages_share(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("}}", "}, evaluate: {pack: 8}}"))
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    first = planned(tmp_path)
+    (tmp_path / "small.yaml").write_text(SPEC.replace("[0.1, 0.2]", "[0.1]"))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--prune", said="y\n")
+    assert answer.returncode == 0, answer.stderr
+    named = planned(tmp_path)
+    stale = {stage for stage in first - named if not named.intersection(*elements_of(tmp_path, stage))}
+    assert {stage.partition("-")[0] for stage in first - named - stale} == {"evaluate"}
+    assert len(stale) == 4 and f"cancel the jobs of these {len(stale)} stages? [y/N]: " in answer.stdout
+    assert f"{len(stale)} jobs cancelled" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(first - stale, 1)
+
+
+def test_cancelling_a_stage_names_those_that_share_its_job(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("}}", "}, evaluate: {pack: 8}}"))
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    stage = next(stage for stage in sorted(planned(tmp_path)) if stage.startswith("evaluate"))
+    (shared,) = elements_of(tmp_path, stage)
+    answer = ablate("cancel", "small", stage, said="n\n")
+    assert answer.returncode == 1 and len(shared) > 1
+    assert all(f"  {other}  " in answer.stdout for other in shared)
+    assert f"cancel the jobs of these {len(shared)} stages?" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    answer = ablate("cancel", "small", stage, said="y\n")
+    assert answer.returncode == 0 and "small: 1 jobs cancelled" in answer.stdout
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) - set(shared), 1)
+
+
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run", PATH="/usr/bin:/bin")
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -290,11 +392,51 @@ def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn
     assert not (tmp_path / "store" / "slurm").exists() and not standin.jobs()
 
 
+def test_a_dry_run_shows_what_would_be_submitted(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    folder, words = tmp_path / "out" / "small" / "slurm", ("run", "small.yaml", "--on", "cluster.yaml", "--canary")
+    folder.mkdir(parents=True)
+    (folder / "77-train.sbatch").write_text("of an earlier call")
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
+    standin.change(lambda job: {"state": "NODE_FAIL"})
+    record = next((tmp_path / "store" / "slurm").glob("*/*-dataset"))
+    index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
+    (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n' * 2)
+    answer = ablate(*words, "--dry-run")
+    assert answer.returncode == 0 and "not sent to n7, where jobs were lost before" in answer.stdout
+    shown = {path.stem: path.read_text() for path in folder.glob("*.sbatch")}
+    assert ablate(*words).returncode == 0
+    newest = max((tmp_path / "store" / "slurm").glob("2*"), key=lambda path: path.stat().st_mtime)
+    sent = {path.parent.name: path.read_text() for path in newest.glob("*/stage.sbatch")}
+    keys = {str(json.loads(path.read_text())["job"]): path.parent.name for path in newest.glob("*/job.json")}
+
+    def told(text: str) -> list[str]:
+        """Its options, jobs by their arrays' keys, without the paths and the name, which are known later."""
+        options = [line for line in text.splitlines() if line.startswith("#SBATCH") and "--output" not in line]
+        return [re.sub(r":<?([\w-]+)>?", lambda found: f":{keyed(found[1])}", line) for line in options[1:]]
+
+    def keyed(job: str) -> str:
+        number, line, rest = job.partition("_")
+        return f"{keys[number]}{line}{rest}" if number in keys else job
+
+    assert {key: told(text) for key, text in shown.items()} == {key: told(text) for key, text in sent.items()}
+
+
+def test_a_dry_run_keeps_to_the_budget(ablate: Run, tmp_path: Path) -> None:
+    text = "gpu: {per_node: 4}\nlimits: {gpu_hours: 3}\nneeds: {train: {gpus: 2, time: '1:30'}}\n"
+    (tmp_path / "cluster.yaml").write_text(text)
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    assert answer.returncode == 2 and "cluster.yaml:2: limits.gpu_hours: up to 12.0 GPU hours" in answer.stderr
+
+
 @pytest.mark.parametrize(
     ("profile", "words"),
     [
         ("partition: main\n", "cluster.yaml:1: partition: unknown key 'partition'\n  did you mean 'partitions'?"),
         ("needs: {trian: {cpus: 1}}\n", "did you mean 'train'?"),
+        (
+            "needs:\n  train: {cpus: 1}\n  train.dop: {cpus: 1}\n",
+            "cluster.yaml:3: needs.train.dop: unknown method 'dop'\n  did you mean 'dpo'?",
+        ),
         ("needs:\n  train: {memory: 16}\n", "cluster.yaml:2: needs.train.memory: an amount of memory is a number with"),
         ("limits: {time: soon}\n", "a time is minutes, 'hours:minutes' or 'days-hours:minutes' (found 'soon')"),
         ("needs:\n  dataset: {gpus: 1}\n", "cluster.yaml:2: needs.dataset.gpus: dataset"),
