@@ -24,7 +24,8 @@ class Judged:
 
     ``value`` is the vote of the judges whose answers could be read (None: nobody's); ``by_judge`` each judge's own;
     ``values`` and ``strong`` are those of single answers, ``orders`` which response each was shown first (``a`` the
-    baseline's, ``b`` the model's).
+    baseline's, ``b`` the model's). ``length`` and ``baseline_length`` are in characters, None where a file of stored
+    judgements has no such response.
     """
 
     id: str
@@ -38,7 +39,7 @@ class Judged:
     orders: tuple[str, ...]
     consistent: tuple[bool, ...]
     problems: tuple[str, ...]
-    length: int
+    length: int | None
     baseline_length: int | None
     model: str = ""
     cluster: str | None = None
@@ -75,7 +76,7 @@ def gather(evidence: Evidence) -> list[Judged]:
             row
             for name, stored in evidence.stored.items()
             for sample, facts in enumerate(stored)
-            if (row := _stored_row(name, facts, said.get((name, sample, 0), ""))) is not None
+            if (row := _stored_row(evidence.items[name], facts, said.get((name, sample, 0)))) is not None
         ]
     if not rows:
         raise DataError(
@@ -125,24 +126,29 @@ def voted(values: Sequence[float], vote: str) -> float | None:
     return math.fsum(values) / len(values)
 
 
-def _stored_row(name: str, facts: Mapping[str, Any], response: str) -> dict[str, Any] | None:
-    """A row of verdicts of what a file says of one response; None where it holds no judgement."""
+def _stored_row(item: Item, facts: Mapping[str, Any], response: str | None) -> dict[str, Any] | None:
+    """A row of verdicts of what a file says of one response; None where it holds no judgement.
+
+    The baseline's response is the file's ``output_1``, else the one that the suite's data have.
+    """
     found = stored_verdict(facts)
     if found is None:
         return None
     value, problem = found
-    turn, baseline = facts.get("turn"), facts.get("output_1")
+    written = facts.get("turn")
+    turn = written - 1 if isinstance(written, int) and not isinstance(written, bool) else 0
+    baseline = facts.get("output_1", dict(enumerate(item.data.get("baseline") or ())).get(turn))
     return {
-        "id": name,
+        "id": item.id,
         "sample": 0,
-        "turn": turn - 1 if isinstance(turn, int) and not isinstance(turn, bool) else 0,
+        "turn": turn,
         "value": value,
         "problem": problem,
         "values": [value],
         "strong": [False],
         "orders": [],
         "consistent": None,
-        "length": len(response),
+        "length": None if response is None else len(response),
         "baseline_length": len(baseline) if isinstance(baseline, str) else None,
         "model": str(facts.get("model") or facts.get("generator_2") or ""),
     }

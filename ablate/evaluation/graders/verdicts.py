@@ -180,7 +180,7 @@ def _length_controlled(
             hint="name the file of difficulties in the options of the suite's prompts",
         )
     difficulties = [float(item.data["difficulty"]) for item in items]
-    differences = [(row.baseline_length or 0) - row.length for row in judged]
+    differences = [_longer(evidence, row) for row in judged]
     fitted = fit([row.value for row in judged], differences, difficulties)
     metrics = [_controlled("length_controlled_win_rate", fitted)]
     protocol: dict[str, Any] = {"length_control": "fitted without the two baselines of altered length"}
@@ -192,6 +192,17 @@ def _length_controlled(
     if known is not None:
         metrics.append(_controlled("published_length_controlled_win_rate", known))
     return metrics, protocol
+
+
+def _longer(evidence: Evidence, row: Judged) -> int:
+    """By how many characters the baseline's response is longer; DataError where there is none, or no response."""
+    if row.length is None or row.baseline_length is None:
+        lacking = "response" if row.length is None else "response of the baseline's"
+        raise DataError(
+            f"example {evidence.items[row.id].source} has a preference and no {lacking}, whose length counts",
+            hint="give annotations with output_1 (the baseline's) and output_2, or a column of responses",
+        )
+    return row.baseline_length - row.length
 
 
 def _controlled(name: str, found: LengthControl | None) -> Metric:
