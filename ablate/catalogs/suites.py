@@ -226,6 +226,11 @@ class Judging(Closed):
         written = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return tuple(judge.model_copy(update=written) for judge in self.judge.judges)
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest rating; FastChat's questions ask for 1 to 10."""
+        return (1.0, 10.0) if self.template is None else (self.template.lowest, self.template.highest)
+
     def by(self, panel: Panel) -> Judging:
         """Return this with other judges, which then stand in for those that were written."""
         same = [judge.model for judge in panel.judges] == [judge.model for judge in self.judge.judges]

@@ -20,7 +20,7 @@ from ablate.evaluation.formats import read_submission
 from ablate.evaluation.formats.pair_scores import read_sides
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
-from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence
+from ablate.evaluation.grading import Evidence, Example, Grader, Grades, HeldEvidence
 from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
@@ -137,6 +137,7 @@ def gathered(
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
         held_scores=_scores(submission, [made for made in there if isinstance(made, Pair | Candidates)], joined),
+        scale=Evidence.scale if suite.judging is None else suite.judging.scale,
         held_stored={name: [output.facts for output in rows] for name, rows in joined.outputs.items()},
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",

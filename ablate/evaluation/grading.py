@@ -97,6 +97,8 @@ class Evidence:
     """Rows of what models of this machine say of each response, where a stage asked them."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
+    scale: tuple[float, float] = (0.0, 10.0)
+    """Lowest and highest rating that a judge of the suite can give; a stage has read its judges' ratings already."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:

@@ -81,3 +81,45 @@ def test_preferences_without_the_baselines_responses_take_the_datas(root: Path) 
         Request(uncontrolled.model_copy(update={"primary": "win_rate"}), root.parent / "mine.jsonl", root=root)
     )
     assert report["score"] == pytest.approx(sum(preferences) / 12 - 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "score", "unparsable"),
+    [
+        ({"judgment": "better: [[B]]"}, 1.0, 0),
+        ({"judgment": "better: [[C]]"}, 0.5, 0),
+        ({"winner": "model_1"}, 0.0, 0),
+        ({"judgment": "Rating: [[8]]"}, None, 2),
+        ({"judgment": "Rating: [[8]]", "score": 8}, None, 2),
+    ],
+)
+def test_a_pair_is_not_rated(root: Path, own: dict[str, Any], score: float | None, unparsable: int) -> None:
+    report = graded("mt-bench-pairwise", root, [{"question_id": 81 + n, **own} for n in range(2)])
+    assert (report["score"], report["health"]["unparsable"]) == (score, unparsable)
+
+
+@pytest.mark.parametrize(
+    ("own", "score", "unparsable"),
+    [
+        ({"judgment": "Rating: [[8]]"}, 8.0, 0),
+        ({"score": 3, "winner": "model_1"}, 3.0, 0),
+        ({"score": -1}, None, 2),
+        ({"judgment": "Rating: [[11]]", "score": 11}, None, 2),
+        ({"judgment": "better: [[B]]"}, None, 2),
+    ],
+)
+def test_a_rating_is_no_verdict(root: Path, own: dict[str, Any], score: float | None, unparsable: int) -> None:
+    report = graded("mt-bench", root, [{"question_id": 81 + n, **own} for n in range(2)])
+    assert (report["score"], report["health"]["unparsable"]) == (score, unparsable)
+
+
+def test_judgements_of_the_other_kind_are_none(root: Path) -> None:
+    for name, own, message in (
+        ("mt-bench-pairwise", {"score": 8}, "columns preference, judgment or winner"),
+        ("mt-bench", {"winner": "model_1"}, "columns judgment or score"),
+        ("mt-bench", {"preference": 1.5}, "columns judgment or score"),
+        ("mt-bench", {"score": 80}, "a score is 80; allowed: 1 to 10, negative for none"),
+        ("mt-bench", {"score": 0.5}, "a score is 0.5; allowed: 1 to 10, negative for none"),
+    ):
+        with pytest.raises(DataError, match=message):
+            graded(name, root, [{"question_id": 81 + n, **own} for n in range(2)])

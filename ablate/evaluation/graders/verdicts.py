@@ -26,8 +26,6 @@ from ablate.evaluation.grading import (
 from ablate.evaluation.length_control import LengthControl, fit, published
 from ablate.evaluation.verdict_rows import Judged, gather, judge_health
 
-_RATING = {"rating": "rating", "rating_turn_1": "rating", "rating_turn_2": "rating", "disagreement": "rating"}
-
 
 def win_rate(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """Share of wins against the baseline's responses, a tie counts half; by task and over all.
@@ -36,9 +34,9 @@ def win_rate(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     winner in both orders; ``first_wins``: wins of the response shown first, of all that are no tie (0.5: no bias);
     ``agreement``: share of responses on whose winner two judges of a panel agree.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
-    return Grades(examples, [*mean_metrics(examples), *_beside(judged)], _health(evidence, judged))
+    return Grades(examples, [*_means(examples, ["win_rate"]), *_beside(judged)], _health(evidence, judged))
 
 
 def alpaca_eval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -46,14 +44,14 @@ def alpaca_eval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
 
     Values are shares of 1, standard errors those of a mean over instructions, as the alpaca_eval package has them.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
     discrete = [
         Example(row.example, row.sample, row.task, "discrete_win_rate", _discrete(row.value), row.cluster)
         for row in examples
         if row.metric == "win_rate"
     ]
-    metrics = [*mean_metrics([*examples, *discrete]), *_beside(judged)]
+    metrics = [*_means([*examples, *discrete], ["win_rate", "discrete_win_rate"]), *_beside(judged)]
     health = _health(evidence, judged)
     if options["length_control"]:
         controlled, protocol = _length_controlled(evidence, judged, options)
@@ -67,13 +65,14 @@ def arena_hard(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     Against one baseline this solves the Bradley-Terry model that Arena-Hard fits. Its error is bootstrapped over
     prompts.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
     games = [_games(row, options["weight"]) for row in judged]
     played = [own for own in games if own[1] > 0]
     spread = bootstrap_stderr(played, _share, resamples=options["resamples"], seed=options["seed"])
     score = Metric(OVERALL, "score", _share(played), len(played), spread)
-    return Grades(examples, [score, *mean_metrics(examples), *_beside(judged)], _health(evidence, judged))
+    metrics = [score, *_means(examples, ["win_rate"]), *_beside(judged)]
+    return Grades(examples, metrics, _health(evidence, judged))
 
 
 def rating(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -82,7 +81,7 @@ def rating(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     What can't be read has no rating and is counted. Of a file with several models each is a task of its own, and
     ``model/category`` its categories. ``disagreement`` is the mean difference between two judges of a panel.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "single")
     models = dict.fromkeys(row.model for row in judged)
     examples = []
     for row in judged:
@@ -143,6 +142,11 @@ def _win_examples(judged: Sequence[Judged], options: Mapping[str, Any]) -> list[
         if value is not None:
             examples.append(Example(row.id, row.sample, row.task, "win_rate", value, row.cluster, row.response))
     return examples
+
+
+def _means(examples: Sequence[Example], names: Sequence[str]) -> list[Metric]:
+    """The means of examples; null under each of the names where no verdict could be read and none counts."""
+    return mean_metrics(examples) or [Metric(OVERALL, name, None, 0) for name in names]
 
 
 def _beside(judged: Sequence[Judged]) -> list[Metric]:
