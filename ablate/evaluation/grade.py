@@ -86,6 +86,7 @@ def read_evidence(
     The outputs are those of a ``submission``, or of the request's file or baseline.
     """
     suite = request.suite
+    grader = find_entry("grader", suite.grader)
     whole = whole_suite(suite, request.root, scratch)
     asked = drawn(suite, whole)
     submission = submission or _read(request) or _baseline(request, asked)
@@ -96,7 +97,8 @@ def read_evidence(
         lambda made: bare_texts(suite, made),
         by_order=request.by_order,
         partial=request.partial,
-        repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
+        repeated=suite.decoding.samples > 1 or grader.repeated,
+        marks=grader.marks,
     )
     paths = suite.paths(request.root)
     made = {"made": suite.data_config({name: sha256_file(path) for name, path in paths.items()})}

@@ -123,3 +123,36 @@ def test_judgements_of_the_other_kind_are_none(root: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             graded(name, root, [{"question_id": 81 + n, **own} for n in range(2)])
+
+
+def test_two_turns_of_a_question_are_two_rows(root: Path) -> None:
+    """FastChat's files of pairs: (won, tied) and (lost, lost)."""
+    games = {(81, 1): "mine", (81, 2): "tie", (82, 1): "base", (82, 2): "base"}
+    rows = [
+        {"question_id": n, "turn": turn, "model_1": "mine", "model_2": "base", "judge": ["gpt-4", "pair-v2"]}
+        | {f"g{game}_winner": {"mine": "model_1", "base": "model_2"}.get(won, won) for game in (1, 2)}
+        for (n, turn), won in games.items()
+    ]
+    report = graded("mt-bench-pairwise", root, rows)
+    assert report["score"] == pytest.approx(1.5 / 4) and report["health"]["unparsable"] == 0
+    with pytest.raises(DataError, match="several rows for 1 examples: '81' is in rows 1 and 5\n.* sample, turn, judge"):
+        graded("mt-bench-pairwise", root, [*rows, rows[0]])
+    unmarked = [{"question_id": 81, "winner": "win"}, {"question_id": 81, "turn": 2, "winner": "win"}]
+    with pytest.raises(DataError, match="'81' is in rows 1 and 2"):
+        graded("mt-bench-pairwise", root, unmarked, partial=True)
+
+
+def test_a_rating_that_is_there_twice_is_refused(root: Path) -> None:
+    rows = [
+        {"question_id": 81 + n, "turn": turn, "model": model, "judge": judge, "score": 4}
+        for n in range(2)
+        for turn in (1, 2)
+        for model in "ab"
+        for judge in "xy"
+    ]
+    assert graded("mt-bench", root, rows)["score"] == 4.0
+    with pytest.raises(DataError, match="'81' is in rows 1 and 17"):
+        graded("mt-bench", root, [*rows, {**rows[0], "score": 9}])
+    answers = [{"question_id": 81, "model_id": name, "choices": [{"turns": ["one", "two"]}]} for name in "ab"]
+    with pytest.raises(DataError, match="has the answers of a, b\n.*--model"):
+        graded("mt-bench", root, answers, partial=True)

@@ -37,6 +37,8 @@ def read(path: Path, options: ReadOptions) -> Submission:
     models = list(dict.fromkeys(str(row.get(column, "")) for _, row in found))
     if options.model is not None and options.model not in models:
         raise DataError(f"{path} has nothing of {options.model!r}", hint=f"it has: {', '.join(models)}")
+    if column == "model_id" and options.model is None and len(models) > 1:
+        raise DataError(f"{path} has the answers of {', '.join(models)}", hint="name one of them: --model")
     own = [(number, row) for number, row in found if options.model in (None, str(row.get(column, "")))]
     kept = [options.model] if options.model else models
     outputs = tuple(_answer(path, number, row) if "choices" in row else _rating(number, row) for number, row in own)
