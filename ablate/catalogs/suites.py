@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.datasets import DatasetEntry, data_files, locate
-from ablate.catalogs.judges import Judge, Panel, Positions, WrittenPanel, WrittenTemplate
+from ablate.catalogs.judges import SELF, Judge, Panel, Positions, WrittenPanel, WrittenTemplate, judges
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.suite_code import GRADERS, PROMPTS, complete_options, find_entry, known_entry
@@ -197,6 +197,15 @@ class Selection(Closed):
     seed: int = Field(default=0, ge=0, description="breaks ties")
 
 
+OWN_JUDGEMENT = "a policy is not evaluated by its own judgement: name another judge"
+
+
+def refuse_own_judgement(panel: Panel, place: Location | None = None) -> None:
+    """Raise ``UsageError`` at ``place`` where the policy itself is one of the judges of an evaluation."""
+    if any(judge.is_self for judge in panel.judges):
+        raise UsageError(OWN_JUDGEMENT, location=place, hint=suggestion(SELF, judges()))
+
+
 class Judging(Closed):
     """Who judges the responses of a suite, and how they are asked; what is written here comes before a judge's own."""
 
@@ -216,7 +225,7 @@ class Judging(Closed):
         if (self.template is None) == (self.file is None):
             raise PydanticCustomError("question", "give either template or file")
         if any(judge.is_self for judge in self.judge.judges):
-            raise PydanticCustomError("self", "a policy is not evaluated by its own judgement: name another judge")
+            raise PydanticCustomError("self", OWN_JUDGEMENT)
         return self
 
     @property
@@ -231,8 +240,12 @@ class Judging(Closed):
         """Lowest and highest rating; FastChat's questions ask for 1 to 10."""
         return (1.0, 10.0) if self.template is None else (self.template.lowest, self.template.highest)
 
-    def by(self, panel: Panel) -> Judging:
-        """Return this with other judges, which then stand in for those that were written."""
+    def by(self, panel: Panel, place: Location | None = None) -> Judging:
+        """Return this with other judges, which then stand in for those that were written.
+
+        Raises ``UsageError`` at ``place`` for the policy as its own judge.
+        """
+        refuse_own_judgement(panel, place)
         same = [judge.model for judge in panel.judges] == [judge.model for judge in self.judge.judges]
         instead = self.instead_of if same else self.instead_of or self.judge.shown
         return self.model_copy(update={"judge": panel, "instead_of": instead})
@@ -359,10 +372,10 @@ class Suite(Closed):
         asked = self.judging.file if self.judging else None
         return self.data.names if asked is None else (*self.data.names, asked)
 
-    def judged_by(self, panel: Panel, name: str | None = None) -> Suite:
-        """Return this suite with other judges, under its own name or another one."""
+    def judged_by(self, panel: Panel, name: str | None = None, place: Location | None = None) -> Suite:
+        """Return this suite with other judges, under its own name or another one; as :meth:`Judging.by` otherwise."""
         assert self.judging is not None
-        judging = self.judging.by(panel)
+        judging = self.judging.by(panel, place)
         note = f" Judged by {panel.shown}"
         note += f", which stands in for {judging.instead_of}." if judging.instead_of else "."
         own = {"judging": judging, "protocol": self.protocol.strip() + note}

@@ -189,9 +189,7 @@ def _refuse_contradictions(
             )
 
 
-def _refuse_duplicates(
-    submission: Submission, found: Mapping[str, Sequence[Output]], marks: Sequence[str]
-) -> None:
+def _refuse_duplicates(submission: Submission, found: Mapping[str, Sequence[Output]], marks: Sequence[str]) -> None:
     twice = [pair for rows in found.values() if (pair := _duplicates(rows, marks)) is not None]
     if twice:
         first = twice[0]

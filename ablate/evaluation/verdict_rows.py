@@ -13,7 +13,7 @@ from ablate.errors import DataError
 from ablate.evaluation.grading import Evidence, shortened
 from ablate.evaluation.items import Item
 from ablate.evaluation.judging import Kind
-from ablate.rewards.verdicts import bracketed_rating, verdict_mark
+from ablate.rewards.verdicts import bracketed_rating, verdict_mark, winner
 
 RESPONSE_WINS = {"model_b": 1.0, "model_2": 1.0, "win": 1.0, "tie": 0.5, "model_a": 0.0, "model_1": 0.0, "loss": 0.0}
 """Words that stored verdicts of pairs may use, with the share of a win of the response that is graded."""
@@ -59,7 +59,7 @@ class Judged:
 
     def agreement(self) -> float | None:
         """Share of pairs of judges that name the same winner; None with fewer than two."""
-        sides = [_side(value) for value in self.by_judge if value is not None]
+        sides = [winner(value) for value in self.by_judge if value is not None]
         pairs = list(itertools.combinations(sides, 2))
         return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
 
@@ -233,7 +233,3 @@ def judge_health(evidence: Evidence, problems: Sequence[str]) -> dict[str, Any]:
 def _judge_of(facts: Mapping[str, Any]) -> str:
     name = facts.get("annotator", facts.get("judge"))
     return "/".join(map(str, name)) if isinstance(name, list | tuple) else str(name or "")
-
-
-def _side(value: float) -> float:
-    return 0.5 if value == 0.5 else float(value > 0.5)

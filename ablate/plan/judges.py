@@ -23,6 +23,7 @@ def judged_suites(loaded: LoadedExperiment, facts: Facts) -> tuple[Facts, tuple[
     names, chosen = loaded.experiment.evaluate.policy, loaded.experiment.evaluate.judge
     if chosen is None:
         return facts, names
+    place = loaded.origins.locate("evaluate", "judge")
     found: dict[str, Suite] = {}
     wanted: list[str] = []
     for index, name in enumerate(names):
@@ -32,13 +33,13 @@ def judged_suites(loaded: LoadedExperiment, facts: Facts) -> tuple[Facts, tuple[
             continue
         for panel in chosen.panels:
             own = f"{name}@{panel.name}" if chosen.is_axis else name
-            found[own] = suite.judged_by(panel, own if chosen.is_axis else None)
+            found[own] = suite.judged_by(panel, own if chosen.is_axis else None, place)
             wanted.append(own)
     if not found:
         with_judge = ", ".join(name for name, suite in facts.suites.items() if suite.judging is not None)
         raise SpecError(
             "evaluate.judge names a judge, and no suite of this experiment has one",
-            location=loaded.origins.locate("evaluate", "judge"),
+            location=place,
             hint=f"suites with a judge: {with_judge}",
         )
     return replace(facts, suites={**facts.suites, **found}), tuple(wanted)

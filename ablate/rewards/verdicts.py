@@ -42,6 +42,11 @@ class Verdict:
         return self if self.value is None else Verdict(1.0 - self.value, None, self.is_strong)
 
 
+def winner(share: float) -> float:
+    """Return the share of a win as who won: 1, 0, or 0.5 for neither."""
+    return 0.5 if share == 0.5 else float(share > 0.5)
+
+
 def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
     """Return the verdict of an answer in its template's format; one that was cut says nothing but its first token."""
     text, finish = str(answer["text"]), answer["finish"]

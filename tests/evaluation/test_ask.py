@@ -83,12 +83,17 @@ def test_outputs_are_judged_and_graded(
     write_json_lines(folder / "question.jsonl", questions)
     write_json_lines(folder / "answer_gpt35.jsonl", [{"question_id": n, "text": "bad"} for n in range(3)])
     write_json_lines(tmp_path / "mine.jsonl", [{"question_id": n, "text": "good"} for n in range(3)])
+    write_json_lines(tmp_path / "few.jsonl", [{"question_id": 1, "text": "good"}])
     judge_server.reply = lambda body: (
         "[[A]]" if body["messages"][-1]["content"].count("good\n[End of response A") else "[[B]]"
     )
     judge = f"{{model: big-1, url: '{judge_server.url}', key: ''}}"
     report = call("faireval", "mine.jsonl", "--judge", judge, "--data", str(root))
     assert report["score"] == 1.0 and report["protocol"]["judged"]["judges"][0]["model"] == "big-1"
+    health = {name: report["health"][name] for name in ("missing", "left_out", "truncated", "mean_characters")}
+    assert health == {"missing": 0, "left_out": 0, "truncated": None, "mean_characters": 4.0}
+    partly = call("faireval", "few.jsonl", "--judge", judge, "--data", str(root), "--partial")
+    assert (partly["score"], partly["health"]["missing"]) == (1.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +103,11 @@ def test_outputs_are_judged_and_graded(
         (["bars", "--judge", "gpt-9"], "unknown judge 'gpt-9'"),
         (["bars", "--judge", "{model: m, positions: fixed, key: ''}"], "always shown one response first"),
         (["bars", "--judge", "{model: m"], "is no YAML"),
+        (["bars", "--judge", "{model: m, key: '', template: rate}"], "template rate is single, and two responses are"),
+        (["bars", "--judge", "self"], "--judge: a policy is not evaluated by its own judgement"),
+        (["bars", "mine.jsonl", "--judge", "local"], "has both responses of its pairs: mine.jsonl would not be read"),
+        (["pocket-judged", "mine.jsonl", "--judge", "self"], "--judge: a policy is not evaluated by its own"),
+        (["pocket-rated", "mine.jsonl", "--judge", "{judges: [self, local]}"], "--judge: a policy is not evaluated"),
         (["xstest", "x.jsonl"], "has no judge"),
         (["faireval"], "judges outputs: name a file"),
     ],
@@ -143,5 +153,8 @@ def test_a_judge_of_rewardbench_has_its_sections(
     assert report["score"] == pytest.approx((0.5 + 164 / 1148) / 2)
     assert report["health"]["unparsable"] == 4 and report["health"]["judges"][0]["unread"]
     assert len(judge_server.asked) == 12
+    judge_server.reply = lambda body: "[[A]]"
+    both = call("rewardbench", "--judge", judge.replace("random", "swap, seed: 1"), "--data", str(tmp_path / "data"))
+    assert (both["score"], both["health"]["unparsable"]) == (0.5, 0), "a tie can be read"
     assert report["protocol"]["options"]["rule"] == "current"
     assert report["protocol"]["judged"][0]["template"]["user"].startswith("[User Question]\n{prompt}")

@@ -135,7 +135,7 @@ def test_two_turns_of_a_question_are_two_rows(root: Path) -> None:
     ]
     report = graded("mt-bench-pairwise", root, rows)
     assert report["score"] == pytest.approx(1.5 / 4) and report["health"]["unparsable"] == 0
-    with pytest.raises(DataError, match="several rows for 1 examples: '81' is in rows 1 and 5\n.* sample, turn, judge"):
+    with pytest.raises(DataError, match=r"several rows for 1 examples: '81' is in rows 1 and 5\n.*turn, judge"):
         graded("mt-bench-pairwise", root, [*rows, rows[0]])
     unmarked = [{"question_id": 81, "winner": "win"}, {"question_id": 81, "turn": 2, "winner": "win"}]
     with pytest.raises(DataError, match="'81' is in rows 1 and 2"):
@@ -154,5 +154,14 @@ def test_a_rating_that_is_there_twice_is_refused(root: Path) -> None:
     with pytest.raises(DataError, match="'81' is in rows 1 and 17"):
         graded("mt-bench", root, [*rows, {**rows[0], "score": 9}])
     answers = [{"question_id": 81, "model_id": name, "choices": [{"turns": ["one", "two"]}]} for name in "ab"]
-    with pytest.raises(DataError, match="has the answers of a, b\n.*--model"):
+    with pytest.raises(DataError, match=r"has the answers of a, b\n.*--model"):
         graded("mt-bench", root, answers, partial=True)
+
+
+def test_weights_are_those_of_one_file(root: Path) -> None:
+    rows = [{"id": str(n), "response": "said", "preference": 1.5} for n in range(12)]
+    for part, count in (("weights", 0), ("c", 2)):
+        own = suite("alpaca-eval-2").with_options({"weights": part})
+        write_json_lines(root.parent / "mine.jsonl", rows)
+        with pytest.raises(DataError, match=f"options.weights is '{part}', which is in the names of {count} of"):
+            grade(Request(own, root.parent / "mine.jsonl", root=root))

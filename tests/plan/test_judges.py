@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.errors import SpecError
+from ablate.errors import SpecError, UsageError
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -99,6 +99,9 @@ def test_judges_that_can_not_be_are_told_with_their_place(plan: MakePlan) -> Non
     with pytest.raises(SpecError, match=r"study\.yaml:\d+.*unknown judge 'gpt-4-061'") as caught:
         plan(judged("gpt-4-061"))
     assert "did you mean 'gpt-4-0613'?" in str(caught.value)
+    for own in ("self", [BIG, "self"], {"judges": [BIG, "self"]}):
+        with pytest.raises(UsageError, match=r"study\.yaml:\d+: evaluate\.judge: a policy is not evaluated by its own"):
+            plan(judged(own))
     with pytest.raises(SpecError, match="unknown key 'templat'"):
         plan(judged({**BIG, "templat": "rate"}))
     with pytest.raises(SpecError, match="repeats 'big-1'"):

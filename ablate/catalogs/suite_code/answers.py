@@ -44,7 +44,7 @@ PROMPTS = {
 GRADERS = {
     "gsm8k": Entry(
         "ablate.evaluation.graders.answers:gsm8k",
-        revision=2,
+        revision=3,
         metrics=("exact_match", "numeric_match", "flexible_extract", "strict_match", "flag_agreement"),
         gold="ablate.evaluation.graders.answers:gsm8k_gold_response",
     ),

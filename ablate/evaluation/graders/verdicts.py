@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
@@ -25,6 +26,7 @@ from ablate.evaluation.grading import (
 )
 from ablate.evaluation.length_control import LengthControl, fit, published
 from ablate.evaluation.verdict_rows import Judged, gather, judge_health
+from ablate.rewards.verdicts import winner
 
 
 def win_rate(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -47,7 +49,7 @@ def alpaca_eval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
     discrete = [
-        Example(row.example, row.sample, row.task, "discrete_win_rate", _discrete(row.value), row.cluster)
+        Example(row.example, row.sample, row.task, "discrete_win_rate", winner(row.value), row.cluster)
         for row in examples
         if row.metric == "win_rate"
     ]
@@ -169,10 +171,6 @@ def _beside(judged: Sequence[Judged]) -> list[Metric]:
     return [mean_metric(OVERALL, name, rows) for name, rows in found.items() if rows]
 
 
-def _discrete(value: float) -> float:
-    return 0.5 if value == 0.5 else float(value > 0.5)
-
-
 def _length_controlled(
     evidence: Evidence, judged: Sequence[Judged], options: Mapping[str, Any]
 ) -> tuple[list[Metric], dict[str, Any]]:
@@ -191,11 +189,21 @@ def _length_controlled(
     models = {row.model for row in judged}
     known = None
     if options["weights"] is not None and evidence.files and len(models) == 1:
-        (path,) = [path for name, path in evidence.files.items() if options["weights"] in name]
-        known = published(path, models.pop(), difficulties)
+        known = published(_weights(evidence.files, options["weights"]), models.pop(), difficulties)
     if known is not None:
         metrics.append(_controlled("published_length_controlled_win_rate", known))
     return metrics, protocol
+
+
+def _weights(files: Mapping[str, Path], part: str) -> Path:
+    """The one of the suite's files that has ``part`` in its name; DataError for none and for several."""
+    found = {name: path for name, path in files.items() if part in name}
+    if len(found) != 1:
+        raise DataError(
+            f"options.weights is {part!r}, which is in the names of {len(found)} of the suite's files",
+            hint=f"name a part of one of them: {', '.join(found or files)}",
+        )
+    return next(iter(found.values()))
 
 
 def _longer(evidence: Evidence, row: Judged) -> int:
