@@ -152,11 +152,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """An OpenAI-compatible chat API on this machine that answers as a test says.
+    """An OpenAI-compatible API on this machine that chats and completes as a test says.
 
-    ``reply`` makes the answer's text of the request's body, or the whole choice; ``failures`` are sent first, one a
-    request: (status, headers, content), or a number of seconds to say nothing. ``down_after``: how many questions are
-    answered before every connection is cut.
+    ``reply`` makes the answer's text of the request's body, or the whole choice; ``names`` are the models served;
+    ``failures`` are sent first, one a request: (status, headers, content), or a number of seconds to say nothing.
+    ``down_after``: how many questions are answered before every connection is cut.
     """
 
     daemon_threads = True
@@ -166,6 +166,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.failures: list[tuple[int, dict[str, str], bytes] | float] = []
         self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10}
         self.down_after: int | None = None
+        self.names = ["big-1"]
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
@@ -178,7 +179,8 @@ class JudgeServer(ThreadingHTTPServer):
 
     def answer(self, body: dict[str, Any]) -> bytes:
         made = self.reply(body)
-        choice = {"message": {"content": made}, "finish_reason": "stop"} if isinstance(made, str) else made
+        said = {"text": made} if "prompt" in body else {"message": {"content": made}}
+        choice = {**said, "finish_reason": "stop"} if isinstance(made, str) else made
         usage = {} if self.usage is None else {"usage": self.usage}
         return json.dumps({"choices": [choice], "model": f"{body['model']}-0613", **usage}).encode()
 
@@ -202,7 +204,15 @@ class JudgeHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, headers, content = failure or (200, {}, server.answer(body))
-        self.send_response(status if self.path == "/v1/chat/completions" else 404)
+        path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+        self.say(status if self.path == path else 404, headers, content)
+
+    def do_GET(self) -> None:
+        content = json.dumps({"data": [{"id": name} for name in self.server.names]}).encode()
+        self.say(200 if self.path == "/v1/models" else 404, {}, content)
+
+    def say(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", headers.get("X-Claimed-Length") or str(len(content)))

@@ -361,6 +361,12 @@ class Suite(Closed):
             raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
 
     @property
+    def asks_likelihoods(self) -> bool:
+        """Whether a policy is asked how likely given texts are, and for no response."""
+        is_choice = self.engine == "lm-eval" and self.prompts.options.get("rows") == "truthfulqa-mc"
+        return self.engine in ("choices", "implicit") or is_choice
+
+    @property
     def metrics(self) -> tuple[str, ...] | None:
         """Names of the metrics that an evaluation has; None where only the grader knows."""
         graded = find_entry("grader", self.grader).metrics

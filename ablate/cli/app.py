@@ -14,11 +14,13 @@ from rich.table import Table
 
 import ablate
 from ablate.algorithms.own import load_method
+from ablate.catalogs.closed import Closed
+from ablate.catalogs.served import WrittenServed
 from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption
+from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption, written
 from ablate.cli.plan import print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
@@ -58,6 +60,13 @@ app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 app.add_typer(results_app)
+
+
+class _Served(Closed):
+    """A server as the command line takes it."""
+
+    endpoint: WrittenServed
+
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -174,12 +183,17 @@ def evaluate(
     threads: Threads = None,
     gpus: Gpus = None,
     unsafe_code: UnsafeCode = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Address of a server that responds for the model, or '{url: …, model: …, key: …}'."),
+    ] = None,
 ) -> None:
     """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
     place = Store(store)
     place.check()
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
-    what = evaluation.plan_evaluation(place, models, wanted, name)
+    served = None if endpoint is None else written("--endpoint", endpoint, _Served, "endpoint").endpoint
+    what = evaluation.plan_evaluation(place, models, wanted, name, served)
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+import yaml
 
+from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.loading import YamlLoader
+from ablate.errors import Location, UsageError
 from ablate.store import Store
+
+Model = TypeVar("Model", bound=Closed)
 
 DEFAULT_STORE = Path("store")
 
@@ -31,3 +37,13 @@ AnyName = Annotated[
     typer.Argument(help="Name of an experiment; without one, all are listed.", autocompletion=complete_name),
 ]
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
+
+
+def written(option: str, text: str, form: type[Model], key: str) -> Model:
+    """Return what an option's YAML in one line says, as the value of ``key`` of a ``form``."""
+    try:
+        value: Any = yaml.load(text, YamlLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{option} {text!r} is no YAML: {str(error).splitlines()[0]}") from error
+    place = Location(file=option)
+    return validated(form, {key: value}, lambda *path: place)

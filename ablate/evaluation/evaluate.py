@@ -38,7 +38,8 @@ def run(context: StageContext) -> dict[str, Any]:
     grades = grade(evidence, config["options"])
     primary = primary_metric(grades.metrics, config["primary"])
     beside = _pick_references(context, grade, primary)
-    write_json(context.output / "metrics.json", report(grades, config, evidence.protocol, beside))
+    made = report(grades, config, evidence.protocol, beside)
+    write_json(context.output / "metrics.json", {**made, "health": {**made["health"], **evidence.server_health}})
     write_examples(context.output / "examples.parquet", grades.examples)
     return {"score": primary.value, "n": primary.n}
 

@@ -14,6 +14,7 @@ from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
     PROTOCOL,
+    SERVED,
     Item,
     Likelihoods,
     Response,
@@ -25,11 +26,14 @@ from ablate.evaluation.items import (
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Answer, Policy, open_policy
+from ablate.evaluation.served_policy import ServedPolicy, open_served_policy
 from ablate.evaluation.suite_items import build_items
 from ablate.models.chat import plain_text
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
+AnyPolicy = Policy | ServedPolicy
+"""A policy that this machine computes, or a server."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -39,7 +43,8 @@ def run(context: StageContext) -> dict[str, Any]:
     if engine not in ENGINES:
         raise StageError(f"unknown engine {engine!r}", hint=f"allowed: {', '.join(ENGINES)}")
     items = build_items(open_source(context), config)
-    policy = open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
+    served = open_served_policy(context) if "endpoint" in context.locations else None
+    policy = served or open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
     responses, likelihoods = ENGINES[engine](policy, items, context)
     write_items(context.output, items)
     if responses:
@@ -48,11 +53,13 @@ def run(context: StageContext) -> dict[str, Any]:
         write_likelihoods(context.output, likelihoods)
     digest = hashlib.sha256((context.output / ITEMS).read_bytes()).hexdigest()
     write_json(context.output / PROTOCOL, {"made": dict(config), "items": digest[:12]})
+    if served is not None:
+        write_json(context.output / SERVED, served.account.as_json())
     too_long = sum(row.finish == "too_long" for row in responses) + sum(row.logprobs is None for row in likelihoods)
     return {"items": len(items), "responses": len(responses), "likelihoods": len(likelihoods), "too_long": too_long}
 
 
-def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_items(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """``decoding.samples`` responses to each item, all samples of an item after one another.
 
     An item with several user turns is asked them in turn, each with what was answered before; a turn whose prompt does
@@ -77,7 +84,7 @@ class _Dialogue:
         """Whether a turn did not fit, so that nothing can follow it."""
         return any(response.finish == "too_long" for response in self.responses)
 
-    def prompt(self, policy: Policy, thinking: bool | None) -> str:
+    def prompt(self, policy: AnyPolicy, thinking: bool | None) -> str:
         """Return the prompt of the next turn; what was thought before earlier answers is not in it."""
         if not self.responses:
             return _prompt(policy, self.item, thinking)
@@ -88,7 +95,7 @@ class _Dialogue:
         return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
 
 
-def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
+def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
     """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
     thinking = decoding.get("thinking")
@@ -121,7 +128,7 @@ def _part_name(turn: int, temperature: float | None) -> str:
     return f"responses{f'-{turn}' if turn else ''}{own}"
 
 
-def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_choices(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """Log-likelihoods of each item's choices."""
     prompts = [_prompt(policy, item) for item in items]
     requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
@@ -144,12 +151,12 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
     return [], likelihoods
 
 
-def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_lm_eval(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """Answers to all requests of the suite's lm-eval tasks."""
     return capture(policy, items, context.config, context.work, _journal(context))
 
 
-ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
+ENGINES: dict[str, Callable[[AnyPolicy, list[Item], StageContext], Made]] = {
     "items": ask_items,
     "choices": ask_choices,
     "lm-eval": ask_lm_eval,
@@ -160,5 +167,5 @@ def _journal(context: StageContext) -> Journal:
     return Journal(context.work, context.previous_work)
 
 
-def _prompt(policy: Policy, item: Item, thinking: bool | None = None) -> str:
+def _prompt(policy: AnyPolicy, item: Item, thinking: bool | None = None) -> str:
     return policy.render(item.prompt, item.prefix, thinking) if policy.chat else item.plain_text()

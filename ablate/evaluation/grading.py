@@ -18,6 +18,7 @@ from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
     LIKELIHOODS,
     RESPONSES,
+    SERVED,
     Item,
     Likelihoods,
     Response,
@@ -172,6 +173,16 @@ class Evidence:
         """What is known of each judge: the model that answered, when, how often it could not be read, what it cost."""
         found: list[dict[str, Any]] = [] if self.judging is None else read_json(self.judging / "judging.json")["judges"]
         return found
+
+    @cached_property
+    def server_health(self) -> dict[str, Any]:
+        """What is to be known of responses that a server gave: the models that it named, the first and the last day."""
+        path = self.folder / SERVED
+        if not path.is_file():
+            return {}
+        account = read_json(path)
+        days = {f"served_{end}": account[f"asked_{end}"] for end in ("from", "to") if f"asked_{end}" in account}
+        return {"served": ", ".join(account["served"]) or "not named", **days}
 
     @property
     def has_responses(self) -> bool:

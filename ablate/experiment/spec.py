@@ -13,6 +13,7 @@ from ablate.catalogs.closed import Closed, Names
 from ablate.catalogs.datasets import Split, WrittenPairing
 from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
+from ablate.catalogs.served import WrittenServed
 from ablate.experiment.sections import DataSection
 
 Scalar = str | int | float | bool | None
@@ -91,6 +92,11 @@ class Evaluations(Closed):
         None,
         description="Who judges in suites that have a judge, in place of theirs; each of a list is a column of its "
         "own, suite@judge, and no policy is trained twice.",
+    )
+    endpoints: Mapping[str, WrittenServed] = Field(
+        default_factory=dict,
+        description="Policies that are evaluated as they are, with the server that responds in their place: its "
+        "address, or {url, model, key}.",
     )
 
 

@@ -36,6 +36,7 @@ from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
 from ablate.plan.judges import judged_suites, shared_judges
 from ablate.plan.needs import learns_from_records
+from ablate.plan.served import check_served, served_policies
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
@@ -173,10 +174,13 @@ class _Builder:
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
         place = loaded.origins.locate("evaluate", "policy")
-        self.evaluation = EvaluationPlanner(
-            facts, self.graph, lambda name: self.training.released(name, place, template=False).model
-        )
         self.policy_suites = self._suites("policy", policy_suites)
+        self.served = served_policies(
+            loaded, facts, self.policy_suites, lambda name, place: self.training.released(name, place).model
+        )
+        self.evaluation = EvaluationPlanner(
+            facts, self.graph, lambda name: self.training.released(name, place, template=False).model, self.served
+        )
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
@@ -194,6 +198,7 @@ class _Builder:
         cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
         baselines = self._baselines(models)
         released = self._released_reward_models()
+        check_served(self.loaded, self.served, self.evaluation.asked)
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))

@@ -14,7 +14,7 @@ from ablate.catalogs.judges import Judge, Template, templates
 from ablate.context import StageContext, import_function
 from ablate.errors import StageError, UsageError
 from ablate.models.chat import Messages
-from ablate.rewards.api import AnswerCache, Asker, Client, Endpoint, Prices
+from ablate.rewards.api import Account, AnswerCache, Asker, Client, Endpoint, Prices
 from ablate.rewards.verdicts import Problem, Verdict, read_answer, winner
 
 Fields = Mapping[str, str]
@@ -46,23 +46,16 @@ class Judgement:
 
 
 @dataclass
-class JudgeHealth:
-    """What may be wrong with a judge's answers, counted as they come, and what they say of the model that gave them."""
+class JudgeHealth(Account):
+    """What may be wrong with a judge's answers, counted as they come, beside what they say of who gave them."""
 
     problems: Counter[str] = field(default_factory=Counter)
-    answers: int = 0
-    served: set[str] = field(default_factory=set)
-    days: set[str] = field(default_factory=set)
-    tokens: Counter[str] = field(default_factory=Counter)
 
     def see(self, answer: Mapping[str, Any], verdict: Verdict) -> None:
-        """Count one answer."""
-        self.answers += 1
+        """Count one answer, and whether it could be read."""
+        self.count(answer)
         if verdict.problem is not None:
             self.problems[verdict.problem] += 1
-        self.served.update([answer["served"]] if "served" in answer else [])
-        self.days.update([answer["asked"]] if "asked" in answer else [])
-        self.tokens.update(answer.get("usage") or {})
 
     @property
     def unread(self) -> int:
@@ -70,15 +63,8 @@ class JudgeHealth:
         return sum(self.problems.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts, and the first and the last day on which the API answered."""
-        days = {"asked_from": min(self.days), "asked_to": max(self.days)} if self.days else {}
-        return {
-            "answers": self.answers,
-            "unread": dict(sorted(self.problems.items())),
-            "served": sorted(self.served),
-            "tokens": dict(sorted(self.tokens.items())),
-            **days,
-        }
+        """Return the account of answers, and how many could not be read and why."""
+        return {**super().as_json(), "unread": dict(sorted(self.problems.items()))}
 
 
 class AskedJudge:
