@@ -25,7 +25,7 @@ JUDGE_REVISION = 1
 SELF = "self"
 """The model of a judge that is the policy itself: it judges what it wrote."""
 Positions = Literal["swap", "random", "fixed"]
-AnswerFormat = Literal["number", "score", "rating", "verdict", "graded", "ranking", "token"]
+AnswerFormat = Literal["number", "score", "rating", "label", "verdict", "graded", "ranking", "token"]
 PAIRED_FORMATS = ("verdict", "graded", "ranking", "token")
 """Formats of answers that say which of two responses is better; the others rate one."""
 
@@ -45,9 +45,10 @@ class Template(Named):
     """The words of a question to a judge, and how its answer is read.
 
     Answers: ``number`` is the last number in the scale; ``score`` the number after the last “Score:”; ``rating`` is
-    ``[[n]]``; ``verdict`` is ``[[A]]``, ``[[B]]`` or ``[[C]]`` (a tie); ``graded`` is ``[[A>>B]]``, ``[[A>B]]``,
-    ``[[A=B]]``, ``[[B>A]]`` or ``[[B>>A]]``; ``ranking`` is a list of names with ranks (AlpacaEval 1); ``token`` is
-    the first token's probability of ``m`` (the first) against ``M`` (AlpacaEval 2).
+    ``[[n]]``; ``label`` is the one of ``labels`` that is in it, whatever its capitals; ``verdict`` is ``[[A]]``,
+    ``[[B]]`` or ``[[C]]`` (a tie); ``graded`` is ``[[A>>B]]``, ``[[A>B]]``, ``[[A=B]]``, ``[[B>A]]`` or ``[[B>>A]]``;
+    ``ranking`` is a list of names with ranks (AlpacaEval 1); ``token`` is the first token's probability of ``m`` (the
+    first) against ``M`` (AlpacaEval 2).
     """
 
     name: str = Field("own", description="Its name in the catalog.")
@@ -55,6 +56,9 @@ class Template(Named):
     system: str = Field("", description="The system turn; empty for none.")
     user: str = Field(description="The user turn, with {prompt} and {response}, or {response_a} and {response_b}.")
     answer: AnswerFormat = Field(description="How the answer is read.")
+    labels: Mapping[str, float] | None = Field(
+        None, min_length=2, description="Of answer label: what may be answered, with the number that each counts."
+    )
     lowest: float = Field(0.0, description="Lowest number of the scale; one outside it is no score.")
     highest: float = Field(10.0, description="Highest number of the scale.")
     source: str = Field("", description="Where the words or their idea come from.")
@@ -66,13 +70,19 @@ class Template(Named):
             raise ValueError(f"the template has no {' and no '.join(missing)}")
         if (self.answer in PAIRED_FORMATS) != (self.kind == "pairwise"):
             raise ValueError(f"an answer of format {self.answer} is not that of a {self.kind} question")
+        if (self.answer == "label") != (self.labels is not None):
+            raise ValueError("labels belong to an answer of format label, which needs them")
+        off = [name for name, value in (self.labels or {}).items() if not self.lowest <= value <= self.highest]
+        if off:
+            raise ValueError(f"the label {off[0]} is not from lowest {self.lowest:g} to highest {self.highest:g}")
         if self.lowest >= self.highest:
             raise ValueError(f"lowest {self.lowest:g} is not below highest {self.highest:g}")
         return self
 
     def identity(self) -> dict[str, Any]:
         """Return what answers depend on, as JSON values."""
-        return self.model_dump(mode="json", exclude={"name", "source"})
+        unwritten = {"name", "source"} | ({"labels"} if self.labels is None else set())
+        return self.model_dump(mode="json", exclude=unwritten)
 
 
 def _written_template(value: Any) -> Any:

@@ -55,6 +55,8 @@ def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
     if template.answer == "token":
         value = token_preference(answer.get("first"))
         return Verdict(value, "unparsable" if value is None else None)
+    if template.labels is not None and (value := label_value(text, template.labels)) is not None:
+        return Verdict(value)  # also of an answer that was cut behind it
     if finish == "length":
         return Verdict(None, "cut")
     if not text.strip():
@@ -64,11 +66,12 @@ def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
         if label is None:
             return Verdict(None, "unparsable")
         return Verdict(GRADED[label], None, ">>" in label)
+    value = None
     if template.answer == "verdict":
         value = verdict_mark(text)
     elif template.answer == "ranking":
         value = ranking_preference(text)
-    else:
+    elif template.answer != "label":
         value = _rating(template, text)
     return Verdict(value, "unparsable" if value is None else None)
 
@@ -86,6 +89,14 @@ def bracketed_rating(text: str) -> float | None:
     """Return the first ``[[n]]`` of an answer, else its first ``[n]``, as FastChat reads MT-Bench's ratings."""
     found = _RATING.search(text) or _BARE_RATING.search(text)
     return float(found[1]) if found else None
+
+
+def label_value(text: str, labels: Mapping[str, float]) -> float | None:
+    """Return what the one label of an answer counts, whatever its capitals; None for none and for several."""
+    plain = {name.lower(): value for name, value in labels.items()}
+    names = "|".join(sorted(map(re.escape, plain), key=len, reverse=True))
+    found = set(re.findall(rf"(?<!\w)(?:{names})(?!\w)", text.lower()))
+    return plain[found.pop()] if len(found) == 1 else None
 
 
 def verdict_mark(text: str) -> float | None:
