@@ -131,6 +131,9 @@ class Data(Closed):
     pocket: PocketData | None = None
     files: tuple[str, ...] = Field(default=(), description="paths relative to the data root, '/' between parts")
     hub: tuple[HubFiles, ...] = Field(default=(), description="data sets of the hub, see `ablate data fetch`")
+    origins: dict[str, str] = Field(
+        default_factory=dict, description="of files that are easily missed: where they are published, in words"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,6 +153,8 @@ class Data(Closed):
     def _one_source(self) -> Data:
         if (self.pocket is None) == (not self.names):
             raise PydanticCustomError("one_source", "give either pocket, or files or hub")
+        if unknown := [name for name in self.origins if name not in self.files]:
+            raise unknown_name("file of this suite", unknown[0], self.files)
         return self
 
 
@@ -395,7 +400,10 @@ class Suite(Closed):
         Files of the hub are checked against the record of what was fetched.
         """
         asked = (self.judging.file,) if self.judging and self.judging.file else ()
-        found = {name: locate(name, root, f"suite {self.name!r}", place) for name in (*self.data.files, *asked)}
+        found = {
+            name: locate(name, root, f"suite {self.name!r}", place, self.data.origins.get(name))
+            for name in (*self.data.files, *asked)
+        }
         for hub in self.data.hub:
             data_files(hub.entry(), root, place)
             found |= {name: locate(name, root, f"suite {self.name!r}", place) for name in hub.names}
