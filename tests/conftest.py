@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -85,12 +86,19 @@ def missing_bubblewrap() -> str | None:
     return None if answer.returncode == 0 else f"bwrap fails: {answer.stderr.strip()[-200:]}"
 
 
+def missing_serving() -> str | None:
+    """Return why `transformers serve` can't be started, or None."""
+    absent = [name for name in ("fastapi", "openai", "uvicorn") if importlib.util.find_spec(name) is None]
+    return f"`transformers serve` needs packages that are not there: {', '.join(absent)}" if absent else None
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
     "tmpfs": missing_tmpfs,
     "latex": missing_latex,
     "bubblewrap": missing_bubblewrap,
+    "serving": missing_serving,
 }
 
 
