@@ -65,6 +65,9 @@ class Decoding(Closed):
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
     chat_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts in a chat template")
     seed: int = Field(default=0, ge=0)
+    repeats: int = Field(
+        default=1, ge=1, description="times that all is answered anew, with one seed: how much a score varies by itself"
+    )
     thinking: bool | None = Field(
         default=None, description="whether a model whose template has the switch thinks first; null: as the model does"
     )
@@ -76,7 +79,8 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        unwritten = {"plain_stop", "chat_stop"} | ({"thinking"} if self.thinking is None else set())
+        defaults = {"thinking": None, "repeats": 1}
+        unwritten = {"plain_stop", "chat_stop", *(name for name, own in defaults.items() if getattr(self, name) == own)}
         values = self.model_dump(mode="json", exclude=unwritten)
         return values | {"stop": [*self.stop, *(self.chat_stop if chat else self.plain_stop)]}
 
@@ -316,6 +320,8 @@ class Suite(Closed):
             raise PydanticCustomError("select", "select belongs to engine best-of-n, which needs it")
         if self.engine == "best-of-n" and self.decoding.samples < 2:
             raise PydanticCustomError("samples", "best-of-n needs decoding.samples of 2 or more")
+        if self.decoding.repeats > 1 and not self.repeatable:
+            raise PydanticCustomError("repeats", "decoding.repeats is for engine items and one response a prompt")
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
@@ -364,6 +370,16 @@ class Suite(Closed):
         name = self.primary.rpartition("/")[2]
         if ks and name not in {f"pass@{k}" for k in ks}:
             raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its responses can be given anew, to see how much its score varies by itself."""
+        return self.engine == "items" and self.decoding.samples == 1
+
+    def repeated(self, times: int) -> Suite:
+        """Return this suite with its responses given ``times`` times where that can be, else as it is."""
+        decoding = self.decoding.model_copy(update={"repeats": times})
+        return self.model_copy(update={"decoding": decoding}) if self.repeatable else self
 
     @property
     def asks_likelihoods(self) -> bool:

@@ -187,13 +187,16 @@ def evaluate(
         str | None,
         typer.Option(help="Address of a server that responds for the model, or '{url: …, model: …, key: …}'."),
     ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Times that policies respond anew: how much a score varies by itself.")
+    ] = 1,
 ) -> None:
     """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
     place = Store(store)
     place.check()
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
     served = None if endpoint is None else written("--endpoint", endpoint, _Served, "endpoint").endpoint
-    what = evaluation.plan_evaluation(place, models, wanted, name, served)
+    what = evaluation.plan_evaluation(place, models, wanted, name, served, repeat)
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:

@@ -62,13 +62,22 @@ def run(context: StageContext) -> dict[str, Any]:
 def ask_items(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """``decoding.samples`` responses to each item, all samples of an item after one another.
 
+    With ``decoding.repeats`` they are given again and again, as samples of their own; see :meth:`Policy.generate`.
+
     An item with several user turns is asked them in turn, each with what was answered before; a turn whose prompt does
     not fit the context is ``too_long``, as are those after it.
     """
-    dialogues = [_Dialogue(item, sample) for item in items for sample in range(context.config["decoding"]["samples"])]
-    for turn in range(1 + max(len(item.followups) for item in items)):
-        _ask_turn(policy, [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)], turn, context)
-    return [response for dialogue in dialogues for response in dialogue.responses], []
+    decoding = context.config["decoding"]
+    samples, repeats = decoding["samples"], decoding.get("repeats", 1)
+    passes = [
+        [_Dialogue(item, repeat * samples + sample) for item in items for sample in range(samples)]
+        for repeat in range(repeats)
+    ]
+    for repeat, dialogues in enumerate(passes):
+        for turn in range(1 + max(len(item.followups) for item in items)):
+            asked = [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)]
+            _ask_turn(policy, asked, turn, repeat, context)
+    return [response for same in zip(*passes, strict=True) for one in same for response in one.responses], []
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class _Dialogue:
         return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
 
 
-def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
+def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, repeat: int, context: StageContext) -> None:
     """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
     thinking = decoding.get("thinking")
@@ -112,8 +121,9 @@ def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, context:
             temperature=decoding["temperature"] if own is None else own,
             top_p=decoding["top_p"],
             seed=seed,
+            repeat=repeat,
             progress=lambda done, total: context.events.progress(done, total, "responses"),
-            kept=_journal(context).part(_part_name(turn, own)),
+            kept=_journal(context).part(_part_name(turn, own, repeat)),
         )
         said = {id(dialogue): answer for dialogue, answer in zip(going_on, answers, strict=True)}
         for dialogue in group:
@@ -122,10 +132,10 @@ def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, context:
             dialogue.responses.append(Response(item.id, item.task, dialogue.sample, prompts[id(dialogue)], *facts))
 
 
-def _part_name(turn: int, temperature: float | None) -> str:
-    """Name what is kept of one list of requests: those of a turn and a temperature."""
+def _part_name(turn: int, temperature: float | None, repeat: int) -> str:
+    """Name what is kept of one list of requests: those of a turn, a temperature and a pass."""
     own = "" if temperature is None else f"-at-{temperature:g}"
-    return f"responses{f'-{turn}' if turn else ''}{own}"
+    return f"responses{f'-{turn}' if turn else ''}{own}{f'-again-{repeat}' if repeat else ''}"
 
 
 def ask_choices(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:

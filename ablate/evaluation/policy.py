@@ -96,13 +96,15 @@ class Policy(Writer):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        repeat: int = 0,
         progress: Progress | None = None,
         kept: Part | None = None,
     ) -> list[Answer]:
         """One response to each prompt, of at most ``limit`` tokens and no more than the context has room for.
 
         ``stop`` strings and what follows them are cut off. Answers that ``kept`` knows are not drawn again, the others
-        are added to it. Raises ``UsageError`` for bad sampling values.
+        are added to it. ``repeat`` counts earlier passes over the same prompts: each has batches of half the size,
+        which change a response by rounding alone. Raises ``UsageError`` for bad sampling values.
         """
         ids = [self.encode(prompt) for prompt in prompts]
         room = [self.room(len(row), limit) for row in ids]
@@ -110,7 +112,7 @@ class Policy(Writer):
         # Rows with equal room form a batch of their own: learned position embeddings allow no step past the context.
         for length, rows in sorted(_grouped(room).items(), reverse=True):
             own = derive_seed(seed, "room", length)
-            for batch in self._batches([ids[row] for row in rows], length):
+            for batch in self._batches([ids[row] for row in rows], length, SAMPLE_TOKENS >> repeat):
                 places = [place for place in batch if rows[place] not in answers]
                 prompts_of_batch = [ids[rows[place]] for place in places]
                 drawn = self._sample(prompts_of_batch, places, length, temperature, top_p, own)
@@ -124,12 +126,13 @@ class Policy(Writer):
                     progress(len(answers), len(ids))
         return [answers.get(row, Answer("", "too_long", 0)) for row in range(len(ids))]
 
-    def _batches(self, prompts: list[list[int]], length: int) -> list[list[int]]:
-        """Places of prompts that are answered together, the longest first; none where there is no room."""
+    def _batches(self, prompts: list[list[int]], length: int, tokens: int) -> list[list[int]]:
+        """Places of prompts that are answered together, the longest first, of at most so many ``tokens``; none where
+        there is no room."""
         if length <= 0:
             return []
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-        size = max(1, SAMPLE_TOKENS // (len(prompts[order[0]]) + length))
+        size = max(1, tokens // (len(prompts[order[0]]) + length))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _sample(

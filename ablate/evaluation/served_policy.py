@@ -39,12 +39,14 @@ class ServedPolicy(Writer):
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        repeat: int = 0,
         progress: Progress | None = None,
         kept: Part | None = None,
     ) -> list[Answer]:
         """One response to each prompt, as :meth:`ablate.evaluation.policy.Policy.generate` gives them.
 
-        A sampled row has a seed of its own. A stop string is what ended a response where the server says so.
+        A sampled row has a seed of its own. What a ``repeat`` asks is asked anew, whatever was answered before. A stop
+        string is what ended a response where the server says so.
         """
         asked: dict[int, Body] = {}
         for row, prompt in enumerate(prompts):
@@ -54,7 +56,7 @@ class ServedPolicy(Writer):
                 body = {"prompt": self._sent(prompt, ids), "max_tokens": room, "temperature": temperature, **drawn}
                 asked[row] = {"model": self.model, **body, **({"stop": list(stop)} if stop else {})}
         pace = self.served.requests_per_minute
-        client = Client(self.endpoint, self.cache, requests_per_minute=pace, progress=progress)
+        client = Client(self.endpoint, self._cache(repeat), requests_per_minute=pace, progress=progress)
         answers = [Answer("", "too_long", 0)] * len(prompts)
         for row, said in zip(asked, client.answers(list(asked.values())), strict=True):
             self.account.count(said)
@@ -73,6 +75,10 @@ class ServedPolicy(Writer):
                 hint="evaluate it without the endpoint, on this machine",
             )
         return []
+
+    def _cache(self, repeat: int) -> AnswerCache:
+        name = f"again-{repeat}" if repeat else ""
+        return AnswerCache(self.cache.folder / name, tuple(folder / name for folder in self.cache.earlier))
 
     def _tokens(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))

@@ -93,6 +93,13 @@ class Evaluations(Closed):
         description="Who judges in suites that have a judge, in place of theirs; each of a list is a column of its "
         "own, suite@judge, and no policy is trained twice.",
     )
+    repeats: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="Times that policies respond anew, with one seed: how much a score varies by itself, as it may in "
+        "bfloat16 or on a server. Suites of likelihoods or of several samples are as they are.",
+    )
     endpoints: Mapping[str, WrittenServed] = Field(
         default_factory=dict,
         description="Policies that are evaluated as they are, with the server that responds in their place: its "

@@ -45,6 +45,23 @@ def judged_suites(loaded: LoadedExperiment, facts: Facts) -> tuple[Facts, tuple[
     return replace(facts, suites={**facts.suites, **found}), tuple(wanted)
 
 
+def repeated_suites(loaded: LoadedExperiment, facts: Facts, names: Iterable[str]) -> Facts:
+    """Return the facts with the experiment's suites of policies responded to as often as it says.
+
+    Raises SpecError where none of them can be responded to anew.
+    """
+    times = loaded.experiment.evaluate.repeats
+    if times == 1:
+        return facts
+    found = {name: facts.suites[name] for name in names if name in facts.suites and facts.suites[name].repeatable}
+    if not found:
+        raise SpecError(
+            "evaluate.repeats repeats responses, and no suite of policies asks for one response a prompt",
+            location=loaded.origins.locate("evaluate", "repeats"),
+        )
+    return replace(facts, suites={**facts.suites, **{name: suite.repeated(times) for name, suite in found.items()}})
+
+
 def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
     """Yield the models that label or annotate what is learnt from, each with what it does."""
     for stage in stages:

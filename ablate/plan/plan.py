@@ -34,7 +34,7 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.judges import judged_suites, shared_judges
+from ablate.plan.judges import judged_suites, repeated_suites, shared_judges
 from ablate.plan.needs import learns_from_records
 from ablate.plan.served import check_served, served_policies
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
@@ -150,6 +150,7 @@ def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], o
         grid = expand(loaded)
         validate_sections(loaded, grid)
         facts, suites = judged_suites(loaded, facts)
+        facts = repeated_suites(loaded, facts, suites)
         plan = _Builder(loaded, facts, grid, suites).build()
     check(plan)
     facts.digest_cache.save()

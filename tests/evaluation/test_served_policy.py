@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 
 from ablate.catalogs.served import Served
 from ablate.context import EventLog, Resources, StageContext, read_json
+from ablate.data.sources import folder_files
+from ablate.data.suite_files import Source
 from ablate.errors import StageError
-from ablate.evaluation import evaluate, generate
+from ablate.evaluation import evaluate, generate, policy
+from ablate.evaluation.graders.pocket import pocket_gold_response
 from ablate.evaluation.items import read_responses
 from ablate.evaluation.policy import open_policy
+from ablate.evaluation.prompts.pocket import pocket as pocket_items
 from ablate.evaluation.served_policy import open_served_policy
 from ablate.pocket import stage as pocket
 
@@ -128,6 +133,64 @@ def test_samples_have_seeds_of_their_own(judge_server: Any, stage: Callable[...,
     assert all(row.tokens > 0 for row in bodies[0]), "counted here, where the server does not say"
 
 
+@pytest.fixture
+def repeat_health(stage: Callable[..., StageContext]) -> Callable[..., dict[str, Any]]:
+    """Return a function that generates several times, grades, and returns the report."""
+
+    def run(name: str, served: Served | None, repeats: int) -> dict[str, Any]:
+        context = stage(name, served, decoding={"repeats": repeats})
+        generate.run(context)
+        rows = read_responses(context.output)
+        assert [row.sample for row in rows] == [*range(repeats)] * 4 and len({row.id for row in rows}) == 4
+        grading = {"grader": "pocket", "options": {"skills": None, "measure": "correct"}, "primary": "accuracy"}
+        graded = replace(stage(f"graded-{name}"), config=grading, inputs={"responses": context.output})
+        evaluate.run(graded)
+        report: dict[str, Any] = read_json(graded.output / "metrics.json")
+        return report
+
+    return run
+
+
+def test_how_much_a_score_varies_by_itself_is_reported(
+    judge_server: Any, items: Path, repeat_health: Callable[..., dict[str, Any]]
+) -> None:
+    """Right in the first pass, wrong in the second: a mean of 1/2 with a standard deviation of sqrt(1/2)."""
+    right = {
+        item.prompt[-1]["content"]: pocket_gold_response(item)
+        for item in pocket_items(Source(tuple(folder_files(items)), pocket=True), {})
+    }
+    asked: list[str] = []
+
+    def reply(body: dict[str, Any]) -> str:
+        prompt = next(text for text in right if text in body["prompt"])
+        asked.append(prompt)
+        return right[prompt] if asked.count(prompt) == 1 else "no"
+
+    judge_server.reply = reply
+    report = repeat_health("drifts", Served(url=judge_server.url), 2)
+    assert len(judge_server.asked) == 8, "asked anew, though equal"
+    health = report["health"]
+    assert report["score"] == 0.5 and health["repeats_differ"] == 4 and health["repeats"] == 2
+    assert health["repeat_sd"] == pytest.approx(math.sqrt(0.5))
+
+
+def test_in_float32_nothing_varies_with_the_size_of_batches(
+    repeat_health: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    sample = policy.sample
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        sizes.append(options["batch_size"])
+        return sample(*arguments, **options)
+
+    monkeypatch.setattr(policy, "sample", counting)
+    monkeypatch.setattr(policy, "SAMPLE_TOKENS", 128)
+    health = repeat_health("here", None, 3)["health"]
+    assert len(set(sizes)) > 1 and sum(sizes) == 12
+    assert (health["repeats"], health["repeat_sd"], health["repeats_differ"]) == (3, 0.0, 0)
+
+
 def test_a_server_that_goes_down_is_asked_for_the_rest_alone(
     judge_server: Any, stage: Callable[..., StageContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,18 +211,18 @@ def test_a_prompt_that_does_not_fit_is_not_sent(
     judge_server: Any, stage: Callable[..., StageContext], pocket_policy: Path
 ) -> None:
     judge_server.reply = lambda body: "so"
-    policy = open_served_policy(stage("long", Served(url=judge_server.url)))
-    word = policy.tokenizer.decode([policy.tokenizer.encode("the", add_special_tokens=False)[0]])
+    served = open_served_policy(stage("long", Served(url=judge_server.url)))
+    word = served.tokenizer.decode([served.tokenizer.encode("the", add_special_tokens=False)[0]])
     fits, long = (" ".join([word] * count) for count in (100, 200))
-    answers = policy.generate([fits, long], limit=64)
+    answers = served.generate([fits, long], limit=64)
     assert [answer.finish for answer in answers] == ["eos", "too_long"]
     (body,) = judge_server.asked
-    assert body["max_tokens"] == 128 - len(policy.encode(fits))
+    assert body["max_tokens"] == 128 - len(served.encode(fits))
 
 
 def test_a_beginning_of_sequence_is_sent_once(judge_server: Any, stage: Callable[..., StageContext]) -> None:
     """A template that writes the token which the tokenizer adds to every text: the server adds it again."""
-    policy = open_served_policy(stage("bos", Served(url=judge_server.url)))
+    served = open_served_policy(stage("bos", Served(url=judge_server.url)))
 
     class Doubling:
         """A tokenizer of bytes that begins every text with <s>."""
@@ -170,19 +233,19 @@ def test_a_beginning_of_sequence_is_sent_once(judge_server: Any, stage: Callable
             ids = [-1] * text.startswith("<s>") + list(text.removeprefix("<s>").encode())
             return [-1, *ids] if add_special_tokens else ids
 
-    policy.tokenizer = Doubling()
-    assert policy._sent("<s>ab", [-1, 97, 98]) == "ab"
-    assert policy._sent("ab", [-1, 97, 98]) == "ab"
+    served.tokenizer = Doubling()
+    assert served._sent("<s>ab", [-1, 97, 98]) == "ab"
+    assert served._sent("ab", [-1, 97, 98]) == "ab"
     with pytest.raises(StageError, match="adds special tokens of its own"):
-        policy._sent("ab", [97, 98])
+        served._sent("ab", [97, 98])
 
 
 def test_what_a_server_can_not_do_is_told(judge_server: Any, stage: Callable[..., StageContext]) -> None:
     context = stage("choices", Served(url=judge_server.url, model="mine"))
-    policy = open_served_policy(context)
-    assert policy.loglikelihoods([]) == []
+    served = open_served_policy(context)
+    assert served.loglikelihoods([]) == []
     with pytest.raises(StageError, match="this suite compares log-likelihoods of given texts"):
-        policy.loglikelihoods([("a", "b")])
+        served.loglikelihoods([("a", "b")])
     for names, said in (([], "serves 0 models"), (["a", "b"], "serves 2 models: a, b")):
         judge_server.names = names
         with pytest.raises(StageError, match=said):

@@ -53,6 +53,20 @@ def test_where_a_policy_is_served_is_no_identity(plan: Callable[..., Plan], mode
         ]
 
 
+def test_repeats_are_of_responses_alone(plan: Callable[..., Plan], models: list[str]) -> None:
+    suites = ("pocket-gold", "pocket-pairs-likelihood")
+    once, thrice = (plan(text(models, {}, suites), *changes) for changes in ((), ("evaluate.repeats=3",)))
+    likelihoods = [set(of_kind(made, "likelihoods")) for made in (once, thrice)]
+    responses = [of_kind(made, "generate") for made in (once, thrice)]
+    assert likelihoods[0] == likelihoods[1] and not responses[0].keys() & responses[1].keys()
+    decodings = [
+        {stage.identity.config.value["decoding"].get("repeats") for stage in stages.values()} for stages in responses
+    ]
+    assert decodings == [{None}, {3}], "one pass is as it always was"
+    with pytest.raises(SpecError, match=r"evaluate\.repeats repeats responses, and no suite of policies"):
+        plan(text(models, {}, suites[1:]), "evaluate.repeats=3")
+
+
 @pytest.mark.parametrize(
     ("endpoints", "suites", "message"),
     [
