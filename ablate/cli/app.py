@@ -18,7 +18,7 @@ from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption
+from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption
 from ablate.cli.plan import print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
@@ -63,23 +63,6 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
-def _complete_spec(incomplete: str) -> list[str]:
-    """Offer the project's and the shipped experiments to a shell."""
-    return [name for name in study.known_experiments() if name.startswith(incomplete)]
-
-
-Spec = Annotated[
-    str,
-    typer.Argument(
-        help="A specification file, or the name of a shipped experiment.",
-        show_default=False,
-        autocompletion=_complete_spec,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
-]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),

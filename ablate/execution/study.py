@@ -136,8 +136,10 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
 def _status(stage: StageFolder) -> tuple[Status, str, float | None]:
     state = stage_state(stage)
     if state.status == "done":
-        seconds = (stage.read_done() or {}).get("seconds")
-        return state.status, "" if seconds is None else f"{seconds:.1f} s", seconds
+        record = stage.read_done() or {}
+        seconds, adopted = record.get("seconds"), record.get("adopted")
+        note = f"adopted from {adopted['path']}" if adopted else "" if seconds is None else f"{seconds:.1f} s"
+        return state.status, note, seconds
     return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else ""), None
 
 

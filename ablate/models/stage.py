@@ -29,13 +29,7 @@ def run(context: StageContext) -> dict[str, Any]:
     source, config = context.locations["model"], context.config
     hub = "hub" in config["source"]
     folder = _snapshot(source, _revision(config["source"])) if hub else Path(source)
-    files = [path for path in sorted(folder.iterdir()) if _is_wanted(path)]
-    names = {path.name for path in files}
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise DataError(
-            f"{source} has no config.json or no safetensors weights",
-            hint="save the model once with save_pretrained; pickled weights are not loaded",
-        )
+    files = model_files(folder, source)
     target = context.output / "model"
     target.mkdir()
     for path in files:
@@ -53,8 +47,16 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _is_wanted(path: Path) -> bool:
-    return path.is_file() and any(path.match(pattern) for pattern in WANTED)
+def model_files(folder: Path, source: object) -> list[Path]:
+    """Return the files of a model's folder, of ``source``; raises DataError where config or weights are not there."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and any(map(path.match, WANTED))]
+    names = {path.name for path in files}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise DataError(
+            f"{source} has no config.json or no safetensors weights",
+            hint="save the model once with save_pretrained; pickled weights are not loaded",
+        )
+    return files
 
 
 def _revision(source: Mapping[str, str]) -> str:

@@ -132,7 +132,7 @@ def _known_seconds(store: Store) -> dict[str, float]:
     seconds: dict[str, list[float]] = {}
     for folder in store.done_stages(SAMPLED):
         record, facts = folder.read_done(), folder.read_stage()
-        if record is not None:
+        if record is not None and "seconds" in record:  # what was adopted took none
             name = f"train ({facts['config']['algorithm']})" if facts["kind"] == "train" else facts["kind"]
             seconds.setdefault(name, []).append(record["seconds"])
     return {name: statistics.median(values) for name, values in seconds.items()}
