@@ -15,7 +15,7 @@ from rich.table import Table
 import ablate
 from ablate.algorithms.own import load_method
 from ablate.cli.algorithms import algorithms_app
-from ablate.cli.data import data_app
+from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
 from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption
@@ -54,6 +54,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
+app.command("prefetch")(prefetch)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from ablate.execution.record import ReadReport, check_report, find_report, recor
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
-from ablate.plan.facts import gather_facts
+from ablate.plan.facts import Supply, gather_facts
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
@@ -70,8 +70,10 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
     return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
 
 
-def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:
-    """Plan an experiment that is loaded, see :func:`make_plan`."""
+def plan_loaded(
+    loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None, supply: Supply | None = None
+) -> Plan:
+    """Plan an experiment that is loaded, see :func:`make_plan`; ``supply`` may fetch files before they are read."""
     report = find_report(loaded)
     facts = gather_facts(
         loaded,
@@ -81,6 +83,7 @@ def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport 
         catalogs=project_datasets(Path.cwd()),
         pins=read_pins(Path.cwd()),
     )
+    facts = facts if supply is None else replace(facts, supply=supply)
     if report is None or read_report is None:
         return build_plan(loaded, facts)
     return build_plan(loaded, facts, check=lambda plan: check_report(plan, report, read_report))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     source, config = context.locations["model"], context.config
     hub = "hub" in config["source"]
-    folder = _snapshot(source, _revision(config["source"])) if hub else Path(source)
+    folder = fetch_snapshot(source, config["source"]["revision"]) if hub else Path(source)
     files = model_files(folder, source)
     target = context.output / "model"
     target.mkdir()
@@ -59,13 +58,10 @@ def model_files(folder: Path, source: object) -> list[Path]:
     return files
 
 
-def _revision(source: Mapping[str, str]) -> str:
-    if not FULL_REVISION.fullmatch(source["revision"]):
-        raise DataError(f"the hub revision {source['revision']!r} is no full commit", hint="40 hexadecimal digits")
-    return source["revision"]
-
-
-def _snapshot(source: str, revision: str) -> Path:
+def fetch_snapshot(source: str, revision: str) -> Path:
+    """Return the files of a model of the hub at a full commit; those that its cache lacks are downloaded."""
+    if not FULL_REVISION.fullmatch(revision):
+        raise DataError(f"the hub revision {revision!r} is no full commit", hint="40 hexadecimal digits")
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(WANTED)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

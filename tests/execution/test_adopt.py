@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ablate.cli.app import main
+from ablate.cli import main
 from ablate.context import Resources
 from ablate.errors import AblateError
 from ablate.execution import lease
