@@ -30,9 +30,9 @@ from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
-from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import chosen_statuses
-from ablate.execution.slurm.submit import submit_plan
+from ablate.execution.slurm.submit import ready_here, submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
@@ -349,7 +349,24 @@ PROFILE_SAYS = {
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
     target = Path("out") / what.name / "slurm" if dry_run else None
+    code = 0 if dry_run else _run_here(store, what, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
+    if code:
+        sys.exit(code)
+
+
+def _run_here(store: Store, what: Plan, loaded: LoadedProfile) -> int:
+    """Run the stages that a profile leaves to this machine, one after the other; returns the exit code."""
+    ready = ready_here(store, what.stages, loaded)
+    if not ready:
+        return 0
+    machine = Machine.detect(jobs=1, threads=1, gpus=0, training=Resources(unsafe_code=loaded.profile.unsafe_code))
+    finished = study.run_plan(store, what, machine, out, only=ready)
+    _print_failures(store, what, finished)
+    if finished.interrupted:
+        err.print("stopped, and nothing is submitted; the same command continues", highlight=False)
+        sys.exit(130)
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
@@ -378,6 +395,16 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
     out.print(
         f"{what.name}: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count), highlight=False
     )
+    _print_failures(store, what, finished)
+    if counts["failed"]:
+        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
+    elif finished.interrupted:
+        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
+    else:
+        out.print(f"next: ablate report {what.name}", highlight=False)
+
+
+def _print_failures(store: Store, what: Plan, finished: LocalRun) -> None:
     for stage_id, outcome in finished.outcomes.items():
         if outcome.status == "failed":
             err.print(
@@ -390,12 +417,6 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
             for attempt in store.stage(stage_id).attempts()[-1:]:
                 for line in study.last_lines(attempt, 8):
                     err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
-    if counts["failed"]:
-        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
-    elif finished.interrupted:
-        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
-    else:
-        out.print(f"next: ablate report {what.name}", highlight=False)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -51,7 +51,8 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         return
     if not result.arrays:
         words = f"all that is not done is queued ({result.queued} stages)" if result.queued else "all stages are done"
-        _say(f"{name}: nothing to submit, {words}")
+        _say(f"{name}: nothing to submit{'' if result.here and not result.queued else f', {words}'}")
+        _say_what_is_left_out(result)
         return
     queued = f"; {result.queued} were queued already" if result.queued else ""
     _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
@@ -64,6 +65,9 @@ def _say_what_is_left_out(result: Submitted) -> None:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
         _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
+    if result.here:
+        hang = f", and {result.behind} hang on them" if result.behind else ""
+        _say(f"{len(result.here)} stages are for this machine{hang}: repeat the command when what they need is done")
 
 
 def prune_queue(store: Store) -> None:

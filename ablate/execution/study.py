@@ -98,16 +98,19 @@ def plan_again(name: str, store: Store, read_report: ReadReport | None = None) -
     return make_plan(source["file"], source["overrides"], store, read_report)
 
 
-def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> LocalRun:
-    """Record a plan in the store and run every stage that is not done."""
+def run_plan(
+    store: Store, plan: Plan, machine: Machine, console: Console, only: Sequence[str] | None = None
+) -> LocalRun:
+    """Record a plan in the store and run every stage that is not done, or those of ``only``, parents first."""
     store.open()
     record_plan(store, plan)
-    wanted = [stage_id for stage_id in plan.stages if not store.stage(stage_id).is_done()]
+    stages = plan.stages if only is None else only
+    wanted = [stage_id for stage_id in stages if not store.stage(stage_id).is_done()]
     if not wanted:
         return LocalRun()
     snapshot_code(store)
-    stages = {stage_id: plan.stages[stage_id] for stage_id in wanted}
-    display = LiveDisplay(console, store, stages) if console.is_terminal else PlainDisplay(console, len(wanted))
+    shown = {stage_id: plan.stages[stage_id] for stage_id in wanted}
+    display = LiveDisplay(console, store, shown) if console.is_terminal else PlainDisplay(console, len(wanted))
     with display:
         return run_local(store, plan.stages, wanted, machine, display)
 

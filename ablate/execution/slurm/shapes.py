@@ -57,6 +57,7 @@ class Shape:
     micro_batch: int | None = None
     ranks: bool = False
     unsafe_code: bool = False
+    hub: bool = False
 
     def resources(self, position: int = 0) -> Resources:
         """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
@@ -74,14 +75,31 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     for stage in stages.values():
         execution = stage.execution
         config = stage.identity.config.value if execution.trains else {}
-        method = config.get("algorithm") if stage.kind == "train" else None
+        method = _method(stage)
         adapter = config.get("parameters", {}).get("lora_rank") is not None
-        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks)
+        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks, execution.network)
         key = (stage.kind, method, sizes[stage.id], adapter, *asked)
         if key not in made:
             made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
         shapes[stage.id] = made[key]
     return shapes
+
+
+def on_login(stages: Mapping[str, Stage], loaded: LoadedProfile) -> frozenset[str]:
+    """Return the stages that the profile has run on the machine that submits."""
+    return frozenset(
+        stage.id
+        for stage in stages.values()
+        if _profile_of(stage, loaded).need("runs_on", stage.kind, _method(stage)) == "login"
+    )
+
+
+def _method(stage: Stage) -> str | None:
+    return str(stage.identity.config.value["algorithm"]) if stage.kind == "train" else None
+
+
+def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
+    return loaded.profile.for_network() if stage.execution.network else loaded.profile
 
 
 def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
@@ -96,7 +114,7 @@ def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -
 
 
 def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
-    profile, kind = loaded.profile, stage.kind
+    profile, kind = _profile_of(stage, loaded), stage.kind
     gpu, trains = profile.gpu, stage.execution.trains
     size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
     gpus = _written(profile, "gpus", kind, method, _gpus(stage, parameters, adapter, size, profile))
@@ -120,6 +138,7 @@ def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, l
         profile.need("micro_batch", kind, method) if trains else None,
         stage.execution.ranks and gpu is not None,
         profile.unsafe_code,
+        _written(profile, "hub", kind, method, False),
     )
     _check(shape, stage, method, loaded)
     return shape
