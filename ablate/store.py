@@ -14,6 +14,7 @@ cache/                              anything here can be deleted and is rebuilt
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -284,6 +285,16 @@ class Store:
             if counts[folder.kind] < most and folder.is_done():
                 counts[folder.kind] += 1
                 yield folder
+
+
+def bytes_below(folder: Path) -> int:
+    """Return what the files below a folder take; one that other folders link to counts for none."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            facts = os.lstat(os.path.join(parent, name))
+            total += facts.st_size if facts.st_nlink == 1 else 0
+    return total
 
 
 def _object(path: Path) -> dict[str, Any]:

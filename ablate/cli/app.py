@@ -19,7 +19,7 @@ from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
 from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption
-from ablate.cli.plan import print_sizes
+from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
@@ -96,7 +96,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
-        _print_plan(explanation, verbose)
+        _print_plan(explanation, place, verbose)
 
 
 @app.command()
@@ -424,7 +424,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_plan(explanation: Explanation, verbose: bool) -> None:
+def _print_plan(explanation: Explanation, store: Store, verbose: bool) -> None:
     what = explanation.plan
     out.print(
         f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
@@ -463,6 +463,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     else:
         assumed = "if these stages are of the size of the earlier ones of their kind in this store"
         out.print(f"about {explanation.seconds:.0f} s of work for one worker, {assumed}", highlight=False)
+    if explanation.to_run:
+        print_disk(explanation.disk, store.root)
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)

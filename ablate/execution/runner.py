@@ -18,7 +18,7 @@ from ablate.context import EventLog, Resources, read_json, sync_tree, write_json
 from ablate.errors import LeaseLost
 from ablate.execution import compute, lease
 from ablate.execution.environment import code_digest, describe_environment
-from ablate.store import AttemptFolder, StageFolder, Store
+from ablate.store import AttemptFolder, StageFolder, Store, bytes_below
 
 Status = Literal["done", "failed", "busy", "blocked", "interrupted", "lost"]
 EXIT_CODES: dict[Status, int] = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
@@ -202,6 +202,7 @@ class _Supervisor:
 
 def publish(stage: StageFolder, attempt: AttemptFolder, done: dict[str, Any]) -> None:
     """Make an attempt's output the stage's own, and mark the stage as done; raises LeaseLost where it is another's."""
+    done = {**done, "bytes": bytes_below(attempt.output)}
     # The record travels inside the output, so that whoever finds an output without a marker can write the marker.
     write_json(attempt.output / "record.json", done)
     sync_tree(attempt.output)

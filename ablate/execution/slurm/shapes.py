@@ -10,6 +10,7 @@ from ablate.catalogs.models import ModelEntry
 from ablate.context import Resources
 from ablate.errors import SpecError
 from ablate.execution.slurm.profile import DEFAULT, LoadedProfile, Profile
+from ablate.plan.size import model_sizes
 from ablate.plan.stage import Stage
 
 
@@ -100,17 +101,6 @@ def _method(stage: Stage) -> str | None:
 
 def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
     return loaded.profile.for_network() if stage.execution.network else loaded.profile
-
-
-def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
-    """Return the parameters of the largest model that reaches each stage; 0 where it is made here or not known."""
-    known = {entry.hub.id: float(entry.parameters or 0) for entry in models.values() if entry.hub}
-    sizes: dict[str, float] = {}
-    for stage in stages.values():  # parents first
-        above = max((sizes.get(parent, 0.0) for parent in stage.parents), default=0.0)
-        own = known.get(stage.execution.locations.get("model", ""), 0.0) if stage.kind == "model" else 0.0
-        sizes[stage.id] = max(above, own)
-    return sizes
 
 
 def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
