@@ -28,10 +28,11 @@ CLUSTER_WORDS = ("queued", "blocked", "cancelled", "unknown")
 
 @dataclass(frozen=True)
 class Handed:
-    """Where a stage was handed to SLURM last: its array, index, and whether the job's id is known."""
+    """Where a stage was handed to SLURM last: its array, index, and the id of the array's job, if it is known."""
 
     record: ArrayRecord
     index: int
+    array: str | None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -46,7 +47,7 @@ class Handed:
     @property
     def job(self) -> str:
         """The job as SLURM's commands take it; empty while its id is not known."""
-        return f"{self.record.job}_{self.index}" if self.record.job else ""
+        return f"{self.array}_{self.index}" if self.array else ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def handed_over(store: Store, wanted: Iterable[str]) -> dict[str, Handed]:
     names = set(wanted)
     for submission in submissions(store):
         for record in submission.arrays():
+            array = record.job
             for index, stages in record.elements.items():
-                found |= {stage: Handed(record, index) for stage in stages if stage in names}
+                found |= {stage: Handed(record, index, array) for stage in stages if stage in names}
     return found
 
 
