@@ -5,7 +5,8 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               attempts/<n>/         owner.json, log, events.jsonl, environment.json, failure.json, work/
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
-experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>; evaluation.yaml
+experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml
+                     cells/<axes>/{checkpoint,<suite>} -> ../../../../stages/<id>/output/…
 code/<digest>/                      snapshots of the code that attempts ran
 slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
 cache/                              anything here can be deleted and is rebuilt
@@ -194,8 +195,13 @@ class ExperimentFolder:
         return self.folder / "usage.json"
 
     @property
+    def estimate_json(self) -> Path:
+        """Seconds that a stage of each kind was estimated to take when the experiment first ran."""
+        return self.folder / "estimate.json"
+
+    @property
     def cells(self) -> Path:
-        """Folder of links named after the cells' axes."""
+        """Folders named after the cells' axes, with links to checkpoints and results."""
         return self.folder / "cells"
 
     def read_plan(self) -> dict[str, Any]:

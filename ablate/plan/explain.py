@@ -95,7 +95,7 @@ def explain(plan: Plan, store: Store) -> Explanation:
     """Compare a plan with what a store holds; reads only."""
     done = {stage_id for stage_id in plan.stages if store.stage(stage_id).is_done()}
     to_run = tuple((stage, _why(stage, done, store)) for stage in plan.stages.values() if stage.id not in done)
-    seconds, left = _measured(store) if to_run else ({}, {})
+    seconds, left = measured(store) if to_run else ({}, {})
     by_kind: dict[str, list[str]] = {}
     for stage in plan.stages.values():
         by_kind.setdefault(timing_key(stage), []).append(stage.id)
@@ -120,7 +120,12 @@ def _count_ancestors(plan: Plan, wanted: Iterable[str]) -> int:
 
 def timing_key(stage: Stage) -> str:
     """Return what stages are timed together: the kind, and for training the algorithm."""
-    return f"train ({stage.identity.config.value['algorithm']})" if stage.kind == "train" else stage.kind
+    return timed_as(stage.kind, stage.identity.config.value)
+
+
+def timed_as(kind: str, config: Mapping[str, Any]) -> str:
+    """Return the timing key of a stage as the store has it."""
+    return f"train ({config['algorithm']})" if kind == "train" else kind
 
 
 def _why(stage: Stage, done: set[str], store: Store) -> str:
@@ -131,15 +136,14 @@ def _why(stage: Stage, done: set[str], store: Store) -> str:
     return f"failed before: {failure['message']}" if failure else "not in the store yet"
 
 
-def _measured(store: Store) -> tuple[dict[str, float], dict[str, float]]:
+def measured(store: Store) -> tuple[dict[str, float], dict[str, float]]:
     """Return medians of the stages done so far: seconds by timing key, bytes by kind."""
     seconds: dict[str, list[float]] = {}
     left: dict[str, list[float]] = {}
     for folder in store.done_stages(SAMPLED):
         record, facts = folder.read_done() or {}, folder.read_stage()
         if "seconds" in record:  # what was adopted took none
-            name = f"train ({facts['config']['algorithm']})" if facts["kind"] == "train" else facts["kind"]
-            seconds.setdefault(name, []).append(record["seconds"])
+            seconds.setdefault(timed_as(facts["kind"], facts["config"]), []).append(record["seconds"])
         if "bytes" in record:
             left.setdefault(folder.kind, []).append(record["bytes"])
     return _medians(seconds), _medians(left)

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ablate.context import write_json
+from ablate.execution.estimate import times
 from ablate.execution.slurm import jobs
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
 from ablate.store import Store
@@ -41,7 +42,7 @@ class _Try:
 
 
 def usage(store: Store, name: str) -> list[Usage]:
-    """Return what an experiment's submissions took, by kind, and keep it beside the experiment's plan.
+    """Return what an experiment's submissions took, by kind, and keep it, with the estimate, beside the plan.
 
     One sacct call; raises SlurmError where the site keeps no accounting.
     """
@@ -57,7 +58,8 @@ def usage(store: Store, name: str) -> list[Usage]:
         if job in kinds:
             tries[kinds[job]].append(found)
     lines = [_summed(kind, own) for kind, own in tries.items() if own]
-    write_json(store.experiment(name).usage_json, {"time": time.time(), "kinds": [asdict(line) for line in lines]})
+    record = {"kinds": [asdict(line) for line in lines], "stages": [asdict(line) for line in times(store, name)]}
+    write_json(store.experiment(name).usage_json, {"time": time.time(), **record})
     return lines
 
 

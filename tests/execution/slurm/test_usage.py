@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from ablate.context import write_json
 from ablate.execution.slurm import commands
 from ablate.execution.slurm.arrays import Array
 from ablate.execution.slurm.ledger import new_submission
@@ -41,6 +42,7 @@ def test_hours_of_all_tries_waiting_and_use(store: Store, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(commands, "call", call)
     store.experiment("small").folder.mkdir(parents=True)
+    write_json(store.experiment("small").plan_json, {"stages": {}})
     train, evaluate = usage(store, "small")
     assert (train.tries, train.hours, train.gpu_hours, train.core_hours, train.wait_seconds) == (
         2,
