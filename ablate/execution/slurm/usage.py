@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -67,8 +67,14 @@ def _accounted(records: Iterable[ArrayRecord]) -> Iterator[tuple[str, _Try]]:
     for place, job, elapsed, submitted, started, tres, cpu in jobs.sacct(records, FIELDS, "--duplicates"):
         if "." not in place and int(elapsed or 0):
             asked = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
-            gpus, cores = int(asked.get("gres/gpu", "0")), int(asked.get("cpu", "1"))
-            yield job, _Try(int(elapsed), gpus, cores, _seconds(cpu), _wait(submitted, started))
+            cores = int(asked.get("cpu", "1"))
+            yield job, _Try(int(elapsed), _gpus(asked), cores, _seconds(cpu), _wait(submitted, started))
+
+
+def _gpus(asked: Mapping[str, str]) -> int:
+    """Return the GPUs of a job; some sites count them by type alone."""
+    typed = (int(count) for name, count in asked.items() if name.startswith("gres/gpu:"))
+    return int(asked["gres/gpu"]) if "gres/gpu" in asked else sum(typed)
 
 
 def _wait(submitted: str, started: str) -> float | None:

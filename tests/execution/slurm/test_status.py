@@ -162,7 +162,7 @@ def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
 
 def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
     cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|\n"
-    cluster.queue = {"70_[0-2]": "CANCELLED DependencyNeverSatisfied"}
+    cluster.queue = {"70_[0-2:2,1]": "CANCELLED DependencyNeverSatisfied"}
     assert {status for status, _ in cluster.states().values()} == {"cancelled"}
 
 

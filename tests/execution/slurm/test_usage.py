@@ -27,8 +27,8 @@ def test_hours_of_all_tries_waiting_and_use(store: Store, monkeypatch: pytest.Mo
         names[job] = record.name
     day = "2026-01-01T10"
     lines = [
-        f"70_0|{names['70']}|3600|{day}:00:00|{day}:00:30|billing=8,cpu=8,gres/gpu=2,mem=1G,node=1|01:00:00",
-        f"70_0|{names['70']}|1800|{day}:00:00|{day}:01:30|cpu=8,gres/gpu=2|0-02:00:00",  # begun again
+        f"70_0|{names['70']}|3600|{day}:00:00|{day}:00:30|billing=8,cpu=8,gres/gpu=2,gres/gpu:a100=2,mem=1G,node=1|01:00:00",
+        f"70_0|{names['70']}|1800|{day}:00:00|{day}:01:30|cpu=8,gres/gpu:a100=2|0-02:00:00",  # begun again
         "70_0.batch|batch|1800||||0-02:00:00",
         f"70_1|{names['70']}|0|{day}:00:00|Unknown||00:00:00",  # never started
         f"71_0|{names['71']}|900|{day}:00:00|{day}:00:01|cpu=1|07:30.500",
