@@ -17,11 +17,11 @@ from ablate.algorithms.own import load_method
 from ablate.catalogs.closed import Closed
 from ablate.catalogs.served import WrittenServed
 from ablate.cli.algorithms import algorithms_app
-from ablate.cli.data import data_app
+from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption, written
-from ablate.cli.plan import print_sizes
+from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption, written
+from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
@@ -32,9 +32,9 @@ from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
-from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import chosen_statuses
-from ablate.execution.slurm.submit import submit_plan
+from ablate.execution.slurm.submit import ready_here, submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
@@ -56,6 +56,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
+app.command("prefetch")(prefetch)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
@@ -72,23 +73,6 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
 
-def _complete_spec(incomplete: str) -> list[str]:
-    """Offer the project's and the shipped experiments to a shell."""
-    return [name for name in study.known_experiments() if name.startswith(incomplete)]
-
-
-Spec = Annotated[
-    str,
-    typer.Argument(
-        help="A specification file, or the name of a shipped experiment.",
-        show_default=False,
-        autocompletion=_complete_spec,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
-]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
@@ -121,7 +105,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
-        _print_plan(explanation, verbose)
+        _print_plan(explanation, place, verbose)
 
 
 @app.command()
@@ -382,7 +366,24 @@ PROFILE_SAYS = {
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
     target = Path("out") / what.name / "slurm" if dry_run else None
+    code = 0 if dry_run else _run_here(store, what, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
+    if code:
+        sys.exit(code)
+
+
+def _run_here(store: Store, what: Plan, loaded: LoadedProfile) -> int:
+    """Run the stages that a profile leaves to this machine, one after the other; returns the exit code."""
+    ready = ready_here(store, what.stages, loaded)
+    if not ready:
+        return 0
+    machine = Machine.detect(jobs=1, threads=1, gpus=0, training=Resources(unsafe_code=loaded.profile.unsafe_code))
+    finished = study.run_plan(store, what, machine, out, only=ready)
+    _print_failures(store, what, finished)
+    if finished.interrupted:
+        err.print("stopped, and nothing is submitted; the same command continues", highlight=False)
+        sys.exit(130)
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
@@ -411,6 +412,16 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
     out.print(
         f"{what.name}: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count), highlight=False
     )
+    _print_failures(store, what, finished)
+    if counts["failed"]:
+        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
+    elif finished.interrupted:
+        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
+    else:
+        out.print(f"next: ablate report {what.name}", highlight=False)
+
+
+def _print_failures(store: Store, what: Plan, finished: LocalRun) -> None:
     for stage_id, outcome in finished.outcomes.items():
         if outcome.status == "failed":
             err.print(
@@ -423,12 +434,6 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
             for attempt in store.stage(stage_id).attempts()[-1:]:
                 for line in study.last_lines(attempt, 8):
                     err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
-    if counts["failed"]:
-        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
-    elif finished.interrupted:
-        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
-    else:
-        out.print(f"next: ablate report {what.name}", highlight=False)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -436,7 +441,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_plan(explanation: Explanation, verbose: bool) -> None:
+def _print_plan(explanation: Explanation, store: Store, verbose: bool) -> None:
     what = explanation.plan
     out.print(
         f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
@@ -475,6 +480,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     else:
         assumed = "if these stages are of the size of the earlier ones of their kind in this store"
         out.print(f"about {explanation.seconds:.0f} s of work for one worker, {assumed}", highlight=False)
+    if explanation.to_run:
+        print_disk(explanation.disk, store.root)
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ import yaml
 from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.loading import YamlLoader
 from ablate.errors import Location, UsageError
+from ablate.execution.study import known_experiments
 from ablate.store import Store
 
 Model = TypeVar("Model", bound=Closed)
@@ -24,6 +25,23 @@ def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_spec(incomplete: str) -> list[str]:
+    """Offer the project's and the shipped experiments to a shell."""
+    return [name for name in known_experiments() if name.startswith(incomplete)]
+
+
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A specification file, or the name of a shipped experiment.",
+        show_default=False,
+        autocompletion=complete_spec,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
+]
 Name = Annotated[
     str,
     typer.Argument(

@@ -14,10 +14,11 @@ import yaml
 
 from ablate.context import read_json, write_json, write_text
 from ablate.errors import SpecError, StoreError, suggestion
+from ablate.execution.estimate import note_estimate
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import local_path
 from ablate.plan.fingerprint import digest
-from ablate.plan.plan import Plan
+from ablate.plan.plan import Plan, Subject
 from ablate.plan.stage import Stage
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import ExperimentFolder, Store
@@ -43,6 +44,7 @@ def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
     write_json(
         folder.plan_json, {**plan.as_json(), "report": None if report is None else str(report), "created": time.time()}
     )
+    note_estimate(store, plan.name, plan.stages.values())
     _link_cells(store, folder, plan)
     return folder
 
@@ -100,20 +102,38 @@ def _record_stage(store: Store, stage: Stage) -> None:
 
 
 def _link_cells(store: Store, folder: ExperimentFolder, plan: Plan) -> None:
-    folder.cells.mkdir(exist_ok=True)
-    wanted: dict[str, str] = {}
+    """Keep a folder for each row, with links to its checkpoint and to what its suites found, and nothing else."""
+    wanted: dict[str, Subject] = {}
     for subject in plan.subjects:
-        target = os.path.relpath(store.stage(subject.stage).folder, folder.cells)
-        label = f"{subject.subject}: {subject.label(plan.grid.axes)}"
-        if wanted.setdefault(_file_name(label), target) != target:  # two labels that differ in slashes only
-            wanted[_file_name(f"{label} {subject.stage}")] = target
+        kind = [] if subject.subject == "policy" else [subject.subject]
+        label = ",".join([*kind, *subject.words(plan.grid.axes)])
+        if wanted.setdefault(_file_name(label), subject).stage != subject.stage:  # labels that differ in slashes only
+            wanted[_file_name(f"{label} {subject.stage}")] = subject
+    folder.cells.mkdir(exist_ok=True)
     for entry in folder.cells.iterdir():
-        with suppress(FileNotFoundError):  # another run of the same experiment may do the same now
-            if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry):
-                entry.unlink()
+        if entry.is_symlink():
+            entry.unlink(missing_ok=True)
+        elif entry.name not in wanted and entry.is_dir():
+            _link(entry, {})
+            with suppress(OSError):  # what is no link is another's, and stays
+                entry.rmdir()
+    for name, subject in wanted.items():
+        targets = {suite: store.stage(stage).output for suite, stage in subject.evaluations.items()}
+        _link(folder.cells / name, {**targets, "checkpoint": store.stage(subject.stage).artifact("model")})
+
+
+def _link(folder: Path, targets: Mapping[str, Path]) -> None:
+    """Let a folder have these links and no others; another run of the same experiment may do the same now."""
+    folder.mkdir(exist_ok=True)
+    wanted = {name: os.path.relpath(target, folder) for name, target in targets.items()}
+    there = {entry.name: os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink()}
+    for name in there:
+        if there[name] != wanted.get(name):
+            (folder / name).unlink(missing_ok=True)
     for name, target in wanted.items():
-        with suppress(FileExistsError):
-            (folder.cells / name).symlink_to(target)
+        if there.get(name) != target:
+            with suppress(FileExistsError):
+                (folder / name).symlink_to(target)
 
 
 def _file_name(label: str) -> str:

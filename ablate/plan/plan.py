@@ -68,13 +68,17 @@ class Subject:
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
+        return " ".join(self.words(varied))
+
+    def words(self, varied: Iterable[str]) -> list[str]:
+        """Return the words of the label, of which there is at least one."""
         if self.role != "cell":
             known = set(varied)
-            return " ".join([self.role, *self._words(axis for axis in self.axes if axis != "policy" or axis in known)])
+            return [self.role, *self._written(axis for axis in self.axes if axis != "policy" or axis in known)]
         shown = dict.fromkeys((*RM_AXES, *varied)) if self.subject == "reward_model" else varied
-        return " ".join(self._words(shown)) or self.subject
+        return self._written(shown) or [self.subject]
 
-    def _words(self, axes: Iterable[str]) -> list[str]:
+    def _written(self, axes: Iterable[str]) -> list[str]:
         return [f"{axis}={self.axes[axis]}" for axis in axes if self.axes.get(axis) is not None]
 
 

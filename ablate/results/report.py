@@ -136,7 +136,7 @@ def _build(results: Results, layout: Layout) -> Report:
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
     question = str(results.plan.get("question") or "")
-    remarks = (*_missing_remarks(results), *_drift_remarks(results))
+    remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
 
 
@@ -159,6 +159,17 @@ def _drift_remarks(results: Results) -> tuple[str, ...]:
         return ()
     listed = ", ".join(f"{count} by {code}" for code, count in codes.most_common())
     return (f"Stages were made by {len(codes)} states of the code under unchanged revisions: {listed}.",)
+
+
+def _adopted_remarks(results: Results) -> tuple[str, ...]:
+    """Which stages nobody ran here: their models were there before, and what they were trained with is not known."""
+    facts = results.plan["stages"].items()
+    found = ((item["label"], results.store.stage(stage).read_done() or {}) for stage, item in facts)
+    adopted = ((label, done["adopted"]) for label, done in found if "adopted" in done)
+    return tuple(
+        f"Not trained here, but adopted: {label}, from {known['path']} (sha256 {known['sha256'][:12]})."
+        for label, known in adopted
+    )
 
 
 def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path) -> list[tuple[str, list[Path]]]:

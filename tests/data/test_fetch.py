@@ -20,7 +20,10 @@ from ablate.catalogs.suites import fetchable, load_suites
 from ablate.data.fetch import Item, fetch, fetch_all
 from ablate.data.hosts import HuggingFace
 from ablate.errors import DataError, FetchError, UnknownNameError, UsageError
+from ablate.execution.prefetch import prefetch
+from ablate.execution.study import make_plan
 from ablate.shipped import shipped_folder
+from ablate.store import Store
 
 REVISION, OLDER = "6e87e7ba11eeb2a21db459cf13267f62d1feea23", "6e87ffff" + "0" * 32
 REPOSITORY = "allenai/tulu-2.5-preference-data"
@@ -371,3 +374,41 @@ def test_a_disk_without_room(hub: Any, tmp_path: Path) -> None:
         assert (disk / CAPYBARA).read_bytes() == hub.files[name]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+STUDY = f"""\
+name: prefetched
+policy: someone/chat@{REVISION}
+grid: [{{dataset: tulu-2.5-capybara, algorithm: dpo, seed: [0, 1]}}]
+"""
+
+
+def test_an_experiment_prefetches_its_data_and_models_and_is_planned_without_a_network(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ablate.data.fetch.default_hosts", lambda: {"huggingface": HuggingFace(hub.url)})
+    asked: list[tuple[str, str]] = []
+
+    def snapshot(source: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((source, revision))
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("ablate.models.stage.snapshot_download", snapshot)
+    store, said = Store(tmp_path / "store"), list[str]()
+    monkeypatch.delenv("ABLATE_DATA", raising=False)
+    with pytest.raises(UsageError, match="no data root is named"):
+        prefetch("study.yaml", [], store, said.append)
+    monkeypatch.setenv("ABLATE_DATA", str(tmp_path / "root"))
+    with pytest.raises(DataError, match="needs the file"):
+        make_plan("study.yaml", [], store)
+    plan = prefetch("study.yaml", [], store, said.append)
+    assert (tmp_path / "root" / CAPYBARA).read_bytes() == hub.files["data/capybara-00000-of-00001.jsonl"]
+    assert asked == [("someone/chat", REVISION)], "once, however many cells start from it"
+    assert [line.split()[0] for line in said] == ["fetched", "model"]
+    hub.requests.clear()
+    assert make_plan("study.yaml", [], store).stages.keys() == plan.stages.keys()
+    prefetch("study.yaml", [], store, said.append)
+    assert hub.requests == [], "what is there is not asked for again"
+    assert not (store.root / "stages").exists(), "nothing is recorded"

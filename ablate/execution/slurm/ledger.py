@@ -81,7 +81,7 @@ class ArrayRecord:
         """The job's name, which no other array has."""
         return str(self.facts["name"])
 
-    @property
+    @cached_property
     def elements(self) -> dict[int, tuple[str, ...]]:
         """Stage ids by index."""
         return {int(index): tuple(stages) for index, stages in self.facts["elements"].items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -20,7 +20,8 @@ from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.kinds import KINDS
 from ablate.shipped import find_by_name, search_folders
 
-DEFAULT = "default"
+DEFAULT, NETWORK = "default", "network"
+"""Keys of needs that are of no kind: for all stages, and for those that ask servers outside the cluster."""
 TEMPLATE = "stage.sbatch.j2"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 _MEMORY = re.compile(r"(?P<number>\d+)(?P<unit>[MGT])")
@@ -70,6 +71,15 @@ class Needs(Closed):
     constraint: str | None = Field(None, description="Instead of the profile's.")
     pack: int | None = Field(None, ge=1, description="Stages at the same time in one job; resources are those of each.")
     micro_batch: int | None = Field(None, ge=1, description="Most examples of a training pass.")
+    runs_on: Literal["nodes", "login"] | None = Field(
+        None, description="login: on the machine that submits, when it does; default: nodes."
+    )
+    hub: bool | None = Field(None, description="Whether jobs may ask the hub: on partitions with a way out.")
+
+    def over(self, others: Needs) -> Needs:
+        """Return what is written here, and what others say of the rest."""
+        own = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+        return others.model_copy(update=own)
 
 
 class Limits(Closed):
@@ -124,7 +134,9 @@ class Profile(Closed):
     signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")
     requeue: bool = Field(True, description="Whether jobs may be requeued, by themselves and by SLURM.")
     needs: dict[str, Needs] = Field(
-        default_factory=dict, description="By kind of stage, train.METHOD for one method, or default for all."
+        default_factory=dict,
+        description="By kind of stage, train.METHOD for one method, network for what asks servers outside, default for "
+        "all.",
     )
 
     @field_validator("flags")
@@ -153,10 +165,18 @@ class Profile(Closed):
             if dot and kind == "train":
                 wrong = _misspelt(method)
             else:
-                wrong = None if key in (DEFAULT, *KINDS) else unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+                known = (DEFAULT, NETWORK, *KINDS)
+                wrong = None if key in known else unknown_name("kind of stage", key, known)
             if wrong is not None:  # at the key's own line
                 raise ValidationError.from_exception_data("needs", [{"type": wrong, "loc": (key,), "input": key}])
         return value
+
+    def for_network(self) -> Profile:
+        """Return the profile of stages that ask servers outside: where no kind is named, ``network`` is the default."""
+        if NETWORK not in self.needs:
+            return self
+        merged = self.needs[NETWORK].over(self.needs.get(DEFAULT, Needs()))
+        return self.model_copy(update={"needs": {**self.needs, DEFAULT: merged}})
 
     def need(self, key: str, kind: str, method: str | None) -> Any:
         """Return what is written for a kind of stage: its method's, else the kind's, else the default's; or None."""

@@ -10,6 +10,7 @@ from ablate.catalogs.models import ModelEntry
 from ablate.context import Resources
 from ablate.errors import SpecError
 from ablate.execution.slurm.profile import DEFAULT, LoadedProfile, Profile
+from ablate.plan.size import model_sizes
 from ablate.plan.stage import Stage
 
 
@@ -57,6 +58,7 @@ class Shape:
     micro_batch: int | None = None
     ranks: bool = False
     unsafe_code: bool = False
+    hub: bool = False
 
     def resources(self, position: int = 0) -> Resources:
         """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
@@ -74,9 +76,9 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     for stage in stages.values():
         execution = stage.execution
         config = stage.identity.config.value if execution.trains else {}
-        method = config.get("algorithm") if stage.kind == "train" else None
+        method = _method(stage)
         adapter = config.get("parameters", {}).get("lora_rank") is not None
-        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks)
+        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks, execution.network)
         key = (stage.kind, method, sizes[stage.id], adapter, *asked)
         if key not in made:
             made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
@@ -84,19 +86,25 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     return shapes
 
 
-def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
-    """Return the parameters of the largest model that reaches each stage; 0 where it is made here or not known."""
-    known = {entry.hub.id: float(entry.parameters or 0) for entry in models.values() if entry.hub}
-    sizes: dict[str, float] = {}
-    for stage in stages.values():  # parents first
-        above = max((sizes.get(parent, 0.0) for parent in stage.parents), default=0.0)
-        own = known.get(stage.execution.locations.get("model", ""), 0.0) if stage.kind == "model" else 0.0
-        sizes[stage.id] = max(above, own)
-    return sizes
+def on_login(stages: Mapping[str, Stage], loaded: LoadedProfile) -> frozenset[str]:
+    """Return the stages that the profile has run on the machine that submits."""
+    return frozenset(
+        stage.id
+        for stage in stages.values()
+        if _profile_of(stage, loaded).need("runs_on", stage.kind, _method(stage)) == "login"
+    )
+
+
+def _method(stage: Stage) -> str | None:
+    return str(stage.identity.config.value["algorithm"]) if stage.kind == "train" else None
+
+
+def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
+    return loaded.profile.for_network() if stage.execution.network else loaded.profile
 
 
 def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
-    profile, kind = loaded.profile, stage.kind
+    profile, kind = _profile_of(stage, loaded), stage.kind
     gpu, trains = profile.gpu, stage.execution.trains
     size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
     gpus = _written(profile, "gpus", kind, method, _gpus(stage, parameters, adapter, size, profile))
@@ -120,6 +128,7 @@ def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, l
         profile.need("micro_batch", kind, method) if trains else None,
         stage.execution.ranks and gpu is not None,
         profile.unsafe_code,
+        _written(profile, "hub", kind, method, False),
     )
     _check(shape, stage, method, loaded)
     return shape

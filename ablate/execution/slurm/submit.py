@@ -28,7 +28,7 @@ from ablate.execution.slurm.ledger import (
 )
 from ablate.execution.slurm.profile import LoadedProfile
 from ablate.execution.slurm.script import Paths, render
-from ablate.execution.slurm.shapes import shapes_of
+from ablate.execution.slurm.shapes import on_login, shapes_of
 from ablate.execution.slurm.status import handed_over
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -44,13 +44,16 @@ SETTLE_SECONDS = 5.0
 class Submitted:
     """What one call did: arrays and stages handed to SLURM, those that were there or did not fit, nodes left out.
 
-    ``gpu_hours`` is what the time limits add up to.
+    ``gpu_hours`` is what the time limits add up to; ``here`` are stages that will run on this machine, ``behind``
+    counts those that hang on them.
     """
 
     arrays: list[ArrayRecord] = field(default_factory=list)
     stages: int = 0
     queued: int = 0
     left: int = 0
+    here: list[str] = field(default_factory=list)
+    behind: int = 0
     gpu_hours: float = 0.0
     excluded: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -125,8 +128,10 @@ def _prepared(
 
     Raises UsageError where nothing of it fits, or it may take more than the profile's budget.
     """
-    wanted = missing(store, stages, queued)
-    result = Submitted(queued=sum(stage in queued.places for stage in stages))
+    unmade = missing(store, stages, queued)
+    here, behind = _not_yet(unmade, stages, loaded)
+    wanted = [stage for stage in unmade if stage not in behind]
+    result = Submitted(queued=sum(s in queued.places for s in stages), here=here, behind=len(behind) - len(here))
     if not wanted:
         return [], loaded, result
     arrays = _arranged(stages, wanted, queued, loaded, ahead)
@@ -144,6 +149,29 @@ def _prepared(
         loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
         result.excluded = bad
     return fitting, loaded, result
+
+
+def ready_here(store: Store, stages: Mapping[str, Stage], loaded: LoadedProfile) -> list[str]:
+    """Return the stages that the profile has run on this machine, are not done, and need nothing but one another."""
+    here = on_login(stages, loaded)
+    ready: list[str] = []
+    for stage in stages.values():  # parents first
+        open_parents = {parent for parent in stage.parents if not store.stage(parent).is_done()}
+        if stage.id in here and not store.stage(stage.id).is_done() and open_parents <= set(ready):
+            ready.append(stage.id)
+    return ready
+
+
+def _not_yet(
+    unmade: Sequence[str], stages: Mapping[str, Stage], loaded: LoadedProfile
+) -> tuple[list[str], frozenset[str]]:
+    """Return what is to run on this machine, and that with all that hangs on it: no job can wait for it."""
+    here = on_login(stages, loaded)
+    behind: set[str] = set()
+    for stage in unmade:  # parents first
+        if stage in here or behind & set(stages[stage].parents):
+            behind.add(stage)
+    return [stage for stage in unmade if stage in here], frozenset(behind)
 
 
 def missing(store: Store, stages: Iterable[str], queued: Queued) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,10 @@ def test_the_script_hands_signals_on_and_requeues_its_own_element(
         assert (tmp_path / "requeued").read_text() == "requeue 77_4\n"
     else:
         assert ended == 130 and not (tmp_path / "requeued").exists()
+
+
+def test_jobs_with_a_way_out_may_ask_the_hub() -> None:
+    off = "export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1\n"
+    online = rendered(replace(ARRAY, shape=replace(SHAPE, hub=True)), PROFILE)
+    text = rendered(ARRAY, PROFILE)
+    assert off in text and text.replace(off, "") == online

@@ -10,7 +10,7 @@ from ablate.catalogs.memory import GIB, choose_sharding
 from ablate.catalogs.models import models
 from ablate.errors import SpecError, UsageError
 from ablate.execution.slurm.profile import LoadedProfile, Profile, load_profile
-from ablate.execution.slurm.shapes import SIZES, Shape, shapes_of
+from ablate.execution.slurm.shapes import SIZES, Shape, on_login, shapes_of
 from ablate.experiment.loading import load_experiment
 from ablate.plan.facts import gather_facts
 from ablate.plan.graph import Graph
@@ -122,3 +122,37 @@ def test_a_method_of_another_study_may_be_written_down(tmp_path: Path) -> None:
 def test_the_shipped_example_loads() -> None:
     example = load_profile(str(shipped_folder("slurm") / "example.yaml"))
     assert example.profile == Profile()
+
+
+def test_needs_of_what_asks_servers_outside_come_before_the_default_and_after_the_kind(tmp_path: Path) -> None:
+    text = (
+        "needs:\n  default: {cpus: 2, time: 5, partitions: main}\n  judge: {cpus: 4}\n"
+        "  network: {partitions: transfer, cpus: 3, hub: true}\n"
+    )
+    graph = Graph()
+    judge = graph.add("judge", {}, label="verdicts")
+    label = graph.add("label", {}, label="labels", network=True)
+    local = graph.add("label", {"own": 1}, label="labels of a reward model")
+    shapes = shapes_of(graph.stages, loaded(tmp_path, text), models())
+    assert [(s.partitions, s.cpus, s.minutes, s.hub) for s in (shapes[i.id] for i in (judge, label, local))] == [
+        (("transfer",), 4, 5, True),
+        (("transfer",), 3, 5, True),
+        (("main",), 2, 5, False),
+    ]
+
+
+def test_what_runs_on_the_login_node(tmp_path: Path) -> None:
+    graph = Graph()
+    stages = [graph.add("judge", {}, label="verdicts"), graph.add("model", {}, label="a model")]
+    stages += [graph.add("train", {"algorithm": name}, label=name, entry="x:y") for name in ("dpo", "ppo")]
+
+    def here(needs: str) -> list[str]:
+        found = on_login(graph.stages, loaded(tmp_path, f"needs: {needs}"))
+        return [stage.execution.label for stage in stages if stage.id in found]
+
+    assert here("{network: {runs_on: login}}") == ["verdicts"]
+    assert here("{network: {runs_on: login}, judge: {runs_on: nodes}, model: {runs_on: login}}") == ["a model"]
+    assert here("{train.ppo: {runs_on: login}}") == ["ppo"]
+    assert here("{judge: {cpus: 1}}") == []
+    with pytest.raises(SpecError, match=r"(?s)cluster.yaml:1: needs.judge.runs_on: 'node' .*mean 'nodes'"):
+        here("{judge: {runs_on: node}}")
