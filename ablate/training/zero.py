@@ -102,14 +102,14 @@ def unwrapped(engine: Any) -> nn.Module:
 
     The main process gets all of them; the others have an empty model left.
     """
-    from deepspeed.zero import GatheredParameters
+    from deepspeed import zero
 
     model: nn.Module = engine.module
     places = [(module, name, value) for module in model.modules() for name, value in _own_parameters(module)]
     copies: dict[nn.Parameter, nn.Parameter] = {}
     for _, _, value in places:
         if value not in copies:  # tied weights stay tied
-            with GatheredParameters([value], enabled=hasattr(value, "ds_id")):
+            with zero.GatheredParameters([value], enabled=hasattr(value, "ds_id")):
                 data = value.data if is_main() else value.data.new_empty(0)
                 copies[value] = nn.Parameter(data.cpu().clone(), requires_grad=value.requires_grad)
     engine.destroy()
