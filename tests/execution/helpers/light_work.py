@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ablate.catalogs.judges import Judge, find_template
 from ablate.context import StageContext, write_json
 from ablate.errors import StageError
+from ablate.rewards.judge import open_judge
 
 
 def write(context: StageContext) -> dict[str, Any]:
@@ -73,3 +75,11 @@ def pretend(context: StageContext) -> dict[str, Any]:
     time.sleep(float(os.environ.get("LIGHT_WORK_SECONDS", "0")))
     (context.output / "made.txt").write_text(context.kind)
     return {}
+
+
+def ask(context: StageContext) -> dict[str, Any]:
+    """Ask a judge, who is nowhere unless the job serves it, how good a response is."""
+    judge = Judge(model="m", url="http://127.0.0.1:9/v1", template=find_template("rate"))
+    fields = {"prompt": context.config["label"], "response": "b"}
+    [found] = open_judge(context, judge).rate([fields])
+    return {"value": found.value}
