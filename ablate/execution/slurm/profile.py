@@ -101,7 +101,7 @@ class Service(Closed):
     @classmethod
     def _has_a_port(cls, value: str) -> str:
         if "{port}" not in value:
-            raise PydanticCustomError("port", "the command of a service says where {{port}} goes")
+            raise PydanticCustomError("port", "the command of a service says where {port} goes")
         return value
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from ablate.catalogs.judges import Judge, find_template
 from ablate.context import StageContext, write_json
@@ -74,7 +75,8 @@ def pretend(context: StageContext) -> dict[str, Any]:
         time.sleep(0.05)
     time.sleep(float(os.environ.get("LIGHT_WORK_SECONDS", "0")))
     (context.output / "made.txt").write_text(context.kind)
-    return {}
+    served = {model: urlopen(f"{url}/health").status for model, url in context.resources.judges.items()}
+    return {"served": served}
 
 
 def ask(context: StageContext) -> dict[str, Any]:
