@@ -253,7 +253,7 @@ def test_a_service_answers_all_stages_of_an_element_and_ends_with_the_last(
     assert code == 0, printed
     assert [store.stage(stage).read_done()["summary"]["value"] for stage in stages] == [9.0, 9.0]  # type: ignore[index]
     assert len(pids := served(tmp_path)) == 2 and not any(map(is_there, pids))
-    assert (the_record(store).folder / "3.judge.log").read_text() == "serving 0,1\n"
+    assert (the_record(store).folder / "3.judge.log").read_text().startswith("serving 0,1\n")
     assert end(begin(*stages, services=service(tmp_path)))[0] == 0
     assert len(served(tmp_path)) == 2, "stages that are done ask nobody"
 
