@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,18 @@ def missing_bubblewrap() -> str | None:
     return None if answer.returncode == 0 else f"bwrap fails: {answer.stderr.strip()[-200:]}"
 
 
+def missing_deepspeed() -> str | None:
+    """Return why DeepSpeed can't share out a model, or None."""
+    return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
     "tmpfs": missing_tmpfs,
     "latex": missing_latex,
     "bubblewrap": missing_bubblewrap,
+    "deepspeed": missing_deepspeed,
 }
 
 

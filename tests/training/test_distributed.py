@@ -213,6 +213,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.deepspeed
 @pytest.mark.parametrize(
     ("sharding", "names"),
     [("zero2", ["sft", "reward_model", "dpo", "kto", "ppo"]), ("zero3", ["sft", "reward_model", "dpo"])],
@@ -220,7 +221,6 @@ def test_two_processes_give_the_losses_and_weights_of_one(
 def test_what_deepspeed_shares_out_trains_as_one_process_and_goes_on_from_its_checkpoints(
     sharding: str, names: list[str], stages: dict[str, dict[str, Any]], make_context: Callable[..., StageContext]
 ) -> None:
-    pytest.importorskip("deepspeed", reason="needs DeepSpeed: pip install 'ablate[deepspeed]'")
     single, shared, resumed = {}, {}, {}
     for name in names:
         stage = stages[name]
