@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,13 @@ def missing_bubblewrap() -> str | None:
 
 def missing_serving() -> str | None:
     """Return why `transformers serve` can't be started, or None."""
-    absent = [name for name in ("fastapi", "openai", "uvicorn") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("fastapi", "openai", "uvicorn") if find_spec(name) is None]
     return f"`transformers serve` needs packages that are not there: {', '.join(absent)}" if absent else None
+
+
+def missing_deepspeed() -> str | None:
+    """Return why DeepSpeed can't share out a model, or None."""
+    return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
 
 
 PROBES: dict[str, Callable[[], str | None]] = {
@@ -99,6 +104,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "latex": missing_latex,
     "bubblewrap": missing_bubblewrap,
     "serving": missing_serving,
+    "deepspeed": missing_deepspeed,
 }
 
 

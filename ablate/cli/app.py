@@ -26,7 +26,7 @@ from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
 from ablate.console import Json, err, out
-from ablate.context import Frozen, Resources
+from ablate.context import Frozen, Resources, Sharding
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
@@ -87,6 +87,9 @@ RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
 UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
+SharedBy = Annotated[
+    Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
+]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -118,6 +121,7 @@ def run(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -137,7 +141,7 @@ def run(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
         if dry_run and prune:
@@ -198,6 +202,7 @@ def retry(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -207,7 +212,7 @@ def retry(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
         _submit(place, study.plan_again(name, place, load_layout), on)
@@ -325,6 +330,7 @@ def _resources(
     on: str | None,
     processes: int,
     micro_batch: int | None,
+    sharding: Sharding | None,
     frozen: Frozen,
     rollout_server: str | None,
     unsafe_code: bool,
@@ -336,6 +342,7 @@ def _resources(
         "--unsafe-code": unsafe_code != usual.unsafe_code,
         "--processes": processes != usual.processes,
         "--micro-batch": micro_batch != usual.micro_batch,
+        "--sharding": sharding != usual.sharding,
         "--frozen": frozen != usual.frozen,
         "--rollout-server": rollout_server != usual.rollout_server,
         **{f"--{name}": value is not None for name, value in machine.items()},
@@ -346,6 +353,7 @@ def _resources(
     return Resources(
         micro_batch=micro_batch,
         processes=processes,
+        sharding=sharding,
         frozen=frozen,
         rollout_server=rollout_server,
         unsafe_code=unsafe_code,
@@ -356,6 +364,8 @@ PROFILE_SAYS = {
     "--unsafe-code": "a cluster's profile says unsafe_code: true",
     "--processes": "a cluster's profile says needs.train.gpus: a process for each",
     "--micro-batch": "a cluster's profile says needs.train.micro_batch",
+    "--sharding": "a cluster's profile says needs.train.sharding",
+    "--rollout-server": "a cluster's profile says services: one without a model samples",
     "--gpus": "a cluster's profile says needs.train.gpus",
     "--threads": "a cluster's profile says needs.default.cpus",
     "--jobs": "a cluster's profile says limits.at_once",
