@@ -114,12 +114,12 @@ class Element:
         while self.children:
             pid, status = os.waitpid(-1, 0)
             code = os.waitstatus_to_exitcode(status)
-            stage = self.children.pop(pid, None)
-            if stage is None:
+            if pid not in self.children:
                 print("a service has ended before the stages that ask it", flush=True)
                 continue
-            outcomes[stage] = codes.get(code, "killed")
-            print(f"{stage}: {outcomes[stage]}", flush=True)
+            ended = self.children.pop(pid)
+            outcomes[ended] = codes.get(code, "killed")
+            print(f"{ended}: {outcomes[ended]}", flush=True)
         return outcomes
 
     def _fork(self, position: int) -> int:
