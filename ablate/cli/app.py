@@ -25,6 +25,7 @@ from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
+from ablate.cli.track import track_app
 from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
@@ -61,6 +62,7 @@ app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 app.add_typer(results_app)
+app.add_typer(track_app)
 
 
 class _Served(Closed):
