@@ -27,11 +27,12 @@ def report(
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
+    appendix: Annotated[bool, typer.Option("--appendix", help="Write the appendix of a paper, too.")] = False,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
     target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target, data=data)
+    rendered = module.render_report(Store(store), name, layout, target, data=data, appendix=appendix)
     print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)
 
