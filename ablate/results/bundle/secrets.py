@@ -23,7 +23,10 @@ _PATTERNS = (
         ),
         rf"\1{REDACTED}",
     ),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/-]{8,}=*"), rf"\1 {REDACTED}"),
+    (
+        re.compile(r"(?i)\b(authorization[\"']?\s*[=:]\s*[\"']?\w+|bearer)\s+(?=[\w.~+/-]{12})[\w.~+/-]+=*"),
+        rf"\1 {REDACTED}",
+    ),
     # tokens that say what they are
     (
         re.compile(
