@@ -18,7 +18,7 @@ from ablate.results.long import Results, Subject, collect, reason_not_done
 from ablate.results.tables.text import escape_markdown
 from ablate.store import Store
 
-_CARD = "README.md"
+_CARD, _PROMPTS = "README.md", "prompts.jsonl"
 
 
 def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[Results, Subject]:
@@ -46,6 +46,10 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
                 f"{item.subject}: {item.label} ({item.stage})" for _, item in list(found.values())[:12]
             )
             raise UsageError(f"{cell!r} fits {len(found)} models", hint=f"write more of one of:\n  {listed}")
+    words = {word for _, subject in known for word in subject.label.split()}
+    unknown = [word for word in wanted.split() if word not in words]
+    if unknown:
+        raise UnknownNameError("word of a cell's label", unknown[0], words)
     raise UnknownNameError("cell", cell, {subject.label for _, subject in known})
 
 
@@ -93,7 +97,7 @@ def model_card(results: Results, subject: Subject) -> str:
         _markdown(("Set", "Used for", "Licence", "Revision"), _data_rows(sets)),
         "A model's licence follows from those of its data and of the model under it; none is granted here.\n",
         "## Method\n",
-        _markdown(("Setting", "Value"), sorted({**subject.axes, **_flat(stage.get("config") or {})}.items())),
+        _markdown(("Setting", "Value"), _settings(subject, stage.get("config") or {})),
         "## Scores\n",
         _markdown(("Suite", "Metric", "Score", "n", "Protocol"), _score_rows(results, subject)),
         "## Origin\n",
@@ -104,21 +108,35 @@ def model_card(results: Results, subject: Subject) -> str:
 
 
 def _sets(results: Results, subject: Subject) -> Iterator[Mapping[str, Any]]:
-    """Yield the sets of the plan's account that the model was trained on, at whatever distance."""
-    above, waiting = set(), [subject.stage, *(stage for stage in subject.inputs.values() if stage)]
+    """Yield the sets of the plan's account that the model was trained on, at whatever distance.
+
+    One stage leaves pairs and prompts, which are two entries of the account.
+    """
+    read: dict[str, set[bool]] = {}
+    seen, waiting = set(), [subject.stage]
     while waiting:
         stage = waiting.pop()
         folder = results.store.stage(stage)
-        if stage not in above and folder.stage_json.exists():
-            above.add(stage)
-            waiting += [item["stage"] for item in (folder.read_stage().get("inputs") or {}).values()]
-    yield from (about for about in results.plan.get("data") or () if about["stage"] in above)
+        if stage in seen or not folder.stage_json.exists():
+            continue
+        seen.add(stage)
+        for item in (folder.read_stage().get("inputs") or {}).values():
+            read.setdefault(item["stage"], set()).add(item["artifact"] == _PROMPTS)
+            waiting.append(item["stage"])
+    for about in results.plan.get("data") or ():
+        if ("prompts" in about["roles"]) in read.get(about["stage"], ()):
+            yield about
 
 
 def _data_rows(sets: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     for about in sets:
         licence = ", ".join(about["licence"])
         yield about["title"], ", ".join(about["roles"]), licence or "unrecorded", about["revision"] or "unrecorded"
+
+
+def _settings(subject: Subject, config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    axes = {axis: value for axis, value in subject.axes.items() if value is not None}
+    return sorted({**axes, **_flat(config)}.items())
 
 
 def _score_rows(results: Results, subject: Subject) -> Iterator[tuple[str, ...]]:
