@@ -22,9 +22,11 @@ from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
 from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption, written
 from ablate.cli.plan import print_disk, print_sizes
+from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
+from ablate.cli.track import track_app
 from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources, Sharding
 from ablate.errors import AblateError, UsageError
@@ -61,6 +63,8 @@ app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 app.add_typer(results_app)
+app.add_typer(track_app)
+app.add_typer(record_app)
 
 
 class _Served(Closed):

@@ -1,9 +1,8 @@
-"""What an experiment found: tables, the long table, and their view in MLflow."""
+"""What an experiment found: tables, and the long table."""
 
 from __future__ import annotations
 
 import importlib
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ import typer
 from ablate.cli.options import DEFAULT_STORE, Name, StoreOption
 from ablate.console import out, print_wide
 from ablate.store import Store
-from ablate.tracking.interface import ui_command
 
 results_app = typer.Typer()
 
@@ -29,11 +27,12 @@ def report(
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
+    appendix: Annotated[bool, typer.Option("--appendix", help="Write the appendix of a paper, too.")] = False,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
     target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target, data=data)
+    rendered = module.render_report(Store(store), name, layout, target, data=data, appendix=appendix)
     print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)
 
@@ -52,15 +51,3 @@ def results(
     text = module.export(Store(store), name, form, to)
     if text is not None:
         typer.echo(text, nl=False)
-
-
-@results_app.command()
-def ui(
-    store: StoreOption = DEFAULT_STORE, port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000
-) -> None:
-    """Mirror the store into MLflow and open its user interface; Ctrl-C ends it."""
-    module = importlib.import_module("ablate.tracking.mirror")
-    place = Store(store).open()
-    for name in place.experiment_names():
-        out.print(f"{name}: {module.mirror(place, name)}", highlight=False)
-    subprocess.run(ui_command(place, port=port), check=False)

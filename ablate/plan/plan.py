@@ -40,7 +40,7 @@ from ablate.plan.served import check_served, served_policies
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
-from ablate.plan.training import TrainingPlanner
+from ablate.plan.training import TRAINED, TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
 MODEL_KEYS = ("policy", "reward_model.init", "reference")
@@ -137,6 +137,10 @@ class Plan:
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
             "policies": {str(chain): chain.shown for chain in self.chains},
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
+            "defaults": {
+                **{kind: parameters.defaults() for kind, parameters in TRAINED.items()},
+                **{f"train.{cell.method.name}": cell.method.parameters.defaults() for cell in self.grid.cells},
+            },
             "data": [dict(facts) for facts in self.data],
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
             "stages": {

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
+from ablate.results.appendix.write import write_appendix
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
@@ -53,12 +55,19 @@ def build_report(
 
 
 def render_report(
-    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+    store: Store,
+    experiment_name: str,
+    layout: Layout | Path | None,
+    out: Path,
+    *,
+    data: bool = False,
+    appendix: bool = False,
 ) -> Report:
     """Write report.md, report.html, tables/*.{tex,csv}, tables/*.standalone.tex, figures/* and results.csv to ``out``.
 
-    Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked. Files of an
-    earlier report that this one doesn't have are deleted; a folder with another experiment's report is refused.
+    Takes and raises what :func:`build_report` does; ``appendix`` adds appendix.md, appendix.tex and a document. Partial
+    results are rendered with their gaps marked. Files of an earlier report that this one doesn't have are deleted; a
+    folder with another experiment's report is refused.
     """
     results = collect(store, experiment_name)
     before = written_before(out, experiment_name)
@@ -80,6 +89,8 @@ def render_report(
     linked = [(caption, f"figures/{image.name}") for caption, image in images]
     files.append(write_text(out / "report.md", _markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
+    if appendix:
+        files += write_appendix(results, out)
     keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
 
@@ -106,14 +117,18 @@ def _chosen_layout(results: Results, layout: Layout | Path | None, data: bool) -
     if isinstance(layout, Layout):
         check_layout(layout, results.plan)
         return layout
-    if layout is not None:
-        return load_layout(_find_layout(layout), results.plan)
-    named = results.plan.get("report")
-    if named:
-        return load_layout(_find_layout(Path(named)), results.plan)
+    file = resolve_layout_file(layout, results.plan)
+    if file is not None:
+        return load_layout(file, results.plan)
     if not results.subjects:
         raise SpecError(f"experiment {results.experiment!r} has no cells: there is no table to make")
     return default_layout(results.plan, data=data)
+
+
+def resolve_layout_file(layout: Path | None, plan: Mapping[str, Any]) -> Path | None:
+    """Return the file of a layout: of this path or name, else of the one that the plan names; None without one."""
+    named = layout or plan.get("report")
+    return None if not named else _find_layout(Path(named))
 
 
 def _find_layout(named: Path) -> Path:
