@@ -172,8 +172,8 @@ def _stages(group: Group) -> tuple[str, ...]:
 
 def _shared_axes(layout: TableLayout, group: Group) -> dict[str, Any]:
     axes = {axis: value for axis, value in group.axes.items() if axis not in layout.averaged and value is not None}
-    names = {subject.baseline for subject in group.members.values()} - {""}
-    return axes | {"baseline": name for name in names}
+    name = next(iter(group.members.values())).baseline
+    return axes | ({"baseline": name} if name else {})
 
 
 def _difference_cell(results: Results, delta: DeltaRow, measured: Measured, notes: Notes) -> Cell:
