@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.projections.polar import PolarAxes
@@ -36,8 +37,7 @@ def draw_radar(layout: RadarLayout, table: Table) -> Drawing | None:
             hint=f"draw a heatmap, or a table of at most {len(style.COLORS)} rows (`only`)",
         )
     figure = style.new_figure(style.COLUMN, 2.7, layout.title)
-    axes = PolarAxes(figure, (1, 1, 1))
-    figure.add_subplot(axes)
+    axes = cast(PolarAxes, figure.add_subplot(projection="polar"))
     angles = [2 * math.pi * number / len(indices) for number in range(len(indices))]
     for number, (name, own) in enumerate(drawn):
         color, line = style.COLORS[number], style.LINES[number % len(style.LINES)]
