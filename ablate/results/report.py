@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +17,7 @@ from ablate.errors import SpecError, suggestion
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
+from ablate.results.page.content import page_content
 from ablate.results.page.page import page
 from ablate.results.tables import data_table
 from ablate.results.tables.build import build_table
@@ -70,19 +71,29 @@ def render_report(
     files = [file for table in report.tables for file in _write_table(table, out / "tables")]
     figures = _drawing().write_figures(results, chosen, report.tables, out / "figures") if chosen.figures else []
     files += [file for drawn in figures for file in drawn.files]
-    html = page(
-        report.title,
-        report.question,
-        report.tables,
-        [(drawn.caption, drawn.files[1].read_bytes()) for drawn in figures],
-        report.remarks,
-    )
-    files.append(write_text(out / "report.html", html))
+    files.append(_write_page(results, chosen, report, out))
     linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
     files.append(write_text(out / "report.md", _markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
     keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
+
+
+def render_page(
+    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+) -> Report:
+    """Write report.html alone: one file with tables, figures and what their numbers lead to.
+
+    Takes and raises what :func:`render_report` does; other files of an earlier report stay.
+    """
+    results = collect(store, experiment_name)
+    before = written_before(out, experiment_name)
+    chosen = resolve_layout(results, layout, data=data)
+    report = _build(results, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    file = _write_page(results, chosen, report, out)
+    keep_only(out, experiment_name, [*before, file], before)
+    return replace(report, files=(file,))
 
 
 def terminal(report: Report) -> RenderableType:
@@ -176,6 +187,14 @@ def _adopted_remarks(results: Results) -> tuple[str, ...]:
 def _drawing() -> ModuleType:
     """Return the module that draws: matplotlib takes half a second, and most tables have no figure."""
     return importlib.import_module("ablate.results.figures.draw")
+
+
+def _write_page(results: Results, layout: Layout, report: Report, out: Path) -> Path:
+    figures = _drawing().figures_as_svg(results, layout, report.tables) if layout.figures else []
+    pictures = [(drawn.caption, drawn.svg) for drawn in figures]
+    content = page_content(results, layout, report.tables)
+    html = page(report.title, report.question, report.tables, pictures, report.remarks, content)
+    return write_text(out / "report.html", html)
 
 
 def _write_table(table: Table, folder: Path) -> list[Path]:
