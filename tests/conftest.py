@@ -97,6 +97,11 @@ def missing_deepspeed() -> str | None:
     return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
 
 
+def missing_browser() -> str | None:
+    """Return why pages can't be opened in a browser, or None."""
+    return None if shutil.which("chromium") else "no chromium on PATH"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
@@ -105,6 +110,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "bubblewrap": missing_bubblewrap,
     "serving": missing_serving,
     "deepspeed": missing_deepspeed,
+    "browser": missing_browser,
 }
 
 
@@ -116,10 +122,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count tests that ask for ``data_root`` as marked ``data``."""
+    """Count tests that ask for ``data_root`` as marked ``data``, those that ask for ``chromium`` as ``browser``."""
     for item in items:
-        if "data_root" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.data)
+        for fixture, name in (("data_root", "data"), ("chromium", "browser")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
 
 
 @cache

@@ -28,10 +28,17 @@ def report(
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
     appendix: Annotated[bool, typer.Option("--appendix", help="Write the appendix of a paper, too.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write the page alone: one file that opens from disk and needs no network.")
+    ] = False,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
     target = to or Path("out") / name
+    if html:
+        written = module.render_page(Store(store), name, layout, target, data=data).files[0]
+        out.print(f"written to {written}", highlight=False)
+        return
     rendered = module.render_report(Store(store), name, layout, target, data=data, appendix=appendix)
     print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)

@@ -3,7 +3,7 @@
 from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat
 from ablate.results.layout.correlations import CorrelationLayout
 from ablate.results.layout.default import default_layout
-from ablate.results.layout.figures import CurveLayout, FigureLayout
+from ablate.results.layout.figures import BarLayout, CurveLayout
 from ablate.results.layout.names import averaged_categories, axis_names, baseline_name
 from ablate.results.layout.report import Layout, check_layout, load_layout
 from ablate.results.layout.tables import (
@@ -21,12 +21,12 @@ from ablate.results.layout.tables import (
 __all__ = [
     "RULES",
     "Attribute",
+    "BarLayout",
     "Column",
     "Compare",
     "CorrelationLayout",
     "CurveLayout",
     "Delta",
-    "FigureLayout",
     "Groups",
     "Health",
     "Layout",

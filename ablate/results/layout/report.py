@@ -14,9 +14,9 @@ from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
-from ablate.results.layout.figures import CurveLayout, FigureLayout
+from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
 from ablate.results.layout.names import refuse_unknown
-from ablate.results.layout.tables import TableLayout, check_table, column_keys
+from ablate.results.layout.tables import TableLayout, check_table
 
 
 class Layout(Closed):
@@ -25,7 +25,6 @@ class Layout(Closed):
     title: str = ""
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
-    curves: tuple[CurveLayout, ...] = ()
     correlations: tuple[CorrelationLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
 
@@ -55,17 +54,20 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
 
 def _check_names(layout: Layout, origins: Origins) -> None:
     tables = [table.name for table in layout.tables]
-    drawn: list[tuple[str, int, FigureLayout | CurveLayout]] = []
-    drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
-    drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
+    correlations = [one.name for one in layout.correlations]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
-    written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
-    for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
+    written += [(("correlations", index), name) for index, name in enumerate(correlations)]
+    drawn = [(("figures", index), figure.name) for index, figure in enumerate(layout.figures)]
+    for places in (written, drawn):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
                 raise SpecError(f"{name!r} is used twice", location=origins.locate(*place, "name"))
-    for kind, index, figure in drawn:
-        refuse_unknown("table", figure.table, tables, origins.locate(kind, index, "table"))
+    for index, figure in enumerate(layout.figures):
+        own = origins.inside("figures", index)
+        if isinstance(figure, RowsFigure):
+            refuse_unknown("table", figure.table, tables, own.locate("table"))
+        if isinstance(figure, ScatterLayout):
+            refuse_unknown("table of correlations", figure.correlation, correlations, own.locate("correlation"))
 
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
@@ -74,12 +76,6 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
         check_table(table, plan, (origins or Origins()).inside("tables", index))
     for index, correlation in enumerate(layout.correlations):
         check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
-    keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    tables = {table.name: table for table in layout.tables}
     for index, figure in enumerate(layout.figures):
-        for place, key in enumerate(figure.columns):
-            known = keys[figure.table]
-            refuse_unknown("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
-    suites = [name for name, about in plan["suites"].items() if about["subject"] == "policy"]
-    for index, curve in enumerate(layout.curves):
-        if curve.suite is not None:
-            refuse_unknown("suite", curve.suite, suites, (origins or Origins()).locate("curves", index, "suite"))
+        check_figure(figure, tables, plan, (origins or Origins()).inside("figures", index))

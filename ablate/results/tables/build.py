@@ -29,7 +29,7 @@ from ablate.results.tables.rows import (
     run_words,
 )
 from ablate.results.tables.rules import rule_rows
-from ablate.results.tables.table import Cell, Column, Row, Table
+from ablate.results.tables.table import Cell, Column, Row, RowKind, Table
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 
@@ -124,7 +124,8 @@ def _group_row(results: Results, layout: TableLayout, group: Group, measured: Se
     cells += [_attribute_cell(results, group, attribute) for attribute in layout.attributes]
     cells += [_number_cell(results, layout, group, item, notes) for item in measured]
     cells += [_health_cell(results, layout, group, measured, health) for health in layout.health]
-    return Row("baseline" if group.is_baseline else "cell", tuple(cells))
+    kind: RowKind = "baseline" if group.is_baseline else "cell"
+    return Row(kind, tuple(cells), _shared_axes(layout, group), _stages(group))
 
 
 def _number_cell(results: Results, layout: TableLayout, group: Group, measured: Measured, notes: Notes) -> Cell:
@@ -161,7 +162,18 @@ def _delta_row(
     cells += [Cell(text="") for _ in layout.attributes]
     cells += [_difference_cell(results, delta, item, notes) for item in measured]
     cells += [Cell(text="") for _ in layout.health]
-    return Row("delta", tuple(cells))
+    axes = _shared_axes(layout, delta.first)
+    return Row("delta", tuple(cells), axes, _stages(delta.first), _stages(delta.second))
+
+
+def _stages(group: Group) -> tuple[str, ...]:
+    return tuple(subject.stage for subject in group.members.values())
+
+
+def _shared_axes(layout: TableLayout, group: Group) -> dict[str, Any]:
+    axes = {axis: value for axis, value in group.axes.items() if axis not in layout.averaged and value is not None}
+    name = next(iter(group.members.values())).baseline
+    return axes | ({"baseline": name} if name else {})
 
 
 def _difference_cell(results: Results, delta: DeltaRow, measured: Measured, notes: Notes) -> Cell:

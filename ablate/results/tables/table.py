@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Mark = Literal["better", "worse"]
 RowKind = Literal["heading", "baseline", "cell", "delta", "detectable"]
@@ -49,10 +50,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One row; ``cells`` has an entry for each column (a heading has one cell over the whole width)."""
+    """One row; ``cells`` has an entry for each column (a heading has one cell over the whole width).
+
+    ``axes`` are those its runs share (a baseline's name is its ``baseline``); ``runs`` are the stages of its runs. A
+    difference has those of the row it is taken from, and of the row that is taken off as ``against``.
+    """
 
     kind: RowKind
     cells: tuple[Cell, ...]
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
