@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from ablate.cli.options import DEFAULT_STORE, Name, StoreOption
+from ablate.cli.options import DEFAULT_STORE, Name, StoreOption, complete_name
 from ablate.console import out, print_wide
+from ablate.errors import UsageError
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
 
@@ -19,7 +20,14 @@ results_app = typer.Typer()
 
 @results_app.command()
 def report(
-    name: Name,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of an experiment of the store; with --published none is needed.",
+            show_default=False,
+            autocompletion=complete_name,
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     layout: Annotated[
         Path | None,
@@ -29,11 +37,26 @@ def report(
     ] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
+    published: Annotated[
+        list[str] | None,
+        typer.Option("--published", help="Print a published table, e.g. unpacking/table2, and check it; repeatable."),
+    ] = None,
 ) -> None:
     """Print an experiment's tables and write them as Markdown, HTML, LaTeX and CSV, with figures."""
     module = importlib.import_module("ablate.results.report")
-    target = to or Path("out") / name
-    rendered = module.render_report(Store(store), name, layout, target, data=data)
+    if published:
+        if name or layout or data:
+            raise UsageError(
+                "--published prints published tables alone",
+                hint="to put them beside an experiment's, name them as `published` in its report layout",
+            )
+        target = to or Path("out") / "published"
+        rendered = importlib.import_module("ablate.results.published.alone").render_published(published, target)
+    elif name is None:
+        raise UsageError("a report is of an experiment", hint="`ablate status` lists them")
+    else:
+        target = to or Path("out") / name
+        rendered = module.render_report(Store(store), name, layout, target, data=data)
     print_wide(module.terminal(rendered))
     out.print(f"written to {target}/", highlight=False)
 

@@ -16,6 +16,8 @@ from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
 from ablate.results.page.page import page
+from ablate.results.published.read import read_published
+from ablate.results.published.render import published_table
 from ablate.results.tables import data_table
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
@@ -65,7 +67,7 @@ def render_report(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    files = [file for table in report.tables for file in _write_table(table, out / "tables")]
+    files = [file for table in report.tables for file in write_table(table, out / "tables")]
     figures = _draw(chosen.figures, report.tables, out / "figures") + _draw_curves(results, chosen, out / "figures")
     files += [file for _, drawn in figures for file in drawn]
     images = [(caption, drawn[1]) for caption, drawn in figures]
@@ -78,7 +80,7 @@ def render_report(
     )
     files.append(write_text(out / "report.html", html))
     linked = [(caption, f"figures/{image.name}") for caption, image in images]
-    files.append(write_text(out / "report.md", _markdown(report, linked)))
+    files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
     keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
@@ -135,6 +137,7 @@ def _build(results: Results, layout: Layout) -> Report:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
+    tables += tuple(published_table(read_published(name)) for name in layout.published)
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
@@ -199,7 +202,8 @@ def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[s
     return [(caption, files) for caption, files in drawn if files]
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write one table as LaTeX (a fragment, and a document of its own) and CSV; returns the files."""
     folder.mkdir(exist_ok=True)
     return [
         write_text(folder / f"{table.name}.tex", fragment(table)),
@@ -208,7 +212,8 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
     ]
 
 
-def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
+def report_markdown(report: Report, figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the report as Markdown; ``figures`` are (caption, path)."""
     parts = [f"# {escape_markdown(report.title)}\n"]
     if report.question and report.question != report.title:
         parts.append(f"{escape_markdown(report.question)}\n")
