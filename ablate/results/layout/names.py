@@ -12,6 +12,8 @@ from ablate.shipped import search_folders
 NOT_AVERAGED = frozenset({"gold", "reward"})
 """Categories whose suites are no proportions of right answers: never part of an unnamed average."""
 
+Scalar = str | int | float | bool | None
+
 SEED_AXES = ("seed", "pretrain.seed", "sft.seed")
 """Axes that are averaged over where a table doesn't say otherwise."""
 

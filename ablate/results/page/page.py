@@ -30,8 +30,10 @@ tr.baseline > * { border-bottom: 1px solid var(--rule); }
 tr.delta > * { font-style: italic; border-bottom: 1px solid var(--rule); background: var(--row); }
 tr.detectable > * { color: var(--soft); }
 tr.heading th { text-align: left; font-weight: 600; padding-top: .7rem; }
+td b { font-weight: 700; }
 .better { color: var(--better); font-weight: 600; }
 .worse { color: var(--worse); font-weight: 600; }
+.ranked .better, .ranked .worse { font-weight: 400; }
 .spread, .notes, .gap { color: var(--soft); font-size: .8em; }
 .notes { margin: 0 0 2rem; padding-left: 1.2rem; }
 figure { margin: 1.5rem 0; }
@@ -71,9 +73,10 @@ def table_html(table: Table) -> str:
     rows = "\n".join(_row(table, row) for row in table.rows)
     notes = [f"<li><sup>{escape(key)}</sup> {escape(text)}</li>" for key, text in table.notes]
     notes += [f"<li>{escape(text)}</li>" for text in table.remarks]
+    ranked = " class='ranked'" if table.is_ranked else ""
     footer = f"<ul class='notes'>{''.join(notes)}</ul>" if notes else ""
     return (
-        f"<div class='wide'><table id='{escape(table.name)}'>\n<caption>{escape(table.title)}</caption>\n"
+        f"<div class='wide'><table id='{escape(table.name)}'{ranked}>\n<caption>{escape(table.title)}</caption>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n{footer}"
     )
 
@@ -92,6 +95,8 @@ def _cell(table: Table, row: Row, index: int) -> str:
     if table.columns[index].kind == "label":
         return f"<th scope='row' class='label'>{escape(text.value)}{notes}</th>"
     value = escape(text.value)
+    if text.rank is not None:
+        value = {"best": f"<b>{value}</b>", "second": f"<u>{value}</u>"}[text.rank]
     if text.mark is not None:
         sign = {"better": "▲", "worse": "▼"}[text.mark]
         value = f"<span class='{text.mark}'>{value}<span aria-label='significantly {text.mark}'>{sign}</span></span>"

@@ -11,12 +11,20 @@ from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Untested
 from ablate.results.tables.rows import Group, start_units
 
+_SPREADS = {
+    "sd": "Mean ± standard deviation",
+    "stderr": "Mean ± standard error",
+    "ci": "Mean ± half a 95 % interval (t over runs)",
+    "none": "Mean",
+}
+
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
     """Say over how many runs rows are averaged and what differs between them."""
     if not cells:
         return ["The experiment has no cells of this kind."]
-    counts = sorted({len(group.members) for group in cells})
+    kept = len(layout.averaged)
+    counts = sorted({len({key[:kept] for key in group.members}) for group in cells})
     if counts == [1]:
         return ["One run a row (n = 1): the spread over seeds is not known."]
     keys = [list(zip(*group.members, strict=True)) for group in cells]  # an axis' values, for each row
@@ -24,7 +32,7 @@ def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
         axis for index, axis in enumerate(layout.averaged) if any(len(set(values[index])) > 1 for values in keys)
     )
     number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    text = f"Mean ± standard deviation over {number} distinct runs a row ({over})"
+    text = f"{_SPREADS[layout.format.spread]} over {number} distinct runs a row ({over})"
     varied, fixed = _varied_inputs(cells)
     parts = [f"between them the training{''.join(f', the {role}' for role in varied)} varied"]
     if fixed:
@@ -99,7 +107,9 @@ def tests_remarks(
     outcomes = list(outcomes)
     tests = [outcome for _, outcome in outcomes if isinstance(outcome, PairedTest)]
     remarks = []
-    if tests:
+    if layout.compare.colour == "sign":
+        remarks.append(f"Blue ▲ / orange ▼: above / below{_against(layout)} by plain sign; no test is meant.")
+    elif tests and layout.compare.colour == "test":
         remarks.append(_marks_remark(tests, layout))
     if has_detectable:
         level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
@@ -117,6 +127,25 @@ def tests_remarks(
     return remarks
 
 
+def _against(layout: TableLayout) -> str:
+    """What rows are compared with, in words with a space before them."""
+    to = layout.compare.to
+    return f" the {layout.labels.get(to, to.upper())} row (Δ: than zero)" if to else " zero"
+
+
+def not_run_remark(results: Results, layout: TableLayout) -> list[str]:
+    """Say that nothing is compared because the baseline has no number, where the experiment has such a baseline."""
+    own = [item for item in results.subjects if item.subject == layout.subject and item.baseline == layout.compare.to]
+    if not own or layout.compare.to is None:
+        return []
+    suites = [suite for item in own for suite in item.evaluations]
+    if any(results.evaluation(item, suite) is not None for item in own for suite in item.evaluations) or not suites:
+        return []
+    reasons = dict.fromkeys(results.reason(item, suite) for item in own for suite in item.evaluations)
+    name = layout.labels.get(layout.compare.to, layout.compare.to.upper())
+    return [f"Nothing is compared: the {name} row has no number ({'; '.join(reasons)})."]
+
+
 def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
     methods = {test.method for test in tests}
     names = []
@@ -129,9 +158,7 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
             f" fewer than {ENOUGH_DF} degrees of freedom)"
         )
     compare = layout.compare
-    against = ""
-    if compare.to:
-        against = f" than the {layout.labels.get(compare.to, compare.to.upper())} row (Δ rows: than zero)"
+    against = f" than{_against(layout)}" if compare.to else ""
     correction = f"not corrected ({len(tests)} tests)"
     if compare.correction == "holm":
         correction = f"Holm-corrected over the table's {len(tests)} tests"

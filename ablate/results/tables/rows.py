@@ -19,7 +19,7 @@ SFT_AXES = ("sft.",)
 
 @dataclass(frozen=True)
 class Group:
-    """The subjects of one row: ``members`` maps the averaged-over axes' values to a subject, distinct runs only.
+    """The subjects of one row: ``members`` maps the values of the table's run axes to a subject, distinct runs only.
 
     ``labels`` has a text for each row axis. ``heading`` is the group heading that the row stands under, or "".
     """
@@ -85,12 +85,12 @@ def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
 
 
 def run_words(table: TableLayout, key: Sequence[Any]) -> str:
-    """Return which run of a row a key of its members is: the averaged axes that it reads, ``axis=value``."""
-    return " ".join(f"{axis}={value}" for axis, value in zip(table.averaged, key, strict=True) if value is not None)
+    """Return which run of a row a key of its members is: the axes that tell runs apart, ``axis=value``."""
+    return " ".join(f"{axis}={value}" for axis, value in zip(table.run_axes, key, strict=True) if value is not None)
 
 
 def paired_members(first: Group, second: Group) -> list[tuple[Subject, Subject]]:
-    """Pair the runs of two rows that agree on every averaged axis that both read; two single runs are a pair."""
+    """Pair the runs of two rows that agree on every run axis that both read; two single runs are a pair."""
     alone = len(first.members) == len(second.members) == 1
     return [
         (one, other)
@@ -165,20 +165,21 @@ def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
 
 
 def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> Group:
-    refuse_hidden_axis(table, [member.axes for member in members])
+    if table.run_axes == table.averaged:
+        refuse_hidden_axis(table, [member.axes for member in members])
     first = members[0]
     labels = tuple(value_label(results, row, first.axes.get(row.axis)) for row in table.rows)
     return Group(labels, first.axes, _distinct(table, members), heading=_heading(table, first.axes))
 
 
 def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any, ...], Subject]:
-    """Map the averaged axes' values to a subject, once for every stage; two models that share them are an error."""
+    """Map the run axes' values to a subject, once for every stage; two models that share them are an error."""
     distinct: dict[str, Subject] = {}
     for member in members:
         distinct.setdefault(member.stage, member)
     found: dict[tuple[Any, ...], Subject] = {}
     for member in distinct.values():
-        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.averaged), member)
+        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.run_axes), member)
         if other is not member:
             raise UsageError(
                 f"table {table.name!r}: {member.label!r} is {other.stage} and {member.stage}: no axis tells them apart",
