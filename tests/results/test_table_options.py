@@ -168,8 +168,8 @@ def test_a_column_of_differences_equals_rows_of_differences(study: Any) -> None:
     study.evaluation("evaluate-facts-train-hh_ppo_1", [1.0] * 30 + [0.0] * 70)
     one = by_label(table_of(study.write(), columns=["average"], deltas=[delta], compare=compare), "average")
     other = by_label(
-        table_of(study.store, rows=["dataset"], columns=[minus], compare=compare),
-        "average[algorithm=ppo]-[algorithm=dpo]",
+        table_of(study.store, rows=["dataset"], columns=[PPO_LESS_DPO], compare=compare),
+        KEY,
     )
     wanted, found = one["HH_50% Δ PPO − DPO"], other["HH_50%"]
     assert (found.value, found.sd, found.n, found.p) == pytest.approx((wanted.value, wanted.sd, wanted.n, wanted.p))

@@ -121,9 +121,20 @@ def where_key(where: Mapping[str, Any]) -> str:
 
 
 class Attribute(Closed):
-    """A column of facts about a row: its training pairs, its runs (n), or a field of its dataset's catalog entry."""
+    """A column of facts about a row: its data's pairs or catalog entry, its runs (n), what training it took."""
 
-    name: Literal["samples", "title", "label_kind", "licence", "runs"]
+    name: Literal[
+        "samples",
+        "title",
+        "label_kind",
+        "licence",
+        "runs",
+        "trained_pairs",
+        "steps",
+        "policy_samples",
+        "gpu_hours",
+        "cpu_hours",
+    ]
     label: str | None = None
 
     @model_validator(mode="before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,7 +12,15 @@ from ablate.catalogs.closed import Closed
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
 from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat, check_columns
-from ablate.results.layout.names import SEED_AXES, Scalar, axis_names, baseline_name, refuse_unknown
+from ablate.results.layout.names import (
+    SEED_AXES,
+    Scalar,
+    axis_names,
+    baseline_name,
+    published_names,
+    refuse_unknown,
+)
+from ablate.results.layout.published import PublishedBeside
 
 
 class RowAxis(Closed):
@@ -99,6 +108,7 @@ class TableLayout(Closed):
         "that no column shows",
     )
     format: NumberFormat = NumberFormat()
+    published: PublishedBeside | None = Field(default=None, description="published numbers under the table's own")
     detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
 
     @property
@@ -146,6 +156,12 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
         values = {str(entry["axes"].get(delta.axis)) for entry in entries}
         for j, value in enumerate(delta.values):
             check(f"value of {delta.axis}", str(value), values, "deltas", i, "values", j)
+    if table.published is not None:
+        check("published table", table.published.table, published_names(Path.cwd()), "published", "table")
+        for name, about in table.published.rows.items():
+            check("axis", about.axis, axes, "published", "rows", name, "axis")
+        for name in table.published.columns:
+            check("column", name, column_keys(table, plan), "published", "columns", name)
     if table.groups is not None:
         check("axis", table.groups.axis, [row.axis for row in table.rows], "groups", "axis")
     for i, health in enumerate(table.health):

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ablate.results.layout import TableLayout
+from ablate.results.layout import Health, TableLayout
 from ablate.results.long import Results
+from ablate.results.published.beside import published_beside
 from ablate.results.tables.columns import Measured, expand_columns
-from ablate.results.tables.facts import attribute_cell, health_cell
+from ablate.results.tables.facts import attribute_cell, health_cell, label_notes
 from ablate.results.tables.marks import TableTests, detectable_row, mark_rows, sign_rows
+from ablate.results.tables.matched import Comparison, matched_remarks
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.numbers import difference_cell, mean_difference, number_cell, tested_pairs
 from ablate.results.tables.order import ranked, sorted_groups
 from ablate.results.tables.protocols import protocol_notes
-from ablate.results.tables.remarks import judges_remarks, not_run_remark, seeds_remark, starts_remark, tests_remarks
+from ablate.results.tables.remarks import (
+    health_remarks,
+    judges_remarks,
+    not_run_remark,
+    seeds_remark,
+    starts_remark,
+    tests_remarks,
+)
 from ablate.results.tables.rows import DeltaRow, Group, baseline_groups, baseline_pairs, cell_groups, delta_rows
 from ablate.results.tables.rules import rule_rows
 from ablate.results.tables.sides import column_sides
@@ -22,7 +31,13 @@ from ablate.results.tables.table import Cell, Column, Row, Table
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 
-_TITLES = {"samples": "# pairs", "runs": "n"}
+_TITLES = {
+    "samples": "# pairs", "runs": "n", "trained_pairs": "# trained on", "steps": "Steps",
+    "policy_samples": "Policy samples", "gpu_hours": "GPU-hours", "cpu_hours": "CPU-hours",
+}  # fmt: skip
+
+_LENGTH = "mean_length"
+_WIN_RATES = ("win_rate", "winrate")
 
 Entry = str | Group | DeltaRow
 
@@ -30,6 +45,8 @@ Entry = str | Group | DeltaRow
 def build_table(results: Results, layout: TableLayout) -> Table:
     """Return the finished table; what is missing is marked in its cells and explained in its footnotes."""
     measured = expand_columns(layout, results)
+    lengths = _lengths(results, layout, measured)
+    layout = layout.model_copy(update={"health": (*layout.health, *lengths)})
     baselines = baseline_groups(results, layout)
     cells = sorted_groups(results, layout, cell_groups(results, layout), measured)
     build = _Build(results, layout, measured, [*baselines, *cells])
@@ -43,19 +60,25 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = protocol_notes(results, rows, entries, measured, build.notes, offset)
     rows = ranked(rows, columns, layout.best)
     detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
+    beside = published_beside(layout, entries, rows, columns)
+    rows = [item for index, row in enumerate(rows) for item in (row, beside.rows.get(index)) if item is not None]
     rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
         *seeds_remark(cells, layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
         *(starts_remark(baselines, cells, layout) if tested else not_run_remark(results, layout)),
+        *matched_remarks(results, build.comparisons),
+        *health_remarks(results, layout, measured, build.groups),
         *judges_remarks(results, measured),
+        *beside.remarks,
     ]
+    order = _beside(columns, [length.key for length in lengths])
     return Table(
         layout.name,
         layout.title,
-        tuple(columns),
-        tuple(rows),
+        tuple(columns[index] for index in order),
+        tuple(row if row.kind == "heading" else replace(row, cells=tuple(row.cells[i] for i in order)) for row in rows),
         build.notes.all(),
         tuple(remarks),
         spread=layout.format.spread,
@@ -76,11 +99,17 @@ class _Build:
     groups: Sequence[Group]
     notes: Notes = field(default_factory=Notes)
     differences: dict[tuple[int, int], float] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tests = TableTests(self.results, self.layout, self.measured)
         names = {item.baseline for group in self.groups for item in group.members.values()}
+        self.expected = max((len(group.members) for group in self.groups if not group.is_baseline), default=0)
         self.is_compared = self.layout.compare.to in names
+
+    def _match_on(self, measured: Measured) -> tuple[str, ...]:
+        match_on = measured.minus.match_on if measured.minus else None
+        return tuple(row.axis for row in self.layout.rows) if match_on is None else match_on
 
     def row(self, index: int, entry: Entry) -> Row:
         """Return one row of the table, its tests collected."""
@@ -89,6 +118,9 @@ class _Build:
         if isinstance(entry, DeltaRow):
             return self._delta_row(index, entry)
         cells = [Cell(text=label) for label in entry.labels]
+        if not entry.is_baseline:
+            texts = label_notes(self.results, entry, self.expected)
+            cells[0] = replace(cells[0], notes=tuple(self.notes.key(text) for text in texts))
         cells += [attribute_cell(self.results, entry, attribute) for attribute in self.layout.attributes]
         cells += [self._number(index, entry, place) for place in range(len(self.measured))]
         cells += [health_cell(self.results, entry, self.measured, health) for health in self.layout.health]
@@ -101,6 +133,8 @@ class _Build:
         if group.is_baseline or cell.value is None:
             return cell
         if sides.second is not None:
+            match_on = self._match_on(measured)
+            self.comparisons.append(Comparison(measured.column.label, sides.first, sides.second, match_on))
             alike = ("delta", f"{_method(sides.first)} {_method(sides.second)}")
             self.tests.add(index, place, tested_pairs(sides.first, sides.second), alike)
             self.differences[index, place] = cell.value
@@ -131,6 +165,7 @@ class _Build:
                 self.differences[index, place] = cell.value
             cells.append(cell)
         cells += [Cell(text="") for _ in self.layout.health]
+        self.comparisons.append(Comparison(delta.name, delta.first, delta.second, delta.match_on))
         return Row("delta", tuple(cells))
 
 
@@ -157,7 +192,8 @@ def _entries(layout: TableLayout, baselines: Sequence[Group], cells: Sequence[Gr
 def _columns(layout: TableLayout, measured: Sequence[Measured]) -> list[Column]:
     columns = [Column(row.axis, row.label or _title(row.axis), "label") for row in layout.rows]
     for attribute in layout.attributes:
-        columns.append(Column(attribute.name, attribute.label or _title(attribute.name), "attribute", digits=0))
+        digits = 3 if attribute.name.endswith("_hours") else 0
+        columns.append(Column(attribute.name, attribute.label or _title(attribute.name), "attribute", digits=digits))
     columns += [item.column for item in measured]
     for health in layout.health:
         label = health.label or _title(health.field)
@@ -170,3 +206,28 @@ def _title(key: str) -> str:
         return _TITLES[key]
     words = " ".join(_ACRONYMS.get(word, word) for word in key.replace("_", " ").replace(".", " ").split())
     return words[:1].upper() + words[1:]
+
+
+def _lengths(results: Results, layout: TableLayout, measured: Sequence[Measured]) -> list[Health]:
+    """Columns of mean lengths for win rates that have none: a judge that likes long responses shows there."""
+    declared = {health.suite for health in layout.health if health.field == _LENGTH}
+    suites = [suite for item in measured if (suite := _win_rate(results, item)) is not None and suite not in declared]
+    return [Health(field=_LENGTH, suite=suite, label="Length") for suite in dict.fromkeys(suites)]
+
+
+def _win_rate(results: Results, measured: Measured) -> str | None:
+    """The suite whose win rate a column is, if it is one."""
+    (first, *others) = measured.weights
+    name = first.metric or str(results.suites[first.suite].get("primary", ""))
+    return first.suite if not others and measured.minus is None and name.endswith(_WIN_RATES) else None
+
+
+def _beside(columns: Sequence[Column], lengths: Sequence[str]) -> list[int]:
+    """The order of columns in which the length of a suite's responses stands behind the suite's own columns."""
+    order = list(range(len(columns)))
+    for index in [index for index, column in enumerate(columns) if column.key in lengths]:
+        suite = columns[index].key.removeprefix(f"{_LENGTH}(").removesuffix(")")
+        own = [i for i in order if columns[i].kind == "number" and columns[i].key.partition("/")[0] == suite]
+        order.remove(index)
+        order.insert(order.index(own[-1]) + 1, index)
+    return order

@@ -10,14 +10,22 @@ from ablate.context import read_json
 from ablate.results.layout import Attribute, Health
 from ablate.results.long import Results, Subject
 from ablate.results.tables.columns import Measured
+from ablate.results.tables.effort import read_effort
 from ablate.results.tables.rows import Group, kind_label
 from ablate.results.tables.table import Cell
+
+EFFORTS = ("trained_pairs", "steps", "policy_samples", "gpu_hours", "cpu_hours")
+"""Attributes that say what training took."""
 
 
 def attribute_cell(results: Results, group: Group, attribute: Attribute) -> Cell:
     """Return a fact about a row: its runs, the pairs that its dataset wrote, or a field of its dataset's entry."""
     if attribute.name == "runs":
         return Cell(value=float(len(group.members)), n=1)
+    if attribute.name in EFFORTS:
+        found = [getattr(read_effort(results, subject), attribute.name) for subject in group.members.values()]
+        known = [value for value in found if value is not None]
+        return Cell(value=float(np.mean(known)), n=len(known)) if known else Cell(missing="not recorded")
     if group.is_baseline:
         return Cell(text="")
     subject = next(iter(group.members.values()))
@@ -37,6 +45,19 @@ def _written_pairs(results: Results, subject: Subject) -> int | None:
     if path is None or not path.exists():
         return None
     return int(read_json(path)["examples"]["written"])
+
+
+def label_notes(results: Results, group: Group, expected: int) -> list[str]:
+    """Return what a reader must know of a row as a whole: that it has fewer runs than others, or data that was cut."""
+    texts = []
+    if 0 < len(group.members) < expected:
+        texts.append(f"n = {len(group.members)}; other rows have {expected} runs")
+    efforts = [read_effort(results, subject) for subject in group.members.values()]
+    for cut, out, pairs in dict.fromkeys((item.cut, item.left_out, item.trained_pairs) for item in efforts):
+        parts = [f"{cut} were cut to the maximum length"] if cut else []
+        parts += [f"{out} more were left out"] if out else []
+        texts += [f"of its {pairs} training examples {' and '.join(parts)}"] if parts else []
+    return texts
 
 
 def health_cell(results: Results, group: Group, measured: Sequence[Measured], health: Health) -> Cell:

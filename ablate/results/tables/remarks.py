@@ -53,6 +53,42 @@ def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: Ta
     return remarks
 
 
+_SHARES = {
+    "truncated": "responses that the length limit cut",
+    "no_eos": "responses without an end",
+    "extraction_failed": "answers that could not be extracted",
+    "empty": "empty responses",
+}
+"""Counts of health that a table tells where it does not show them, and how."""
+
+_TOLD_FROM = 0.01
+"""Share of responses from which a table tells a count of health."""
+
+
+def health_remarks(
+    results: Results, layout: TableLayout, measured: Sequence[Measured], groups: Sequence[Group]
+) -> list[str]:
+    """Say which suite and row have the largest share of cut, endless, unreadable and empty responses."""
+    suites = dict.fromkeys(measure.suite for item in measured for measure in item.weights)
+    shown = {health.field for health in layout.health}
+    parts = []
+    for field, words in _SHARES.items():
+        shares: dict[str, float] = {}
+        for group in groups if field not in shown else ():
+            for subject in group.members.values():
+                for suite in suites:
+                    found = results.evaluation(subject, suite)
+                    health = found.health if found else {}
+                    count, total = health.get(field), health.get("responses") or health.get("n")
+                    if count and total:
+                        name = f"{results.suites[suite]['title']}, {' '.join(filter(None, group.labels))}"
+                        shares[name] = max(shares.get(name, 0.0), count / total)
+        if shares and max(shares.values()) >= _TOLD_FROM:
+            worst = max(shares, key=lambda name: shares[name])
+            parts.append(f"{words} up to {shares[worst]:.0%} ({worst})")
+    return [f"Health of the responses: {'; '.join(parts)}."] if parts else []
+
+
 def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
     """Say which model judged a table's suites and when, and where it also judged what policies learnt from."""
     suites = dict.fromkeys(measure.suite for item in measured for measure in item.weights)

@@ -33,8 +33,10 @@ class Group:
 
 @dataclass(frozen=True)
 class DeltaRow:
-    """The difference of two rows, shown after row ``after``."""
+    """The difference ``name`` of two rows that agree on ``match_on``, shown after row ``after``."""
 
+    name: str
+    match_on: tuple[str, ...]
     labels: tuple[str, ...]
     first: Group
     second: Group
@@ -79,8 +81,9 @@ def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
         axes = [group.axes for group in groups]
         last = {match_key(own, delta.match_on): index for index, own in enumerate(axes)}
         for i, j in match_rows(axes, delta.axis, (delta.values[0], delta.values[1]), delta.match_on):
-            labels = _delta_labels(table, delta, groups[i], groups[j])
-            rows.append(DeltaRow(labels, groups[i], groups[j], last[match_key(axes[i], delta.match_on)]))
+            name, labels = _delta_labels(table, delta, groups[i], groups[j])
+            after = last[match_key(axes[i], delta.match_on)]
+            rows.append(DeltaRow(name, delta.match_on, labels, groups[i], groups[j], after))
     return rows
 
 
@@ -212,13 +215,13 @@ def _sort_key(table: TableLayout, cells: Sequence[Subject]) -> Any:
     return key
 
 
-def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group) -> tuple[str, ...]:
+def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group) -> tuple[str, tuple[str, ...]]:
     names = [row.axis for row in table.rows]
     place = names.index(delta.axis) if delta.axis in names else len(names) - 1
     own = dict(zip(names, first.labels, strict=True)).get(delta.axis, str(delta.values[0]))
     other = dict(zip(names, second.labels, strict=True)).get(delta.axis, str(delta.values[1]))
     text = delta.label or f"Δ {own} {MINUS} {other}"
-    return tuple(text if index == place else label for index, label in enumerate(first.labels))
+    return text, tuple(text if index == place else label for index, label in enumerate(first.labels))
 
 
 def match_rows(
