@@ -13,8 +13,8 @@ _FACTS: tuple[tuple[str, Callable[[Effort], float | None], int], ...] = (
     ("pairs after truncation", lambda effort: effort.trained_pairs, 0),
     ("optimiser steps", lambda effort: effort.steps, 0),
     ("policy samples", lambda effort: effort.policy_samples, 0),
-    ("GPU-hours", lambda effort: effort.gpu_hours, 3),
-    ("CPU-hours", lambda effort: effort.cpu_hours, 3),
+    ("GPU-hours with the reward model's", lambda effort: effort.gpu_hours, 3),
+    ("CPU-hours with the reward model's", lambda effort: effort.cpu_hours, 3),
 )
 
 
