@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed
 from ablate.catalogs.origins import Origins
@@ -31,6 +32,7 @@ class RowAxis(Closed):
     values: dict[str, str] = Field(default_factory=dict, description="how to write a value; others as they are")
     order: tuple[Scalar, ...] = Field(default=(), description="values in the order wanted; others follow")
     only: tuple[Scalar, ...] = Field(default=(), description="leave out rows with any other value")
+    optional: bool = Field(default=False, description="whether the experiment need not have this axis")
 
     @model_validator(mode="before")
     @classmethod
@@ -59,11 +61,34 @@ class Compare(Closed):
     )
 
 
-class Groups(Closed):
-    """Headings over groups of rows, e.g. Web, Human, Synthetic over datasets."""
+class Pattern(Closed):
+    """A heading over the rows whose numbers lie within bounds, as they are printed (percent stays percent)."""
 
-    axis: str
-    headings: dict[str, tuple[Scalar, ...]] = Field(description="heading to the values under it, in table order")
+    heading: str
+    at_least: dict[str, float] = Field(default_factory=dict, description="key of a column to its least number")
+    below: dict[str, float] = Field(default_factory=dict, description="key of a column to what its number is below")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Pattern:
+        if not self.at_least and not self.below:
+            raise PydanticCustomError("pattern", "a pattern has bounds: at_least, below or both")
+        return self
+
+
+class Groups(Closed):
+    """Headings over groups of rows: by values of an axis (Web, Human, Synthetic), or by patterns of their numbers."""
+
+    axis: str | None = None
+    headings: dict[str, tuple[Scalar, ...]] = Field(
+        default_factory=dict, description="with axis: heading to the values under it, in table order"
+    )
+    patterns: tuple[Pattern, ...] = Field(default=(), description="the first that fits a row is its heading")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Groups:
+        if bool(self.patterns) == bool(self.axis) or bool(self.headings) != bool(self.axis):
+            raise PydanticCustomError("groups", "groups are axis and headings, or patterns")
+        return self
 
 
 class Sort(Closed):
@@ -143,6 +168,8 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
     baselines = {baseline_name(entry) for entry in entries} - {""}
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
     for i, row in enumerate(table.rows):
+        if row.optional and row.axis not in axes:
+            continue
         check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
     check_columns(table.columns, table.subject, plan, origins.inside("columns"))
     if table.sort is not None:
@@ -162,7 +189,11 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
             check("axis", about.axis, axes, "published", "rows", name, "axis")
         for name in table.published.columns:
             check("column", name, column_keys(table, plan), "published", "columns", name)
-    if table.groups is not None:
+    for i, pattern in enumerate(table.groups.patterns if table.groups else ()):
+        for field in ("at_least", "below"):
+            for name in getattr(pattern, field):
+                check("column", name, column_keys(table, plan), "groups", "patterns", i, field, name)
+    if table.groups is not None and table.groups.axis is not None:
         check("axis", table.groups.axis, [row.axis for row in table.rows], "groups", "axis")
     for i, health in enumerate(table.health):
         if health.suite is not None:

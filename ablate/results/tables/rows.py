@@ -12,6 +12,9 @@ from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wa
 from ablate.results.long import Results, Subject
 from ablate.results.tables.table import MINUS
 
+OTHER = "Other"
+"""Heading of rows that belong under none of the declared ones."""
+
 BASE_AXES = ("policy", "pretrain.")
 SFT_AXES = ("sft.",)
 """First letters of the axes that shape the model a run starts from."""
@@ -192,10 +195,10 @@ def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any,
 
 
 def _heading(table: TableLayout, axes: Mapping[str, Any]) -> str:
-    if table.groups is None:
+    if table.groups is None or table.groups.axis is None:
         return ""
     value = axes.get(table.groups.axis)
-    return next((name for name, values in table.groups.headings.items() if value in values), "Other")
+    return next((name for name, values in table.groups.headings.items() if value in values), OTHER)
 
 
 def _sort_key(table: TableLayout, cells: Sequence[Subject]) -> Any:
