@@ -149,6 +149,21 @@ def test_health_that_no_column_shows_is_told(study: Any) -> None:
     assert not any("Health" in text for text in table_of(study.store).remarks)
 
 
+def test_a_field_or_metric_that_nothing_reports_is_named_with_the_nearest(study: Any) -> None:
+    columns = [
+        "average",
+        {"suite": "facts", "metric": "acuracy"},
+        {"suite": "facts", "task": "u", "metric": "accuracy"},
+    ]
+    table = table_of(study.write(), health=["mean_lenght"], columns=columns)
+    (remark,) = [text for text in table.remarks if "reports" in text]
+    assert remark.startswith("No suite of this table reports 'mean_lenght': did you mean 'mean_length'?")
+    notes = [text for _, text in table.notes]
+    assert any("no value of acuracy (did you mean 'accuracy'?" in text for text in notes)
+    assert any("no value of accuracy of task 'u' (allowed: t)" in text for text in notes)
+    assert texts(table)[1][2] == "41.0 ± 1.0"
+
+
 BESIDE = {
     "table": "own/table",
     "rows": {"data": {"axis": "dataset", "values": {"hh": "HH"}}, "method": {"axis": "algorithm"}},

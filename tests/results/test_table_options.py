@@ -77,6 +77,11 @@ def test_the_best_of_a_column_where_lower_is_better(maker: Any, answers: Any) ->
     }  # fmt: skip
 
 
+def test_a_number_of_another_protocol_is_no_best(study: Any) -> None:
+    study.evaluation("evaluate-facts-train-base", [1.0] * 99 + [0.0], protocol={"decoding": "sampled"})
+    assert ranks(table_of(study.write(), best=1), "factuality") == {"UltraFeedback & co PPO": "best"}
+
+
 def test_bold_means_the_best_in_every_format(study: Any) -> None:
     table = table_of(study.write(), best=2)
     assert "**71.0** ▲" in markdown(table) and "<u>61.0</u> ▲" in markdown(table) and "| 51.0 ▲" in markdown(table)
@@ -122,6 +127,11 @@ def test_colour_by_plain_sign(study: Any) -> None:
     assert cells["HH_50% Δ DPO − PPO"].mark == "worse" and cells["SFT"].mark is None
     assert any("by plain sign; no test is meant" in remark for remark in table.remarks)
     assert not any("significantly" in remark for remark in table.remarks)
+    # a difference that is printed as zero has no sign
+    zero = table_of(study.store, compare={"colour": "sign"}, columns=[{"category": "factuality", "digits": 0}])
+    assert by_label(zero, "factuality")["HH_50% DPO"].mark == "better"
+    few = table_of(study.store, compare={"colour": "sign"}, format={"percent": False, "digits": 1})
+    assert by_label(few, "factuality")["HH_50% DPO"].mark is None
     # scores that no test can be made of have a sign as well
     study.evaluation("evaluate-facts-train-sft", [1.0] * 40 + [0.0] * 60, score=0.9)
     assert by_label(table_of(study.store, compare={"colour": "sign"}), "factuality")["HH_50% PPO"].mark == "worse"

@@ -15,8 +15,9 @@ from ablate.results.tables.matched import Comparison, matched_remarks
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.numbers import difference_cell, mean_difference, number_cell, tested_pairs
 from ablate.results.tables.order import ranked, sorted_groups
-from ablate.results.tables.protocols import protocol_notes
+from ablate.results.tables.protocols import FOREIGN, protocol_notes
 from ablate.results.tables.remarks import (
+    best_remark,
     health_remarks,
     judges_remarks,
     not_run_remark,
@@ -58,7 +59,8 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     if layout.compare.colour == "sign":
         rows = sign_rows(rows, columns, build.differences, offset)
     rows = protocol_notes(results, rows, entries, measured, build.notes, offset)
-    rows = ranked(rows, columns, layout.best)
+    apart = [key for key, text in build.notes.all() if text.startswith(FOREIGN)]
+    rows = ranked(rows, columns, layout.best, apart)
     detectable = detectable_row(columns, tested, layout.compare, rows, offset) if layout.detectable else None
     beside = published_beside(layout, entries, rows, columns)
     rows = [item for index, row in enumerate(rows) for item in (row, beside.rows.get(index)) if item is not None]
@@ -66,6 +68,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
         *seeds_remark(cells, layout),
+        *best_remark(layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
         *(starts_remark(baselines, cells, layout) if tested else not_run_remark(results, layout)),
         *matched_remarks(results, build.comparisons),

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ablate.errors import UsageError
+from ablate.errors import UsageError, suggestion
 from ablate.results import layout as declared
 from ablate.results.examples import Measure
-from ablate.results.long import Results, Subject, find_metric
+from ablate.results.long import Evaluation, Results, Subject, find_metric
 from ablate.results.tables.table import Column
 
 
@@ -182,8 +182,17 @@ def column_value(results: Results, subject: Subject, measured: Measured) -> tupl
         if value is None:
             found = results.evaluation(subject, measure.suite)
             is_absent = found is not None and measure.metric is not None
-            reason = f"no value of {measure.metric}" if is_absent else results.reason(subject, measure.suite)
+            reason = _absent_metric(found, measure) if is_absent else results.reason(subject, measure.suite)
             gaps.append(f"{measure.suite}: {reason}")
         else:
             total += weight * value
     return (None, gaps) if gaps else (total, [])
+
+
+def _absent_metric(found: Evaluation | None, measure: Measure) -> str:
+    """Why an evaluation has no value of a metric: which metric (or task with it) it has instead."""
+    entries = found.metrics if found is not None else ()
+    tasks = {str(entry.get("task")) for entry in entries if entry["metric"] == measure.metric}
+    if measure.task is not None and tasks:
+        return f"no value of {measure.metric} of task {measure.task!r} ({suggestion(measure.task, tasks)})"
+    return f"no value of {measure.metric} ({suggestion(str(measure.metric), {entry['metric'] for entry in entries})})"

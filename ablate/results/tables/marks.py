@@ -12,7 +12,7 @@ from ablate.results.long import Results
 from ablate.results.statistics.paired import PairedTest, holm, minimum_detectable_difference, pool_seeds
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Comparer, Pairs, Untested
-from ablate.results.tables.table import Cell, Column, Mark, Row
+from ablate.results.tables.table import Cell, Column, Mark, Row, number_text
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,16 @@ def mark_rows(
 def sign_rows(
     rows: Sequence[Row], columns: Sequence[Column], differences: Mapping[tuple[int, int], float], offset: int
 ) -> list[Row]:
-    """Mark cells by the plain sign of their difference, as (row, column of numbers): what no test has looked at."""
+    """Mark cells by the plain sign of their difference, as (row, column of numbers): what no test has looked at.
+
+    A difference that is printed as zero has no sign.
+    """
     changed = [list(row.cells) for row in rows]
     for (row, place), difference in differences.items():
-        cell = changed[row][offset + place]
-        changed[row][offset + place] = replace(cell, mark=_mark(difference, columns[offset + place]))
+        column = columns[offset + place]
+        is_zero = number_text(difference, column) == number_text(0.0, column)
+        mark = None if is_zero else _mark(difference, column)
+        changed[row][offset + place] = replace(changed[row][offset + place], mark=mark)
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from ablate.results.layout import TableLayout
@@ -62,17 +62,22 @@ def _heading(patterns: Sequence[Pattern], group: Group, number: Callable[[Group,
     return OTHER
 
 
-def ranked(rows: Sequence[Row], columns: Sequence[Column], places: int) -> list[Row]:
+def ranked(rows: Sequence[Row], columns: Sequence[Column], places: int, apart: Collection[str]) -> list[Row]:
     """Mark the best (and second best) numbers of each column, baselines among them.
 
-    Numbers that are printed alike are equal. Columns without a better side, and those of differences, have no best.
+    Numbers that are printed alike are equal. Numbers with a footnote ``apart`` (another protocol) take no part. Columns
+    without a better side, and those of differences, have no best.
     """
     changed = [list(row.cells) for row in rows]
     for index, column in enumerate(columns):
         if column.kind != "number" or column.higher_is_better is None or column.is_difference:
             continue
         cells = [(number, row.cells[index]) for number, row in enumerate(rows) if row.kind in ("cell", "baseline")]
-        texts = {number: number_text(cell.value, column) for number, cell in cells if cell.value is not None}
+        texts = {
+            number: number_text(cell.value, column)
+            for number, cell in cells
+            if cell.value is not None and not set(cell.notes) & set(apart)
+        }
         best = sorted(texts, key=lambda number: _value(rows[number].cells[index]), reverse=column.higher_is_better)
         order = list(dict.fromkeys(texts[number] for number in best))[:places]
         for number, text in texts.items():

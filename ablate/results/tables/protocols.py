@@ -13,6 +13,9 @@ from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import Group
 from ablate.results.tables.table import Row
 
+FOREIGN = "not the protocol of the column's other rows"
+"""How the footnote of a number under another protocol begins."""
+
 _DIFFERENCES = {"made.chat": "use of a chat template"}
 """How a table calls keys of a protocol; others are called by themselves."""
 
@@ -36,7 +39,7 @@ def protocol_notes(
                 cell = changed[index][offset + position]
                 if keys and usual and cell.value is not None:
                     different = ", ".join(map(_in_words, keys))
-                    note = notes.key(f"not the protocol of the column's other rows; different: {different}")
+                    note = notes.key(f"{FOREIGN}; different: {different}")
                     if note not in cell.notes:
                         changed[index][offset + position] = replace(cell, notes=(*cell.notes, note))
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]

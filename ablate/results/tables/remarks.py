@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ablate.errors import suggestion
 from ablate.results.layout import TableLayout
 from ablate.results.long import Results
 from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
@@ -17,6 +18,12 @@ _SPREADS = {
     "ci": "Mean ± half a 95 % interval (t over runs)",
     "none": "Mean",
 }
+
+
+def best_remark(layout: TableLayout) -> list[str]:
+    """Say what bold and underlined numbers are."""
+    texts = ("", "Bold: the best of a column.", "Bold: the best of a column; underlined: the second best.")
+    return [texts[layout.best]] if layout.best else []
 
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
@@ -86,7 +93,18 @@ def health_remarks(
         if shares and max(shares.values()) >= _TOLD_FROM:
             worst = max(shares, key=lambda name: shares[name])
             parts.append(f"{words} up to {shares[worst]:.0%} ({worst})")
-    return [f"Health of the responses: {'; '.join(parts)}."] if parts else []
+    told = [f"Health of the responses: {'; '.join(parts)}."] if parts else []
+    return [*told, *_unknown_health(results, layout, suites)]
+
+
+def _unknown_health(results: Results, layout: TableLayout, suites: Iterable[str]) -> list[str]:
+    """Say which declared health fields no evaluation reports, with the nearest that one does."""
+    wanted = {*suites, *(health.suite for health in layout.health)}
+    evaluations = [results.evaluation(subject, suite) for subject in results.subjects for suite in wanted if suite]
+    found = [item.health for item in evaluations if item is not None]
+    known = {field for health in found for field, value in health.items() if isinstance(value, int | float)}
+    absent = dict.fromkeys(health.field for health in layout.health if found and health.field not in known)
+    return [f"No suite of this table reports {field!r}: {suggestion(field, known)}." for field in absent]
 
 
 def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
