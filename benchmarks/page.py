@@ -100,7 +100,8 @@ def write_store(store: Store, cells: int, suites: int, count: int) -> None:
     plan = {
         "version": 1, "name": "large", "question": "How large?", "report": None, "subjects": subjects,
         "axes": ["dataset", "algorithm", "seed"],
-        "suites": {name: {"title": name, "category": name} | about for name in names}, "datasets": {}, "algorithms": {"dpo": "DPO", "ppo": "PPO"}, "data": [], "stages": {},
+        "suites": {name: {"title": name, "category": name} | about for name in names},
+        "algorithms": {"dpo": "DPO", "ppo": "PPO"}, "datasets": {}, "data": [], "stages": {},
     }  # fmt: skip
     folder = store.experiment("large")
     folder.folder.mkdir()

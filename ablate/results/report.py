@@ -21,6 +21,8 @@ from ablate.results.layout import Layout, check_layout, default_layout, load_lay
 from ablate.results.long import Results, collect
 from ablate.results.page.content import page_content
 from ablate.results.page.page import page
+from ablate.results.published.read import read_published
+from ablate.results.published.render import published_table
 from ablate.results.tables import data_table
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
@@ -77,12 +79,12 @@ def render_report(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    files = [file for table in report.tables for file in _write_table(table, out / "tables")]
+    files = [file for table in report.tables for file in write_table(table, out / "tables")]
     figures = _drawing().write_figures(results, chosen, report.tables, out / "figures") if chosen.figures else []
     files += [file for drawn in figures for file in drawn.files]
     files.append(_write_page(results, chosen, report, out))
     linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
-    files.append(write_text(out / "report.md", _markdown(report, linked)))
+    files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
     if appendix:
         files += write_appendix(results, out)
@@ -162,6 +164,7 @@ def _build(results: Results, layout: Layout) -> Report:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
+    tables += tuple(published_table(read_published(name)) for name in layout.published)
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
@@ -212,7 +215,8 @@ def _write_page(results: Results, layout: Layout, report: Report, out: Path) -> 
     return write_text(out / "report.html", html)
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write one table as LaTeX (a fragment, and a document of its own) and CSV; returns the files."""
     folder.mkdir(exist_ok=True)
     return [
         write_text(folder / f"{table.name}.tex", fragment(table)),
@@ -221,7 +225,8 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
     ]
 
 
-def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
+def report_markdown(report: Report, figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the report as Markdown; ``figures`` are (caption, path)."""
     parts = [f"# {escape_markdown(report.title)}\n"]
     if report.question and report.question != report.title:
         parts.append(f"{escape_markdown(report.question)}\n")

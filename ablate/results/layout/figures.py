@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 from ablate.catalogs.closed import Closed, unknown_name
 from ablate.catalogs.origins import Origins
 from ablate.errors import SpecError
-from ablate.results.layout.names import axis_names, baseline_name, refuse_unknown
-from ablate.results.layout.tables import Scalar, TableLayout, column_keys
+from ablate.results.layout.names import Scalar, axis_names, baseline_name, refuse_unknown
+from ablate.results.layout.tables import TableLayout, column_keys
 
 
 class Figure(Closed):

@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.closed import Closed, Names, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
 from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
-from ablate.results.layout.names import refuse_unknown
+from ablate.results.layout.names import published_names, refuse_unknown
 from ablate.results.layout.tables import TableLayout, check_table
 
 
@@ -27,11 +27,12 @@ class Layout(Closed):
     figures: tuple[FigureLayout, ...] = ()
     correlations: tuple[CorrelationLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
+    published: Names = Field(default=(), description="published tables that follow as they were printed")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not self.tables and not self.correlations and not self.data:
-            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
+        if not (self.tables or self.correlations or self.data or self.published):
+            raise PydanticCustomError("tables", "a report needs tables, correlations, published tables or data: true")
         return self
 
 
@@ -53,6 +54,8 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
 
 
 def _check_names(layout: Layout, origins: Origins) -> None:
+    for index, name in enumerate(layout.published):
+        refuse_unknown("published table", name, published_names(Path.cwd()), origins.locate("published", index))
     tables = [table.name for table in layout.tables]
     correlations = [one.name for one in layout.correlations]
     written = [(("tables", index), name) for index, name in enumerate(tables)]

@@ -55,9 +55,10 @@ def table_html(table: Table) -> str:
     rows = "\n".join(_row(table, row, number) for number, row in enumerate(table.rows))
     notes = [f"<li><sup>{escape(key)}</sup> {escape(text)}</li>" for key, text in table.notes]
     notes += [f"<li>{escape(text)}</li>" for text in table.remarks]
+    ranked = " class='ranked'" if table.is_ranked else ""
     footer = f"<ul class='notes'>{''.join(notes)}</ul>" if notes else ""
     return (
-        f"<div class='wide'><table id='{escape(table.name)}'>\n<caption>{escape(table.title)}</caption>\n"
+        f"<div class='wide'><table id='{escape(table.name)}'{ranked}>\n<caption>{escape(table.title)}</caption>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n{footer}"
     )
 
@@ -77,6 +78,8 @@ def _cell(table: Table, row: Row, index: int) -> str:
     if table.columns[index].kind == "label":
         return f"<th scope='row' class='label'>{escape(text.value)}{notes}</th>"
     value = escape(text.value)
+    if text.rank is not None:
+        value = {"best": f"<b>{value}</b>", "second": f"<u>{value}</u>"}[text.rank]
     if text.mark is not None:
         sign = {"better": "▲", "worse": "▼"}[text.mark]
         value = f"<span class='{text.mark}'>{value}<span aria-label='significantly {text.mark}'>{sign}</span></span>"

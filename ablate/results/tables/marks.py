@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ablate.results.long import Results
 from ablate.results.statistics.paired import PairedTest, holm, minimum_detectable_difference, pool_seeds
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Comparer, Pairs, Untested
-from ablate.results.tables.table import Cell, Column, Mark, Row
+from ablate.results.tables.table import Cell, Column, Mark, Row, number_text
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,11 @@ class TableTests:
         self._measured = measured
         self._tested: list[Tested] = []
 
-    def add(self, row: int, pairs: Pairs | str, alike: tuple[str, str]) -> None:
-        """Test every column of a row; pairs given as a text say why there are none."""
-        for column, measured in enumerate(self._measured):
-            outcome = Untested(pairs) if isinstance(pairs, str) else self._comparer.test(pairs, measured)
-            if outcome is not None:
-                self._tested.append(Tested(row, column, alike, outcome))
+    def add(self, row: int, column: int, pairs: Pairs | str, alike: tuple[str, str]) -> None:
+        """Test one cell; pairs given as a text say why there are none."""
+        outcome = Untested(pairs) if isinstance(pairs, str) else self._comparer.test(pairs, self._measured[column])
+        if outcome is not None:
+            self._tested.append(Tested(row, column, alike, outcome))
 
     def finish(self) -> list[Tested]:
         """Return all tests, the variance between seeds pooled within each column."""
@@ -64,8 +63,24 @@ def mark_rows(
     for (item, test), p in zip(done, adjusted, strict=True):
         column = columns[offset + item.column]
         cell = changed[item.row][offset + item.column]
-        mark = _mark(test.estimate, column) if p < compare.alpha else None
+        mark = _mark(test.estimate, column) if compare.colour == "test" and p < compare.alpha else None
         changed[item.row][offset + item.column] = replace(cell, p=p, difference=test.estimate, mark=mark)
+    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
+
+
+def sign_rows(
+    rows: Sequence[Row], columns: Sequence[Column], differences: Mapping[tuple[int, int], float], offset: int
+) -> list[Row]:
+    """Mark cells by the plain sign of their difference, as (row, column of numbers): what no test has looked at.
+
+    A difference that is printed as zero has no sign.
+    """
+    changed = [list(row.cells) for row in rows]
+    for (row, place), difference in differences.items():
+        column = columns[offset + place]
+        is_zero = number_text(difference, column) == number_text(0.0, column)
+        mark = None if is_zero else _mark(difference, column)
+        changed[row][offset + place] = replace(changed[row][offset + place], mark=mark)
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
 
 
