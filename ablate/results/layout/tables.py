@@ -12,6 +12,7 @@ from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
 from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat, check_columns
 from ablate.results.layout.names import SEED_AXES, axis_names, baseline_name, refuse_unknown
+from ablate.results.statistics.corrections import Correction
 
 Scalar = str | int | float | bool | None
 
@@ -45,7 +46,9 @@ class Compare(Closed):
 
     to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0, description="family-wise over all tests of the table")
-    correction: Literal["holm", "none"] = "holm"
+    correction: Correction = Field(
+        default="holm", description="of the family-wise error (holm) or the false discovery rate (benjamini-hochberg)"
+    )
     power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
 
 

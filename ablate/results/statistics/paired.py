@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
 from ablate.results.statistics.permutation import Floats, sign_flip_p
 
@@ -233,24 +233,3 @@ def _student_p(estimate: float, stderr: float, df: float) -> float:
     if not math.isfinite(df):
         return math.erfc(abs(estimate / stderr) / math.sqrt(2))
     return float(min(1.0, 2 * stdtr(df, -abs(estimate / stderr))))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's step-down procedure (family-wise error; Holm 1979)."""
-    count = len(p_values)
-    order = sorted(range(count), key=lambda index: p_values[index])
-    adjusted = [1.0] * count
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-def minimum_detectable_difference(stderr: float, df: float, *, alpha: float, power: float = 0.8) -> float:
-    """Return the true difference that a two-sided test at ``alpha`` finds with probability ``power``.
-
-    (t(1 - alpha / 2) + t(power)) * stderr, as in Bloom 1995.
-    """
-    freedom = df if math.isfinite(df) else 1e9
-    return float((stdtrit(freedom, 1 - alpha / 2) + stdtrit(freedom, power)) * stderr)

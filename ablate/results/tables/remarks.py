@@ -11,6 +11,12 @@ from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Untested
 from ablate.results.tables.rows import Group, start_units
 
+_CORRECTIONS = {
+    "holm": "Holm-corrected over the table's {} tests",
+    "benjamini-hochberg": "false discovery rate over the table's {} tests by Benjamini and Hochberg",
+    "none": "not corrected ({} tests)",
+}
+
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
     """Say over how many runs rows are averaged and what differs between them."""
@@ -102,7 +108,7 @@ def tests_remarks(
     if tests:
         remarks.append(_marks_remark(tests, layout))
     if has_detectable:
-        level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
+        level = "α" if layout.compare.correction == "none" else "α divided by the number of tests"
         remarks.append(
             f"Detectable difference: the true difference that one comparison of the column finds with"
             f" {layout.compare.power:.0%} power at {level}."
@@ -132,9 +138,7 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
     against = ""
     if compare.to:
         against = f" than the {layout.labels.get(compare.to, compare.to.upper())} row (Δ rows: than zero)"
-    correction = f"not corrected ({len(tests)} tests)"
-    if compare.correction == "holm":
-        correction = f"Holm-corrected over the table's {len(tests)} tests"
+    correction = _CORRECTIONS[compare.correction].format(len(tests))
     return (
         f"Blue ▲ / orange ▼: significantly better / worse{against} at α = {compare.alpha:g};"
         f" paired {' and '.join(names)}; {correction}. Unmarked: no significant difference, which is not equality."
