@@ -13,7 +13,9 @@ from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
+from ablate.results.layout.claims import ClaimLayout, check_claims
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
+from ablate.results.layout.effects import EffectsLayout, RankingLayout, check_effects
 from ablate.results.layout.figures import CurveLayout, FigureLayout
 from ablate.results.layout.names import refuse_unknown
 from ablate.results.layout.tables import TableLayout, check_table, column_keys
@@ -27,12 +29,15 @@ class Layout(Closed):
     figures: tuple[FigureLayout, ...] = ()
     curves: tuple[CurveLayout, ...] = ()
     correlations: tuple[CorrelationLayout, ...] = ()
+    effects: tuple[EffectsLayout, ...] = ()
+    rankings: tuple[RankingLayout, ...] = ()
+    claims: tuple[ClaimLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not self.tables and not self.correlations and not self.data:
-            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
+        if not (self.tables or self.correlations or self.effects or self.claims or self.data):
+            raise PydanticCustomError("tables", "a report needs tables, correlations, effects, claims or data: true")
         return self
 
 
@@ -60,12 +65,17 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
     written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
+    written += [(("effects", index), one.name) for index, one in enumerate(layout.effects)]
+    written += [(("rankings", index), one.name) for index, one in enumerate(layout.rankings)]
+    written += [(("claims",), "claims")] if layout.claims else []
     for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
                 raise SpecError(f"{name!r} is used twice", location=origins.locate(*place, "name"))
     for kind, index, figure in drawn:
         refuse_unknown("table", figure.table, tables, origins.locate(kind, index, "table"))
+    for index, ranking in enumerate(layout.rankings):
+        refuse_unknown("table", ranking.table, tables, origins.locate("rankings", index, "table"))
 
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
@@ -74,7 +84,13 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
         check_table(table, plan, (origins or Origins()).inside("tables", index))
     for index, correlation in enumerate(layout.correlations):
         check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
+    for index, effects in enumerate(layout.effects):
+        check_effects(effects, plan, (origins or Origins()).inside("effects", index))
+    check_claims(layout.claims, plan, origins or Origins())
     keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    for index, ranking in enumerate(layout.rankings):
+        place = (origins or Origins()).locate("rankings", index, "column")
+        refuse_unknown("column", ranking.column, keys[ranking.table], place)
     for index, figure in enumerate(layout.figures):
         for place, key in enumerate(figure.columns):
             known = keys[figure.table]

@@ -195,8 +195,7 @@ def pool_seeds(tests: Sequence[PairedTest], groups: Sequence[tuple[str, str]]) -
             if df < ENOUGH_DF:
                 wider, df = _pool(pools[group[:1]])
                 spread = max(spread, wider)
-            assumed = max(spread, test.spread), df
-            test = _over_seeds(test.estimate, test.within, test.seeds, test.units, test.spread, assumed)
+            test = assume_spread(test, max(spread, test.spread), df)
         pooled.append(test)
     return pooled
 
@@ -205,6 +204,11 @@ def _pool(tests: Sequence[PairedTest]) -> tuple[float, int]:
     """Mean variance between seeds, weighted by degrees of freedom, and their sum."""
     df = sum(test.seeds - 1 for test in tests)
     return (sum((test.seeds - 1) * test.spread for test in tests) / df if df else 0.0), df
+
+
+def assume_spread(test: PairedTest, spread: float, df: int) -> PairedTest:
+    """Return a test over several seeds with this variance between them, of so many degrees of freedom, for its own."""
+    return _over_seeds(test.estimate, test.within, test.seeds, test.units, test.spread, (spread, df))
 
 
 def _over_seeds(

@@ -62,7 +62,7 @@ class Comparer:
                 value = measure_value(self._results, subject, measure)
                 assert evaluation is not None and value is not None  # complete pairs only
                 protocols.add(evaluation.protocol_digest)
-                task, metric = self._metric(measure)
+                task, metric = metric_of(self._results, measure)
                 examples = self._reader.read(evaluation, value, metric, task)
                 if isinstance(examples, str):
                     return examples
@@ -72,8 +72,10 @@ class Comparer:
         suite = pair(*sides)
         return suite if isinstance(suite, str) else suite.averaged(start_units([first for first, _ in pairs]))
 
-    def _metric(self, measure: Measure) -> tuple[str | None, str]:
-        task, metric = measure.task or "", measure.metric
-        if metric is None:
-            task, _, metric = str(self._results.suites[measure.suite]["primary"]).rpartition("/")
-        return (None if task in ("", OVERALL) else task), metric
+
+def metric_of(results: Results, measure: Measure) -> tuple[str | None, str]:
+    """Return the task (None: all) and the metric that a measure reads; without a metric those of the suite's score."""
+    task, metric = measure.task or "", measure.metric
+    if metric is None:
+        task, _, metric = str(results.suites[measure.suite]["primary"]).rpartition("/")
+    return (None if task in ("", OVERALL) else task), metric
