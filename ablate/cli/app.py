@@ -24,6 +24,7 @@ from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, St
 from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources
@@ -61,6 +62,7 @@ app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 app.add_typer(results_app)
+app.add_typer(statistics_app)
 
 
 class _Served(Closed):

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ablate.catalogs.origins import Origins
+from ablate.errors import Location, UsageError
 from ablate.results.layout import EffectsLayout
-from ablate.results.layout.names import SEED_AXES
+from ablate.results.layout.claims import column_names, column_of
+from ablate.results.layout.effects import check_effects
+from ablate.results.layout.grammar import Quantity
+from ablate.results.layout.names import SEED_AXES, refuse_unknown
 from ablate.results.long import Results, Subject
 from ablate.results.statistics.anova import Anova, Effect, analyse
 from ablate.results.statistics.corrections import holm
@@ -50,6 +55,22 @@ def build_effects(results: Results, layout: EffectsLayout) -> Table:
         " these examples: what is specific to them is in the numbers of all runs alike.",
     )
     return Table(layout.name, layout.title or "Effects of the axes", _COLUMNS, tuple(rows), notes.all(), remarks)
+
+
+def effects_of(results: Results, columns: Sequence[str], axes: Sequence[str]) -> Table:
+    """Return the effects on columns by their keys; raises :class:`SpecError` for one, or an axis, that is not there."""
+    found = [column_of(Quantity(name), results.plan) for name in columns]
+    for name, (column, _) in zip(columns, found, strict=True):
+        if column is None:
+            refuse_unknown("column", name, column_names(results.plan), Location())
+    kinds = sorted({kind for _, kind in found})
+    if len(kinds) > 1:
+        raise UsageError("columns of policies and of reward models have different axes", hint="ask for them apart")
+    layout = EffectsLayout.model_validate(
+        {"subject": kinds[0], "columns": [column for column, _ in found], "axes": tuple(axes)}
+    )
+    check_effects(layout, results.plan, Origins())
+    return build_effects(results, layout)
 
 
 def _analyse(results: Results, subject: str, measured: Measured, factors: Sequence[str]) -> Anova | str:
