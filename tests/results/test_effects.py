@@ -118,7 +118,6 @@ def test_effects_reject_at_their_rate_and_find_what_is_there() -> None:
         p_null += [effect.p for effect in analyse(noise, factors, blocks).effects if effect.factors]
         found = analyse(noise + shift, factors, blocks).effects
         p_real += [effect.p for effect in found if effect.factors == ("b",)]
-    assert np.mean(np.array([p for p in p_null if p is not None]) < 0.05) == pytest.approx(0.29, abs=0.3)
     of_axes = [p for index, p in enumerate(p_null) if index % 4]  # the first is that of the seeds, which vary
     assert np.mean(np.array(of_axes) < 0.05) == pytest.approx(0.05, abs=0.02)
     noncentral = 18 * 0.75**2  # sum of squares of the means over the variance of a run
@@ -179,9 +178,7 @@ def test_effects_of_a_store(study: Any) -> None:
     assert rows["dataset"].cells[share].value == pytest.approx(of_data / total)
     assert rows["algorithm"].cells[share].value == pytest.approx(of_algorithm / total)
     assert rows["seed"].cells[share].value == pytest.approx(of_seed / total)
-    assert rows["algorithm × dataset" if "algorithm × dataset" in rows else "dataset × algorithm"].cells[
-        share
-    ].value == pytest.approx(0.0, abs=1e-9)
+    assert rows["dataset × algorithm"].cells[share].value == pytest.approx(0.0, abs=1e-9)
     assert dict(table.notes)["a"] == "12 runs"
 
 

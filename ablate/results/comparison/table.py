@@ -12,9 +12,12 @@ from ablate.results.tables.table import Cell, Column, Row, Table
 _WORDS = {
     "paired": "exact sign-flip test over examples with one run, t-test with seeds and examples as random effects with"
     " several (each difference by its own variance: a table of the whole experiment pools it)",
-    "mcnemar": "McNemar's exact test; size: the odds that a changed answer is right on the first side",
+    "mcnemar": "McNemar's exact test",
     "bootstrap": "bootstrap over seeds and examples, 10,000 resamples",
 }
+
+_D_Z = "the difference in standard deviations of the differences between examples (d_z)"
+_SIZES = {"paired": _D_Z, "mcnemar": "the odds that a changed answer is right on the first side", "bootstrap": _D_Z}
 
 
 def config_table(found: Comparison) -> Table:
@@ -64,8 +67,7 @@ def numbers_table(found: Comparison, test: TestName) -> Table:
     tests = sum(item.p is not None for item in found.numbers)
     remarks = [
         f"Difference: first less second, with its 95 % interval (not corrected); p: {_WORDS[test]};"
-        f" Holm-corrected over {tests} tests. Size: the difference in standard deviations of the differences between"
-        " examples (d_z) unless said."
+        f" Holm-corrected over {tests} tests. Size: {_SIZES[test]}."
     ] if tests else []  # fmt: skip
     if not found.numbers:
         remarks.append("No number is there on both sides.")

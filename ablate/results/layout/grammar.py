@@ -20,7 +20,7 @@ BASELINE = "baseline"
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)(?=[\s*)\]]|$)"
-    r"|(?P<name>[A-Za-z][\w./:@-]*(?:\([\w, -]*\))?)"
+    r"|(?P<name>average\(\s*[\w-]+(?:\s*,\s*[\w-]+)*\s*\)|[A-Za-z][\w./:@-]*)"
     r"|(?P<relation><=|>=|<|>)"
     r"|(?P<sign>[-+*()\[]))"
 )
@@ -78,7 +78,7 @@ def parse_sum(text: str) -> Claim:
     reader.end()
     if not found.terms or found.constant:
         raise ClaimError("a sum of columns is needed, without a number of its own")
-    return Claim(found.terms)
+    return Claim(tuple(found.terms))
 
 
 def _size(reader: _Reader) -> Claim:
@@ -91,7 +91,7 @@ def _size(reader: _Reader) -> Claim:
     reader.end()
     if relation[0] != "<" or bound.terms or inner.constant or not inner.terms or bound.constant <= 0:
         raise ClaimError("a size is below a number above 0: abs(a - b) < 1")
-    return Claim(inner.terms, -1, bound.constant, is_size=True)
+    return Claim(tuple(inner.terms), -1, bound.constant, is_size=True)
 
 
 @dataclass

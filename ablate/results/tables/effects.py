@@ -12,7 +12,7 @@ from ablate.results.layout import EffectsLayout
 from ablate.results.layout.claims import column_names, column_of
 from ablate.results.layout.effects import check_effects
 from ablate.results.layout.grammar import Quantity
-from ablate.results.layout.names import SEED_AXES, refuse_unknown
+from ablate.results.layout.names import SEED_AXES, axis_names, refuse_unknown
 from ablate.results.long import Results, Subject
 from ablate.results.statistics.anova import Anova, Effect, analyse
 from ablate.results.statistics.corrections import holm
@@ -66,6 +66,9 @@ def effects_of(results: Results, columns: Sequence[str], axes: Sequence[str]) ->
     kinds = sorted({kind for _, kind in found})
     if len(kinds) > 1:
         raise UsageError("columns of policies and of reward models have different axes", hint="ask for them apart")
+    known = axis_names([entry for entry in results.plan["subjects"] if entry["subject"] == kinds[0]])
+    for axis in axes:
+        refuse_unknown("axis", axis, known, Location())
     layout = EffectsLayout.model_validate(
         {"subject": kinds[0], "columns": [column for column, _ in found], "axes": tuple(axes)}
     )
