@@ -114,6 +114,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
+        claims = self.loaded.experiment.claims
         return {
             "version": 1,
             "name": self.name,
@@ -139,6 +140,7 @@ class Plan:
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
             "data": [dict(facts) for facts in self.data],
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
+            **({"claims": [dict(claim) for claim in claims]} if claims else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 
 from ablate.errors import SpecError
+from ablate.execution.record import Readers
+from ablate.execution.study import make_plan
 from ablate.results.claims.contrast import ContrastReader
 from ablate.results.claims.plan_ahead import build_power
 from ablate.results.claims.verdicts import Finding, judge_claims
 from ablate.results.layout import Layout, load_layout
-from ablate.results.layout.claims import ClaimLayout
+from ablate.results.layout.claims import ClaimLayout, read_claims
 from ablate.results.layout.grammar import Claim, ClaimError, Quantity, parse_claim, parse_sum
 from ablate.results.long import collect
 from ablate.results.report import build_report, render_report, terminal
 from ablate.results.statistics.effect_size import difference_interval
 from ablate.results.statistics.paired import PairedSuite, paired_test, pool_seeds
+from ablate.store import Store
 
 
 def test_the_language_of_claims() -> None:
@@ -329,3 +332,26 @@ def test_power_of_a_store_is_what_its_variances_say(maker: Any) -> None:
     larger = build_power(results, sentence, 30.0, each=("dataset",)).rows[0]
     assert larger.cells[table.column_index("power")].value == pytest.approx(1.0, abs=0.01)
     assert math.isfinite(difference_interval(contrast.test).low)
+
+
+def test_claims_of_a_specification_are_checked_when_it_is_planned(tmp_path: Path) -> None:
+    readers = Readers(load_layout, read_claims)
+    text = "extends: pocket_quick.yaml\nname: claimed\nreport: null\nclaims:\n  - ppo_wins: average[algorithm={}] > 1\n"
+    path = tmp_path / "claimed.yaml"
+    path.write_text(text.format("ppo") + "    over: [dataset, reward_model.init]\n")
+    plan = make_plan(str(path), [], Store(tmp_path / "store"), readers).as_json()
+    assert plan["claims"] == [{"ppo_wins": "average[algorithm=ppo] > 1", "over": ["dataset", "reward_model.init"]}]
+    path.write_text(text.format("pppo"))
+    with pytest.raises(SpecError, match=r"claimed\.yaml:5: claims\.0\.ppo_wins: unknown value of algorithm 'pppo'"):
+        make_plan(str(path), [], Store(tmp_path / "store"), readers)
+
+
+def test_claims_of_a_specification_are_in_every_report(study: Any) -> None:
+    study.plan["claims"] = [{"wins": "average[algorithm=ppo] > average[algorithm=dpo]", "over": "dataset"}]
+    table = build_report(study.write(), "study").tables[-1]
+    assert table.name == "claims" and len(table.rows) == 1
+    both = Layout.model_validate(
+        {"tables": [{"name": "claims", "rows": ["dataset", "algorithm"], "columns": ["average"]}]}
+    )
+    with pytest.raises(SpecError, match="the name of the table of claims"):
+        build_report(study.store, "study", both)

@@ -14,7 +14,6 @@ from statsmodels.stats.power import TTestPower
 from ablate.results.statistics.bootstrap import ENOUGH_SEEDS, hierarchical_bootstrap
 from ablate.results.statistics.corrections import adjusted, benjamini_hochberg
 from ablate.results.statistics.effect_size import difference_interval, matched_odds, standardised_difference
-from ablate.results.statistics.errors import clustered_stderr
 from ablate.results.statistics.paired import PairedSuite, PairedTest, paired_test
 from ablate.results.statistics.permutation import mcnemar_p, sign_flip_p
 from ablate.results.statistics.power import (
@@ -67,38 +66,6 @@ def test_mcnemar_is_that_of_statsmodels_and_the_sign_flip_test_of_right_and_wron
         if gained + lost:
             assert p == pytest.approx(mcnemar([[10, gained], [lost, 10]], exact=True).pvalue)
         assert sign_flip_p(np.array([1.0] * gained + [-1.0] * lost + [0.0] * 7)) == pytest.approx(p, rel=1e-6)
-
-
-def test_clustered_standard_error_by_hand_and_by_loop() -> None:
-    # two passages, right 2 of 2 and 0 of 2: mean .5, sums of deviations .25 and -.25: sqrt(2 * 2 * .25^2) = .5
-    found = clustered_stderr(np.array([1.0, 1.0, 0.0, 0.0]), np.full(4, 0.25), np.array([0, 0, 1, 1]))
-    assert found == pytest.approx(0.5)
-    rng = np.random.default_rng(2)
-    value_E, cluster_E = rng.random(30), np.sort(rng.integers(0, 9, size=30))
-    assert clustered_stderr(value_E, np.full(30, 1 / 30), np.arange(30)) == pytest.approx(
-        value_E.std(ddof=1) / math.sqrt(30)
-    )
-    total = 0.0
-    for cluster in set(cluster_E):
-        total += sum((value_E[i] - value_E.mean()) / 30 for i in range(30) if cluster_E[i] == cluster) ** 2
-    clusters = len(set(cluster_E))
-    assert clustered_stderr(value_E, np.full(30, 1 / 30), cluster_E) == pytest.approx(
-        math.sqrt(total * clusters / (clusters - 1))
-    )
-    assert clustered_stderr(value_E, np.full(30, 1 / 30), np.zeros(30, dtype=int)) is None
-
-
-def test_clustered_intervals_cover_where_plain_ones_do_not() -> None:
-    rng = np.random.default_rng(3)
-    groups, covered, plain = np.repeat(np.arange(40), 5), 0, 0
-    for _ in range(1000):
-        value_E = rng.normal(size=40)[groups] + 0.3 * rng.normal(size=200)
-        clustered = clustered_stderr(value_E, np.full(200, 1 / 200), groups)
-        assert clustered is not None
-        covered += abs(value_E.mean()) < stats.t.ppf(0.975, 39) * clustered
-        plain += abs(value_E.mean()) < 1.96 * value_E.std(ddof=1) / math.sqrt(200)
-    assert covered / 1000 == pytest.approx(0.95, abs=0.021)
-    assert plain / 1000 < 0.75
 
 
 def test_difference_interval_is_that_of_the_paired_t_test() -> None:

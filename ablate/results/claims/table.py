@@ -55,11 +55,9 @@ def _row(finding: Finding, notes: Notes) -> Row:
         Cell(text=finding.verdict, notes=keys),
     ]
     seeds = contrast.test.seeds if contrast.test is not None else 0
-    numbers = (None,) * 4 if finding.interval is None else (
-        finding.interval.estimate, finding.interval.low, finding.interval.high, finding.p
-    )  # fmt: skip
-    if finding.interval is None:
-        numbers = (contrast.value, None, None, None)
+    numbers: list[float | None] = [contrast.value, None, None, None]
+    if finding.interval is not None:
+        numbers = [finding.interval.estimate, finding.interval.low, finding.interval.high, finding.p]
     cells += [Cell(missing=finding.needs) if value is None else Cell(value=value, n=seeds) for value in numbers]
     cells.append(Cell(value=float(seeds)) if seeds else Cell(missing=finding.needs))
     return Row("cell", tuple(cells))

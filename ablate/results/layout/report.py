@@ -67,7 +67,7 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
     written += [(("effects", index), one.name) for index, one in enumerate(layout.effects)]
     written += [(("rankings", index), one.name) for index, one in enumerate(layout.rankings)]
-    written += [(("claims",), "claims")] if layout.claims else []
+    written += [(("claims", 0), "claims")] if layout.claims else []
     for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
@@ -89,8 +89,8 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     check_claims(layout.claims, plan, origins or Origins())
     keys = {table.name: column_keys(table, plan) for table in layout.tables}
     for index, ranking in enumerate(layout.rankings):
-        place = (origins or Origins()).locate("rankings", index, "column")
-        refuse_unknown("column", ranking.column, keys[ranking.table], place)
+        where = (origins or Origins()).locate("rankings", index, "column")
+        refuse_unknown("column", ranking.column, keys[ranking.table], where)
     for index, figure in enumerate(layout.figures):
         for place, key in enumerate(figure.columns):
             known = keys[figure.table]

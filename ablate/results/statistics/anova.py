@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeAlias
 
 import numpy as np
 from scipy.special import fdtrc
@@ -23,6 +24,9 @@ from ablate.results.statistics.permutation import Floats
 
 Levels = Sequence[str | None]
 """A factor's value in every run, in words; None where it is not read."""
+
+Term: TypeAlias = tuple[str, ...]
+"""The factors that act together."""
 
 _NONE = "\x00"
 _TOLERANCE = 1e-10
@@ -36,7 +40,7 @@ class Effect:
     chance alone explains as much.
     """
 
-    factors: tuple[str, ...]
+    factors: Term
     df: int
     squares: float
     share: float
@@ -50,8 +54,8 @@ class Anova:
     """Effects in the order of the terms, the residual last; ``aliased`` terms can't be told from the others."""
 
     effects: tuple[Effect, ...]
-    aliased: tuple[tuple[str, ...], ...]
-    pooled: tuple[tuple[str, ...], ...]
+    aliased: tuple[Term, ...]
+    pooled: tuple[Term, ...]
     runs: int
 
 
@@ -66,13 +70,12 @@ def analyse(value_N: Floats, factors: Mapping[str, Levels], blocks: Mapping[str,
         raise ValueError("an analysis of variance needs two runs")
     blocks = dict(blocks or {})
     levels = {**factors, **blocks}
-    mains = [(name,) for name in (*blocks, *factors)]
-    pairs = [pair for pair in combinations(factors, 2) if not _is_nested_pair(levels, pair)]
+    mains: list[Term] = [(name,) for name in (*blocks, *factors)]
+    pairs: list[Term] = [pair for pair in combinations(factors, 2) if not _is_nested_pair(levels, pair)]
     design = _Design(value_N, levels)
-    terms, pooled = [*mains, *pairs], ()
-    if pairs and design.residual(terms)[1] == 0:
-        terms, pooled = mains, tuple(pairs)
-    return _effects(design, terms, pooled)
+    if pairs and design.residual([*mains, *pairs])[1] == 0:
+        return _effects(design, mains, tuple(pairs))
+    return _effects(design, [*mains, *pairs], ())
 
 
 def nested_in(levels: Mapping[str, Levels], inner: str) -> list[str]:
@@ -94,14 +97,14 @@ class _Design:
     def __init__(self, value_N: Floats, levels: Mapping[str, Levels]) -> None:
         self.value_N = value_N - value_N.mean()
         self.levels = levels
-        self._fits: dict[frozenset[tuple[str, ...]], tuple[float, int]] = {}
+        self._fits: dict[frozenset[Term], tuple[float, int]] = {}
 
     @property
     def total(self) -> float:
         """Total sum of squares."""
         return float(self.value_N @ self.value_N)
 
-    def residual(self, terms: Sequence[tuple[str, ...]]) -> tuple[float, int]:
+    def residual(self, terms: Sequence[Term]) -> tuple[float, int]:
         """Return the residual sum of squares of a model and its degrees of freedom."""
         key = frozenset(terms)
         if key not in self._fits:
@@ -112,27 +115,27 @@ class _Design:
             self._fits[key] = float(rest_N @ rest_N), self.value_N.size - int(rank)
         return self._fits[key]
 
-    def contains(self, wide: tuple[str, ...], narrow: tuple[str, ...]) -> bool:
+    def contains(self, wide: Term, narrow: Term) -> bool:
         """Whether a term has another in it: an interaction its parts, a nested axis the one it is nested in."""
         outer = {name for part in wide for name in (part, *nested_in(self.levels, part))}
         return set(narrow) < outer | set(wide) and set(narrow) != set(wide)
 
-    def _dummies(self, term: tuple[str, ...]) -> Floats:
+    def _dummies(self, term: Term) -> Floats:
         rows = ["\x1f".join(_NONE if value is None else value for value in row) for row in self._values(term)]
         _, index_N = np.unique(rows, return_inverse=True)
         dummies: Floats = np.eye(int(index_N.max()) + 1)[index_N]
         return dummies
 
-    def _values(self, term: tuple[str, ...]) -> list[tuple[str | None, ...]]:
+    def _values(self, term: Term) -> list[tuple[str | None, ...]]:
         return list(zip(*(self.levels[name] for name in term), strict=True))
 
 
-def _is_nested_pair(levels: Mapping[str, Levels], pair: tuple[str, ...]) -> bool:
+def _is_nested_pair(levels: Mapping[str, Levels], pair: Term) -> bool:
     one, other = pair
     return other in nested_in(levels, one) or one in nested_in(levels, other)
 
 
-def _effects(design: _Design, terms: Sequence[tuple[str, ...]], pooled: tuple[tuple[str, ...], ...]) -> Anova:
+def _effects(design: _Design, terms: Sequence[Term], pooled: tuple[Term, ...]) -> Anova:
     rest, rest_df = design.residual(terms)
     scale = rest / rest_df if rest_df else 0.0
     effects, aliased = [], []
@@ -149,7 +152,7 @@ def _effects(design: _Design, terms: Sequence[tuple[str, ...]], pooled: tuple[tu
     return Anova((*effects, residual), tuple(aliased), pooled, design.value_N.size)
 
 
-def _effect(term: tuple[str, ...], df: int, squares: float, scale: float, rest_df: int, total: float) -> Effect:
+def _effect(term: Term, df: int, squares: float, scale: float, rest_df: int, total: float) -> Effect:
     if total <= 0:
         return Effect(term, df, 0.0, 0.0, 0.0)
     omega = max(0.0, (squares - df * scale) / (total + scale))
