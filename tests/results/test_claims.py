@@ -12,7 +12,7 @@ import pytest
 from ablate.errors import SpecError
 from ablate.execution.record import Readers
 from ablate.execution.study import make_plan
-from ablate.results.claims.contrast import ContrastReader
+from ablate.results.claims.contrast import ContrastReader, independent_points
 from ablate.results.claims.plan_ahead import build_power
 from ablate.results.claims.verdicts import Finding, judge_claims
 from ablate.results.layout import Layout, load_layout
@@ -232,6 +232,21 @@ def test_an_axis_that_one_side_does_not_read(maker: Any) -> None:
     assert estimates[0] == pytest.approx((estimates[1] + estimates[2]) / 2)
 
 
+def test_points_with_runs_in_common_are_one_estimate_of_the_variance(maker: Any) -> None:
+    assert independent_points([{"a"}, {"b"}, {"c", "a"}, {"d"}, {"b", "d"}]) == [[0, 2], [1, 3, 4]]
+    world = World(maker, 7, spread=0.05)
+    for dataset in ("a", "b"):
+        world.cells("dpo", dataset, 0.5)
+        for init in ("small", "large"):
+            world.cells("ppo", dataset, 0.5, **{"reward_model.init": init})
+    reader = ContrastReader(collect(maker.write(), "study"))
+    (found,) = reader.read(
+        parse_sum("factuality[algorithm=ppo] - factuality[algorithm=dpo]"), over=["dataset", "reward_model.init"]
+    )
+    # four points, but the two sizes of a set are held against the same runs of DPO: two estimates of two df each
+    assert found.parts is not None and found.parts.alike == 2 and found.points == 4
+
+
 def test_one_seed_is_tested_over_examples_and_says_so(maker: Any) -> None:
     world = World(maker, 5, seeds=1, spread=0.0)
     world.cells("dpo", "a", 0.500)
@@ -249,9 +264,9 @@ def test_a_missing_number_leaves_a_claim_undecided(study: Any) -> None:
     report = build_report(study.write(), "study", Layout.model_validate(layout))
     table = report.tables[0]
     hh, uf = table.rows
-    assert hh.cells[2].text == "undecided" and hh.cells[3].value is None
-    assert dict(table.notes)[hh.cells[2].notes[0]] == "hh ppo 1: facts: not run"
-    assert uf.cells[3].value == pytest.approx(10.0)
+    assert hh.cells[1].text == "undecided" and hh.cells[2].value is None
+    assert dict(table.notes)[hh.cells[1].notes[0]] == "hh ppo 1: facts: not run"
+    assert uf.cells[2].value == pytest.approx(10.0)
 
 
 def test_claims_in_every_format(study: Any, tmp_path: Path) -> None:
@@ -265,8 +280,12 @@ def test_claims_in_every_format(study: Any, tmp_path: Path) -> None:
     assert "supported" in (tmp_path / "out/report.md").read_text()
     assert "PPO &amp; all" in (tmp_path / "out/report.html").read_text()
     assert r"PPO \& all" in (tmp_path / "out/tables/claims.tex").read_text()
-    row = (tmp_path / "out/tables/claims.csv").read_text().splitlines()[1]
-    assert row.startswith("cell,PPO & all,average[algorithm=ppo] > average[algorithm=dpo] + 5 (mean over dataset)")
+    row = (tmp_path / "out/tables/claims.csv").read_text().splitlines()[1].split(",")
+    assert row[:3] == ["cell", "PPO & all", "supported"] and float(row[3]) == pytest.approx(10.0)
+    assert (
+        "average[algorithm=ppo] &gt; average[algorithm=dpo] + 5, mean over dataset"
+        in (tmp_path / "out/report.html").read_text()
+    )
     assert terminal(report) is not None
 
 

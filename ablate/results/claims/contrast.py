@@ -126,8 +126,10 @@ class ContrastReader:
         mean_PS = column.scale * np.sum(
             [np.stack([part.mean_S for part in parts]) for parts in suites.values()], axis=0
         )
-        spread = float(mean_PS.var(axis=1, ddof=1).mean()) / len(points)
-        return _Made(contrast, spread, len(points) * (test.seeds - 1))
+        blocks = independent_points([_made_by_seed(point) for point in runs])
+        block_BS = [mean_PS[block].sum(axis=0) / len(points) for block in blocks]
+        spread = float(sum(block_S.var(ddof=1) for block_S in block_BS))
+        return _Made(contrast, spread, len(blocks) * (test.seeds - 1))
 
     def _points(
         self, claim: Claim, sides: Sequence[Sequence[int]], over: Mapping[str, Sequence[Any]]
@@ -202,6 +204,27 @@ class ContrastReader:
         return combine(
             [[[(factor, read[subject.stage]) for factor, subject in parts(run)] for run in point] for point in runs]
         )
+
+
+def independent_points(shared: Sequence[set[str]]) -> list[list[int]]:
+    """Group points that have stages in common, directly or through others: their runs vary together."""
+    blocks: list[tuple[set[str], list[int]]] = []
+    for place, stages in enumerate(shared):
+        met = [block for block in blocks if block[0] & stages]
+        apart = [block for block in blocks if not block[0] & stages]
+        joined = set(stages).union(*(block[0] for block in met))
+        blocks = [*apart, (joined, sorted([place, *(other for block in met for other in block[1])]))]
+    return [places for _, places in blocks]
+
+
+def _made_by_seed(runs: Sequence[Runs]) -> set[str]:
+    """The stages of a point's runs, and what went into them, that are others for another seed."""
+    varying: set[str] = set()
+    for side in zip(*runs, strict=True):
+        for stages in zip(*([item.stage, *item.inputs.values()] for item in side), strict=False):
+            found = {stage for stage in stages if stage}
+            varying |= found if len(found) > 1 else set()
+    return varying
 
 
 def combine(points: Sequence[Sequence[Sequence[tuple[float, Examples]]]]) -> list[PairedSuite] | str:

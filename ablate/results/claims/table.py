@@ -8,13 +8,12 @@ from ablate.results.claims.verdicts import ALPHA, Finding, judge_claims
 from ablate.results.layout.claims import ClaimLayout
 from ablate.results.long import Results
 from ablate.results.tables.notes import Notes
-from ablate.results.tables.table import Cell, Column, Row, Table
+from ablate.results.tables.table import Cell, Column, Row, Table, p_cell
 
 NAME = "claims"
 
 _COLUMNS = (
     Column("claim", "Claim", "label"),
-    Column("sentence", "Sentence", "label"),
     Column("verdict", "Verdict", "label"),
     *(
         Column(key, label, "number", unit="difference", digits=2, higher_is_better=None)
@@ -44,20 +43,19 @@ def build_claims(results: Results, claims: Sequence[ClaimLayout]) -> Table:
 def _row(finding: Finding, notes: Notes) -> Row:
     claim, contrast = finding.claim, finding.contrast
     where = ", ".join(f"{axis}={value}" for axis, value in contrast.where.items())
-    over = f" (mean over {', '.join(claim.over)})" if claim.over else ""
+    sentence = notes.key(claim.claim + (f", mean over {', '.join(claim.over)}" if claim.over else ""))
     texts = [finding.needs] if finding.needs else []
     if contrast.left_out:
         texts.append(f"without {', '.join(contrast.left_out)}: not all columns of the claim are there")
-    keys = tuple(notes.key(text) for text in texts)
-    cells = [
-        Cell(text=(claim.title or claim.name.replace("_", " ")) + (f": {where}" if where else "")),
-        Cell(text=f"{claim.claim}{over}"),
-        Cell(text=finding.verdict, notes=keys),
-    ]
     seeds = contrast.test.seeds if contrast.test is not None else 0
-    numbers: list[float | None] = [contrast.value, None, None, None]
-    if finding.interval is not None:
-        numbers = [finding.interval.estimate, finding.interval.low, finding.interval.high, finding.p]
-    cells += [Cell(missing=finding.needs) if value is None else Cell(value=value, n=seeds) for value in numbers]
-    cells.append(Cell(value=float(seeds)) if seeds else Cell(missing=finding.needs))
+    gap = Cell(missing=finding.needs)
+    cells = [
+        Cell(text=(claim.title or claim.name.replace("_", " ")) + (f": {where}" if where else ""), notes=(sentence,)),
+        Cell(text=finding.verdict, notes=tuple(notes.key(text) for text in texts)),
+        gap if contrast.value is None else Cell(value=contrast.value, n=seeds),
+        *(gap, gap, gap, gap),
+    ]
+    if finding.interval is not None and finding.p is not None:
+        interval = (finding.interval.estimate, finding.interval.low, finding.interval.high)
+        cells[2:] = [*(Cell(value=value, n=seeds) for value in interval), p_cell(finding.p, seeds), Cell(value=seeds)]
     return Row("cell", tuple(cells))

@@ -7,7 +7,7 @@ import json
 from ablate.results.comparison.compare import Compared, Comparison, TestName
 from ablate.results.statistics.effect_size import Interval
 from ablate.results.tables.notes import Notes
-from ablate.results.tables.table import Cell, Column, Row, Table
+from ablate.results.tables.table import Cell, Column, Row, Table, p_cell
 
 _WORDS = {
     "paired": "exact sign-flip test over examples with one run, t-test with seeds and examples as random effects with"
@@ -82,7 +82,7 @@ def _row(item: Compared, notes: Notes) -> Row:
         return [gap] * 3 if one is None else [Cell(value=value, n=1) for value in (one.estimate, one.low, one.high)]
 
     sides = [Cell(value=mean, sd=sd, n=1) for mean, sd in (item.first, item.second)]
-    p = Cell(missing=item.reason, notes=keys) if item.p is None else Cell(value=item.p, n=1)
+    p = Cell(missing=item.reason, notes=keys) if item.p is None else p_cell(item.p, 1)
     size = Cell(text="") if item.size is None else Cell(value=item.size.estimate, n=1)
     return Row("cell", (
         Cell(text=item.measured.column.label), *sides, *cells(item.difference), p, size, Cell(value=float(item.pairs)),

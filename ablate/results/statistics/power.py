@@ -20,7 +20,7 @@ from scipy.special import nctdtr, stdtrit
 from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
 
 MOST_SEEDS = 1000
-MOST_EXAMPLES = 1000.0
+MOST_EXAMPLES = 100.0
 """Beyond these a plan is no help: times the examples at hand."""
 _LARGE_DF = 1e6
 
@@ -104,7 +104,7 @@ def seeds_needed(difference: float, parts: Components, *, alpha: float, power: f
 def examples_needed(
     difference: float, parts: Components, seeds: int, *, alpha: float, power: float = 0.8
 ) -> int | None:
-    """Return how many independent examples find ``difference`` with ``seeds`` seeds; None above 1,000 times as many.
+    """Return how many independent examples find ``difference`` with ``seeds`` seeds; None above 100 times as many.
 
     None also where more examples can't help: what seeds alone leave uncertain is too much.
     """

@@ -18,7 +18,7 @@ from ablate.results.statistics.anova import Anova, Effect, analyse
 from ablate.results.statistics.corrections import holm
 from ablate.results.tables.columns import Measured, column_value, measured_columns
 from ablate.results.tables.notes import Notes
-from ablate.results.tables.table import Cell, Column, Row, Table
+from ablate.results.tables.table import Cell, Column, Row, Table, p_cell
 
 _COLUMNS = (
     Column("term", "Axis", "label"),
@@ -109,11 +109,11 @@ def _term(factors: Sequence[str]) -> str:
 
 
 def _row(effect: Effect, p: float | None, keys: tuple[str, ...]) -> Row:
-    test = [Cell(text="") if number is None else Cell(value=number, n=1) for number in (effect.f, p)]
     return Row("cell", (
         Cell(text=_term(effect.factors), notes=keys),
         Cell(value=float(effect.df)),
         Cell(value=effect.share, n=1),
         Cell(value=effect.omega, n=1) if effect.factors else Cell(text=""),
-        *test,
+        Cell(text="") if effect.f is None else Cell(value=effect.f, n=1),
+        Cell(text="") if p is None else p_cell(p, 1),
     ))  # fmt: skip

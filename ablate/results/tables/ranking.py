@@ -40,6 +40,7 @@ def build_ranking(results: Results, layout: RankingLayout, table: TableLayout) -
     stability = rank_stability(
         [row for _, row in ranked],
         higher_is_better=measured.column.higher_is_better is not False,
+        same_seeds=_share_models(table, [group for group, _ in ranked]),
         resamples=layout.resamples,
         seed=layout.seed,
     )
@@ -83,13 +84,20 @@ def _rows(groups: Sequence[Group], found: RankStability) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _share_models(table: TableLayout, groups: Sequence[Group]) -> bool:
+    """Whether all rows have runs from the same several base or SFT models: a seed is then the same model for all."""
+    keys = {tuple(sorted(map(repr, group.members))) for group in groups}
+    starts = [index for index, axis in enumerate(table.averaged) if axis != "seed"]
+    return len(keys) == 1 and any(len({key[index] for key in groups[0].members}) > 1 for index in starts)
+
+
 def _label(group: Group) -> str:
     return " ".join(label for label in group.labels if label)
 
 
 def _scores(results: Results, reader: ExampleReader, measured: Measured, group: Group) -> Weighted | str:
     """The scores of a row's runs by suite, seed and example; or why they are not there."""
-    subjects = list(group.members.values())
+    subjects = [group.members[key] for key in sorted(group.members, key=repr)]
     for subject in subjects:
         value, gaps = column_value(results, subject, measured)
         if value is None:
