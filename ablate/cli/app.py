@@ -20,11 +20,12 @@ from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption, written
+from ablate.cli.options import DEFAULT_STORE, READERS, AnyName, Name, Overrides, Spec, StoreOption, written
 from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.track import track_app
 from ablate.console import Json, err, out
@@ -41,7 +42,6 @@ from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
-from ablate.results.layout import load_layout
 from ablate.shipped import init_project
 from ablate.store import Store
 
@@ -65,6 +65,7 @@ app.add_typer(store_app)
 app.add_typer(results_app)
 app.add_typer(track_app)
 app.add_typer(record_app)
+app.add_typer(statistics_app)
 
 
 class _Served(Closed):
@@ -108,7 +109,7 @@ def plan(
     """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
     place = Store(store)
     place.check()
-    explanation = explain(study.make_plan(spec, overrides or [], place, load_layout), place)
+    explanation = explain(study.make_plan(spec, overrides or [], place, READERS), place)
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
@@ -150,7 +151,7 @@ def run(
     if on is not None:
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
-        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
+        _submit(place, study.make_plan(spec, overrides or [], place, READERS), on, dry_run, canary)
         if prune:
             prune_queue(place)
         return
@@ -158,7 +159,7 @@ def run(
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     machine = Machine.detect(jobs, threads, gpus, training)
-    _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+    _run(place, study.make_plan(spec, overrides or [], place, READERS), machine)
 
 
 @app.command("eval")
@@ -219,9 +220,9 @@ def retry(
         on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
-        _submit(place, study.plan_again(name, place, load_layout), on)
+        _submit(place, study.plan_again(name, place, READERS), on)
         return
-    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
+    _run(place, study.plan_again(name, place, READERS), Machine.detect(jobs, threads, gpus, training))
 
 
 @app.command()

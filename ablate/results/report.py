@@ -24,6 +24,7 @@ from ablate.results.page.page import page
 from ablate.results.published.read import read_published
 from ablate.results.published.render import published_table
 from ablate.results.tables import data_table
+from ablate.results.tables.analyses import build_analyses
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
 from ablate.results.tables.latex import fragment, standalone
@@ -160,6 +161,7 @@ def _find_layout(named: Path) -> Path:
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
+    tables += build_analyses(results, layout)
     if layout.data:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")

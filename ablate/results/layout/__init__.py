@@ -1,8 +1,10 @@
 """Declared reports: what a researcher writes in ``reports/*.yaml``, typed and closed, and a default without one."""
 
+from ablate.results.layout.claims import ClaimLayout
 from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat
 from ablate.results.layout.correlations import CorrelationLayout
 from ablate.results.layout.default import default_layout
+from ablate.results.layout.effects import EffectsLayout, RankingLayout
 from ablate.results.layout.figures import BarLayout, CurveLayout
 from ablate.results.layout.names import averaged_categories, axis_names, baseline_name
 from ablate.results.layout.report import Layout, check_layout, load_layout
@@ -23,15 +25,18 @@ __all__ = [
     "RULES",
     "Attribute",
     "BarLayout",
+    "ClaimLayout",
     "Column",
     "Compare",
     "CorrelationLayout",
     "CurveLayout",
     "Delta",
+    "EffectsLayout",
     "Groups",
     "Health",
     "Layout",
     "NumberFormat",
+    "RankingLayout",
     "RowAxis",
     "TableLayout",
     "averaged_categories",

@@ -13,10 +13,12 @@ from ablate.catalogs.closed import Closed, Names, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
+from ablate.results.layout.claims import ClaimLayout, check_claims
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
+from ablate.results.layout.effects import EffectsLayout, RankingLayout, check_effects
 from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
 from ablate.results.layout.names import published_names, refuse_unknown
-from ablate.results.layout.tables import TableLayout, check_table
+from ablate.results.layout.tables import TableLayout, check_table, column_keys
 
 
 class Layout(Closed):
@@ -26,13 +28,17 @@ class Layout(Closed):
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
     correlations: tuple[CorrelationLayout, ...] = ()
+    effects: tuple[EffectsLayout, ...] = ()
+    rankings: tuple[RankingLayout, ...] = ()
+    claims: tuple[ClaimLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
     published: Names = Field(default=(), description="published tables that follow as they were printed")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not (self.tables or self.correlations or self.data or self.published):
-            raise PydanticCustomError("tables", "a report needs tables, correlations, published tables or data: true")
+        if not (self.tables or self.correlations or self.effects or self.claims or self.data or self.published):
+            message = "a report needs tables, correlations, effects, claims, published tables or data: true"
+            raise PydanticCustomError("tables", message)
         return self
 
 
@@ -60,6 +66,9 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     correlations = [one.name for one in layout.correlations]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
     written += [(("correlations", index), name) for index, name in enumerate(correlations)]
+    written += [(("effects", index), one.name) for index, one in enumerate(layout.effects)]
+    written += [(("rankings", index), one.name) for index, one in enumerate(layout.rankings)]
+    written += [(("claims", 0), "claims")] if layout.claims else []
     drawn = [(("figures", index), figure.name) for index, figure in enumerate(layout.figures)]
     for places in (written, drawn):
         for number, (place, name) in enumerate(places):
@@ -71,6 +80,8 @@ def _check_names(layout: Layout, origins: Origins) -> None:
             refuse_unknown("table", figure.table, tables, own.locate("table"))
         if isinstance(figure, ScatterLayout):
             refuse_unknown("table of correlations", figure.correlation, correlations, own.locate("correlation"))
+    for index, ranking in enumerate(layout.rankings):
+        refuse_unknown("table", ranking.table, tables, origins.locate("rankings", index, "table"))
 
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
@@ -80,5 +91,12 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     for index, correlation in enumerate(layout.correlations):
         check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
     tables = {table.name: table for table in layout.tables}
+    for index, effects in enumerate(layout.effects):
+        check_effects(effects, plan, (origins or Origins()).inside("effects", index))
+    check_claims(layout.claims, plan, origins or Origins())
+    keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    for index, ranking in enumerate(layout.rankings):
+        where = (origins or Origins()).locate("rankings", index, "column")
+        refuse_unknown("column", ranking.column, keys[ranking.table], where)
     for index, figure in enumerate(layout.figures):
         check_figure(figure, tables, plan, (origins or Origins()).inside("figures", index))

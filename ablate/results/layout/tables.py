@@ -22,6 +22,7 @@ from ablate.results.layout.names import (
     refuse_unknown,
 )
 from ablate.results.layout.published import PublishedBeside
+from ablate.results.statistics.corrections import Correction
 
 
 class RowAxis(Closed):
@@ -54,7 +55,9 @@ class Compare(Closed):
 
     to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0, description="family-wise over all tests of the table")
-    correction: Literal["holm", "none"] = "holm"
+    correction: Correction = Field(
+        default="holm", description="of the family-wise error (holm) or the false discovery rate (benjamini-hochberg)"
+    )
     power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
     colour: Literal["test", "sign", "none"] = Field(
         default="test", description="what blue and orange mean: a corrected test, or the plain sign of the difference"

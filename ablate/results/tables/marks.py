@@ -9,7 +9,9 @@ import numpy as np
 
 from ablate.results.layout import Compare, TableLayout
 from ablate.results.long import Results
-from ablate.results.statistics.paired import PairedTest, holm, minimum_detectable_difference, pool_seeds
+from ablate.results.statistics.corrections import adjusted
+from ablate.results.statistics.paired import PairedTest, pool_seeds
+from ablate.results.statistics.power import minimum_detectable_difference
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Comparer, Pairs, Untested
 from ablate.results.tables.table import Cell, Column, Mark, Row, number_text
@@ -57,10 +59,9 @@ def mark_rows(
 ) -> list[Row]:
     """Set p (corrected over all tests of the table) and, where it is below alpha, the mark."""
     done = _done(tested)
-    p_values = [test.p for _, test in done]
-    adjusted = holm(p_values) if compare.correction == "holm" else p_values
+    p_values = adjusted([test.p for _, test in done], compare.correction)
     changed = [list(row.cells) for row in rows]
-    for (item, test), p in zip(done, adjusted, strict=True):
+    for (item, test), p in zip(done, p_values, strict=True):
         column = columns[offset + item.column]
         cell = changed[item.row][offset + item.column]
         mark = _mark(test.estimate, column) if compare.colour == "test" and p < compare.alpha else None
@@ -95,7 +96,7 @@ def detectable_row(
     if not any(test.stderr > 0 for _, test in done):
         return None
     with_baseline = [pair for pair in done if rows[pair[0].row].kind == "cell"] or done
-    alpha = compare.alpha / (len(done) if compare.correction == "holm" else 1)
+    alpha = compare.alpha / (1 if compare.correction == "none" else len(done))
     cells = [Cell(text="Detectable difference" if index == 0 else "") for index in range(len(columns))]
     for index in range(len(columns)):
         found = [

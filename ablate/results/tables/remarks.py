@@ -26,6 +26,13 @@ def best_remark(layout: TableLayout) -> list[str]:
     return [texts[layout.best]] if layout.best else []
 
 
+_CORRECTIONS = {
+    "holm": "Holm-corrected over the table's {} tests",
+    "benjamini-hochberg": "false discovery rate over the table's {} tests by Benjamini and Hochberg",
+    "none": "not corrected ({} tests)",
+}
+
+
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
     """Say over how many runs rows are averaged and what differs between them."""
     if not cells:
@@ -166,7 +173,7 @@ def tests_remarks(
     elif tests and layout.compare.colour == "test":
         remarks.append(_marks_remark(tests, layout))
     if has_detectable:
-        level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
+        level = "α" if layout.compare.correction == "none" else "α divided by the number of tests"
         remarks.append(
             f"Detectable difference: the true difference that one comparison of the column finds with"
             f" {layout.compare.power:.0%} power at {level}."
@@ -213,9 +220,7 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
         )
     compare = layout.compare
     against = f" than{_against(layout)}" if compare.to else ""
-    correction = f"not corrected ({len(tests)} tests)"
-    if compare.correction == "holm":
-        correction = f"Holm-corrected over the table's {len(tests)} tests"
+    correction = _CORRECTIONS[compare.correction].format(len(tests))
     return (
         f"Blue ▲ / orange ▼: significantly better / worse{against} at α = {compare.alpha:g};"
         f" paired {' and '.join(names)}; {correction}. Unmarked: no significant difference, which is not equality."

@@ -56,6 +56,15 @@ class Cell:
     notes: tuple[str, ...] = ()
 
 
+SMALLEST_P = 1e-4
+"""Below it p is written as less than it; files have the number."""
+
+
+def p_cell(p: float, n: int) -> Cell:
+    """Return the cell of a p-value over ``n`` runs."""
+    return Cell(text=f"< {SMALLEST_P:.4f}" if p < SMALLEST_P else None, value=p, n=n)
+
+
 @dataclass(frozen=True)
 class Row:
     """One row; ``cells`` has an entry for each column (a heading has one cell over the whole width).
