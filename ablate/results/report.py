@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -33,6 +31,9 @@ from ablate.results.tables.text import escape_markdown, markdown, to_csv
 from ablate.results.tables.text import terminal as terminal_table
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import Store
+
+if TYPE_CHECKING:
+    from ablate.results.figures.draw import Drawn
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def render_report(
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
     files = [file for table in report.tables for file in write_table(table, out / "tables")]
-    figures = _drawing().write_figures(results, chosen, report.tables, out / "figures") if chosen.figures else []
+    figures = _draw(results, chosen, report.tables, out / "figures")
     files += [file for drawn in figures for file in drawn.files]
-    files.append(_write_page(results, chosen, report, out))
+    files.append(_write_page(results, chosen, report, figures, out))
     linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
     files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
@@ -105,7 +106,7 @@ def render_page(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    file = _write_page(results, chosen, report, out)
+    file = _write_page(results, chosen, report, _draw(results, chosen, report.tables), out)
     keep_only(out, experiment_name, [*before, file], before)
     return replace(report, files=(file,))
 
@@ -204,13 +205,15 @@ def _adopted_remarks(results: Results) -> tuple[str, ...]:
     )
 
 
-def _drawing() -> ModuleType:
-    """Return the module that draws: matplotlib takes half a second, and most tables have no figure."""
-    return importlib.import_module("ablate.results.figures.draw")
+def _draw(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
+    if not layout.figures:
+        return []
+    from ablate.results.figures.draw import draw_figures  # matplotlib takes half a second: loaded only to draw
+
+    return draw_figures(results, layout, tables, folder)
 
 
-def _write_page(results: Results, layout: Layout, report: Report, out: Path) -> Path:
-    figures = _drawing().figures_as_svg(results, layout, report.tables) if layout.figures else []
+def _write_page(results: Results, layout: Layout, report: Report, figures: Sequence[Drawn], out: Path) -> Path:
     pictures = [(drawn.caption, drawn.svg) for drawn in figures]
     content = page_content(results, layout, report.tables)
     html = page(report.title, report.question, report.tables, pictures, report.remarks, content)
