@@ -151,7 +151,7 @@ def _lines_over(axes: Axes, table: Table, index: int, axis: str, positions: Mapp
     series = _series(table, axis)
     for number, (name, rows) in enumerate(series.items()):
         read = [(positions[str(row.axes[axis])], *scaled(table, row, index)) for row in rows]
-        points = sorted((x, y, sd or 0.0) for x, y, sd in read if y is not None)
+        points = sorted((x, y, math.nan if sd is None else sd) for x, y, sd in read if y is not None)
         if points:
             color, line = _look(number)
             axes.errorbar(
