@@ -196,9 +196,9 @@ def _drift_remarks(results: Results) -> tuple[str, ...]:
 
 def _adopted_remarks(results: Results) -> tuple[str, ...]:
     """Which stages nobody ran here: their models were there before, and what they were trained with is not known."""
-    facts = results.plan["stages"].items()
-    found = ((item["label"], results.store.stage(stage).read_done() or {}) for stage, item in facts)
-    adopted = ((label, done["adopted"]) for label, done in found if "adopted" in done)
+    found = {stage: results.store.stage(stage).read_done() or {} for stage in results.plan["stages"]}
+    labels = {stage: results.plan["stages"][stage]["label"] for stage, done in found.items() if "adopted" in done}
+    adopted = ((label, found[stage]["adopted"]) for stage, label in labels.items())
     return tuple(
         f"Not trained here, but adopted: {label}, from {known['path']} (sha256 {known['sha256'][:12]})."
         for label, known in adopted
