@@ -4,8 +4,8 @@
 
 A store is written as stages write it, ``--suites`` evaluate stages a cell that share the 12 metrics. Prints seconds of
 the wall clock and of the processor: ``collect`` reads every stage, ``load_cold`` does so and keeps the long table,
-``load_warm`` finds it kept (the best of three), ``load_after_one`` is after one stage was published anew; the ratio is of
-processor seconds. Goal: ``load_warm`` at most 1 s.
+``load_warm`` finds it kept (the best of three), ``load_after_one`` is after one stage was published anew; the ratio is
+of processor seconds. Goal: ``load_warm`` at most 1 s.
 """
 
 from __future__ import annotations
