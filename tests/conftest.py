@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,18 @@ def missing_bubblewrap() -> str | None:
 
 def missing_serving() -> str | None:
     """Return why `transformers serve` can't be started, or None."""
-    absent = [name for name in ("fastapi", "openai", "uvicorn") if importlib.util.find_spec(name) is None]
+    absent = [name for name in ("fastapi", "openai", "uvicorn") if find_spec(name) is None]
     return f"`transformers serve` needs packages that are not there: {', '.join(absent)}" if absent else None
+
+
+def missing_deepspeed() -> str | None:
+    """Return why DeepSpeed can't share out a model, or None."""
+    return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
+
+
+def missing_browser() -> str | None:
+    """Return why pages can't be opened in a browser, or None."""
+    return None if shutil.which("chromium") else "no chromium on PATH"
 
 
 PROBES: dict[str, Callable[[], str | None]] = {
@@ -99,6 +109,8 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "latex": missing_latex,
     "bubblewrap": missing_bubblewrap,
     "serving": missing_serving,
+    "deepspeed": missing_deepspeed,
+    "browser": missing_browser,
 }
 
 
@@ -110,10 +122,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count tests that ask for ``data_root`` as marked ``data``."""
+    """Count tests that ask for ``data_root`` as marked ``data``, those that ask for ``chromium`` as ``browser``."""
     for item in items:
-        if "data_root" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.data)
+        for fixture, name in (("data_root", "data"), ("chromium", "browser")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
 
 
 @cache

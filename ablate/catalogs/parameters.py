@@ -37,9 +37,9 @@ class Parameters(Closed):
     def defaults(cls) -> dict[str, Any]:
         """Return the values, as JSON has them, of the fields that need not be written."""
         fields = cls.model_fields.items()
-        return to_jsonable_python(
-            {name: info.get_default(call_default_factory=True) for name, info in fields if not info.is_required()}
-        )
+        values = {name: info.get_default(call_default_factory=True) for name, info in fields if not info.is_required()}
+        plain: dict[str, Any] = to_jsonable_python(values)
+        return plain
 
 
 class AdamWParameters(Parameters):

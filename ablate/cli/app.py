@@ -20,15 +20,16 @@ from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, Overrides, Spec, StoreOption, written
+from ablate.cli.options import DEFAULT_STORE, READERS, AnyName, Name, Overrides, Spec, StoreOption, written
 from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.track import track_app
 from ablate.console import Json, err, out
-from ablate.context import Frozen, Resources
+from ablate.context import Frozen, Resources, Sharding
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
@@ -41,7 +42,6 @@ from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
-from ablate.results.layout import load_layout
 from ablate.shipped import init_project
 from ablate.store import Store
 
@@ -65,6 +65,7 @@ app.add_typer(store_app)
 app.add_typer(results_app)
 app.add_typer(track_app)
 app.add_typer(record_app)
+app.add_typer(statistics_app)
 
 
 class _Served(Closed):
@@ -91,6 +92,9 @@ RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
 UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
+SharedBy = Annotated[
+    Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
+]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
@@ -105,7 +109,7 @@ def plan(
     """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
     place = Store(store)
     place.check()
-    explanation = explain(study.make_plan(spec, overrides or [], place, load_layout), place)
+    explanation = explain(study.make_plan(spec, overrides or [], place, READERS), place)
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
@@ -122,6 +126,7 @@ def run(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -141,12 +146,12 @@ def run(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
-        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
+        _submit(place, study.make_plan(spec, overrides or [], place, READERS), on, dry_run, canary)
         if prune:
             prune_queue(place)
         return
@@ -154,7 +159,7 @@ def run(
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     machine = Machine.detect(jobs, threads, gpus, training)
-    _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+    _run(place, study.make_plan(spec, overrides or [], place, READERS), machine)
 
 
 @app.command("eval")
@@ -202,6 +207,7 @@ def retry(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -211,12 +217,12 @@ def retry(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
-        _submit(place, study.plan_again(name, place, load_layout), on)
+        _submit(place, study.plan_again(name, place, READERS), on)
         return
-    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
+    _run(place, study.plan_again(name, place, READERS), Machine.detect(jobs, threads, gpus, training))
 
 
 @app.command()
@@ -329,6 +335,7 @@ def _resources(
     on: str | None,
     processes: int,
     micro_batch: int | None,
+    sharding: Sharding | None,
     frozen: Frozen,
     rollout_server: str | None,
     unsafe_code: bool,
@@ -340,6 +347,7 @@ def _resources(
         "--unsafe-code": unsafe_code != usual.unsafe_code,
         "--processes": processes != usual.processes,
         "--micro-batch": micro_batch != usual.micro_batch,
+        "--sharding": sharding != usual.sharding,
         "--frozen": frozen != usual.frozen,
         "--rollout-server": rollout_server != usual.rollout_server,
         **{f"--{name}": value is not None for name, value in machine.items()},
@@ -350,6 +358,7 @@ def _resources(
     return Resources(
         micro_batch=micro_batch,
         processes=processes,
+        sharding=sharding,
         frozen=frozen,
         rollout_server=rollout_server,
         unsafe_code=unsafe_code,
@@ -360,6 +369,8 @@ PROFILE_SAYS = {
     "--unsafe-code": "a cluster's profile says unsafe_code: true",
     "--processes": "a cluster's profile says needs.train.gpus: a process for each",
     "--micro-batch": "a cluster's profile says needs.train.micro_batch",
+    "--sharding": "a cluster's profile says needs.train.sharding",
+    "--rollout-server": "a cluster's profile says services: one without a model samples",
     "--gpus": "a cluster's profile says needs.train.gpus",
     "--threads": "a cluster's profile says needs.default.cpus",
     "--jobs": "a cluster's profile says limits.at_once",

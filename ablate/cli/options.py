@@ -11,12 +11,18 @@ import yaml
 from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.loading import YamlLoader
 from ablate.errors import Location, UsageError
+from ablate.execution.record import Readers
 from ablate.execution.study import known_experiments
+from ablate.results.layout import load_layout
+from ablate.results.layout.claims import read_claims
 from ablate.store import Store
 
 Model = TypeVar("Model", bound=Closed)
 
 DEFAULT_STORE = Path("store")
+
+READERS = Readers(load_layout, read_claims)
+"""What reads the layout and the claims of a specification when it is planned."""
 
 
 def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from ablate.cli.options import DEFAULT_STORE, Overrides, StoreOption
+from ablate.cli.options import DEFAULT_STORE, READERS, Overrides, StoreOption
 from ablate.console import out
 from ablate.errors import UsageError
 from ablate.execution import study
 from ablate.execution.adopt import adopt as adopt_checkpoint
 from ablate.execution.garbage import find_garbage, remove
 from ablate.execution.record import record_plan
-from ablate.results.layout import load_layout
 from ablate.store import Store
 
 store_app = typer.Typer()
@@ -34,7 +33,7 @@ def adopt(
     place = Store(store)
     place.check()
     if of is not None:
-        record_plan(place.open(), study.make_plan(of, overrides or [], place, load_layout))
+        record_plan(place.open(), study.make_plan(of, overrides or [], place, READERS))
     elif overrides:
         raise UsageError("overrides are those of a specification: name it with --of")
     found = study.find_stage(place, stage)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from ablate.catalogs.origins import Origins
 from ablate.context import read_json, write_json, write_text
 from ablate.errors import SpecError, StoreError, suggestion
 from ablate.execution.estimate import note_estimate
@@ -27,6 +28,16 @@ LONGEST_NAME = 255
 
 ReadReport = Callable[[Path, Mapping[str, Any]], object]
 """Reads a layout and raises SpecError unless it fits a plan; given by the caller, for ``results`` stands beside."""
+
+ReadClaims = Callable[[Sequence[Any], Mapping[str, Any], Origins], object]
+"""Reads claims, by where the specification's keys are written, and raises SpecError unless they fit a plan."""
+
+
+class Readers(NamedTuple):
+    """What reads the parts of a specification that are about its results."""
+
+    report: ReadReport
+    claims: ReadClaims
 
 
 def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
@@ -80,6 +91,14 @@ def check_report(plan: Plan, report: Path, read: ReadReport) -> None:
         named = f"the layout is named by {place}; report: null asks for the general one"
         hint = f"{error.hint}\n  {named}" if error.hint else named
         raise SpecError(error.message, location=error.location, hint=hint) from error
+
+
+def check_results(plan: Plan, report: Path | None, readers: Readers) -> None:
+    """Raise SpecError for a layout, or for claims, that name what the plan does not have."""
+    if report is not None:
+        check_report(plan, report, readers.report)
+    if plan.loaded.experiment.claims:
+        readers.claims(plan.loaded.experiment.claims, plan.as_json(), plan.loaded.origins)
 
 
 def _record_stage(store: Store, stage: Stage) -> None:

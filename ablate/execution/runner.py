@@ -162,6 +162,7 @@ class _Supervisor:
             "host": os.uname().nodename,
             "threads": self.resources.threads,
             "gpus": list(self.resources.gpus),
+            "nodes": self.resources.nodes,
             "processes": self.resources.processes,
             "code": code_digest(),
             "summary": read_json(self.attempt.folder / "summary.json"),

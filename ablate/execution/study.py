@@ -21,7 +21,7 @@ from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
-from ablate.execution.record import ReadReport, check_report, find_report, record_plan
+from ablate.execution.record import Readers, check_results, find_report, record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
@@ -61,17 +61,17 @@ def find_specification(name: str) -> Path:
     return known[wanted]
 
 
-def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: ReadReport | None = None) -> Plan:
+def make_plan(name: str, overrides: Sequence[str], store: Store, readers: Readers | None = None) -> Plan:
     """Load and plan an experiment; nothing is written but the cache of file digests.
 
-    ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
-    of training.
+    ``readers`` read the layout that the specification names, and its claims: what is wrong in them is an error now, not
+    after hours of training.
     """
-    return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
+    return plan_loaded(load_experiment(find_specification(name), overrides), store, readers)
 
 
 def plan_loaded(
-    loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None, supply: Supply | None = None
+    loaded: LoadedExperiment, store: Store, readers: Readers | None = None, supply: Supply | None = None
 ) -> Plan:
     """Plan an experiment that is loaded, see :func:`make_plan`; ``supply`` may fetch files before they are read."""
     report = find_report(loaded)
@@ -84,18 +84,18 @@ def plan_loaded(
         pins=read_pins(Path.cwd()),
     )
     facts = facts if supply is None else replace(facts, supply=supply)
-    if report is None or read_report is None:
+    if readers is None:
         return build_plan(loaded, facts)
-    return build_plan(loaded, facts, check=lambda plan: check_report(plan, report, read_report))
+    return build_plan(loaded, facts, check=lambda plan: check_results(plan, report, readers))
 
 
-def plan_again(name: str, store: Store, read_report: ReadReport | None = None) -> Plan:
+def plan_again(name: str, store: Store, readers: Readers | None = None) -> Plan:
     """Plan an experiment of the store again, from the file and overrides of its last run."""
     folder = store.experiment(name)
     if not folder.source_json.exists():
         raise UnknownNameError("experiment of this store", name, store.experiment_names())
     source = read_json(folder.source_json)
-    return make_plan(source["file"], source["overrides"], store, read_report)
+    return make_plan(source["file"], source["overrides"], store, readers)
 
 
 def run_plan(

@@ -181,6 +181,7 @@ class Experiment(CellScalars):
     baselines: tuple[Literal["base", "sft"], ...] = Field((), description="Rows that are no cells.")
     evaluate: Evaluations = Field(default_factory=Evaluations, description="Suites by subject.")
     report: str | None = Field(None, description="Layout of the tables, relative to this file or to the project.")
+    claims: tuple[Mapping[str, Any], ...] = Field((), description="Sentences about the numbers that reports judge.")
 
     @field_validator("grid")
     @classmethod

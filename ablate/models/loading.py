@@ -151,7 +151,7 @@ def require_reward_model(source: Path | str, config: PretrainedConfig, *, pairwi
 
 def require_all_weights(source: Path, *, scores: bool) -> None:
     """Raise DataError unless a folder has every weight of its model, in the right shape; none is read into memory."""
-    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
     _, found = _load(source, lambda: kind.from_pretrained(source, device_map="meta", output_loading_info=True))
     if missing := sorted(found["missing_keys"]):
         raise DataError(

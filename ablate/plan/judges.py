@@ -62,6 +62,15 @@ def repeated_suites(loaded: LoadedExperiment, facts: Facts, names: Iterable[str]
     return replace(facts, suites={**facts.suites, **{name: suite.repeated(times) for name, suite in found.items()}})
 
 
+def judges_asked(stage: Stage) -> list[str]:
+    """Return the models that a stage asks for judgements, but for the policy itself."""
+    config = stage.identity.config.value
+    written = [*config.get("judges", ()), config.get("judge")]
+    if isinstance(config.get("annotator"), Mapping):
+        written.append(config["annotator"].get("judge"))
+    return [str(judge["model"]) for judge in written if isinstance(judge, Mapping) and judge["model"] != SELF]
+
+
 def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
     """Yield the models that label or annotate what is learnt from, each with what it does."""
     for stage in stages:

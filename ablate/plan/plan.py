@@ -114,6 +114,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
+        claims = self.loaded.experiment.claims
         return {
             "version": 1,
             "name": self.name,
@@ -143,6 +144,7 @@ class Plan:
             },
             "data": [dict(facts) for facts in self.data],
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
+            **({"claims": [dict(claim) for claim in claims]} if claims else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },

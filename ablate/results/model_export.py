@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
     wanted = rest.strip() if colon and kind in ("policy", "reward_model") else cell
     if wanted != cell:
         known = [(results, subject) for results, subject in known if subject.subject == kind]
-    for fits in (
+    ways: tuple[Callable[[Subject], bool], ...] = (
         lambda subject: wanted in (subject.stage, subject.label),
         lambda subject: set(wanted.split()) <= set(subject.label.split()),
-    ):
+    )
+    for fits in ways:
         found = {subject.stage: (results, subject) for results, subject in known if fits(subject)}
         if len(found) == 1:
             return next(iter(found.values()))

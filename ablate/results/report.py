@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,10 +17,14 @@ from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
 from ablate.results.appendix.write import write_appendix
 from ablate.results.folder import keep_only, written_before
-from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
+from ablate.results.layout import Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
+from ablate.results.page.content import page_content
 from ablate.results.page.page import page
+from ablate.results.published.read import read_published
+from ablate.results.published.render import published_table
 from ablate.results.tables import data_table
+from ablate.results.tables.analyses import build_analyses
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
 from ablate.results.tables.latex import fragment, standalone
@@ -74,25 +80,34 @@ def render_report(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    files = [file for table in report.tables for file in _write_table(table, out / "tables")]
-    figures = _draw(chosen.figures, report.tables, out / "figures") + _draw_curves(results, chosen, out / "figures")
-    files += [file for _, drawn in figures for file in drawn]
-    images = [(caption, drawn[1]) for caption, drawn in figures]
-    html = page(
-        report.title,
-        report.question,
-        report.tables,
-        [(caption, image.read_bytes()) for caption, image in images],
-        report.remarks,
-    )
-    files.append(write_text(out / "report.html", html))
-    linked = [(caption, f"figures/{image.name}") for caption, image in images]
-    files.append(write_text(out / "report.md", _markdown(report, linked)))
+    files = [file for table in report.tables for file in write_table(table, out / "tables")]
+    figures = _drawing().write_figures(results, chosen, report.tables, out / "figures") if chosen.figures else []
+    files += [file for drawn in figures for file in drawn.files]
+    files.append(_write_page(results, chosen, report, out))
+    linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
+    files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
     if appendix:
         files += write_appendix(results, out)
     keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
+
+
+def render_page(
+    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+) -> Report:
+    """Write report.html alone: one file with tables, figures and what their numbers lead to.
+
+    Takes and raises what :func:`render_report` does; other files of an earlier report stay.
+    """
+    results = collect(store, experiment_name)
+    before = written_before(out, experiment_name)
+    chosen = resolve_layout(results, layout, data=data)
+    report = _build(results, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    file = _write_page(results, chosen, report, out)
+    keep_only(out, experiment_name, [*before, file], before)
+    return replace(report, files=(file,))
 
 
 def terminal(report: Report) -> RenderableType:
@@ -146,10 +161,12 @@ def _find_layout(named: Path) -> Path:
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
+    tables += build_analyses(results, layout)
     if layout.data:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
+    tables += tuple(published_table(read_published(name)) for name in layout.published)
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
@@ -187,34 +204,21 @@ def _adopted_remarks(results: Results) -> tuple[str, ...]:
     )
 
 
-def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path) -> list[tuple[str, list[Path]]]:
-    if not figures:
-        return []
-    from ablate.results.figures.draw import draw  # matplotlib takes half a second: loaded only where something is drawn
-
-    by_name = {table.name: table for table in tables}
-    drawn = [(figure.title or by_name[figure.table].title, draw(figure, by_name[figure.table], folder))
-             for figure in figures]  # fmt: skip
-    return [(caption, files) for caption, files in drawn if files]
+def _drawing() -> ModuleType:
+    """Return the module that draws: matplotlib takes half a second, and most tables have no figure."""
+    return importlib.import_module("ablate.results.figures.draw")
 
 
-def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[str, list[Path]]]:
-    if not layout.curves:
-        return []
-    from ablate.results.figures.curves import read_curves
-    from ablate.results.figures.draw import draw_curves
-
-    tables = {table.name: table for table in layout.tables}
-    drawn = []
-    for figure in layout.curves:
-        table = tables[figure.table]
-        found = read_curves(results, figure, table)
-        caption = " ".join(filter(None, (figure.title or table.title, *found.remarks)))
-        drawn.append((caption, draw_curves(figure, found, folder)))
-    return [(caption, files) for caption, files in drawn if files]
+def _write_page(results: Results, layout: Layout, report: Report, out: Path) -> Path:
+    figures = _drawing().figures_as_svg(results, layout, report.tables) if layout.figures else []
+    pictures = [(drawn.caption, drawn.svg) for drawn in figures]
+    content = page_content(results, layout, report.tables)
+    html = page(report.title, report.question, report.tables, pictures, report.remarks, content)
+    return write_text(out / "report.html", html)
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write one table as LaTeX (a fragment, and a document of its own) and CSV; returns the files."""
     folder.mkdir(exist_ok=True)
     return [
         write_text(folder / f"{table.name}.tex", fragment(table)),
@@ -223,7 +227,8 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
     ]
 
 
-def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
+def report_markdown(report: Report, figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the report as Markdown; ``figures`` are (caption, path)."""
     parts = [f"# {escape_markdown(report.title)}\n"]
     if report.question and report.question != report.title:
         parts.append(f"{escape_markdown(report.question)}\n")

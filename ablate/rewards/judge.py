@@ -220,8 +220,10 @@ def open_judge(context: StageContext, judge: Judge) -> AskedJudge:
     if judge.is_self:
         own: Asker = import_function(OWN_ASKER, "the policy as its own judge")(context, progress)
         return AskedJudge(judge, own)
+    served = context.resources.judges.get(judge.model)
+    endpoint = Endpoint(f"{served}/v1", timeout=judge.timeout) if served else None
     client = Client(
-        Endpoint(judge.url, judge.key, timeout=judge.timeout),
+        endpoint or Endpoint(judge.url, judge.key, timeout=judge.timeout),
         AnswerCache.of_stage(context),
         prices=Prices(judge.price_in or 0.0, judge.price_out or 0.0, judge.max_cost),
         requests_per_minute=judge.requests_per_minute,

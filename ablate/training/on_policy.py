@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ablate.algorithms.on_policy import RolloutParameters
 from ablate.catalogs.rewards import find_reward
-from ablate.context import EventLog, StageContext, import_function, read_json, write_json
+from ablate.context import EventLog, Sharding, StageContext, import_function, read_json, write_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.models.chat import Messages
@@ -36,7 +36,7 @@ from ablate.models.loading import load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast, room_for
-from ablate.training.distributed import barrier, from_main, interleaved, is_main, share, world
+from ablate.training.distributed import from_main, interleaved, is_main, share, world
 from ablate.training.experience import (
     PassLimits,
     Recorder,
@@ -59,6 +59,7 @@ from ablate.training.rollout_server import RolloutServer
 from ablate.training.rollouts import Episode, Sampled, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
+from ablate.training.zero import mark, require_mark
 
 SAMPLES_PER_STEP = 3
 ASKED_ANNOTATOR = "ablate.rewards.annotate:open_annotator"
@@ -135,22 +136,28 @@ class OnPolicyTrainer:
         the run with a StageError, which says where the state is saved.
         """
         if checkpoint := latest_checkpoint([work, *previous]):
+            require_mark(checkpoint, self.sharding)
             self.load(checkpoint)
         clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
             with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
                 self._step_or_stop(work)
             if from_main(clock.due(self.done, self.steps)):
-                if is_main():
-                    clock.save(work, self.done, self.save)
-                barrier()
+                clock.save(work, self.done, self.save)
+        for network in self.learner.networks.values():
+            network.end()
+
+    @property
+    def sharding(self) -> Sharding:
+        """How the processes share the networks."""
+        return "zero2" if self.learner.shared_out else "ddp"
 
     def _step_or_stop(self, work: Path) -> None:
         """Make a step; where it is stopped, the first process saves the state, and the message says where."""
         try:
             self.step()
         except StageError as error:
-            if not is_main():
+            if not is_main() or self.learner.shared_out:  # a process can't save alone what all have parts of
                 raise
             folder = self._save_stopped(work)
             raise StageError(f"{error.message}; the state is saved in {folder}", hint=error.hint) from error
@@ -248,9 +255,13 @@ class OnPolicyTrainer:
         return self.recorder.record(episodes, chunks, scores_N, outcomes_N, self.parameters.responses_per_prompt)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint's files."""
+        """Write a checkpoint's files: the main process all that is whole, the others their parts."""
+        if not is_main():
+            self.learner.save_part(folder)
+            return
         self.learner.save(folder)
         self.history.save(folder)
+        mark(folder, self.sharding)
         write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
 
     def load(self, folder: Path) -> None:

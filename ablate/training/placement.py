@@ -22,7 +22,6 @@ from ablate.context import Resources, StageContext
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_reward_model
 from ablate.training.devices import stage_device
-from ablate.training.distributed import world
 from ablate.training.lora import FrozenBase, has_adapter, with_adapter, with_adapter_off
 from ablate.training.seeding import derive_seed
 
@@ -41,9 +40,10 @@ class FrozenPlace:
         if resources.frozen == "host":
             return cls(torch.device("cpu"), device)
         if resources.frozen == "other-gpu":
-            if len(resources.gpus) <= world():
+            if len(resources.gpus) <= resources.processes:
+                needed = resources.processes + 1
                 raise StageError(
-                    f"frozen models on another GPU need {world() + 1} GPUs a stage; it has {len(resources.gpus)}"
+                    f"frozen models on another GPU need {needed} GPUs a stage; it has {len(resources.gpus)}"
                 )
             last = torch.device("cuda", len(resources.gpus) - 1)
             return cls(last, last)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -352,7 +353,7 @@ def test_every_format_is_written_and_shows_the_numbers(study: Any, tmp_path: Pat
     assert "**51.0** ▲ ± 1.0" in (tmp_path / "out/report.md").read_text()
     assert r"\textcolor{ablatebetter}{51.0$^\uparrow$}{\tiny$\pm$1.0}" in (tmp_path / "out/tables/main.tex").read_text()
     page = (tmp_path / "out/report.html").read_text()
-    assert "<span class='better'>51.0" in page and "http" not in page.replace("http-equiv", "")
+    assert "<span class='better'>51.0" in page and not re.findall(r"(?:src|href)=[\"'](?!#|data:image/png)", page)
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(terminal(report))
     assert "51.0▲ ±1.0" in console.export_text()
@@ -384,7 +385,7 @@ def test_hostile_text_stays_text() -> None:
     from ablate.results.tables.text import markdown
 
     html = page(HOSTILE, HOSTILE + "?", [hostile_table()], [], [HOSTILE])
-    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "<script>alert" not in html and "&lt;script&gt;alert" in html
     assert "<script" not in markdown(hostile_table())
     assert escape_latex(r"50%_\x") == r"50\%\_\textbackslash{}x"
 

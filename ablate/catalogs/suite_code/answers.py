@@ -61,6 +61,7 @@ GRADERS = {
     "truthfulqa": Entry(
         "ablate.evaluation.graders.judged:truthfulqa",
         TruthfulQaOptions,
+        revision=2,
         metrics=("truth_info", "truth", "info"),
         gold="ablate.evaluation.graders.judged:truthfulqa_gold_response",
         judges={"truth": "ablate.evaluation.local_judges:truth", "info": "ablate.evaluation.local_judges:info"},

@@ -38,6 +38,7 @@ GRADERS = {
     "xstest": Entry(
         "ablate.evaluation.graders.refusals:xstest",
         BootstrapOptions,
+        revision=2,
         metrics=("accuracy", *_REFUSALS, *_OF_LABELS, *_AGREEMENTS),
         gold="ablate.evaluation.graders.refusals:xstest_gold_response",
     ),

@@ -16,6 +16,7 @@ from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
+from ablate.context import Sharding
 from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.kinds import KINDS
 from ablate.shipped import find_by_name, search_folders
@@ -63,7 +64,10 @@ class Needs(Closed):
     """What a kind of stage is given; what is not written follows from the kind and the size of its model."""
 
     time: Minutes | None = Field(None, description="Time limit: minutes, 'hours:minutes' or 'days-hours:minutes'.")
-    gpus: int | None = Field(None, ge=0, description="GPUs, on one node.")
+    nodes: int | None = Field(None, ge=1, description="Nodes, for what trains; the other resources are those of each.")
+    gpus: int | None = Field(None, ge=0, description="GPUs of a node.")
+    processes: int | None = Field(None, ge=1, description="Processes of a node that train; with GPUs: one a GPU.")
+    sharding: Sharding | None = Field(None, description="How they share a model: ddp, zero2, zero3; default: by size.")
     cpus: int | None = Field(None, gt=0, description="Cores.")
     memory: Memory | None = Field(None, description="Memory of the host: 16G.")
     partitions: Names | None = Field(None, description="Instead of the profile's.")
@@ -80,6 +84,35 @@ class Needs(Closed):
         """Return what is written here, and what others say of the rest."""
         own = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
         return others.model_copy(update=own)
+
+
+class Service(Closed):
+    """A server behind an OpenAI-compatible API, which a job starts beside the stages that ask it."""
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="The judge it answers for, as experiments call its model; null: it samples for the policy that a "
+        "stage trains with rollout_engine: vllm.",
+    )
+    command: str = Field(
+        "vllm serve {model} --port {port}",
+        description="What starts it; {model} is the judge's model or the folder of the policy, {port} a free port.",
+    )
+    setup: str = Field("", description="Shell lines before it: an environment of its own.")
+    container: str = Field("", description="Words before it: apptainer exec --nv --bind /data vllm.sif.")
+    health: str = Field("/health", pattern=r"^/", description="Path that gives status 200 when it is ready.")
+    start: Minutes = Field(15, description="How long it may take until then.")
+    gpus: int = Field(1, ge=0, description="GPUs that it gets, beside those of the stages.")
+    cpus: int = Field(4, gt=0, description="Cores.")
+    memory: Memory = Field(32 * 1024, description="Memory of the host: 32G.")
+
+    @field_validator("command")
+    @classmethod
+    def _has_a_port(cls, value: str) -> str:
+        if "{port}" not in value:
+            raise PydanticCustomError("port", "the command of a service says where {port} goes")
+        return value
 
 
 class Limits(Closed):
@@ -131,6 +164,7 @@ class Profile(Closed):
     unsafe_code: bool = Field(False, description="Run generated programs without a sandbox: nodes without bubblewrap.")
     limits: Limits = Limits()
     retries: Retries = Retries()
+    services: dict[str, Service] = Field(default_factory=dict, description="Servers that stages ask, by name.")
     signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")
     requeue: bool = Field(True, description="Whether jobs may be requeued, by themselves and by SLURM.")
     needs: dict[str, Needs] = Field(

@@ -209,6 +209,8 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
     ends = [event for event in element_events(item.record, item.index) if event["what"] == "ended"]
     if ends and ends[-1].get("code") == 3:
         return replace(line, status="blocked", note=f"an input was missing when job {item.job} started")
+    if ends and "reason" in ends[-1]:
+        return replace(line, status="failed", note=f"{ends[-1]['reason']} (job {item.job})")
     if job.state == "CANCELLED" and not element_events(item.record, item.index):
         return replace(line, status="cancelled", note=f"before it started (job {item.job})")
     note = f"{ENDED.get(job.state, job.state.lower())}{f' on {job.nodes}' if job.nodes else ''} (job {item.job})"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ablate.catalogs.models import models
 from ablate.context import write_text
@@ -249,7 +250,7 @@ def _arranged(
 
 def gpu_hours(arrays: Iterable[Array]) -> float:
     """Return the GPU hours of arrays if every stage takes all its time."""
-    return sum(len(array.stages) * array.shape.gpus * array.shape.minutes / 60 for array in arrays)
+    return sum(len(array.stages) * array.shape.all_gpus * array.shape.minutes / 60 for array in arrays)
 
 
 def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
@@ -341,8 +342,9 @@ class _Submitter:
     def _submit(self, array: Array) -> ArrayRecord:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
         profile = self.loaded.profile
-        limits = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
+        limits: dict[str, Any] = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
         limits["alike"] = profile.limits.alike
+        limits["services"] = {name: profile.services[name].model_dump(mode="json") for name in array.shape.services}
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
         record.write_intent(array, name, profile.retries.model_dump(), limits)

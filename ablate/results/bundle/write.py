@@ -59,7 +59,7 @@ def write_bundle(store: Store, experiment: str, layout: Path | None, to: Path) -
         root = Path(temporary)
         copy = Store(root / STORE).open()
         _copy_experiment(store, experiment, copy)
-        left_out = {}
+        left_out: dict[str, int] = {}
         for stage in plan["stages"]:
             left_out |= _copy_stage(store.stage(stage), copy.stage(stage))
         if named is not None:

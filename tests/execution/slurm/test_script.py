@@ -17,7 +17,7 @@ from ablate.execution.slurm.script import Paths, options, render
 from ablate.execution.slurm.shapes import Shape
 
 TEMPLATE = Path(__file__).parents[3] / "slurm" / "stage.sbatch.j2"
-SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, ranks=True)
+SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, processes=1)
 ARRAY = Array(
     "03-train",
     SHAPE,
@@ -97,7 +97,7 @@ def test_a_packed_stage_gets_its_own_gpus_and_ranks_share_cores() -> None:
     resources = [SHAPE.resources(position) for position in range(2)]
     assert [item.gpus for item in resources] == [(0,), (1,)]
     assert (resources[0].threads, resources[0].processes) == (8, 1)
-    four = Shape("train", 90, 32, 1, gpus=4, ranks=True).resources()
+    four = Shape("train", 90, 32, 1, gpus=4, processes=4).resources()
     assert (four.gpus, four.processes, four.threads) == ((0, 1, 2, 3), 4, 8)
 
 

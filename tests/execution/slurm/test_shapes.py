@@ -103,9 +103,31 @@ def test_gpus_with_less_memory_are_more(tmp_path: Path) -> None:
     assert given(tmp_path, text, chain("allenai/tulu-2-7b"))["train"][0] == 8
 
 
-def test_a_model_that_no_node_holds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"cluster.yaml:2: gpu.per_node: train \(dpo\) take 32 GPUs, and a node has 8"):
-        given(tmp_path, "# a cluster\ngpu: {per_node: 8}\n", chain("allenai/tulu-2-70b"))
+def test_a_model_that_no_node_holds_takes_several_with_the_same_of_each(tmp_path: Path) -> None:
+    stages = chain("allenai/tulu-2-70b")
+    shapes = shapes_of(stages, loaded(tmp_path, "gpu: {per_node: 8, cpus: 6, ram: 50G}\n"), models())
+    found = {stage.kind: shapes[stage.id] for stage in stages.values()}
+    train = found["train"]
+    assert (train.nodes, train.gpus, train.all_gpus, train.cpus, train.memory) == (4, 8, 32, 48, 8 * 50 * 1024)
+    assert (train.resources().nodes, train.resources().processes, train.resources().threads) == (4, 8, 6)
+    assert found["generate"].nodes == 1 and found["generate"].gpus == 1
+
+
+def test_nodes_and_processes_are_written_for_what_trains_and_more_gpus_than_a_node_has_are_refused(
+    tmp_path: Path,
+) -> None:
+    text = "needs:\n  train: {nodes: 2, processes: 3, cpus: 6, sharding: zero2}\n"
+    stages = chain("somebody/tiny")
+    shapes = shapes_of(stages, loaded(tmp_path, text), models())
+    for stage in stages.values():
+        own, trains = shapes[stage.id].resources(), stage.kind == "train"
+        assert (own.nodes, own.processes, own.sharding) == ((2, 3, "zero2") if trains else (1, 1, None))
+    message = r"cluster.yaml:3: needs.train.gpus: train \(dpo\) take 9 GPUs, and a node has 8"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "gpu: {per_node: 8}\nneeds:\n  train: {gpus: 9}\n", chain("allenai/tulu-2-70b"))
+    message = r"cluster.yaml:2: container: train \(dpo\) takes 4 nodes: no srun in a container"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "gpu: {per_node: 8}\ncontainer: apptainer exec x.sif\n", chain("allenai/tulu-2-70b"))
 
 
 def test_what_is_written_goes_first_and_the_method_before_the_kind(tmp_path: Path) -> None:
