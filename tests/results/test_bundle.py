@@ -41,7 +41,7 @@ def recorded(study: Any) -> Any:
     (model / "model.safetensors").write_bytes(bytes(2000))
     folder = store.experiment("study")
     folder.spec.write_text("name: study\n")
-    folder.source_json.write_text(json.dumps({"file": "/home/someone/study.yaml", "overrides": ["a=1"]}))
+    folder.source_json.write_text(json.dumps({"file": "somewhere/deep/study.yaml", "overrides": ["a=1"]}))
     study.write()
     return study
 
