@@ -167,7 +167,7 @@ def _build(results: Results, layout: Layout) -> Report:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
-    tables += tuple(published_table(read_published(name)) for name in layout.published)
+    tables += tuple(published_table(read_published(name)) for name in dict.fromkeys(layout.published))
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
