@@ -118,7 +118,10 @@ def _method(stage: Stage) -> str | None:
 
 
 def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
-    return loaded.profile.for_network() if stage.execution.network else loaded.profile
+    """Return the profile as it is for a stage: what asks services of its own job alone asks nothing outside."""
+    asked = set(judges_asked(stage))
+    is_served = bool(asked) and asked <= {service.model for service in loaded.profile.services.values()}
+    return loaded.profile.for_network() if stage.execution.network and not is_served else loaded.profile
 
 
 def services_of(stage: Stage, profile: Profile) -> tuple[str, ...]:

@@ -178,3 +178,12 @@ def test_what_runs_on_the_login_node(tmp_path: Path) -> None:
     assert here("{judge: {cpus: 1}}") == []
     with pytest.raises(SpecError, match=r"(?s)cluster.yaml:1: needs.judge.runs_on: 'node' .*mean 'nodes'"):
         here("{judge: {runs_on: node}}")
+
+
+def test_a_judge_that_a_service_answers_for_asks_nothing_outside(tmp_path: Path) -> None:
+    graph = Graph()
+    for names in (("here",), ("here", "far away")):
+        graph.add("judge", {"judges": [{"model": name} for name in names]}, label=" and ".join(names))
+    text = "needs: {network: {runs_on: login}}\nservices: {own: {model: here, gpus: 0}}\n"
+    found = on_login(graph.stages, loaded(tmp_path, text))
+    assert [graph.stages[stage].execution.label for stage in found] == ["here and far away"]
