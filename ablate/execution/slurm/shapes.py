@@ -222,6 +222,11 @@ def _check(shape: Shape, stage: Stage, method: str | None, loaded: LoadedProfile
             location=loaded.origins.locate("container"),
             hint="bring Python's environment in with setup, or ask for GPUs of one node (needs)",
         )
+    if shape.nodes > 1 and shape.pack > 1:
+        raise SpecError(
+            f"{shape.pack} packed stages of {stage.kind} can't share {shape.nodes} nodes: each takes all of them",
+            location=_place(loaded, "pack", stage.kind, method, ("gpu", "per_node")),
+        )
     samplers = [name for name in shape.services if profile.services[name].model is None]
     if samplers and shape.pack > 1:
         raise SpecError(

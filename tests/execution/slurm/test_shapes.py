@@ -125,6 +125,9 @@ def test_nodes_and_processes_are_written_for_what_trains_and_more_gpus_than_a_no
     message = r"cluster.yaml:3: needs.train.gpus: train \(dpo\) take 9 GPUs, and a node has 8"
     with pytest.raises(SpecError, match=message):
         given(tmp_path, "gpu: {per_node: 8}\nneeds:\n  train: {gpus: 9}\n", chain("allenai/tulu-2-70b"))
+    message = "cluster.yaml:2: needs.train.pack: 2 packed stages of train can't share 2 nodes: each takes all of them"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "needs:\n  train: {nodes: 2, pack: 2}\n", stages)
     message = r"cluster.yaml:2: container: train \(dpo\) takes 4 nodes: no srun in a container"
     with pytest.raises(SpecError, match=message):
         given(tmp_path, "gpu: {per_node: 8}\ncontainer: apptainer exec x.sif\n", chain("allenai/tulu-2-70b"))
