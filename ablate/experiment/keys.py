@@ -7,7 +7,7 @@ from typing import Any
 
 from ablate.catalogs.judges import read_annotator
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.sections import SCALARS, SHORTHANDS, cell_keys
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys, parameter_hint
 from ablate.experiment.spec import Scalar
 
 COUNTS = {"seed": 0, "rounds": 1}
@@ -59,5 +59,11 @@ def known_key(own: Collection[str], key: str, what: str, place: Location) -> str
     """Return the key that a written one means; raises SpecError at ``place`` with the nearest one."""
     name = SHORTHANDS.get(key, key)
     if name not in own and name not in cell_keys():
-        raise SpecError(f"unknown {what} {key!r}", location=place, hint=suggestion(key, (*own, *cell_keys())))
+        section, _, parameter = name.partition(".")
+        hint = (
+            parameter_hint(section, parameter)
+            if parameter == "implementation" and section in SECTIONS
+            else suggestion(key, (*own, *cell_keys()))
+        )
+        raise SpecError(f"unknown {what} {key!r}", location=place, hint=hint)
     return name
