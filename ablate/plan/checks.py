@@ -11,6 +11,7 @@ from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, attribute_weights
 from ablate.algorithms.steerlm import attributes_of
 from ablate.catalogs.datasets import DatasetEntry, with_sample
+from ablate.catalogs.judges import JudgeName
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
@@ -55,6 +56,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
         _check_annotator(cell, find)
+        _check_win_rate(facts, cell, find)
     if "conditioned_answers" in cell.method.needs:
         _check_attributes(cell, find)
     if "prompts" in cell.method.needs:
@@ -338,6 +340,18 @@ def _check_annotator(cell: Cell, locate: Locate) -> None:
             "gives itself",
             location=locate(f"{method.name}.{name}"),
             hint=f"set {method.name}.{name}: sft, or name another annotator: {formulas}",
+        )
+
+
+def _check_win_rate(facts: Facts, cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where a win rate would need a judge's word on responses that nothing is learnt from."""
+    key, judge = f"{cell.method.name}.win_rate_every", cell.values[str(cell.method.judge)]
+    known = set(checks_of(facts.dataset(str(cell.values["prompts"]))).values())
+    if cell.values.get(key) is not None and isinstance(judge, JudgeName) and known != {"pocket"}:
+        raise SpecError(
+            f"a judge is asked about responses that are learnt from, not for a win rate ({judge})",
+            location=locate(key),
+            hint=f"leave {key} out; the gold reward would say it where prompts are items of the pocket world",
         )
 
 

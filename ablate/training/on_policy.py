@@ -49,12 +49,13 @@ from ablate.training.experience import (
     reward_model_score,
     rollout_statistics,
     text_score,
+    win_rate,
 )
 from ablate.training.history import History
 from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
-from ablate.training.placement import frozen_reference, frozen_score
+from ablate.training.placement import frozen_reference, frozen_score, sampled_from
 from ablate.training.rollout_server import RolloutServer
 from ablate.training.rollouts import Episode, Sampled, sample
 from ablate.training.schedules import learning_rate_factor
@@ -96,8 +97,9 @@ class OnPolicyTrainer:
     """A learner with its policy, the reference, and the loop over steps.
 
     The learner's networks are trained in place; the reference stays as it is. ``score`` is the reward, ``gold`` the
-    true one where it is known, which is logged alone. ``labels_per_response`` says how many labels a score costs: 0
-    for a reward model, whose labels were spent on its own training.
+    true one where it is known, which is logged alone; without it ``compare`` says which of two responses wins.
+    ``labels_per_response`` says how many labels a score costs: 0 for a reward model, whose labels were spent on its own
+    training.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class OnPolicyTrainer:
         prompts: list[Prompt],
         tokens: Tokens,
         gold: Score | None = None,
+        compare: Score | None = None,
         labels_per_response: int = 0,
         events: EventLog | None = None,
     ) -> None:
@@ -117,12 +120,18 @@ class OnPolicyTrainer:
         self.prompts, self.tokens, self.labels_per_response = prompts, tokens, labels_per_response
         self.parameters: RolloutParameters = learner.parameters
         self.limits: PassLimits = learner.limits
-        frozen = reference.to(self.limits.device).eval().requires_grad_(False)
+        self.compare = gold or compare
+        self.reference = frozen = reference.to(self.limits.device).eval().requires_grad_(False)
         value = learner.networks["value"].model if "value" in learner.networks else None
         temperature, dtype = self.parameters.temperature, self.parameters.dtype
         self.recorder = Recorder(learner.policy.model, frozen, value, tokens.pad, self.limits, temperature, dtype)
         self.steps = planned_steps(self.parameters, len(prompts))
         self._check_processes()
+        if self.parameters.win_rate_every is not None and self.compare is None:
+            raise StageError(
+                "nothing says which of two responses wins: a judge is asked about those alone that are learnt from",
+                hint="leave win_rate_every out, or take prompts whose gold reward is known",
+            )
         self.server: RolloutServer | None = None
         self.done = 0
         self.history = History(events, total_steps=self.steps)
@@ -188,6 +197,8 @@ class OnPolicyTrainer:
         statistics = {**rollout_statistics(rollout), **learner.statistics(rollout, targets)}
         if self.gold is not None:
             statistics["gold"] = float(finite(self.gold(episodes), "gold reward", episodes, number).mean())
+        if self.parameters.win_rate_every is not None and self.done % self.parameters.win_rate_every == 0:
+            statistics["win_rate"] = self._win_rate(episodes)
         self._check_kl(statistics["kl"], rollout)
         factor, self._amid_step = 0.0, True
         for inner_epoch in range(self.parameters.inner_epochs):
@@ -207,20 +218,24 @@ class OnPolicyTrainer:
         parameters = self.parameters
         rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
         prompts = [self.prompts[row] for row in rows for _ in range(parameters.responses_per_prompt)]
-        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
-        policy, own = self.learner.policy.model, share(range(len(prompts)))
         if parameters.rollout_engine == "vllm":
             return self._sampled_by_server(prompts, step)
+        return self._sampled(self.learner.policy.model, prompts, "rollout", step)
+
+    def _sampled(self, model: nn.Module, prompts: list[Prompt], draws: str, step: int) -> list[Episode]:
+        """Return the responses that a model of this process samples; ``draws`` names their random numbers."""
+        parameters, own = self.parameters, share(range(len(prompts)))
+        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
         with autocast(self.limits.device, parameters.dtype):
             responses = sample(
-                policy,
+                model,
                 [prompts[row].ids for row in own],
                 max_new_tokens=parameters.max_response_length,
                 temperature=parameters.temperature,
                 eos_token_ids=self.tokens.eos,
                 pad_token_id=self.tokens.pad,
-                generator_seed=derive_seed(self.seed, "rollout", step),
-                batch_size=self.limits.sampling_rows(policy, longest),
+                generator_seed=derive_seed(self.seed, draws, step),
+                batch_size=self.limits.sampling_rows(model, longest),
                 numbers=own,
             )
         pairs = zip(prompts, interleaved(responses), strict=True)
@@ -240,6 +255,20 @@ class OnPolicyTrainer:
             )
         pairs = zip(prompts, from_main(responses), strict=True)
         return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
+
+    def _win_rate(self, episodes: list[Episode]) -> float:
+        """Return how often the step's responses beat the reference's: one to each prompt, sampled alike."""
+        k = self.parameters.responses_per_prompt
+        prompts = [Prompt(episode.prompt_id, episode.prompt_ids) for episode in episodes[::k]]
+        with sampled_from(self.reference) as reference:
+            others = self._sampled(reference, prompts, "reference rollout", self.done)
+        assert self.compare is not None
+        found = (
+            outcomes(finite(self.compare(own), "score", own, self.done + 1), own, self.parameters.missing_eos_reward)
+            for own in (episodes, others)
+        )
+        scores_N, others_M = found
+        return win_rate(scores_N, others_M.repeat_interleave(k))
 
     def mini_batches(self, episodes: int, inner_epoch: int) -> list[list[int]]:
         """Return the rows of each mini-batch of an inner epoch of the step that is next; units stay whole."""

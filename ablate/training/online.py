@@ -98,6 +98,8 @@ def run(context: StageContext) -> dict[str, Any]:
     others = ("reward_model",) if "reward_model" in context.inputs else ()
     stage = OnPolicyStage.open(context, parameters, others=others)
     parameters = within_budget(parameters, len(stage.prompts))
+    judged = stage.asked_judge(_group(parameters)) if _is_asked(context) else None
+    annotate = judged or stage.judge("annotator", parameters.dtype)
     policy: nn.Module = stage.policy
     own_start = context.inputs["reference"] == context.inputs["policy"]
     learner = PairLearner(
@@ -107,7 +109,7 @@ def run(context: StageContext) -> dict[str, Any]:
         limits=stage.limits,
         reference=stage.reference,
         objective=preference_objective(PREFERENCE_LOSSES[parameters.loss], parameters, own_reference=own_start),
-        labeller=_labeller(stage, parameters, seed),
+        labeller=_labeller(stage, parameters, seed, annotate, judged),
         log=_pair_log(stage, name),
     )
     trainer = OnPolicyTrainer(
@@ -116,6 +118,7 @@ def run(context: StageContext) -> dict[str, Any]:
         reference=stage.reference,
         score=learner.labeller,
         gold=stage.gold,
+        compare=None if judged else annotate,
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,
@@ -125,9 +128,9 @@ def run(context: StageContext) -> dict[str, Any]:
     return {**summary, "pairs": len(learner.log.rows)}
 
 
-def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
-    judged = stage.asked_judge(_group(parameters)) if _is_asked(stage.context) else None
-    annotate = judged or stage.judge("annotator", parameters.dtype)
+def _labeller(
+    stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int, annotate: Score, judged: JudgedEpisodes | None
+) -> Labeller:
     by_name = "annotator" in stage.context.config  # a formula, a verifier or a judge
     if not isinstance(parameters, D2POParameters):
         price = parameters.labels_per_prompt if by_name else 0

@@ -155,11 +155,13 @@ def run(context: StageContext) -> dict[str, Any]:
         trained["value"] = tuned_value(context, parameters, seed, stage.limits.device)
         rates["value"] = parameters.value_learning_rate or parameters.learning_rate
     networks = make_networks(trained, rates, parameters, context.resources)
+    score = stage.judge("reward", parameters.dtype, trained.get("value"))
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
         seed,
         reference=stage.reference,
-        score=stage.judge("reward", parameters.dtype, trained.get("value")),
+        score=score,
+        compare=score,
         gold=stage.gold,
         labels_per_response=int(by_name),
         prompts=stage.prompts,
