@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.catalogs.judges import read_annotator
+from ablate.algorithms.base import JUDGES
+from ablate.catalogs.judges import read_judge
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys, parameter_hint
 from ablate.experiment.spec import Scalar
@@ -17,10 +18,10 @@ COUNTS = {"seed": 0, "rounds": 1}
 def dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``.
 
-    A mapping that is a policy or an annotator is one value.
+    A mapping that is a policy, a reward or an annotator is one value.
     """
     for key, value in written.items():
-        if isinstance(value, Mapping) and value and key not in ("policy", "annotator"):
+        if isinstance(value, Mapping) and value and key not in ("policy", *JUDGES):
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -36,8 +37,8 @@ def flatten(own: Collection[str], key: str, value: Any, place: Location) -> dict
 
     ``own`` are keys that cells have beside those of :func:`cell_keys`. Raises SpecError at ``place``.
     """
-    if key == "annotator":
-        value = read_annotator(value, lambda *path: place)
+    if key in JUDGES:
+        value = read_judge(key, value, lambda *path: place)
     if isinstance(value, Mapping):
         if not value:
             raise SpecError(f"{key} is an empty mapping", location=place)

@@ -123,12 +123,13 @@ def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
 
 def _check_loss(cell: Cell, locate: Locate) -> None:
     """Raise SpecError where a method scores responses with a model that compares two and scores none."""
-    if cell.values.get("reward_model.loss") == "pairwise":
+    annotates = cell.method.leaves_pairs and cell.values.get("annotator") == REWARD_MODEL
+    if cell.values.get("reward_model.loss") == "pairwise" and not annotates:
         raise SpecError(
             f"a reward model with loss pairwise compares two responses, and {cell.method.title} needs a score of each",
             location=locate("reward_model.loss"),
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
-            "algorithm reward_modelling, suites of pairs and labels",
+            "algorithm reward_modelling, suites of pairs, labels, and online pairs as annotator",
         )
 
 
@@ -344,12 +345,15 @@ def _check_annotator(cell: Cell, locate: Locate) -> None:
 
 
 def _check_win_rate(facts: Facts, cell: Cell, locate: Locate) -> None:
-    """Raise SpecError where a win rate would need a judge's word on responses that nothing is learnt from."""
+    """Raise SpecError where nothing would say who wins: a judge is not asked beside what is learnt from."""
     key, judge = f"{cell.method.name}.win_rate_every", cell.values[str(cell.method.judge)]
-    known = set(checks_of(facts.dataset(str(cell.values["prompts"]))).values())
-    if cell.values.get(key) is not None and isinstance(judge, JudgeName) and known != {"pocket"}:
+    compares = judge == REWARD_MODEL and cell.values.get("reward_model.loss") == "pairwise"
+    if cell.values.get(key) is None or not (isinstance(judge, JudgeName) or compares):
+        return
+    if set(checks_of(facts.dataset(str(cell.values["prompts"]))).values()) != {"pocket"}:
+        who = "a model that compares the responses to a prompt" if compares else f"a judge ({judge})"
         raise SpecError(
-            f"a judge is asked about responses that are learnt from, not for a win rate ({judge})",
+            f"{who} is asked about those that are learnt from, not for a win rate",
             location=locate(key),
             hint=f"leave {key} out; the gold reward would say it where prompts are items of the pocket world",
         )

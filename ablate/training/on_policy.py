@@ -16,7 +16,7 @@ and the history, and a resumed run makes the same rollouts, losses and weights a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from ablate.context import EventLog, Sharding, StageContext, import_function, re
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.models.chat import Messages
-from ablate.models.loading import load_tokenizer, require_same_tokenizer
+from ablate.models.loading import compares_responses, load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast, room_for
@@ -63,8 +63,10 @@ from ablate.training.seeding import derive_seed
 from ablate.training.zero import mark, require_mark
 
 SAMPLES_PER_STEP = 3
-ASKED_ANNOTATOR = "ablate.rewards.annotate:open_annotator"
+ASKED_JUDGE = "ablate.rewards.annotate:open_annotator"
 """Opens a judge that is asked in words."""
+COMPARING_MODEL = "ablate.rewards.annotate:open_comparing_annotator"
+"""Opens a reward model that compares two responses."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class OnPolicyTrainer:
 
     The learner's networks are trained in place; the reference stays as it is. ``score`` is the reward, ``gold`` the
     true one where it is known, which is logged alone; without it ``compare`` says which of two responses wins.
+    ``judged`` is the judge that is the reward, whose counts are logged.
     ``labels_per_response`` says how many labels a score costs: 0 for a reward model, whose labels were spent on its own
     training.
     """
@@ -113,6 +116,7 @@ class OnPolicyTrainer:
         tokens: Tokens,
         gold: Score | None = None,
         compare: Score | None = None,
+        judged: JudgedEpisodes | None = None,
         labels_per_response: int = 0,
         events: EventLog | None = None,
     ) -> None:
@@ -120,7 +124,7 @@ class OnPolicyTrainer:
         self.prompts, self.tokens, self.labels_per_response = prompts, tokens, labels_per_response
         self.parameters: RolloutParameters = learner.parameters
         self.limits: PassLimits = learner.limits
-        self.compare = gold or compare
+        self.compare, self.judged = gold or compare, judged
         self.reference = frozen = reference.to(self.limits.device).eval().requires_grad_(False)
         value = learner.networks["value"].model if "value" in learner.networks else None
         temperature, dtype = self.parameters.temperature, self.parameters.dtype
@@ -195,6 +199,7 @@ class OnPolicyTrainer:
         rollout = self.evaluate_episodes(episodes, parts)
         targets = learner.targets(rollout)
         statistics = {**rollout_statistics(rollout), **learner.statistics(rollout, targets)}
+        statistics |= {} if self.judged is None else self.judged.statistics()
         if self.gold is not None:
             statistics["gold"] = float(finite(self.gold(episodes), "gold reward", episodes, number).mean())
         if self.parameters.win_rate_every is not None and self.done % self.parameters.win_rate_every == 0:
@@ -291,7 +296,8 @@ class OnPolicyTrainer:
         self.learner.save(folder)
         self.history.save(folder)
         mark(folder, self.sharding)
-        write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
+        counts = {} if self.judged is None else {"judged": self.judged.counts}
+        write_json(folder / "state.json", {"step": self.done, "samples": self.samples, **counts})
 
     def load(self, folder: Path) -> None:
         """Restore a checkpoint."""
@@ -299,6 +305,8 @@ class OnPolicyTrainer:
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]
+        if self.judged is not None:
+            self.judged.counts = state["judged"]
 
     def _check_processes(self) -> None:
         """Raise StageError where several processes train, and the method or its mini-batches can't be divided."""
@@ -431,9 +439,17 @@ class OnPolicyStage:
 
         return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
 
-    def asked_judge(self, group: int) -> JudgedEpisodes:
-        """Return the judge that config ``annotator`` describes; responses to a prompt are ``group`` neighbours."""
-        score = import_function(ASKED_ANNOTATOR, "the judge as annotator")(self.context, self.policy, group)
+    def reader(self, key: str, group: int) -> JudgedEpisodes | None:
+        """Return the judge that reads texts, where config ``key`` describes one or the reward model compares two.
+
+        Responses to a prompt are ``group`` neighbours. Else None: then :meth:`judge` says who scores.
+        """
+        if isinstance(self.context.config.get(key), Mapping):
+            score = import_function(ASKED_JUDGE, "the judge")(self.context, self.policy, key, group)
+        elif key not in self.context.config and compares_responses(self.context.inputs["reward_model"]):
+            score = import_function(COMPARING_MODEL, "the reward model")(self.context, group)
+        else:
+            return None
         return JudgedEpisodes(score, self._prompts(), self._text, group)
 
     @property
