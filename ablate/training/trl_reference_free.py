@@ -42,12 +42,13 @@ class ReferenceFreeTrainer(TRLTrainer):
     rows = WholePairRows
     collator = DPODataCollatorWithPadding
     _means: tuple[Tensor, Tensor]
+    _stored_metrics: Any
 
     def tokenize_row(self, feature: dict[str, Any], model: nn.Module | None = None) -> dict[str, Any]:
         """Return the row as it is: it is tokenised already."""
         return feature
 
-    def concatenated_forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    def concatenated_forward(self, model: nn.Module, batch: Batch) -> Any:
         """Return TRL's forward pass; its mean log-probabilities are kept for the training curve."""
         made: tuple[Tensor, ...] = self.theirs.concatenated_forward(self, model, batch)  # type: ignore[attr-defined]
         self._means = made[0].detach(), made[1].detach()

@@ -109,6 +109,7 @@ class TRLTrainer(ExampleTrainer):
     whole_batches: ClassVar[bool] = False
     curve: ClassVar[dict[str, str]]
     objective: PreferenceObjective | ReferenceFreeObjective
+    _metrics: Any
 
     def __init__(self, algorithm: str, *arguments: Any, **options: Any) -> None:
         self.algorithm = algorithm
@@ -145,7 +146,7 @@ class TRLTrainer(ExampleTrainer):
         rows = inputs["rows"]
         own = {name: value for name, value in inputs.items() if name not in ("rows", "idle")}
         with autocast(self.args.device, self.parameters.dtype):
-            loss: Tensor = self.theirs.compute_loss(self, model, own)  # type: ignore[no-untyped-call]
+            loss = cast(Tensor, self.theirs.compute_loss(self, model, own))
         if inputs["idle"]:  # a pass that other processes need company in
             return 0.0 * loss
         self.require_finite("loss", float(loss), rows.tolist())
