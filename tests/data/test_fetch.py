@@ -246,7 +246,12 @@ def test_names_and_options_are_checked_before_anything_is_asked(tmp_path: Path) 
     for names, options, error, words in (
         (["hh-rlhf-harmles"], {}, UnknownNameError, "unknown dataset"),
         (["tulu-2.5-capybara", "stack-exchange"], {}, UsageError, "'stack-exchange' .*names no revision"),
-        (["tulu-2.5-capybara", "stack-exchange"], {"revision": "main"}, UsageError, "--revision is that of one dataset"),
+        (
+            ["tulu-2.5-capybara", "stack-exchange"],
+            {"revision": "main"},
+            UsageError,
+            "--revision is that of one dataset",
+        ),
         (["pocket-hh"], {}, UsageError, "'pocket-hh': its files are made by this package"),
         (["llmbar"], {}, UsageError, "your own, under the data root"),
     ):
