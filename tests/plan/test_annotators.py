@@ -109,9 +109,7 @@ def test_a_win_rate_asks_no_judge_that_is_asked_in_words(plan: MakePlan) -> None
     """Pocket prompts without their items have no gold reward to say who wins."""
     judge = {"judge": {"model": "big-judge", "url": "http://localhost:1/v1"}}
     cell = {"algorithm": "online_dpo", "online_dpo.win_rate_every": 2}
-    with pytest.raises(
-        SpecError, match=r"online_dpo\.win_rate_every: a judge \(.*\) is asked about .* not for a win rate"
-    ):
+    with pytest.raises(SpecError, match=r"win_rate_every: a judge \(.*\) is asked about .* not for a win rate"):
         plan(text({**cell, "annotator": judge}))
     plan(text({**cell, "annotator": judge, "prompts": "pocket-prompts"}))
     plan(text(cell))
