@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ablate.cli.options import READERS
 from ablate.execution.study import make_plan
 from ablate.results.appendix.compute import compute_table
 from ablate.results.appendix.hyperparameters import hyperparameter_tables
@@ -16,7 +17,6 @@ from ablate.results.appendix.protocols import protocol_table
 from ablate.results.appendix.software import seed_table, software_table
 from ablate.results.appendix.stages import read_stages
 from ablate.results.appendix.write import write_appendix
-from ablate.results.layout import load_layout
 from ablate.results.long import collect
 from ablate.results.report import render_report
 from ablate.results.tables.table import Table, cell_text
@@ -111,7 +111,7 @@ def test_without_recorded_defaults_all_are_listed(recorded: Any) -> None:
 
 
 def test_a_plan_records_the_defaults_of_what_it_trains(tmp_path: Path) -> None:
-    plan = make_plan("pocket_quick", [], Store(tmp_path / "store"), load_layout).as_json()
+    plan = make_plan("pocket_quick", [], Store(tmp_path / "store"), READERS).as_json()
     assert set(plan["defaults"]) >= {"pretrain", "sft", "reward_model", "train.dpo", "train.ppo"}
     dpo = plan["defaults"]["train.dpo"]
     assert (dpo["beta"], dpo["epochs"], dpo["lora_rank"], dpo["scheduler"]) == (0.1, 3, None, "linear")
