@@ -19,8 +19,7 @@ Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 """Columns of ``examples.parquet``, by name."""
 
 
-COLUMNS = ["example", "task", "metric", "value", "cluster"]
-"""Those that tests are made of; the file has responses, too."""
+_COLUMNS = ["example", "task", "metric", "value", "cluster"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class ExampleReader:
     def _columns(self, stage: str) -> Columns | None:
         if stage not in self._tables:
             path = self._store.stage(stage).artifact("examples.parquet")
-            table = parquet.read_table(path, columns=COLUMNS) if path.exists() else None
+            table = parquet.read_table(path, columns=_COLUMNS) if path.exists() else None
             self._tables[stage] = None if table is None else {
-                name: table.column(name).to_numpy(zero_copy_only=False) for name in COLUMNS
+                name: table.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS
             }  # fmt: skip
         return self._tables[stage]
 

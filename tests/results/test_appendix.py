@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ablate.cli.options import READERS
 from ablate.execution.study import make_plan
 from ablate.results.appendix.compute import compute_table
 from ablate.results.appendix.hyperparameters import hyperparameter_tables
@@ -110,7 +111,7 @@ def test_without_recorded_defaults_all_are_listed(recorded: Any) -> None:
 
 
 def test_a_plan_records_the_defaults_of_what_it_trains(tmp_path: Path) -> None:
-    plan = make_plan("pocket_quick", [], Store(tmp_path / "store")).as_json()
+    plan = make_plan("pocket_quick", [], Store(tmp_path / "store"), READERS).as_json()
     assert set(plan["defaults"]) >= {"pretrain", "sft", "reward_model", "train.dpo", "train.ppo"}
     dpo = plan["defaults"]["train.dpo"]
     assert (dpo["beta"], dpo["epochs"], dpo["lora_rank"], dpo["scheduler"]) == (0.1, 3, None, "linear")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -191,6 +193,10 @@ def test_no_planted_secret_is_in_a_bundle(recorded: Any, tmp_path: Path, monkeyp
     record["locations"] = {"server": f"https://u:{url}@host:8000", "key": hub}
     stage.stage_json.write_text(json.dumps(record))
     (stage.output / "report.json").write_text(json.dumps({"note": environment, "password": url}))
+    examples = store.stage("evaluate-facts-train-sft").artifact("examples.parquet")
+    table = pq.read_table(examples)
+    place = table.schema.get_field_index("response")
+    pq.write_table(table.set_column(place, "response", pa.array([hub] * len(table))), examples, compression="none")
     store.experiment("study").source_json.write_text(
         json.dumps({"file": "x.yaml", "overrides": [f"judge.url=http://me:{url}@h/?token={query}"]})
     )

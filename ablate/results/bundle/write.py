@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as parquet
 
 import ablate
 from ablate.context import read_json, replacing, write_json
 from ablate.results.bundle.secrets import redact, secret_values
-from ablate.results.examples import COLUMNS
 from ablate.results.long import collect
 from ablate.results.report import render_report, resolve_layout_file
 from ablate.store import StageFolder, Store
@@ -117,13 +117,21 @@ def _copy_output(source: StageFolder, target: StageFolder) -> Iterator[tuple[str
     target.output.mkdir()
     for path in sorted(path for path in source.output.rglob("*") if path.is_file()):
         name = path.relative_to(source.output)
-        if path.name == "examples.parquet":  # without the responses
-            kept = [column for column in parquet.read_schema(path).names if column in COLUMNS]
-            parquet.write_table(parquet.read_table(path, columns=kept), target.output / name)
+        if path.name == "examples.parquet":
+            _copy_values(path, target.output / name)
         elif len(name.parts) == 1 and (path.suffix == ".json" or path.name == "history.jsonl"):
             shutil.copyfile(path, target.output / name)
         else:
             yield f"{source.id}/{name.as_posix()}", path.stat().st_size
+
+
+def _copy_values(path: Path, to: Path) -> None:
+    """Copy a table of graded examples with its responses empty."""
+    table = parquet.read_table(path)
+    place = table.schema.get_field_index("response")
+    if place >= 0:
+        table = table.set_column(place, "response", pa.nulls(table.num_rows, pa.string()))
+    parquet.write_table(table, to)
 
 
 def _redact_all(folder: Path) -> None:
