@@ -26,12 +26,12 @@ class Difference:
 
 def spec_differences(first: Side, second: Side) -> list[Difference]:
     """Return the keys in which two experiments' resolved specifications differ, but for name and question."""
-    sides = []
+    sides: list[dict[str, Any]] = []
     for side in (first, second):
         path = side.results.store.experiment(side.results.experiment).spec
         written = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         sides.append({key: value for key, value in written.items() if key not in ("name", "question", "report")})
-    return _differences(*(dict(_flat(side, "")) for side in sides))
+    return list(_differences(sides[0], sides[1]))
 
 
 def made_differences(store: Store, first: Subject, second: Subject) -> list[Difference]:
@@ -57,10 +57,11 @@ def _of_stages(
         return
     prefix = f"{role}." if role else ""
     one, other = _read(store, first), _read(store, second)
-    yield from _differences(*(dict(_flat({"kind": _kind(known), **known["config"]}, prefix)) for known in (one, other)))
+    ours, theirs = ({"kind": _kind(known), **known["config"]} for known in (one, other))
+    yield from _differences(ours, theirs, prefix)
     for name in dict.fromkeys([*one["inputs"], *other["inputs"]]):
-        ours, theirs = (known["inputs"].get(name, {}).get("stage") for known in (one, other))
-        yield from _of_stages(store, ours, theirs, f"{prefix}{name}", seen)
+        stages = [known["inputs"].get(name, {}).get("stage") for known in (one, other)]
+        yield from _of_stages(store, stages[0], stages[1], f"{prefix}{name}", seen)
 
 
 def _read(store: Store, stage: str) -> dict[str, Any]:
@@ -74,14 +75,11 @@ def _kind(known: Mapping[str, Any]) -> str:
     return f"{known.get('kind', 'unknown')} (revision {known.get('revision', 'unknown')})"
 
 
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), value
-
-
-def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    pairs = ((key, first.get(key, ABSENT), second.get(key, ABSENT)) for key in dict.fromkeys([*first, *second]))
-    return [Difference(key, one, other) for key, one, other in pairs if one != other]
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> Iterator[Difference]:
+    """Yield the keys that differ, dotted where both sides have a mapping; a section of one side alone is one key."""
+    for key in dict.fromkeys([*first, *second]):
+        one, other = first.get(key, ABSENT), second.get(key, ABSENT)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield Difference(f"{prefix}{key}", one, other)
