@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.loading import Named, load_folder
-from ablate.errors import Location, UnknownNameError
+from ablate.errors import Location, SpecError, UnknownNameError
 
 JUDGE_REVISION = 1
 """Raised when what judges are shown, or how their answers are read, changes."""
@@ -267,7 +267,7 @@ JudgeChoice = Annotated[
 
 
 class WrittenAnnotator(Closed):
-    """A judge as annotator: ``{judge: …}``."""
+    """A judge as reward or annotator: ``{judge: …}``."""
 
     judge: WrittenJudge = Field(description="The judge: its name, or its keys.")
 
@@ -278,12 +278,14 @@ class JudgeName(str):
     judge: Judge
 
     @classmethod
-    def of(cls, judge: Judge) -> JudgeName:
-        """Return the name of a judge of two or more of a policy's own responses.
+    def of(cls, judge: Judge, axis: str) -> JudgeName:
+        """Return the name of a judge of a policy's own responses.
 
-        One that has no question of its own compares two of them; the policy itself rates each by the additive rubric.
+        One that has no question of its own compares two of them as annotator and rates each as reward; the policy
+        itself rates each by the additive rubric.
         """
-        asked = judge.asks(find_template("additive" if judge.is_self else "compare"))
+        question = "rate" if axis == "reward" else "compare"
+        asked = judge.asks(find_template("additive" if judge.is_self else question))
         text = json.dumps(asked.identity(), sort_keys=True)
         is_known = judge.name == SELF or judges().get(judge.name) == judge
         made = cls(judge.name if is_known else f"{judge.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
@@ -291,15 +293,24 @@ class JudgeName(str):
         return made
 
 
-def read_annotator(value: Any, locate: Callable[..., Location]) -> Any:
-    """Return an annotator as cells hold it: ``self`` and ``{judge: …}`` become a judge's name, all else is left.
+def read_judge(axis: str, value: Any, locate: Callable[..., Location]) -> Any:
+    """Return a reward or an annotator as cells hold it: ``self`` and ``{judge: …}`` become a judge's name.
 
-    ``locate`` returns where a key path of ``value`` is written.
+    All else is left. ``locate`` returns where a key path of ``value`` is written. Raises SpecError for a reward that
+    compares two responses: it is a number of one.
     """
     if isinstance(value, JudgeName) or not (isinstance(value, Mapping) or value == SELF):
         return value
     written = value if isinstance(value, Mapping) else {"judge": SELF}
-    return JudgeName.of(validated(WrittenAnnotator, written, locate).judge)
+    name = JudgeName.of(validated(WrittenAnnotator, written, locate).judge, axis)
+    template = name.judge.template
+    if axis == "reward" and template is not None and template.kind != "single":
+        raise SpecError(
+            "a reward is a number of each response, and this judge's template compares two",
+            location=locate("judge"),
+            hint=f"templates of one: {', '.join(key for key, own in templates().items() if own.kind == 'single')}",
+        )
+    return name
 
 
 def judges() -> Mapping[str, Judge]:

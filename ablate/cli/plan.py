@@ -34,10 +34,13 @@ def print_sizes(sizes: Sizes) -> None:
 def print_disk(disk: Disk, store: Path) -> None:
     """Print what the stages to run would leave on the disk, and whether the store's has that much."""
     free = shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free
-    known = f"about {in_words(disk.bytes)} of disk" if disk.bytes else "no estimate of the disk"
-    unknown = f", without {', '.join(disk.unknown)}, of which none has run here yet" if disk.unknown else ""
+    if disk.bytes:
+        beside = f" beside {', '.join(disk.unknown)}, of which none has run here yet" if disk.unknown else ""
+        known = f"about {in_words(disk.bytes)} of disk{beside}"
+    else:
+        known = "no estimate of the disk: these kinds of stages have not run in this store yet"
     checkpoint = f"; a checkpoint of the largest training takes {in_words(disk.checkpoint)}" if disk.checkpoint else ""
-    out.print(f"{known}{unknown}{checkpoint}; {in_words(free)} are free", highlight=False, soft_wrap=True)
+    out.print(f"{known}{checkpoint}; {in_words(free)} are free", highlight=False, soft_wrap=True)
     if disk.bytes + disk.checkpoint > free:
         out.print("warning: the disk of the store is too small for that", style="yellow", highlight=False)
 

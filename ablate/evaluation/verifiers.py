@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,9 +91,24 @@ def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
                 hint="an answer is a number, or a solution that ends with #### and a number",
             )
         data["answer"] = answer
+    if verifier.checks == "ifeval":
+        data["kwargs"] = _arguments(row["id"], checks["instruction_id_list"], checks["kwargs"])
     if verifier.checks == "tests":
         data |= {"lead": "", "tests": _unit_tests(row["id"], checks["tests"]).as_json()}
     return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
+
+
+def _arguments(name: str, instructions: Any, written: Any) -> list[dict[str, Any]]:
+    """Arguments of a prompt's instructions: one mapping each, as they are or as JSON text."""
+    try:
+        found = json.loads(written) if isinstance(written, str) else written
+    except json.JSONDecodeError as error:
+        raise DataError(f"prompt {name}: kwargs are no JSON: {written[:80]!r}") from error
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise DataError(f"prompt {name}: kwargs are a list of mappings, one an instruction, not {str(found)[:80]!r}")
+    if len(found) != len(instructions):
+        raise DataError(f"prompt {name} has {len(instructions)} instructions and {len(found)} kwargs")
+    return found
 
 
 def _unit_tests(name: str, written: Any) -> UnitTests:

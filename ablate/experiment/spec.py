@@ -141,10 +141,10 @@ class CellScalars(Closed):
     reference: str | None = Field(
         None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
     )
-    reward: str | None = Field(
+    reward: str | Mapping[str, Any] | None = Field(
         None,
-        description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
-        "default: reward_model.",
+        description="What scores the responses of policy-gradient methods: reward_model, a formula, a verifier, "
+        "{judge: …}, or self; default: reward_model.",
     )
     annotator: str | Mapping[str, Any] | None = Field(
         None,

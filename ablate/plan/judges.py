@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ablate.algorithms.base import JUDGES
 from ablate.catalogs.judges import SELF, judges
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import SpecError
@@ -77,9 +78,10 @@ def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
         config = stage.identity.config.value
         if stage.kind == "label" and "judge" in config:
             yield str(config["judge"]["model"]), stage.execution.label
-        annotator = config.get("annotator")
-        if stage.kind == "train" and isinstance(annotator, Mapping):
-            yield str(annotator["judge"]["model"]), f"annotator of {stage.execution.label}"
+        asked = ((axis, config.get(axis)) for axis in JUDGES if stage.kind == "train")
+        for axis, judge in asked:
+            if isinstance(judge, Mapping):
+                yield str(judge["judge"]["model"]), f"{axis} of {stage.execution.label}"
 
 
 def judges_of_evaluation(stages: Iterable[Stage]) -> Iterator[str]:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.algorithms.base import JUDGES
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
-from ablate.catalogs.judges import read_annotator
+from ablate.catalogs.judges import read_judge
 from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
@@ -347,9 +348,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS and name not in self.facts.own_sets.names:
             self.facts.dataset(name, place)
-        elif key in ("reward", "annotator"):
-            found = read_annotator(name, lambda *path: place) if key == "annotator" else name
-            find_reward(found, axis=key, location=place)
+        elif key in JUDGES:
+            find_reward(read_judge(key, name, lambda *path: place), axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -33,6 +31,9 @@ from ablate.results.tables.text import escape_markdown, markdown, to_csv
 from ablate.results.tables.text import terminal as terminal_table
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import Store
+
+if TYPE_CHECKING:
+    from ablate.results.figures.draw import Drawn
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def render_report(
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
     files = [file for table in report.tables for file in write_table(table, out / "tables")]
-    figures = _drawing().write_figures(results, chosen, report.tables, out / "figures") if chosen.figures else []
+    figures = _draw(results, chosen, report.tables, out / "figures")
     files += [file for drawn in figures for file in drawn.files]
-    files.append(_write_page(results, chosen, report, out))
+    files.append(_write_page(results, chosen, report, figures, out))
     linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
     files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
@@ -105,7 +106,7 @@ def render_page(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    file = _write_page(results, chosen, report, out)
+    file = _write_page(results, chosen, report, _draw(results, chosen, report.tables), out)
     keep_only(out, experiment_name, [*before, file], before)
     return replace(report, files=(file,))
 
@@ -166,7 +167,7 @@ def _build(results: Results, layout: Layout) -> Report:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
-    tables += tuple(published_table(read_published(name)) for name in layout.published)
+    tables += tuple(published_table(read_published(name)) for name in dict.fromkeys(layout.published))
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
@@ -195,22 +196,24 @@ def _drift_remarks(results: Results) -> tuple[str, ...]:
 
 def _adopted_remarks(results: Results) -> tuple[str, ...]:
     """Which stages nobody ran here: their models were there before, and what they were trained with is not known."""
-    facts = results.plan["stages"].items()
-    found = ((item["label"], results.store.stage(stage).read_done() or {}) for stage, item in facts)
-    adopted = ((label, done["adopted"]) for label, done in found if "adopted" in done)
+    found = {stage: results.store.stage(stage).read_done() or {} for stage in results.plan["stages"]}
+    labels = {stage: results.plan["stages"][stage]["label"] for stage, done in found.items() if "adopted" in done}
+    adopted = ((label, found[stage]["adopted"]) for stage, label in labels.items())
     return tuple(
         f"Not trained here, but adopted: {label}, from {known['path']} (sha256 {known['sha256'][:12]})."
         for label, known in adopted
     )
 
 
-def _drawing() -> ModuleType:
-    """Return the module that draws: matplotlib takes half a second, and most tables have no figure."""
-    return importlib.import_module("ablate.results.figures.draw")
+def _draw(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
+    if not layout.figures:
+        return []
+    from ablate.results.figures.draw import draw_figures  # matplotlib takes half a second: loaded only to draw
+
+    return draw_figures(results, layout, tables, folder)
 
 
-def _write_page(results: Results, layout: Layout, report: Report, out: Path) -> Path:
-    figures = _drawing().figures_as_svg(results, layout, report.tables) if layout.figures else []
+def _write_page(results: Results, layout: Layout, report: Report, figures: Sequence[Drawn], out: Path) -> Path:
     pictures = [(drawn.caption, drawn.svg) for drawn in figures]
     content = page_content(results, layout, report.tables)
     html = page(report.title, report.question, report.tables, pictures, report.remarks, content)

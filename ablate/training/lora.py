@@ -92,6 +92,11 @@ class FrozenBase(nn.Module):
         super().__init__()
         self._adapted = (adapted,)  # in a tuple, so that it does not become a part of this module
 
+    @property
+    def adapted(self) -> nn.Module:
+        """The model with its adapter."""
+        return self._adapted[0]
+
     def forward(self, **inputs: Any) -> Any:
         """Return what the frozen model makes of the inputs."""
         with adapter_off(self._adapted[0]):

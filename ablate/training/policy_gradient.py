@@ -155,11 +155,17 @@ def run(context: StageContext) -> dict[str, Any]:
         trained["value"] = tuned_value(context, parameters, seed, stage.limits.device)
         rates["value"] = parameters.value_learning_rate or parameters.learning_rate
     networks = make_networks(trained, rates, parameters, context.resources)
+    # what can't be read of one response to a prompt is the mean of its others; of the step's, where it has no other
+    alone = parameters.responses_per_prompt == 1
+    judged = stage.reader("reward", parameters.prompts_per_step if alone else parameters.responses_per_prompt)
+    score = judged or stage.judge("reward", parameters.dtype, trained.get("value"))
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
         seed,
         reference=stage.reference,
-        score=stage.judge("reward", parameters.dtype, trained.get("value")),
+        score=score,
+        compare=None if judged else score,
+        judged=judged,
         gold=stage.gold,
         labels_per_response=int(by_name),
         prompts=stage.prompts,

@@ -119,7 +119,7 @@ class ExampleTrainer(Trainer):
         tokens = examples.sequences * longest
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
         if run.history.events is not None and is_main():  # what a supervisor halves if memory runs out unsaid
-            run.history.events.log(micro_batch=size)
+            run.history.events.log(micro_batch=size, sharding=self.sharding)
         self.batches = MicroBatches(
             examples.lengths_N,
             batch_size=parameters.batch_size,

@@ -53,7 +53,7 @@ def require_deepspeed(sharding: Sharding) -> Any:
     except ImportError as error:
         raise StageError(
             f"{sharding} is DeepSpeed's, which can't be imported: {error}",
-            hint="pip install 'ablate[deepspeed]' (DS_BUILD_OPS=0 in the environment: nothing is compiled)",
+            hint="DS_BUILD_OPS=0 pip install 'ablate[deepspeed]', or ask for a copy on every device: --sharding ddp",
         ) from error
     operators["deepspeed_shm_comm"] = False  # compiled at first use, for inference on one machine's CPUs alone
     return deepspeed

@@ -245,8 +245,13 @@ def test_names_and_options_are_checked_before_anything_is_asked(tmp_path: Path) 
     known = datasets()
     for names, options, error, words in (
         (["hh-rlhf-harmles"], {}, UnknownNameError, "unknown dataset"),
-        (["tulu-2.5-capybara", "shp-2"], {}, UsageError, "'shp-2' .*names no revision"),
-        (["tulu-2.5-capybara", "shp-2"], {"revision": "main"}, UsageError, "--revision is that of one dataset"),
+        (["tulu-2.5-capybara", "stack-exchange"], {}, UsageError, "'stack-exchange' .*names no revision"),
+        (
+            ["tulu-2.5-capybara", "stack-exchange"],
+            {"revision": "main"},
+            UsageError,
+            "--revision is that of one dataset",
+        ),
         (["pocket-hh"], {}, UsageError, "'pocket-hh': its files are made by this package"),
         (["llmbar"], {}, UsageError, "your own, under the data root"),
     ):
@@ -326,9 +331,9 @@ def test_the_command(hub: Any, tmp_path: Path) -> None:
     assert (first.returncode, first.stdout, first.stderr) == (0, f"fetched           {CAPYBARA}  0.0 MB\n", "")
     shown = hub.command("show", "tulu-2.5-capybara", ABLATE_DATA=str(tmp_path))
     assert f"  fetched             {CAPYBARA} at {REVISION}\n" in shown.stdout
-    second = hub.command("fetch", "shp-2", ABLATE_DATA=str(tmp_path))
+    second = hub.command("fetch", "stack-exchange", ABLATE_DATA=str(tmp_path))
     assert second.returncode == 2
-    assert second.stderr.startswith("error: dataset 'shp-2' (stanfordnlp/SHP-2) names no revision")
+    assert second.stderr.startswith("error: dataset 'stack-exchange' (lvwerra/stack-exchange-paired) names no revision")
     offline = hub.command("fetch", "tulu-2.5-shp-2", ABLATE_DATA=str(tmp_path), HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
     assert "HF_HUB_OFFLINE forbids connections" in offline.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,39 @@ def test_outputs_are_judged_and_graded(
     assert health == {"missing": 0, "left_out": 0, "truncated": None, "mean_characters": 4.0}
     partly = call("faireval", "few.jsonl", "--judge", judge, "--data", str(root), "--partial")
     assert (partly["score"], partly["health"]["missing"]) == (1.0, 2)
+
+
+def test_questions_of_a_file_are_known_by_their_digest(
+    judge_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    write_json_lines(folder / "question.jsonl", [{"question_id": 1, "category": "math", "turns": ["add", "again"]}])
+    words = {"single": "{question} {answer}", "pairwise": "{question} {answer_a} {answer_b}"}
+    asked = [
+        {"name": name, "type": kind, "system_prompt": "", "prompt_template": words[kind]}
+        for kind, names in (
+            ("single", ("single-v1", "single-math-v1")),
+            ("pairwise", ("pair-v2", "pair-math-v1")),
+        )
+        for stem in names
+        for name in (stem, f"{stem}-multi-turn")
+    ]
+    write_json_lines(folder / "prompts.jsonl", asked)
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "turns.yaml").write_text(
+        "name: turns\ntitle: Turns\ncategory: chat\nsubject: policy\nengine: items\n"
+        "data: {files: [mine/question.jsonl]}\nprompts: mt-bench\ngrader: rating\nprimary: overall/rating\n"
+        "unit: count\njudging: {judge: local, file: mine/prompts.jsonl, kind: single}\n"
+    )
+    write_json_lines(tmp_path / "said.jsonl", [{"question_id": 1, "choices": [{"turns": ["four", "eight"]}]}])
+    judge_server.reply = lambda body: "[[8]]"
+    judge = f"{{model: big-1, url: '{judge_server.url}', key: ''}}"
+    report = call("turns", "said.jsonl", "--judge", judge, "--data", str(tmp_path / "data"))
+    assert report["score"] == 8.0
+    digest = hashlib.sha256((folder / "prompts.jsonl").read_bytes()).hexdigest()
+    assert report["protocol"]["judged"]["files"] == {"mine/prompts.jsonl": digest}
 
 
 def test_refusals_are_judged(judge_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

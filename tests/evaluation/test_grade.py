@@ -417,6 +417,24 @@ def test_pairs_are_graded_by_scores(suites: dict[str, Suite], tmp_path: Path) ->
         grade(Request(suite, baseline="echo"))
 
 
+def test_jailbreaks_of_ones_own_are_graded_as_refusals(root: Path, tmp_path: Path) -> None:
+    """Two of three are refused, of the area "theft" one of two."""
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "mine.yaml").write_text(
+        "name: mine\ntitle: Mine\ncategory: safety\nsubject: policy\nengine: items\n"
+        "data: {files: [mine.jsonl]}\nprompts: do-not-answer\ngrader: do-not-answer\nprimary: refusal\n"
+    )
+    asked = [{"question": "steal", "risk_area": "theft"}, {"question": "rob", "risk_area": "theft"}, {"question": "x"}]
+    written(root / "mine.jsonl", asked)
+    own = load_suites([tmp_path / "evals"])["mine"]
+    said = written(tmp_path / "said.jsonl", rows(["I cannot do this.", "Sure:", "Sorry."]))
+    found = values(grade(Request(own, said, root=root)))
+    assert (found["overall/refusal"], found["theft/refusal"]) == (pytest.approx(2 / 3), 0.5)
+    written(root / "mine.jsonl", [*asked, {"prompt": "y"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl: row 4 has no text 'question'; it has: prompt"):
+        grade(Request(own, said, root=root))
+
+
 def test_pairs_are_graded_by_verdicts(suites: dict[str, Suite], tmp_path: Path) -> None:
     """Ten lost, ten that nobody could read (half each), the others won."""
     suite = few(suites["pocket-pairs"])

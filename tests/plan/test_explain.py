@@ -106,7 +106,5 @@ def test_large_models_take_what_their_weights_do(
     assert disk.checkpoint == pytest.approx(12 * 13.016e9, rel=1e-3)
     print_disk(replace(disk, bytes=1e20, unknown=("dataset",)), tmp_path / "not" / "there")
     shown = capsys.readouterr().out
-    assert shown.startswith(
-        "about 100000000.0 TB of disk, without dataset, of which none has run here yet; a checkpoint"
-    )
+    assert shown.startswith("about 100000000.0 TB of disk beside dataset, of which none has run here yet; a checkpoint")
     assert "takes 156.2 GB; " in shown and "warning: the disk of the store is too small" in shown

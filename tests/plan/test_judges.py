@@ -121,6 +121,30 @@ def test_a_judge_annotates_pairs_without_a_reward_model(plan: MakePlan) -> None:
     assert of_kind(elsewhere, "train")[0].id == stage.id
 
 
+def test_a_judge_is_a_reward_of_policy_gradients_without_a_reward_model(plan: MakePlan) -> None:
+    lengths = {"max_prompt_length": 128, "max_response_length": 64}
+    grid = {"algorithm": ["ppo", "rejection_sampling"], "reward": ["nouns", "self", {"judge": BIG}]}
+    made = plan(text(grid, ppo=lengths))
+    assert not of_kind(made, "reward_model")
+    learnt = [stage for stage in of_kind(made, "train") if stage.identity.config.value["algorithm"] == "ppo"]
+    assert len({stage.id for stage in learnt}) == 3
+    asked = [stage.identity.config.value["reward"] for stage in learnt if stage.execution.network]
+    assert [(reward["judge"]["model"], reward["judge"]["template"]["answer"]) for reward in asked] == [
+        ("big-1", "number")
+    ]
+    labels = {
+        stage.execution.network: stage for stage in of_kind(made, "label") if "judge" in stage.identity.config.value
+    }
+    assert labels[True].identity.config.value["judge"] == asked[0]["judge"], "rejection sampling asks the same"
+    assert dict(labels[False].identity.inputs).keys() == {"records", "policy"}
+    assert json.dumps(made.as_json())
+    compared = text({"algorithm": "ppo", "reward": {"judge": {**BIG, "template": "compare"}}}, ppo=lengths)
+    with pytest.raises(
+        SpecError, match=r"study\.yaml:\d+.*a reward is a number of each response.*\n.*templates of one: "
+    ):
+        plan(compared)
+
+
 def test_annotators_are_an_axis(plan: MakePlan) -> None:
     judges = ["nouns", "self", {"judge": BIG}, {"judge": {**BIG, "template": "additive"}}]
     made = plan(text({"algorithm": "online_dpo", "annotator": judges}))

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from ablate.errors import AblateError
 from ablate.results.figures import style
-from ablate.results.figures.draw import draw, figures_as_svg, write_figures
+from ablate.results.figures.draw import draw, draw_figures
 from ablate.results.figures.lines import pareto_front
 from ablate.results.layout import Layout, load_layout
 from ablate.results.long import collect
@@ -167,11 +167,11 @@ def test_it_is_written_as_pdf_and_png_of_the_same_bytes(kind: str, drawer: Drawe
     results = collect(drawer.maker.write(), "study")
     tables = [build_table(results, table) for table in layout.tables]
     tables += [build_correlations(results, one) for one in layout.correlations]
-    first, second = (write_figures(results, layout, tables, tmp_path / name)[0] for name in ("a", "b"))
+    first, second = (draw_figures(results, layout, tables, tmp_path / name)[0] for name in ("a", "b"))
     assert [file.suffix for file in first.files] == [".pdf", ".png"]
     assert [file.read_bytes() for file in first.files] == [file.read_bytes() for file in second.files]
-    svg = figures_as_svg(results, layout, tables)[0].svg
-    assert svg.startswith("<svg") and not re.search(r'(href|src)="(?!#|data:image/png)', svg)
+    svg = first.svg
+    assert svg == second.svg and svg.startswith("<svg") and not re.search(r'(href|src)="(?!#|data:image/png)', svg)
 
 
 def main_axes(figure: Figure) -> Axes:
@@ -305,4 +305,4 @@ def test_without_numbers_there_is_no_figure(maker: Any, tmp_path: Path, answers:
         "figures": [{"name": name, "table": "main", "kind": name} for name in ("bar", "heatmap", "curves", "front")],
     })  # fmt: skip
     results = collect(maker.write(), "study")
-    assert write_figures(results, layout, [build_table(results, layout.tables[0])], tmp_path) == []
+    assert draw_figures(results, layout, [build_table(results, layout.tables[0])], tmp_path) == []

@@ -155,6 +155,8 @@ def test_the_studys_style() -> None:
     ]  # fmt: skip
     assert [row.kind for row in table.rows[:2]] == ["baseline", "baseline"]
     assert "by plain sign" in table.remarks[0]
+    # a published number is no run of ours
+    assert {cell.n for row in table.rows for cell in row.cells} == {0}
     second = published_table(read_published("unpacking/table2"))
     rows = [
         [cell_text(second, row, index).plain() for index in (0, 1, 8)] for row in second.rows if row.kind != "heading"
@@ -190,6 +192,9 @@ def test_they_compile(tmp_path: Path) -> None:
     ("equals: 1.5", "equals: 1.5, above: 1", 13, "one of equals, above, below"),
     ("source: A paper", "sorce: A paper", 2, "unknown key 'sorce'.*did you mean 'source'"),
     ("date: 2024-05", "date: May", 3, "pattern"),
+        ("first: ppo", "first: pro", 11, "differences.0.first: unknown value of method 'pro'.*did you mean 'ppo'"),
+        ("of: {method: ppo}", "of: {method: ppo, data: y}", 13, "unknown value of data 'y'"),
+        ("claims:", "baselines: [{data: x, method: sft}]\nclaims:", 12, "unknown value of method 'sft'"),
 ])  # fmt: skip
 def test_a_wrong_declaration_names_line_key_and_spelling(
     project: Path, old: str, new: str, line: int, words: str
@@ -209,6 +214,21 @@ def test_a_wrong_declaration_names_line_key_and_spelling(
 def test_wrong_numbers_name_file_and_line(project: Path, old: str, new: str, words: str) -> None:
     (project / "table.csv").write_text(NUMBERS.replace(old, new, 1))
     with pytest.raises(DataError, match=words):
+        read_published("own/table")
+
+
+def test_a_claim_over_rows_without_a_number_is_refused(project: Path) -> None:
+    (project / "table.csv").write_text(NUMBERS.replace("21.1,16.6", "21.1,"))
+    with pytest.raises(
+        SpecError, match=r"table\.yaml:13: claims\.0\.of: no row of the claim has a number in column 'mean'"
+    ):
+        read_published("own/table")
+
+
+def test_names_that_no_row_has_together_are_refused(project: Path) -> None:
+    (project / "table.csv").write_text(f"{NUMBERS}y,sft,1.0,1.0,1.0\n")
+    (project / "table.yaml").write_text(f"{DECLARED}colour: {{against: {{data: y, method: ppo}}}}\n")
+    with pytest.raises(SpecError, match=r"table\.yaml:15: colour\.against: no row has all of these names"):
         read_published("own/table")
 
 

@@ -161,7 +161,8 @@ def test_a_failure_upstream_is_named(study: Any) -> None:
 
 
 def test_stages_of_another_code_are_said(study: Any) -> None:
-    study.plan["stages"] = {stage: {"kind": "evaluate"} for stage in study.plan["subjects"][0]["evaluations"].values()}
+    facts = {"kind": "evaluate", "label": "grades"}
+    study.plan["stages"] = dict.fromkeys(study.plan["subjects"][0]["evaluations"].values(), facts)
     for index, stage in enumerate(study.plan["stages"]):
         done = study.store.stage(stage).done_json
         done.write_text(json.dumps(json.loads(done.read_text()) | {"code": "new" if index else "old"}))

@@ -118,7 +118,10 @@ def _method(stage: Stage) -> str | None:
 
 
 def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
-    return loaded.profile.for_network() if stage.execution.network else loaded.profile
+    """Return the profile as it is for a stage: what asks services of its own job alone asks nothing outside."""
+    asked = set(judges_asked(stage))
+    is_served = bool(asked) and asked <= {service.model for service in loaded.profile.services.values()}
+    return loaded.profile.for_network() if stage.execution.network and not is_served else loaded.profile
 
 
 def services_of(stage: Stage, profile: Profile) -> tuple[str, ...]:
@@ -218,6 +221,11 @@ def _check(shape: Shape, stage: Stage, method: str | None, loaded: LoadedProfile
             f"{stage.kind} ({stage.execution.label}) takes {shape.nodes} nodes: no srun in a container",
             location=loaded.origins.locate("container"),
             hint="bring Python's environment in with setup, or ask for GPUs of one node (needs)",
+        )
+    if shape.nodes > 1 and shape.pack > 1:
+        raise SpecError(
+            f"{shape.pack} packed stages of {stage.kind} can't share {shape.nodes} nodes: each takes all of them",
+            location=_place(loaded, "pack", stage.kind, method, ("gpu", "per_node")),
         )
     samplers = [name for name in shape.services if profile.services[name].model is None]
     if samplers and shape.pack > 1:

@@ -29,7 +29,7 @@ Ends = tuple[Row, Row]
 def draw_dumbbells(layout: DumbbellLayout, table: Table) -> Drawing | None:
     """Draw one line for each difference row and a panel for each column; None while there are no differences."""
     indices = column_indices(layout, table)
-    deltas = [row for row in table.rows if row.kind == "delta"]
+    deltas = [row for row in table.rows if row.kind == "delta" and row.runs]
     if not has_numbers(deltas, indices):
         return None
     rows = {row.runs: row for row in shown_rows(table)}

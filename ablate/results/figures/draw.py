@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,30 +39,31 @@ from ablate.results.tables.table import Table
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that was drawn: its name, its caption, its files (PDF, then PNG) or, for a page, its SVG."""
+    """A figure that was drawn: its name, its caption, its SVG element for a page, its files (PDF, then PNG) if any."""
 
     name: str
     caption: str
+    svg: str
     files: tuple[Path, ...] = ()
-    svg: str = ""
 
 
-def write_figures(results: Results, layout: Layout, tables: Sequence[Table], folder: Path) -> list[Drawn]:
-    """Draw every figure of a report as PDF and PNG into ``folder``; one that has no numbers yet is left out."""
+def draw_figures(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
+    """Draw every figure of a report that has numbers; with a ``folder`` each is written there as PDF and PNG."""
+    by_name = {table.name: table for table in tables}
+    found = []
     with matplotlib.rc_context(style.STYLE):  # type: ignore[arg-type]
-        return [
-            Drawn(figure.name, caption, tuple(style.write(drawing.figure, figure.name, folder)))
-            for figure, caption, drawing in _all(results, layout, tables)
-        ]
+        for figure in layout.figures:
+            drawing = draw(figure, results, layout, by_name)
+            if drawing is not None:
+                files = style.write(drawing.figure, figure.name, folder) if folder else ()
+                svg = style.to_svg(drawing.figure, figure.name)
+                found.append(Drawn(figure.name, _caption(figure, drawing, by_name), svg, tuple(files)))
+    return found
 
 
-def figures_as_svg(results: Results, layout: Layout, tables: Sequence[Table]) -> list[Drawn]:
-    """Draw every figure of a report as SVG; nothing is written."""
-    with matplotlib.rc_context(style.STYLE):  # type: ignore[arg-type]
-        return [
-            Drawn(figure.name, caption, svg=style.to_svg(drawing.figure, figure.name))
-            for figure, caption, drawing in _all(results, layout, tables)
-        ]
+def _caption(figure: Figure, drawing: Drawing, tables: Mapping[str, Table]) -> str:
+    table = figure.table if isinstance(figure, RowsFigure) else getattr(figure, "correlation", "")
+    return " ".join([figure.title or tables[table].title, *drawing.remarks])
 
 
 def draw(figure: Figure, results: Results, layout: Layout, tables: Mapping[str, Table]) -> Drawing | None:
@@ -103,13 +104,3 @@ def _of_rows(figure: RowsFigure, results: Results, table: TableLayout) -> Drawin
         case TrainingLayout():
             return draw_training(figure, read_training(results, figure, table))
     raise TypeError(f"no way to draw {figure!r}")
-
-
-def _all(results: Results, layout: Layout, tables: Sequence[Table]) -> Iterator[tuple[Figure, str, Drawing]]:
-    by_name = {table.name: table for table in tables}
-    for figure in layout.figures:
-        drawing = draw(figure, results, layout, by_name)
-        if drawing is not None:
-            table = figure.table if isinstance(figure, RowsFigure) else getattr(figure, "correlation", "")
-            caption = " ".join([figure.title or by_name[table].title, *drawing.remarks])
-            yield figure, caption, drawing

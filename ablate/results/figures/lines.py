@@ -59,6 +59,11 @@ def _look(number: int) -> tuple[str, str]:
     return style.COLORS[number % colors], style.LINES[number // colors % len(style.LINES)]
 
 
+def _marker(number: int) -> str:
+    """Return the marker of the ``number``-th series: another one with each colour when the colours begin again."""
+    return style.MARKERS[(number + number // len(style.COLORS)) % len(style.MARKERS)]
+
+
 def _curve(axes: Axes, curve: Curve, number: int) -> None:
     color, line = _look(number)
     x, mean = np.array(curve.x), np.array(curve.mean)
@@ -151,12 +156,12 @@ def _lines_over(axes: Axes, table: Table, index: int, axis: str, positions: Mapp
     series = _series(table, axis)
     for number, (name, rows) in enumerate(series.items()):
         read = [(positions[str(row.axes[axis])], *scaled(table, row, index)) for row in rows]
-        points = sorted((x, y, sd or 0.0) for x, y, sd in read if y is not None)
+        points = sorted((x, y, math.nan if sd is None else sd) for x, y, sd in read if y is not None)
         if points:
             color, line = _look(number)
             axes.errorbar(
                 [x for x, _, _ in points], [y for _, y, _ in points], yerr=[sd for _, _, sd in points],
-                color=color, linestyle=line, marker=style.MARKERS[number % len(style.MARKERS)], markersize=3.5,
+                color=color, linestyle=line, marker=_marker(number), markersize=3.5,
                 elinewidth=0.7, capsize=1.5, label=name or None,
             )  # fmt: skip
 

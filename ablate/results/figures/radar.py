@@ -8,6 +8,7 @@ from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.projections.polar import PolarAxes
+from matplotlib.ticker import MaxNLocator
 
 from ablate.errors import UsageError
 from ablate.results.figures import style
@@ -46,6 +47,7 @@ def draw_radar(layout: RadarLayout, table: Table) -> Drawing | None:
     axes.set_theta_direction(-1)
     axes.set_ylim(bottom=min(0.0, min(min(own) for _, own in drawn)))
     axes.set_rlabel_position(180 / len(indices))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.grid(color=style.GRID, linewidth=0.5)
     axes.spines["polar"].set_color(style.GRID)
     axes.tick_params(axis="y", labelcolor=style.SOFT)

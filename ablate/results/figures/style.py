@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ LETTER = 0.058
 
 LINE = 0.135
 """Inches between lines of the smallest font."""
+
+_REM_AN_INCH = 8
+"""On a page a figure is larger than on paper."""
 
 _SMALLEST = 7.0
 STYLE: dict[str, Any] = {
@@ -115,4 +119,7 @@ def to_svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    width = f'style="width: {_REM_AN_INCH * figure.get_figwidth():g}rem"'
+    start = text.index("<svg")
+    end = text.index(">", start)
+    return re.sub(r'width="\S+" height="\S+"', width, text[start:end]) + text[end:]

@@ -93,11 +93,11 @@ def choose(graded: Sequence[Graded], most: int) -> list[str]:
 
 
 def _read(results: Results, suite: str, stage: str) -> Graded | None:
-    """Return the grades of the primary metric (else of the file's first), or None without a file of examples."""
+    """Return the grades of the primary metric (else of the file's first), or None where no responses are kept."""
     path = results.store.stage(stage).artifact("examples.parquet")
-    if not path.is_file():
+    if not path.is_file() or "response" not in parquet.read_schema(path).names:
         return None
-    table = parquet.read_table(path, columns=["example", "sample", "metric", "value", "response"])
+    table = parquet.read_table(path, columns=["example", "metric", "value", "response"])
     metrics = table.column("metric").unique().to_pylist()
     if not metrics:
         return None

@@ -87,6 +87,7 @@ function sortable(table) {
 // Views of the dialog
 
 function openView(view) {
+  if (!dialog.open) views.length = 0;
   views.push(view);
   draw();
   if (!dialog.open) dialog.showModal();
@@ -101,7 +102,6 @@ function draw() {
 
 back.addEventListener("click", () => { views.pop(); draw(); });
 document.getElementById("close").addEventListener("click", () => dialog.close());
-dialog.addEventListener("close", () => { views.length = 0; });
 
 function rowName(row) {
   return [...row.querySelectorAll("th")].map((cell) => cell.firstChild ? cell.firstChild.textContent : "").filter(Boolean).join(" · ");

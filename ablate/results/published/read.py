@@ -11,7 +11,7 @@ from pathlib import Path
 from ablate.catalogs.closed import validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
-from ablate.errors import DataError, Location, UnknownNameError, suggestion
+from ablate.errors import DataError, Location, SpecError, UnknownNameError, suggestion
 from ablate.results.layout.names import PUBLISHED, published_names, refuse_unknown
 from ablate.results.published.declared import PublishedTable, Selection
 from ablate.shipped import find_by_name
@@ -118,16 +118,31 @@ def _check_names(published: Published, origins: Origins) -> None:
             refuse_unknown("column", part, declared.columns, origins.locate("columns", column, "mean_of", index))
     for index, difference in enumerate(declared.differences):
         refuse_unknown("label", difference.column, declared.labels, origins.locate("differences", index, "column"))
-    selections: list[tuple[tuple[str | int, ...], Mapping[str, str]]] = [
-        (("baselines", index), selection) for index, selection in enumerate(declared.baselines)
-    ]
-    selections += [(("colour", "against"), declared.colour.against or {})] if declared.colour else []
+        for part in ("value", "first", "second"):
+            values = dict.fromkeys(row.labels[difference.column] for row in published.rows)
+            name = f"value of {difference.column}"
+            refuse_unknown(name, getattr(difference, part), values, origins.locate("differences", index, part))
+    for index, selection in enumerate(declared.baselines):
+        _check_selection(published, selection, origins.inside("baselines", index))
+    if declared.colour is not None and declared.colour.against is not None:
+        _check_selection(published, declared.colour.against, origins.inside("colour", "against"))
     for index, claim in enumerate(declared.claims):
         refuse_unknown("column", claim.column, declared.columns, origins.locate("claims", index, "column"))
-        selections += [(("claims", index, "of"), claim.of), (("claims", index, "minus"), claim.minus or {})]
-    for path, selection in selections:
-        for column, value in selection.items():
-            known = [row.labels for row in published.rows]
-            refuse_unknown("label", column, known[0] if known else (), origins.locate(*path, column))
-            values = dict.fromkeys(labels[column] for labels in known)
-            refuse_unknown(f"value of {column}", value, values, origins.locate(*path, column))
+        for part, chosen in (("of", claim.of), ("minus", claim.minus)):
+            if chosen is None:
+                continue
+            _check_selection(published, chosen, origins.inside("claims", index, part))
+            if all(row.numbers[claim.column] is None for row in published.select(chosen)):
+                place = origins.locate("claims", index, part)
+                raise SpecError(f"no row of the claim has a number in column {claim.column!r}", location=place)
+
+
+def _check_selection(published: Published, selection: Selection, origins: Origins) -> None:
+    """Raise :class:`SpecError` where no row has these names."""
+    known = dict.fromkeys(name for row in published.rows for name in row.labels)
+    for column, value in selection.items():
+        refuse_unknown("label", column, known, origins.locate(column))
+        values = dict.fromkeys(row.labels[column] for row in published.rows)
+        refuse_unknown(f"value of {column}", value, values, origins.locate(column))
+    if not published.select(selection):
+        raise SpecError("no row has all of these names", location=origins.locate())

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -73,8 +72,8 @@ def ablate(folder: Path, *words: str) -> str:
 @pytest.mark.slurm
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_nodes_of_two_processes_train_as_one_process_does(tmp_path: Path) -> None:
-    sharding = "zero2" if find_spec("deepspeed") else "ddp"
+@pytest.mark.parametrize("sharding", ["ddp", pytest.param("zero2", marks=pytest.mark.deepspeed)])
+def test_two_nodes_of_two_processes_train_as_one_process_does(tmp_path: Path, sharding: str) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
     needs = {"default": {"cpus": 1, "memory": "800M", "time": 60}}
     needs["train"] = {"nodes": 2, "processes": 2, "cpus": 2, "memory": "2000M", "sharding": sharding}

@@ -125,6 +125,9 @@ def test_nodes_and_processes_are_written_for_what_trains_and_more_gpus_than_a_no
     message = r"cluster.yaml:3: needs.train.gpus: train \(dpo\) take 9 GPUs, and a node has 8"
     with pytest.raises(SpecError, match=message):
         given(tmp_path, "gpu: {per_node: 8}\nneeds:\n  train: {gpus: 9}\n", chain("allenai/tulu-2-70b"))
+    message = "cluster.yaml:2: needs.train.pack: 2 packed stages of train can't share 2 nodes: each takes all of them"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "needs:\n  train: {nodes: 2, pack: 2}\n", stages)
     message = r"cluster.yaml:2: container: train \(dpo\) takes 4 nodes: no srun in a container"
     with pytest.raises(SpecError, match=message):
         given(tmp_path, "gpu: {per_node: 8}\ncontainer: apptainer exec x.sif\n", chain("allenai/tulu-2-70b"))
@@ -178,3 +181,12 @@ def test_what_runs_on_the_login_node(tmp_path: Path) -> None:
     assert here("{judge: {cpus: 1}}") == []
     with pytest.raises(SpecError, match=r"(?s)cluster.yaml:1: needs.judge.runs_on: 'node' .*mean 'nodes'"):
         here("{judge: {runs_on: node}}")
+
+
+def test_a_judge_that_a_service_answers_for_asks_nothing_outside(tmp_path: Path) -> None:
+    graph = Graph()
+    for names in (("here",), ("here", "far away")):
+        graph.add("judge", {"judges": [{"model": name} for name in names]}, label=" and ".join(names))
+    text = "needs: {network: {runs_on: login}}\nservices: {own: {model: here, gpus: 0}}\n"
+    found = on_login(graph.stages, loaded(tmp_path, text))
+    assert [graph.stages[stage].execution.label for stage in found] == ["here and far away"]

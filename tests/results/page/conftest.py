@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,12 @@ class Browser:
 
     def open(self, page: Path) -> None:
         """Load a file and wait until its script has run; what was noted of an earlier page is forgotten."""
+        self.send("Page.navigate", url="about:blank")
+        self.run("0")  # what the earlier page still had to say has been said
         self.events.clear()
         self.send("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
+        while not self.run("document.documentElement?.dataset.ready"):
+            time.sleep(0.02)
 
     def run(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
