@@ -18,11 +18,27 @@ from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, AnyName, Name, StoreOption
+from ablate.cli.options import (
+    DEFAULT_STORE,
+    AnyName,
+    FrozenModels,
+    Gpus,
+    Jobs,
+    MicroBatch,
+    Name,
+    Overrides,
+    Processes,
+    RolloutServer,
+    Spec,
+    StoreOption,
+    Threads,
+    UnsafeCode,
+)
 from ablate.cli.plan import print_sizes
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.store import store_app
+from ablate.cli.sweep import sweep_app
 from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources
 from ablate.errors import AblateError, UsageError
@@ -57,44 +73,11 @@ app.command("grade")(grade)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(results_app)
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-
-
-def _complete_spec(incomplete: str) -> list[str]:
-    """Offer the project's and the shipped experiments to a shell."""
-    return [name for name in study.known_experiments() if name.startswith(incomplete)]
-
-
-Spec = Annotated[
-    str,
-    typer.Argument(
-        help="A specification file, or the name of a shipped experiment.",
-        show_default=False,
-        autocompletion=_complete_spec,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes that train one model together, a GPU each.")]
-MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most examples of a training pass; default: by size, halved without room.")
-]
-RolloutServer = Annotated[
-    str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
-]
-UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
-FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
 @app.command()

@@ -67,7 +67,12 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: Re
     ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
     of training.
     """
-    return plan_loaded(load_experiment(find_specification(name), overrides), store, read_report)
+    loaded = load_experiment(find_specification(name), overrides)
+    if loaded.experiment.sweep is not None:
+        place = loaded.origins.locate("sweep")
+        hint = f"ablate sweep {name}; `sweep=null` beside it leaves the search out"
+        raise UsageError(f"{loaded.experiment.name} is a sweep", location=place, hint=hint)
+    return plan_loaded(loaded, store, read_report)
 
 
 def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:

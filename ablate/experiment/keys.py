@@ -7,8 +7,7 @@ from typing import Any
 
 from ablate.catalogs.judges import read_annotator
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.sections import SCALARS, SHORTHANDS, cell_keys
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import SCALARS, SHORTHANDS, Scalar, cell_keys
 
 COUNTS = {"seed": 0, "rounds": 1}
 """Keys that stand alone and are whole numbers, with the least they can be; others are names."""

@@ -13,9 +13,9 @@ from ablate.catalogs.closed import Closed, Names
 from ablate.catalogs.datasets import Split, WrittenPairing
 from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
-from ablate.experiment.sections import DataSection
+from ablate.experiment.sections import DataSection, Scalar
+from ablate.experiment.sweep import Sweep
 
-Scalar = str | int | float | bool | None
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -168,6 +168,7 @@ class Experiment(CellScalars):
     baselines: tuple[Literal["base", "sft"], ...] = Field((), description="Rows that are no cells.")
     evaluate: Evaluations = Field(default_factory=Evaluations, description="Suites by subject.")
     report: str | None = Field(None, description="Layout of the tables, relative to this file or to the project.")
+    sweep: Sweep | None = Field(None, description="A search over keys of the grid, for `ablate sweep`.")
 
     @field_validator("grid")
     @classmethod
