@@ -23,9 +23,9 @@ BEST = 0.5
 def work(context: StageContext) -> dict[str, Any]:
     """Pass on what the policy earns; a training stage says what it is, as it would over its steps."""
     value = _value(context)
-    if context.kind == "train" and context.config["parameters"].get("beta", 1) > float(os.environ.get("FAILS_FROM", "inf")):
-        raise StageError("the loss is NaN")
-    if context.kind == "train" and value is not None:
+    if context.kind == "train":
+        if context.config["parameters"]["beta"] > float(os.environ.get("FAILS_FROM", "inf")):
+            raise StageError("the loss is NaN")
         for step in range(1, 1 + int(os.environ.get("LIGHT_STEPS", "1"))):
             context.events.log(step=step, reward=value)
             time.sleep(float(os.environ.get("LIGHT_STEP_SECONDS", "0")))
