@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ablate.errors import StageError, StopRequested
+from ablate.errors import StageError
 
 Frozen = Literal["device", "host", "other-gpu"]
+Sharding = Literal["ddp", "zero2", "zero3"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Resources:
     """How a stage runs, never what it makes.
 
     ``threads`` of each process, indices of the ``gpus``, the most rows in one forward pass (``micro_batch``; null:
-    chosen by memory), the seconds between two checkpoints, the ``processes`` that train one model together, and where
-    on-policy methods keep reference and reward model (``frozen``): on the device of the policy, in host memory between
-    uses, or on the last of the stage's GPUs. ``rollout_server`` is the address of a vLLM server, for those who use one.
-    ``unsafe_code``: generated programs may be run without a sandbox.
+    chosen by memory), the seconds between two checkpoints, the ``processes`` on each of the ``nodes`` that train one
+    model together, and where on-policy methods keep reference and reward model (``frozen``): on the device of the
+    policy, in host memory between uses, or on the last of the stage's GPUs. ``rollout_server`` is the address of a vLLM
+    server, for those who use one. ``unsafe_code``: generated programs may be run without a sandbox. ``sharding`` is how
+    those processes share weights, gradients and moments (null: chosen by the model's size and memory). ``judges`` are
+    the addresses of judges that this job serves itself, by their models.
     """
 
     threads: int = 1
@@ -38,6 +41,9 @@ class Resources:
     frozen: Frozen = "device"
     rollout_server: str | None = None
     unsafe_code: bool = False
+    sharding: Sharding | None = None
+    nodes: int = 1
+    judges: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Resources:
@@ -58,12 +64,6 @@ def stop_at_checkpoints() -> None:
     """Let SIGUSR1 ask for a last checkpoint, from now on; until then, and in other stages, it ends the process."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, lambda number, frame: STOP_ASKED.set())
-
-
-def stop_if_asked() -> None:
-    """Raise StopRequested where the supervisor asked for a checkpoint, once it is written."""
-    if STOP_ASKED.is_set():
-        raise StopRequested("stopped after a checkpoint, as asked")
 
 
 class EventLog:

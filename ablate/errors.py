@@ -71,6 +71,10 @@ class StoreError(AblateError):
     """The store is in a state that must not be written to (newer version, foreign file)."""
 
 
+class TrackingError(AblateError):
+    """An experiment tracker does not answer; the store has all that it should show."""
+
+
 class StageError(AblateError):
     """A stage's work can't go on; the stage is recorded as failed with this message."""
 

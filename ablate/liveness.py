@@ -15,7 +15,13 @@ from ablate.context import read_json
 from ablate.store import AttemptFolder, StageFolder
 
 STALE_SECONDS = 120.0
-"""An owner on another host whose heartbeat is older than this counts as dead."""
+"""An owner on another host whose heartbeat is further from now than this counts as dead, unless it moves."""
+WATCHED_SECONDS = 12.0
+"""How long a heartbeat is watched before its attempt is taken over: more than two beats."""
+
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Why a store may be read and not written to: another user's, a read-only or a full disk."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,14 @@ class Owner:
 
     def is_alive(self, heartbeat: Path) -> bool:
         """Tell whether the process still runs: exactly on its own machine, by its heartbeat elsewhere."""
-        if (self.host, self.boot) == (platform.node(), _boot_id()):
+        if self.is_here:
             return _process_start(self.pid) == self.started
-        return _age(heartbeat) < STALE_SECONDS
+        return abs(_age(heartbeat)) < STALE_SECONDS
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, of this boot."""
+        return (self.host, self.boot) == (platform.node(), _boot_id())
 
 
 def is_running(attempt: AttemptFolder) -> bool:
@@ -48,6 +59,24 @@ def is_running(attempt: AttemptFolder) -> bool:
     except FileNotFoundError:
         return False
     return owner.is_alive(attempt.heartbeat)
+
+
+def is_beating(attempt: AttemptFolder) -> bool:
+    """Tell whether a heartbeat of another machine moves while one watches: then its owner lives, whatever its clock.
+
+    Takes :data:`WATCHED_SECONDS` where it does not.
+    """
+    if attempt.ended_json.exists() or not attempt.owner_json.exists():
+        return False
+    first = _modified(attempt.heartbeat)
+    if first is None or Owner(**read_json(attempt.owner_json)).is_here:
+        return False
+    deadline = time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(0.25)
+        if _modified(attempt.heartbeat) != first:
+            return True
+    return False
 
 
 Status = Literal["done", "running", "failed", "interrupted", "waiting"]
@@ -81,10 +110,15 @@ def stage_state(stage: StageFolder) -> StageState:
 
 
 def _age(path: Path) -> float:
+    modified = _modified(path)
+    return STALE_SECONDS if modified is None else _file_system_time(path.parent) - modified
+
+
+def _modified(path: Path) -> float | None:
     try:
-        return _file_system_time(path.parent) - path.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
-        return STALE_SECONDS
+        return None
 
 
 def _file_system_time(folder: Path) -> float:
@@ -92,10 +126,8 @@ def _file_system_time(folder: Path) -> float:
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
         probe.touch()
-    except PermissionError:  # another user's store can be read: then this machine's clock has to do
-        return time.time()
     except OSError as error:
-        if error.errno == errno.EROFS:
+        if error.errno in UNWRITABLE:  # then this machine's clock has to do
             return time.time()
         raise
     try:

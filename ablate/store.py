@@ -5,7 +5,8 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               attempts/<n>/         owner.json, log, events.jsonl, environment.json, failure.json, work/
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
-experiments/<name>/  spec.yaml, source.json, plan.json, cells/<axes> -> ../../../stages/<id>; evaluation.yaml
+experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml
+                     cells/<axes>/{checkpoint,<suite>} -> ../../../../stages/<id>/output/…
 code/<digest>/                      snapshots of the code that attempts ran
 slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
 cache/                              anything here can be deleted and is rebuilt
@@ -14,6 +15,7 @@ cache/                              anything here can be deleted and is rebuilt
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,8 +195,13 @@ class ExperimentFolder:
         return self.folder / "usage.json"
 
     @property
+    def estimate_json(self) -> Path:
+        """Seconds that a stage of each kind was estimated to take when the experiment first ran."""
+        return self.folder / "estimate.json"
+
+    @property
     def cells(self) -> Path:
-        """Folder of links named after the cells' axes."""
+        """Folders named after the cells' axes, with links to checkpoints and results."""
         return self.folder / "cells"
 
     def read_plan(self) -> dict[str, Any]:
@@ -211,6 +218,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
+        self._stages = str(self.stages)
 
     @property
     def marker(self) -> Path:
@@ -266,6 +274,14 @@ class Store:
         """Return the folder of a stage; it need not exist."""
         return StageFolder(self.stages / stage_id)
 
+    def marker_stamp(self, stage_id: str) -> tuple[int, int, int] | None:
+        """Return time, size and inode of a stage's done.json, which differ when it is written anew; None without it."""
+        try:
+            found = os.stat(f"{self._stages}/{stage_id}/done.json")  # a hundred thousand Paths take a second
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
     def experiment(self, name: str) -> ExperimentFolder:
         """Return the folder of an experiment; it need not exist."""
         return ExperimentFolder(self.experiments / name)
@@ -284,6 +300,16 @@ class Store:
             if counts[folder.kind] < most and folder.is_done():
                 counts[folder.kind] += 1
                 yield folder
+
+
+def bytes_below(folder: Path) -> int:
+    """Return what the files below a folder take; one that other folders link to counts for none."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            facts = os.lstat(os.path.join(parent, name))
+            total += facts.st_size if facts.st_nlink == 1 else 0
+    return total
 
 
 def _object(path: Path) -> dict[str, Any]:

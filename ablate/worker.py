@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--frozen", choices=["device", "host", "other-gpu"], default="device", help="where PPO keeps them"
     )
+    parser.add_argument("--sharding", choices=["ddp", "zero2", "zero3"], help="how processes share a model")
     parser.add_argument("--rollout-server", help="address of a vLLM server that samples for on-policy methods")
     parser.add_argument("--unsafe-code", action="store_true", help="run generated programs without a sandbox")
     options = parser.parse_args()
@@ -34,6 +35,7 @@ def main() -> None:
         options.frozen,
         options.rollout_server,
         options.unsafe_code,
+        options.sharding,
     )
     outcome = run_stage(options.folder, resources)
     if outcome.message:

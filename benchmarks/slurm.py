@@ -3,7 +3,7 @@
     python benchmarks/slurm.py [--stages 10 100 1000 10000] [--naive 200] [--profile slurm/example.yaml]
 
 The study is SFT -> reward models -> trainings -> six evaluations of each, of stages that are never run: all jobs are
-held, and cancelled at the end. Needs a cluster on which one may queue as many jobs.
+held, looked at once (`ablate status`), and cancelled at the end. Needs a cluster on which one may queue as many jobs.
 
 - ablate: arrays in which every evaluation keeps step with its own training.
 - one array a level: what a launcher of job arrays does that waits for a whole level (SFT, reward models, …).
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ablate.context import write_json
 from ablate.execution.slurm.profile import Limits, LoadedProfile, Needs, load_profile
+from ablate.execution.slurm.status import cluster_statuses
 from ablate.execution.slurm.submit import submit_stages
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
@@ -58,8 +59,8 @@ def held(loaded: LoadedProfile) -> LoadedProfile:
     return replace(loaded, profile=profile)
 
 
-def ours(stages: dict[str, Stage], loaded: LoadedProfile, folder: Path) -> tuple[int, float]:
-    """Hand the stages over as `ablate run --on` does; returns calls and seconds."""
+def ours(stages: dict[str, Stage], loaded: LoadedProfile, folder: Path) -> tuple[int, float, float]:
+    """Hand the stages over as `ablate run --on` does; returns calls and seconds, and those of `ablate status` then."""
     store = Store(folder / "store").open()
     for stage in stages.values():
         place = store.stage(stage.id)
@@ -68,8 +69,21 @@ def ours(stages: dict[str, Stage], loaded: LoadedProfile, folder: Path) -> tuple
     begun = time.monotonic()
     result = submit_stages(store, "bench", stages, loaded, lambda: None)
     seconds = time.monotonic() - begun
+    looked = time_status(store, stages)
     subprocess.run(["scancel", *[job for record in result.arrays if (job := record.job)]], check=True, timeout=600)
-    return len(result.arrays), seconds
+    return len(result.arrays), seconds, looked
+
+
+def time_status(store: Store, stages: dict[str, Stage]) -> float:
+    """Return the seconds that it takes to see how all stages stand, which are queued."""
+    plan = {stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in stages.values()}
+    store.experiment("bench").folder.mkdir(parents=True)
+    write_json(store.experiment("bench").plan_json, {"stages": plan, "subjects": []})
+    begun = time.monotonic()
+    lines = cluster_statuses(store, ["bench"])["bench"]
+    seconds = time.monotonic() - begun
+    assert {line.status for line in lines} == {"queued"}
+    return seconds
 
 
 def by_level(stages: dict[str, Stage]) -> tuple[int, float]:
@@ -113,13 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", default="slurm/example.yaml")
     options = parser.parse_args(arguments)
     loaded = held(load_profile(options.profile))
-    print(f"{'stages':>8}{'':4}{'ablate':>18}{'one array a level':>22}{'one call a stage':>22}")
+    print(f"{'stages':>8}{'':4}{'ablate':>18}{'one array a level':>22}{'one call a stage':>22}{'status':>10}")
     for count in options.stages:
         stages = study(count)
         with tempfile.TemporaryDirectory() as folder:
-            found = [ours(stages, loaded, Path(folder)), by_level(stages), one_by_one(stages, options.naive)]
+            calls, seconds, looked = ours(stages, loaded, Path(folder))
+        found = [(calls, seconds), by_level(stages), one_by_one(stages, options.naive)]
         shown = "".join(f"{calls:>9} calls {seconds:>6.2f} s" for calls, seconds in found)
-        print(f"{len(stages):>8}{shown}", flush=True)
+        print(f"{len(stages):>8}{shown}{looked:>8.2f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,31 @@ def missing_bubblewrap() -> str | None:
     return None if answer.returncode == 0 else f"bwrap fails: {answer.stderr.strip()[-200:]}"
 
 
+def missing_serving() -> str | None:
+    """Return why `transformers serve` can't be started, or None."""
+    absent = [name for name in ("fastapi", "openai", "uvicorn") if find_spec(name) is None]
+    return f"`transformers serve` needs packages that are not there: {', '.join(absent)}" if absent else None
+
+
+def missing_deepspeed() -> str | None:
+    """Return why DeepSpeed can't share out a model, or None."""
+    return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
+
+
+def missing_browser() -> str | None:
+    """Return why pages can't be opened in a browser, or None."""
+    return None if shutil.which("chromium") else "no chromium on PATH"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "data": missing_data,
     "slurm": missing_slurm,
     "tmpfs": missing_tmpfs,
     "latex": missing_latex,
     "bubblewrap": missing_bubblewrap,
+    "serving": missing_serving,
+    "deepspeed": missing_deepspeed,
+    "browser": missing_browser,
 }
 
 
@@ -102,10 +122,11 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count tests that ask for ``data_root`` as marked ``data``."""
+    """Count tests that ask for ``data_root`` as marked ``data``, those that ask for ``chromium`` as ``browser``."""
     for item in items:
-        if "data_root" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.data)
+        for fixture, name in (("data_root", "data"), ("chromium", "browser")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(name)
 
 
 @cache
@@ -152,11 +173,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """An OpenAI-compatible chat API on this machine that answers as a test says.
+    """An OpenAI-compatible API on this machine that chats and completes as a test says.
 
-    ``reply`` makes the answer's text of the request's body, or the whole choice; ``failures`` are sent first, one a
-    request: (status, headers, content), or a number of seconds to say nothing. ``down_after``: how many questions are
-    answered before every connection is cut.
+    ``reply`` makes the answer's text of the request's body, or the whole choice; ``names`` are the models served;
+    ``failures`` are sent first, one a request: (status, headers, content), or a number of seconds to say nothing.
+    ``down_after``: how many questions are answered before every connection is cut.
     """
 
     daemon_threads = True
@@ -166,6 +187,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.failures: list[tuple[int, dict[str, str], bytes] | float] = []
         self.usage: dict[str, int] | None = {"prompt_tokens": 100, "completion_tokens": 10}
         self.down_after: int | None = None
+        self.names = ["big-1"]
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
@@ -178,7 +200,8 @@ class JudgeServer(ThreadingHTTPServer):
 
     def answer(self, body: dict[str, Any]) -> bytes:
         made = self.reply(body)
-        choice = {"message": {"content": made}, "finish_reason": "stop"} if isinstance(made, str) else made
+        said = {"text": made} if "prompt" in body else {"message": {"content": made}}
+        choice = {**said, "finish_reason": "stop"} if isinstance(made, str) else made
         usage = {} if self.usage is None else {"usage": self.usage}
         return json.dumps({"choices": [choice], "model": f"{body['model']}-0613", **usage}).encode()
 
@@ -202,7 +225,15 @@ class JudgeHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, headers, content = failure or (200, {}, server.answer(body))
-        self.send_response(status if self.path == "/v1/chat/completions" else 404)
+        path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
+        self.say(status if self.path == path else 404, headers, content)
+
+    def do_GET(self) -> None:
+        content = json.dumps({"data": [{"id": name} for name in self.server.names]}).encode()
+        self.say(200 if self.path == "/v1/models" else 404, {}, content)
+
+    def say(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", headers.get("X-Claimed-Length") or str(len(content)))

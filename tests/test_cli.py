@@ -393,7 +393,7 @@ def test_run_status_logs_and_run_again(ablate: Ablate, tmp_path: Path) -> None:
     train = next(line["id"] for line in status if line["kind"] == "train")
     assert ablate("logs", train[:12]).returncode == 0
     cells = sorted(entry.name for entry in Store(tmp_path / "store").experiment("small").cells.iterdir())
-    assert cells == [f"policy: dataset=pocket-hh algorithm=dpo dpo.beta={beta}" for beta in (0.1, 0.2)]
+    assert cells == [f"dataset=pocket-hh,algorithm=dpo,dpo.beta={beta}" for beta in (0.1, 0.2)]
     estimate = ablate("plan", "small.yaml", "grid.0.seed=[0, 1]", light=True).stdout
     assert re.search(
         r"^about \d+ s of work for one worker, if these stages are of the size of the earlier", estimate, re.M
@@ -466,9 +466,10 @@ def test_two_runs_at_once_on_one_store_run_every_stage_once(ablate: Ablate, tmp_
     assert all(len(store.stage(stage).attempts()) == 1 for stage in stages)
     assert all(store.stage(stage).is_done() for stage in stages)
     assert all(f"small: {len(stages)} done\n" in out for _, out, _ in ended), "what the other made counts as done"
-    cells = [entry.resolve() for entry in store.experiment("small").cells.iterdir()]
-    assert len(cells) == 2
-    assert set(cells) <= {store.stage(stage).folder for stage in stages}
+    cells = list(store.experiment("small").cells.iterdir())
+    outputs = {store.stage(stage).output for stage in stages}
+    assert len(cells) == 2 and {(cell / "checkpoint").resolve().parent for cell in cells} <= outputs
+    assert {(cell / "pocket-gold").resolve() for cell in cells} <= outputs
     assert list(store.root.rglob(".*")) == [], "no temporary file, no claim that was lost"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -104,6 +105,51 @@ def test_best_of_n_needs_a_policy(
     (project / "model" / "config.json").write_text("{}")
     assert call(monkeypatch, "eval", "model", "--suites", "best-of-16") == 2
     assert "no policy is there to respond" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["m", "--suites", "few-facts", "--endpoint", "node7:8000"], "--endpoint: "),
+        (["m", "--suites", "few-facts", "--endpoint", "{url: 'http://h/v1', modle: x}"], "did you mean 'model'"),
+        (["m", "--suites", "few-facts", "--endpoint", "{url"], "--endpoint '{url' is no YAML"),
+        (["m", "m", "--suites", "few-facts", "--endpoint", "http://h/v1"], "a server responds for one policy"),
+        (["m", "--suites", "few-pairs", "--endpoint", "http://h/v1"], "a server responds for one policy"),
+    ],
+)
+def test_a_server_that_can_not_respond_is_said(
+    words: list[str],
+    message: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (project / "m").mkdir()
+    (project / "m" / "config.json").write_text("{}")
+    assert call(monkeypatch, "eval", *words) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (project / "store" / "experiments").exists()
+
+
+@pytest.mark.slow
+def test_a_server_responds_for_a_policy(
+    project: Path,
+    models: dict[str, Path],
+    judge_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is written names the server, so that a later run asks it, too; done stages are not asked again."""
+    judge_server.reply = lambda body: "the capital of nowhere is here ."
+    words = ["eval", str(models["policy"]), "--suites", "few-facts", "--name", "mine", "--endpoint", judge_server.url]
+    assert call(monkeypatch, *words) == 0
+    assert "Factuality" in capsys.readouterr().out and len(judge_server.asked) == 6
+    written = Store(project / "store").experiment("mine").evaluation
+    values = yaml.safe_load(written.read_text())
+    assert values["evaluate"]["endpoints"] == {str(models["policy"]): {"url": judge_server.url}}
+    assert call(monkeypatch, "run", str(written)) == 0
+    assert call(monkeypatch, "eval", str(models["policy"]), "--suites", "few-facts", "--name", "other") == 0
+    assert len(judge_server.asked) == 6, "where a policy is computed makes no other stage"
 
 
 @pytest.mark.slow

@@ -40,11 +40,11 @@ class PairParameters(TrainingParameters):
 
 
 class TRLPairParameters(PairParameters):
-    """What methods over pairs are given that TRL's DPOTrainer has as a loss type."""
+    """What methods over pairs are given that TRL has a trainer of, or a loss type of its DPOTrainer for."""
 
     implementation: Literal["ablate", "trl"] = Field(
         "ablate",
-        description="Whose loss and forward pass: ablate's, or TRL's DPOTrainer, on the same tokens, batches and "
+        description="Whose loss and forward pass: ablate's, or those of TRL's trainer, on the same tokens, batches and "
         "reference log-probabilities.",
         json_schema_extra={"since": "ablate"},
     )

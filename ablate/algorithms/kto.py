@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_OF_PAIRS, Method, PairParameters
+from ablate.algorithms.base import COST_OF_PAIRS, Method, TRLPairParameters
 
 SOURCE = "Ethayarajh et al. 2024 (arXiv 2402.01306)"
 
 
-class KTOParameters(PairParameters):
+class KTOParameters(TRLPairParameters):
     """Parameters of KTO; the training defaults are the study's for DPO, and a pair is two examples."""
 
     beta: float = Field(0.1, gt=0, description=f"Scale of the log-ratio against the baseline; {SOURCE}.")

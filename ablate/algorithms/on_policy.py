@@ -40,6 +40,13 @@ class RolloutParameters(OptimiserParameters):
     stop_at_kl: float | None = Field(
         None, gt=0, description="Stop with an error when a step's mean KL (nats) exceeds this."
     )
+    win_rate_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps from one measurement of the win rate to the next: responses against one of the reference's "
+        "to the same prompt, by the gold reward where it is known, else by what scores them; null: none.",
+        json_schema_extra={"since": None},
+    )
 
     def identity(self) -> dict[str, Any]:
         """Return the parameters as they enter a stage's identity; a number of steps overrules the epochs."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_WITHOUT_REFERENCE, Method, PairParameters
+from ablate.algorithms.base import COST_WITHOUT_REFERENCE, Method, TRLPairParameters
 
 SOURCE = "Hong et al. 2024 (arXiv 2403.07691)"
 
 
-class ORPOParameters(PairParameters):
+class ORPOParameters(TRLPairParameters):
     """Parameters of ORPO; the training defaults are the study's for DPO."""
 
     odds_ratio_weight: float = Field(

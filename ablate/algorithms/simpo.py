@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ablate.algorithms.base import COST_WITHOUT_REFERENCE, Method, PairParameters
+from ablate.algorithms.base import COST_WITHOUT_REFERENCE, Method, TRLPairParameters
 
 SOURCE = "Meng et al. 2024 (arXiv 2405.14734)"
 
 
-class SimPOParameters(PairParameters):
+class SimPOParameters(TRLPairParameters):
     """Parameters of SimPO; the training defaults are the study's for DPO."""
 
     beta: float = Field(2.0, gt=0, description=f"Scale of the mean log-probability (a nat a token); {SOURCE}.")

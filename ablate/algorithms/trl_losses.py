@@ -109,3 +109,22 @@ METHODS = (
         DiscoPOPParameters,
     ),
 )
+
+_SAMPLES = "TRL's trainer of it samples and scores by itself: it would share neither rollouts nor rewards with others"
+_CUT = "TRL's loss of it sorts what passes at once, not the batch"
+_NOT_OFFERED = {
+    "ipo": "TRL's IPO averages over tokens: that is ipo_avg",
+    "bco": "TRL has dropped its trainer of it; its loss without a shift is bco_pair",
+    "ppo": "TRL has dropped its trainer of it",
+    "aot": _CUT,
+    "aot_unpaired": _CUT,
+    "rloo": _SAMPLES,
+    "grpo": _SAMPLES,
+    "online_dpo": _SAMPLES,
+    "supervised": "it runs on TRL's SFTTrainer anyway",
+}
+
+
+def without_trl(method: Method) -> str:
+    """Return why a method has no choice of ``implementation``."""
+    return f"{method.title}: {_NOT_OFFERED.get(method.name, 'TRL has no trainer of it')}; leave implementation out"

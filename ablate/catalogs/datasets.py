@@ -459,10 +459,12 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def locate(name: str, root: Path | None, needed_by: str, place: Location | None = None) -> Path:
+def locate(
+    name: str, root: Path | None, needed_by: str, place: Location | None = None, origin: str | None = None
+) -> Path:
     """Return the path of a data file; :class:`DataError` says what to put where when it is not there.
 
-    ``place`` is where what needs it is named.
+    ``place`` is where what needs it is named, ``origin`` in words where it is published.
     """
     if root is None:
         raise DataError(
@@ -476,7 +478,8 @@ def locate(name: str, root: Path | None, needed_by: str, place: Location | None 
         raise DataError(
             f"{needed_by} needs the file {wanted}",
             location=place,
-            hint=f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
+            hint=(f"it is {origin}: " if origin else "")
+            + f"put it there, or set ABLATE_DATA (or data.root) to the folder that holds {name}",
         )
     return path
 

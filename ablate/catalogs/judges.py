@@ -18,14 +18,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.loading import Named, load_folder
-from ablate.errors import Location, UnknownNameError
+from ablate.errors import Location, SpecError, UnknownNameError
 
 JUDGE_REVISION = 1
 """Raised when what judges are shown, or how their answers are read, changes."""
 SELF = "self"
 """The model of a judge that is the policy itself: it judges what it wrote."""
 Positions = Literal["swap", "random", "fixed"]
-AnswerFormat = Literal["number", "score", "rating", "verdict", "graded", "ranking", "token"]
+AnswerFormat = Literal["number", "score", "rating", "label", "verdict", "graded", "ranking", "token"]
 PAIRED_FORMATS = ("verdict", "graded", "ranking", "token")
 """Formats of answers that say which of two responses is better; the others rate one."""
 
@@ -45,9 +45,10 @@ class Template(Named):
     """The words of a question to a judge, and how its answer is read.
 
     Answers: ``number`` is the last number in the scale; ``score`` the number after the last “Score:”; ``rating`` is
-    ``[[n]]``; ``verdict`` is ``[[A]]``, ``[[B]]`` or ``[[C]]`` (a tie); ``graded`` is ``[[A>>B]]``, ``[[A>B]]``,
-    ``[[A=B]]``, ``[[B>A]]`` or ``[[B>>A]]``; ``ranking`` is a list of names with ranks (AlpacaEval 1); ``token`` is
-    the first token's probability of ``m`` (the first) against ``M`` (AlpacaEval 2).
+    ``[[n]]``; ``label`` is the one of ``labels`` that is in it, whatever its capitals; ``verdict`` is ``[[A]]``,
+    ``[[B]]`` or ``[[C]]`` (a tie); ``graded`` is ``[[A>>B]]``, ``[[A>B]]``, ``[[A=B]]``, ``[[B>A]]`` or ``[[B>>A]]``;
+    ``ranking`` is a list of names with ranks (AlpacaEval 1); ``token`` is the first token's probability of ``m`` (the
+    first) against ``M`` (AlpacaEval 2).
     """
 
     name: str = Field("own", description="Its name in the catalog.")
@@ -55,6 +56,9 @@ class Template(Named):
     system: str = Field("", description="The system turn; empty for none.")
     user: str = Field(description="The user turn, with {prompt} and {response}, or {response_a} and {response_b}.")
     answer: AnswerFormat = Field(description="How the answer is read.")
+    labels: Mapping[str, float] | None = Field(
+        None, min_length=2, description="Of answer label: what may be answered, with the number that each counts."
+    )
     lowest: float = Field(0.0, description="Lowest number of the scale; one outside it is no score.")
     highest: float = Field(10.0, description="Highest number of the scale.")
     source: str = Field("", description="Where the words or their idea come from.")
@@ -66,13 +70,19 @@ class Template(Named):
             raise ValueError(f"the template has no {' and no '.join(missing)}")
         if (self.answer in PAIRED_FORMATS) != (self.kind == "pairwise"):
             raise ValueError(f"an answer of format {self.answer} is not that of a {self.kind} question")
+        if (self.answer == "label") != (self.labels is not None):
+            raise ValueError("labels belong to an answer of format label, which needs them")
+        off = [name for name, value in (self.labels or {}).items() if not self.lowest <= value <= self.highest]
+        if off:
+            raise ValueError(f"the label {off[0]} is not from lowest {self.lowest:g} to highest {self.highest:g}")
         if self.lowest >= self.highest:
             raise ValueError(f"lowest {self.lowest:g} is not below highest {self.highest:g}")
         return self
 
     def identity(self) -> dict[str, Any]:
         """Return what answers depend on, as JSON values."""
-        return self.model_dump(mode="json", exclude={"name", "source"})
+        unwritten = {"name", "source"} | ({"labels"} if self.labels is None else set())
+        return self.model_dump(mode="json", exclude=unwritten)
 
 
 def _written_template(value: Any) -> Any:
@@ -257,7 +267,7 @@ JudgeChoice = Annotated[
 
 
 class WrittenAnnotator(Closed):
-    """A judge as annotator: ``{judge: …}``."""
+    """A judge as reward or annotator: ``{judge: …}``."""
 
     judge: WrittenJudge = Field(description="The judge: its name, or its keys.")
 
@@ -268,12 +278,14 @@ class JudgeName(str):
     judge: Judge
 
     @classmethod
-    def of(cls, judge: Judge) -> JudgeName:
-        """Return the name of a judge of two or more of a policy's own responses.
+    def of(cls, judge: Judge, axis: str) -> JudgeName:
+        """Return the name of a judge of a policy's own responses.
 
-        One that has no question of its own compares two of them; the policy itself rates each by the additive rubric.
+        One that has no question of its own compares two of them as annotator and rates each as reward; the policy
+        itself rates each by the additive rubric.
         """
-        asked = judge.asks(find_template("additive" if judge.is_self else "compare"))
+        question = "rate" if axis == "reward" else "compare"
+        asked = judge.asks(find_template("additive" if judge.is_self else question))
         text = json.dumps(asked.identity(), sort_keys=True)
         is_known = judge.name == SELF or judges().get(judge.name) == judge
         made = cls(judge.name if is_known else f"{judge.name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}")
@@ -281,15 +293,24 @@ class JudgeName(str):
         return made
 
 
-def read_annotator(value: Any, locate: Callable[..., Location]) -> Any:
-    """Return an annotator as cells hold it: ``self`` and ``{judge: …}`` become a judge's name, all else is left.
+def read_judge(axis: str, value: Any, locate: Callable[..., Location]) -> Any:
+    """Return a reward or an annotator as cells hold it: ``self`` and ``{judge: …}`` become a judge's name.
 
-    ``locate`` returns where a key path of ``value`` is written.
+    All else is left. ``locate`` returns where a key path of ``value`` is written. Raises SpecError for a reward that
+    compares two responses: it is a number of one.
     """
     if isinstance(value, JudgeName) or not (isinstance(value, Mapping) or value == SELF):
         return value
     written = value if isinstance(value, Mapping) else {"judge": SELF}
-    return JudgeName.of(validated(WrittenAnnotator, written, locate).judge)
+    name = JudgeName.of(validated(WrittenAnnotator, written, locate).judge, axis)
+    template = name.judge.template
+    if axis == "reward" and template is not None and template.kind != "single":
+        raise SpecError(
+            "a reward is a number of each response, and this judge's template compares two",
+            location=locate("judge"),
+            hint=f"templates of one: {', '.join(key for key, own in templates().items() if own.kind == 'single')}",
+        )
+    return name
 
 
 def judges() -> Mapping[str, Judge]:

@@ -105,7 +105,7 @@ def read_yaml(path: Path) -> tuple[Any, Origins]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         message = f"not valid YAML: {error.problem or error.context}"
-        raise SpecError(message, location=Location(file=str(path), line=line)) from error
+        raise SpecError(message, location=Location(file=str(path), line=line), hint=_quotes(path, line)) from error
     except UnicodeDecodeError as error:
         raise SpecError("not valid UTF-8", location=Location(file=str(path))) from error
     except (yaml.YAMLError, ValueError) as error:  # control characters; a date that does not exist
@@ -114,6 +114,13 @@ def read_yaml(path: Path) -> tuple[Any, Origins]:
     except RecursionError as error:
         message = "not valid here: nested too deeply, or an alias that contains itself"
         raise SpecError(message, location=Location(file=str(path))) from error
+
+
+def _quotes(path: Path, line: int | None) -> str | None:
+    """Say what a line with brackets within brackets may lack."""
+    written = path.read_text(encoding="utf-8").splitlines()[(line or 1) - 1 : line]
+    is_nested = any("{" in text and "[" in text for text in written)
+    return "in {…} and […] a text with brackets, braces or a comma needs quotes" if is_nested else None
 
 
 def _collect_places(node: yaml.Node, path: KeyPath, places: dict[KeyPath, Location], file: str) -> None:

@@ -8,9 +8,9 @@ come on top: a share of every device is left to them, and the micro-batch is wha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ablate.catalogs.parameters import DType
+from ablate.context import Sharding
 from ablate.errors import UsageError
 
 GIB = 2**30
@@ -20,7 +20,6 @@ COPY = {"float32": 0, "bfloat16": 2}
 SHARE = 0.8
 """Of a device's memory, for weights and what belongs to them; the rest is for activations."""
 
-Sharding = Literal["ddp", "zero2", "zero3"]
 SHARDINGS: tuple[Sharding, ...] = ("ddp", "zero2", "zero3")
 """From the fastest to the one that takes least memory: what fits first is chosen."""
 

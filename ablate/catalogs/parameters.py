@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import to_jsonable_python
 
 from ablate.catalogs.closed import Closed
 
@@ -31,6 +32,14 @@ class Parameters(Closed):
             if isinstance(extra, dict) and "since" in extra and values[name] == extra["since"]:
                 del values[name]
         return values
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return the values, as JSON has them, of the fields that need not be written."""
+        fields = cls.model_fields.items()
+        values = {name: info.get_default(call_default_factory=True) for name, info in fields if not info.is_required()}
+        plain: dict[str, Any] = to_jsonable_python(values)
+        return plain
 
 
 class AdamWParameters(Parameters):

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.datasets import DatasetEntry, data_files, locate
-from ablate.catalogs.judges import Judge, Panel, Positions, WrittenPanel, WrittenTemplate
+from ablate.catalogs.judges import SELF, Judge, Panel, Positions, WrittenPanel, WrittenTemplate, judges
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.suite_code import GRADERS, PROMPTS, complete_options, find_entry, known_entry
@@ -65,6 +65,9 @@ class Decoding(Closed):
     plain_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts without a chat template")
     chat_stop: tuple[str, ...] = Field(default=(), description="more such strings for prompts in a chat template")
     seed: int = Field(default=0, ge=0)
+    repeats: int = Field(
+        default=1, ge=1, description="times that all is answered anew, with one seed: how much a score varies by itself"
+    )
     thinking: bool | None = Field(
         default=None, description="whether a model whose template has the switch thinks first; null: as the model does"
     )
@@ -76,7 +79,8 @@ class Decoding(Closed):
 
     def identity(self, *, chat: bool) -> dict[str, Any]:
         """How responses to prompts with or without a chat template are drawn: ``stop`` holds all that end one."""
-        unwritten = {"plain_stop", "chat_stop"} | ({"thinking"} if self.thinking is None else set())
+        defaults = {"thinking": None, "repeats": 1}
+        unwritten = {"plain_stop", "chat_stop", *(name for name, own in defaults.items() if getattr(self, name) == own)}
         values = self.model_dump(mode="json", exclude=unwritten)
         return values | {"stop": [*self.stop, *(self.chat_stop if chat else self.plain_stop)]}
 
@@ -131,6 +135,9 @@ class Data(Closed):
     pocket: PocketData | None = None
     files: tuple[str, ...] = Field(default=(), description="paths relative to the data root, '/' between parts")
     hub: tuple[HubFiles, ...] = Field(default=(), description="data sets of the hub, see `ablate data fetch`")
+    origins: dict[str, str] = Field(
+        default_factory=dict, description="of files that are easily missed: where they are published, in words"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,6 +157,8 @@ class Data(Closed):
     def _one_source(self) -> Data:
         if (self.pocket is None) == (not self.names):
             raise PydanticCustomError("one_source", "give either pocket, or files or hub")
+        if unknown := [name for name in self.origins if name not in self.files]:
+            raise unknown_name("file of this suite", unknown[0], self.files)
         return self
 
 
@@ -197,6 +206,15 @@ class Selection(Closed):
     seed: int = Field(default=0, ge=0, description="breaks ties")
 
 
+OWN_JUDGEMENT = "a policy is not evaluated by its own judgement: name another judge"
+
+
+def refuse_own_judgement(panel: Panel, place: Location | None = None) -> None:
+    """Raise ``UsageError`` at ``place`` where the policy itself is one of the judges of an evaluation."""
+    if any(judge.is_self for judge in panel.judges):
+        raise UsageError(OWN_JUDGEMENT, location=place, hint=suggestion(SELF, judges()))
+
+
 class Judging(Closed):
     """Who judges the responses of a suite, and how they are asked; what is written here comes before a judge's own."""
 
@@ -216,7 +234,7 @@ class Judging(Closed):
         if (self.template is None) == (self.file is None):
             raise PydanticCustomError("question", "give either template or file")
         if any(judge.is_self for judge in self.judge.judges):
-            raise PydanticCustomError("self", "a policy is not evaluated by its own judgement: name another judge")
+            raise PydanticCustomError("self", OWN_JUDGEMENT)
         return self
 
     @property
@@ -226,8 +244,17 @@ class Judging(Closed):
         written = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return tuple(judge.model_copy(update=written) for judge in self.judge.judges)
 
-    def by(self, panel: Panel) -> Judging:
-        """Return this with other judges, which then stand in for those that were written."""
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest rating; FastChat's questions ask for 1 to 10."""
+        return (1.0, 10.0) if self.template is None else (self.template.lowest, self.template.highest)
+
+    def by(self, panel: Panel, place: Location | None = None) -> Judging:
+        """Return this with other judges, which then stand in for those that were written.
+
+        Raises ``UsageError`` at ``place`` for the policy as its own judge.
+        """
+        refuse_own_judgement(panel, place)
         same = [judge.model for judge in panel.judges] == [judge.model for judge in self.judge.judges]
         instead = self.instead_of if same else self.instead_of or self.judge.shown
         return self.model_copy(update={"judge": panel, "instead_of": instead})
@@ -293,6 +320,8 @@ class Suite(Closed):
             raise PydanticCustomError("select", "select belongs to engine best-of-n, which needs it")
         if self.engine == "best-of-n" and self.decoding.samples < 2:
             raise PydanticCustomError("samples", "best-of-n needs decoding.samples of 2 or more")
+        if self.decoding.repeats > 1 and not self.repeatable:
+            raise PydanticCustomError("repeats", "decoding.repeats is for engine items and one response a prompt")
         if self.engine == "lm-eval" and not self.decoding.greedy:
             message = "engine lm-eval is greedy, one response a prompt: no decoding.temperature, top_p, samples or seed"
             raise PydanticCustomError("greedy", message)
@@ -343,6 +372,22 @@ class Suite(Closed):
             raise PydanticCustomError("primary", "primary is {name}, and options.k does not ask for it", {"name": name})
 
     @property
+    def repeatable(self) -> bool:
+        """Whether its responses can be given anew, to see how much its score varies by itself."""
+        return self.engine == "items" and self.decoding.samples == 1
+
+    def repeated(self, times: int) -> Suite:
+        """Return this suite with its responses given ``times`` times where that can be, else as it is."""
+        decoding = self.decoding.model_copy(update={"repeats": times})
+        return self.model_copy(update={"decoding": decoding}) if self.repeatable else self
+
+    @property
+    def asks_likelihoods(self) -> bool:
+        """Whether a policy is asked how likely given texts are, and for no response."""
+        is_choice = self.engine == "lm-eval" and self.prompts.options.get("rows") == "truthfulqa-mc"
+        return self.engine in ("choices", "implicit") or is_choice
+
+    @property
     def metrics(self) -> tuple[str, ...] | None:
         """Names of the metrics that an evaluation has; None where only the grader knows."""
         graded = find_entry("grader", self.grader).metrics
@@ -354,10 +399,10 @@ class Suite(Closed):
         asked = self.judging.file if self.judging else None
         return self.data.names if asked is None else (*self.data.names, asked)
 
-    def judged_by(self, panel: Panel, name: str | None = None) -> Suite:
-        """Return this suite with other judges, under its own name or another one."""
+    def judged_by(self, panel: Panel, name: str | None = None, place: Location | None = None) -> Suite:
+        """Return this suite with other judges, under its own name or another one; as :meth:`Judging.by` otherwise."""
         assert self.judging is not None
-        judging = self.judging.by(panel)
+        judging = self.judging.by(panel, place)
         note = f" Judged by {panel.shown}"
         note += f", which stands in for {judging.instead_of}." if judging.instead_of else "."
         own = {"judging": judging, "protocol": self.protocol.strip() + note}
@@ -371,7 +416,10 @@ class Suite(Closed):
         Files of the hub are checked against the record of what was fetched.
         """
         asked = (self.judging.file,) if self.judging and self.judging.file else ()
-        found = {name: locate(name, root, f"suite {self.name!r}", place) for name in (*self.data.files, *asked)}
+        found = {
+            name: locate(name, root, f"suite {self.name!r}", place, self.data.origins.get(name))
+            for name in (*self.data.files, *asked)
+        }
         for hub in self.data.hub:
             data_files(hub.entry(), root, place)
             found |= {name: locate(name, root, f"suite {self.name!r}", place) for name in hub.names}

@@ -14,12 +14,15 @@ from rich.table import Table
 
 import ablate
 from ablate.algorithms.own import load_method
+from ablate.catalogs.closed import Closed
+from ablate.catalogs.served import WrittenServed
 from ablate.cli.algorithms import algorithms_app
-from ablate.cli.data import data_app
+from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
 from ablate.cli.options import (
     DEFAULT_STORE,
+    READERS,
     AnyName,
     FrozenModels,
     Gpus,
@@ -29,31 +32,35 @@ from ablate.cli.options import (
     Overrides,
     Processes,
     RolloutServer,
+    SharedBy,
     Spec,
     StoreOption,
     Threads,
     UnsafeCode,
+    written,
 )
-from ablate.cli.plan import print_sizes
+from ablate.cli.plan import print_disk, print_sizes
+from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
+from ablate.cli.track import track_app
 from ablate.console import Json, err, out
-from ablate.context import Frozen, Resources
+from ablate.context import Frozen, Resources, Sharding
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
 from ablate.execution.overview import standing_code
 from ablate.execution.slots import Machine
-from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import chosen_statuses
-from ablate.execution.slurm.submit import submit_plan
+from ablate.execution.slurm.submit import ready_here, submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, explain
 from ablate.plan.plan import Plan
-from ablate.results.layout import load_layout
 from ablate.shipped import init_project
 from ablate.store import Store
 
@@ -70,11 +77,22 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(algorithms_app, name="algorithms")
 app.command("grade")(grade)
+app.command("prefetch")(prefetch)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(results_app)
+app.add_typer(track_app)
+app.add_typer(record_app)
+app.add_typer(statistics_app)
+
+
+class _Served(Closed):
+    """A server as the command line takes it."""
+
+    endpoint: WrittenServed
+
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -91,11 +109,11 @@ def plan(
     """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
     place = Store(store)
     place.check()
-    explanation = explain(study.make_plan(spec, overrides or [], place, load_layout), place)
+    explanation = explain(study.make_plan(spec, overrides or [], place, READERS), place)
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
-        _print_plan(explanation, verbose)
+        _print_plan(explanation, place, verbose)
 
 
 @app.command()
@@ -108,6 +126,7 @@ def run(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -127,12 +146,12 @@ def run(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
-        _submit(place, study.make_plan(spec, overrides or [], place, load_layout), on, dry_run, canary)
+        _submit(place, study.make_plan(spec, overrides or [], place, READERS), on, dry_run, canary)
         if prune:
             prune_queue(place)
         return
@@ -140,7 +159,7 @@ def run(
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     machine = Machine.detect(jobs, threads, gpus, training)
-    _run(place, study.make_plan(spec, overrides or [], place, load_layout), machine)
+    _run(place, study.make_plan(spec, overrides or [], place, READERS), machine)
 
 
 @app.command("eval")
@@ -157,12 +176,20 @@ def evaluate(
     threads: Threads = None,
     gpus: Gpus = None,
     unsafe_code: UnsafeCode = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Address of a server that responds for the model, or '{url: …, model: …, key: …}'."),
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Times that policies respond anew: how much a score varies by itself.")
+    ] = 1,
 ) -> None:
     """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
     place = Store(store)
     place.check()
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
-    what = evaluation.plan_evaluation(place, models, wanted, name)
+    served = None if endpoint is None else written("--endpoint", endpoint, _Served, "endpoint").endpoint
+    what = evaluation.plan_evaluation(place, models, wanted, name, served, repeat)
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:
@@ -180,6 +207,7 @@ def retry(
     gpus: Gpus = None,
     processes: Processes = 1,
     micro_batch: MicroBatch = None,
+    sharding: SharedBy = None,
     frozen: FrozenModels = "device",
     rollout_server: RolloutServer = None,
     unsafe_code: UnsafeCode = False,
@@ -189,12 +217,12 @@ def retry(
     place = Store(store)
     place.check()
     training = _resources(
-        on, processes, micro_batch, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
+        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
     )
     if on is not None:
-        _submit(place, study.plan_again(name, place, load_layout), on)
+        _submit(place, study.plan_again(name, place, READERS), on)
         return
-    _run(place, study.plan_again(name, place, load_layout), Machine.detect(jobs, threads, gpus, training))
+    _run(place, study.plan_again(name, place, READERS), Machine.detect(jobs, threads, gpus, training))
 
 
 @app.command()
@@ -307,6 +335,7 @@ def _resources(
     on: str | None,
     processes: int,
     micro_batch: int | None,
+    sharding: Sharding | None,
     frozen: Frozen,
     rollout_server: str | None,
     unsafe_code: bool,
@@ -318,6 +347,7 @@ def _resources(
         "--unsafe-code": unsafe_code != usual.unsafe_code,
         "--processes": processes != usual.processes,
         "--micro-batch": micro_batch != usual.micro_batch,
+        "--sharding": sharding != usual.sharding,
         "--frozen": frozen != usual.frozen,
         "--rollout-server": rollout_server != usual.rollout_server,
         **{f"--{name}": value is not None for name, value in machine.items()},
@@ -328,6 +358,7 @@ def _resources(
     return Resources(
         micro_batch=micro_batch,
         processes=processes,
+        sharding=sharding,
         frozen=frozen,
         rollout_server=rollout_server,
         unsafe_code=unsafe_code,
@@ -338,6 +369,8 @@ PROFILE_SAYS = {
     "--unsafe-code": "a cluster's profile says unsafe_code: true",
     "--processes": "a cluster's profile says needs.train.gpus: a process for each",
     "--micro-batch": "a cluster's profile says needs.train.micro_batch",
+    "--sharding": "a cluster's profile says needs.train.sharding",
+    "--rollout-server": "a cluster's profile says services: one without a model samples",
     "--gpus": "a cluster's profile says needs.train.gpus",
     "--threads": "a cluster's profile says needs.default.cpus",
     "--jobs": "a cluster's profile says limits.at_once",
@@ -348,7 +381,24 @@ PROFILE_SAYS = {
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
     target = Path("out") / what.name / "slurm" if dry_run else None
+    code = 0 if dry_run else _run_here(store, what, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
+    if code:
+        sys.exit(code)
+
+
+def _run_here(store: Store, what: Plan, loaded: LoadedProfile) -> int:
+    """Run the stages that a profile leaves to this machine, one after the other; returns the exit code."""
+    ready = ready_here(store, what.stages, loaded)
+    if not ready:
+        return 0
+    machine = Machine.detect(jobs=1, threads=1, gpus=0, training=Resources(unsafe_code=loaded.profile.unsafe_code))
+    finished = study.run_plan(store, what, machine, out, only=ready)
+    _print_failures(store, what, finished)
+    if finished.interrupted:
+        err.print("stopped, and nothing is submitted; the same command continues", highlight=False)
+        sys.exit(130)
+    return int(finished.count("done") < len(finished.outcomes))
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
@@ -377,6 +427,16 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
     out.print(
         f"{what.name}: " + ", ".join(f"{count} {word}" for word, count in counts.items() if count), highlight=False
     )
+    _print_failures(store, what, finished)
+    if counts["failed"]:
+        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
+    elif finished.interrupted:
+        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
+    else:
+        out.print(f"next: ablate report {what.name}", highlight=False)
+
+
+def _print_failures(store: Store, what: Plan, finished: LocalRun) -> None:
     for stage_id, outcome in finished.outcomes.items():
         if outcome.status == "failed":
             err.print(
@@ -389,12 +449,6 @@ def _print_end(store: Store, what: Plan, finished: LocalRun) -> None:
             for attempt in store.stage(stage_id).attempts()[-1:]:
                 for line in study.last_lines(attempt, 8):
                     err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
-    if counts["failed"]:
-        err.print(f"\nsee `ablate logs STAGE`; mend the cause, then: ablate retry {what.name}", highlight=False)
-    elif finished.interrupted:
-        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
-    else:
-        out.print(f"next: ablate report {what.name}", highlight=False)
 
 
 def _counted(count: int, noun: str) -> str:
@@ -402,7 +456,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_plan(explanation: Explanation, verbose: bool) -> None:
+def _print_plan(explanation: Explanation, store: Store, verbose: bool) -> None:
     what = explanation.plan
     out.print(
         f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
@@ -441,6 +495,8 @@ def _print_plan(explanation: Explanation, verbose: bool) -> None:
     else:
         assumed = "if these stages are of the size of the earlier ones of their kind in this store"
         out.print(f"about {explanation.seconds:.0f} s of work for one worker, {assumed}", highlight=False)
+    if explanation.to_run:
+        print_disk(explanation.disk, store.root)
     if verbose:
         for stage, why in explanation.to_run:
             out.print(f"  {stage.id}  {stage.execution.label}  [{why}]", markup=False, highlight=False, soft_wrap=True)

@@ -25,9 +25,11 @@ from ablate.catalogs.datasets import (
 )
 from ablate.catalogs.pins import LOCK, read_pins
 from ablate.catalogs.suites import fetchable, find_suite, load_suites
+from ablate.cli.options import DEFAULT_STORE, Overrides, Spec, StoreOption
 from ablate.console import Json, err, out, print_wide
 from ablate.errors import DataError, FetchError, UnknownNameError, UsageError
 from ablate.shipped import project_datasets, search_folders
+from ablate.store import Store
 
 AUDITS = Path("out") / "audits"
 
@@ -162,6 +164,18 @@ def data_pin(
             err.print(f"{item.error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if missed:
         raise FetchError(f"{missed} of the repositories could not be pinned; the others are in {LOCK}")
+
+
+def prefetch(spec: Spec, overrides: Overrides = None, store: StoreOption = DEFAULT_STORE) -> None:
+    """Download all data and models that an experiment reads, where there is a network, for nodes that have none."""
+    place = Store(store)
+    place.check()
+
+    def say(line: str) -> None:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    plan = importlib.import_module("ablate.execution.prefetch").prefetch(spec, overrides or [], place, say)
+    say(f"{plan.name}: all that its {len(plan.stages)} stages read is here")
 
 
 @data_app.command("audit")

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-import yaml
 
-from ablate.catalogs.closed import Closed, validated
-from ablate.catalogs.judges import Panel, WrittenPanel
-from ablate.catalogs.loading import YamlLoader
+from ablate.catalogs.closed import Closed
+from ablate.catalogs.judges import WrittenPanel
 from ablate.catalogs.suites import find_suite, load_suites
 from ablate.cli.evaluate import complete_suite, print_report
-from ablate.errors import Location, UsageError
+from ablate.cli.options import written
 from ablate.shipped import search_folders
 
 
-class _Written(Closed):
+class _Judging(Closed):
     """A judge as the command line takes it."""
 
     judge: WrittenPanel
@@ -48,19 +46,17 @@ def judge(
         found = found.model_copy(update={"limit": limit})
     module = importlib.import_module("ablate.evaluation.ask")
     options = module.ReadOptions(model=model)
-    asked = module.Asked(found, answers, None if by is None else _panel(by), file, data, options, partial)
+    asked = module.Asked(
+        found,
+        answers,
+        None if by is None else written("--judge", by, _Judging, "judge").judge,
+        file,
+        data,
+        options,
+        partial,
+    )
     report = module.ask(asked)
     if form == "json":
         typer.echo(json.dumps(report, indent=1, allow_nan=False))
     else:
         print_report(f"{found.title}, judged", report)
-
-
-def _panel(written: str) -> Panel:
-    """Return the judges that a name, or YAML in one line, means."""
-    try:
-        value: Any = yaml.load(written, YamlLoader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--judge {written!r} is no YAML: {str(error).splitlines()[0]}") from error
-    place = Location(file="--judge")
-    return validated(_Written, {"judge": value}, lambda *path: place).judge

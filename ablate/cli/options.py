@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+import yaml
 
-from ablate.context import Frozen
-from ablate.execution import study
+from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.loading import YamlLoader
+from ablate.context import Frozen, Sharding
+from ablate.errors import Location, UsageError
+from ablate.execution.record import Readers
+from ablate.execution.study import known_experiments
+from ablate.results.layout import load_layout
+from ablate.results.layout.claims import read_claims
 from ablate.store import Store
 
+Model = TypeVar("Model", bound=Closed)
+
 DEFAULT_STORE = Path("store")
+
+READERS = Readers(load_layout, read_claims)
+"""What reads the layout and the claims of a specification when it is planned."""
 
 
 def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -20,6 +32,23 @@ def complete_name(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_spec(incomplete: str) -> list[str]:
+    """Offer the project's and the shipped experiments to a shell."""
+    return [name for name in known_experiments() if name.startswith(incomplete)]
+
+
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A specification file, or the name of a shipped experiment.",
+        show_default=False,
+        autocompletion=complete_spec,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
+]
 Name = Annotated[
     str,
     typer.Argument(
@@ -35,23 +64,16 @@ AnyName = Annotated[
 StoreOption = Annotated[Path, typer.Option("--store", envvar="ABLATE_STORE", help="Folder of results.")]
 
 
-def _complete_spec(incomplete: str) -> list[str]:
-    """Offer the project's and the shipped experiments to a shell."""
-    return [name for name in study.known_experiments() if name.startswith(incomplete)]
+def written(option: str, text: str, form: type[Model], key: str) -> Model:
+    """Return what an option's YAML in one line says, as the value of ``key`` of a ``form``."""
+    try:
+        value: Any = yaml.load(text, YamlLoader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{option} {text!r} is no YAML: {str(error).splitlines()[0]}") from error
+    place = Location(file=option)
+    return validated(form, {key: value}, lambda *path: place)
 
 
-Spec = Annotated[
-    str,
-    typer.Argument(
-        help="A specification file, or the name of a shipped experiment.",
-        show_default=False,
-        autocompletion=_complete_spec,
-    ),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Overrides, dotted.key=value, e.g. dpo.beta=0.05 data.max_examples=500.", show_default=False),
-]
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
@@ -66,4 +88,7 @@ RolloutServer = Annotated[
     str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
 ]
 UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
+SharedBy = Annotated[
+    Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
+]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]

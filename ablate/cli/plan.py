@@ -1,11 +1,15 @@
-"""What ``ablate plan`` prints of large models: the devices they need."""
+"""What ``ablate plan`` prints of what a run would take: devices for large models, disk."""
 
 from __future__ import annotations
+
+import shutil
+from pathlib import Path
 
 from rich.table import Table
 
 from ablate.catalogs.memory import GIB
 from ablate.console import out
+from ablate.plan.disk import Disk
 from ablate.plan.size import COUNTS, DEVICE_GIB, Sizes
 
 
@@ -25,3 +29,25 @@ def print_sizes(sizes: Sizes) -> None:
             shown = (f"{size / GIB:.0f}" if size else "" for size in (item.device, item.other, item.host))
             table.add_row(item.name, *shown)
         out.print(table)
+
+
+def print_disk(disk: Disk, store: Path) -> None:
+    """Print what the stages to run would leave on the disk, and whether the store's has that much."""
+    free = shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free
+    if disk.bytes:
+        beside = f" beside {', '.join(disk.unknown)}, of which none has run here yet" if disk.unknown else ""
+        known = f"about {in_words(disk.bytes)} of disk{beside}"
+    else:
+        known = "no estimate of the disk: these kinds of stages have not run in this store yet"
+    checkpoint = f"; a checkpoint of the largest training takes {in_words(disk.checkpoint)}" if disk.checkpoint else ""
+    out.print(f"{known}{checkpoint}; {in_words(free)} are free", highlight=False, soft_wrap=True)
+    if disk.bytes + disk.checkpoint > free:
+        out.print("warning: the disk of the store is too small for that", style="yellow", highlight=False)
+
+
+def in_words(size: float) -> str:
+    """Return bytes in the unit that suits them."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1e6:.1f} MB"

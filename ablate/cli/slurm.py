@@ -19,6 +19,7 @@ from ablate.cli.options import DEFAULT_STORE, Name, StoreOption
 from ablate.console import Json, out
 from ablate.errors import UsageError
 from ablate.execution import study
+from ablate.execution.estimate import Times, times
 from ablate.execution.overview import in_words, overview, standing_code
 from ablate.execution.slurm import control
 from ablate.execution.slurm import usage as accounting
@@ -51,7 +52,8 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
         return
     if not result.arrays:
         words = f"all that is not done is queued ({result.queued} stages)" if result.queued else "all stages are done"
-        _say(f"{name}: nothing to submit, {words}")
+        _say(f"{name}: nothing to submit{'' if result.here and not result.queued else f', {words}'}")
+        _say_what_is_left_out(result)
         return
     queued = f"; {result.queued} were queued already" if result.queued else ""
     _say(f"{name}: {result.stages} stages submitted as {len(result.arrays)} job arrays{queued}")
@@ -64,6 +66,9 @@ def _say_what_is_left_out(result: Submitted) -> None:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
         _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
+    if result.here:
+        hang = f", and {result.behind} hang on them" if result.behind else ""
+        _say(f"{len(result.here)} stages are for this machine{hang}: repeat the command when what they need is done")
 
 
 def prune_queue(store: Store) -> None:
@@ -161,11 +166,27 @@ def release(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_
 
 @cluster_app.command()
 def usage(name: Name, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Say what an experiment took of the cluster: GPU hours, waiting, and how much of the cores was used."""
-    lines = accounting.usage(_opened(store), name)
+    """Say what an experiment took, beside its estimate; of a cluster: GPU hours, waiting, use of the cores."""
+    place = _opened(store)
+    taken, lines = times(place, name), accounting.usage(place, name)
     if as_json:
-        typer.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        facts = {"stages": [asdict(line) for line in taken], "cluster": [asdict(line) for line in lines]}
+        typer.echo(json.dumps(facts, indent=1))
         return
+    _print_times(taken)
+    if lines:
+        _print_accounted(lines)
+
+
+def _print_times(taken: Sequence[Times]) -> None:
+    table = Table("stage", "done", "estimated", "took", box=None, pad_edge=False)
+    for line in taken:
+        estimate = "" if line.estimated is None else in_words(3600 * line.estimated)
+        table.add_row(line.kind, f"{line.done}/{line.stages}", estimate, in_words(3600 * line.took))
+    out.print(table)
+
+
+def _print_accounted(lines: Sequence[accounting.Usage]) -> None:
     table = Table("kind", "tries", "GPU hours", "core hours", "median wait", "CPU use", box=None, pad_edge=False)
     for line in lines:
         wait = "" if line.wait_seconds is None else in_words(line.wait_seconds)

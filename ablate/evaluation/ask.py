@@ -8,16 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ablate.catalogs.digests import sha256_file
 from ablate.catalogs.judges import Panel, Template, find_template
 from ablate.catalogs.suite_code import find_entry, resolve_entry
-from ablate.catalogs.suites import Suite
+from ablate.catalogs.suites import Suite, refuse_own_judgement
 from ablate.context import EventLog, StageContext, import_function, write_json
 from ablate.data.json_lines import write_json_lines
 from ablate.data.sources import DataFile
-from ablate.errors import UsageError
+from ablate.errors import Location, UsageError
 from ablate.evaluation.formats.submission import ReadOptions
-from ablate.evaluation.grade import Request, read_evidence
-from ablate.evaluation.grading import OVERALL, Example, Grader, HeldEvidence, Metric, mean_metrics
+from ablate.evaluation.grade import Request, outputs_report, read_evidence
+from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence, mean_metrics
 from ablate.evaluation.judging import (
     REPORT,
     VERDICTS,
@@ -46,10 +47,18 @@ class Asked:
 
 
 def ask(asked: Asked) -> dict[str, Any]:
-    """The report of a suite's grader over a judge's verdicts, or of a judge's agreement with labels of pairs."""
+    """The report of a suite's grader over a judge's verdicts, or of a judge's agreement with labels of pairs.
+
+    Raises ``UsageError`` for a suite without a judge, and for a file where pairs are asked about.
+    """
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         if asked.suite.engine == "pairs":
+            if asked.path is not None:
+                raise UsageError(
+                    f"suite {asked.suite.name!r} has both responses of its pairs: {asked.path} would not be read",
+                    hint="leave the file out; a file of verdicts is graded by `ablate grade`",
+                )
             return _agreement(asked, scratch)
         if asked.suite.judging is None:
             raise UsageError(f"suite {asked.suite.name!r} has no judge", hint="grade its outputs: `ablate grade`")
@@ -59,15 +68,18 @@ def ask(asked: Asked) -> dict[str, Any]:
 
 
 def _judged(asked: Asked, path: Path, scratch: Path) -> dict[str, Any]:
-    suite = asked.suite if asked.panel is None else asked.suite.judged_by(asked.panel)
+    suite = asked.suite
+    if asked.panel is not None:
+        suite = suite.judged_by(asked.panel, place=Location(file="--judge"))
     assert suite.judging is not None
     request = Request(suite, path, root=asked.root, options=asked.options, partial=asked.partial)
-    evidence, _, _ = read_evidence(request, scratch)
-    config = suite.judging.config(dict.fromkeys(suite.files, ""))
+    evidence, joined, whole = read_evidence(request, scratch)
     templates: dict[str, Template] | None = None
-    if suite.judging.file is not None:
-        assert asked.root is not None
-        templates = fastchat_templates(DataFile(suite.judging.file, asked.root / suite.judging.file))
+    digests: dict[str, str] = {}
+    if (name := suite.judging.file) is not None:
+        templates = fastchat_templates(DataFile(name, evidence.files[name]))
+        digests = {name: sha256_file(evidence.files[name])}
+    config = suite.judging.config(digests)
     questions = build_questions(list(evidence.items.values()), evidence.responses, config["kind"], templates)
     rows, reports = [], []
     for number, judge in enumerate(suite.judging.asked, start=1):
@@ -78,8 +90,8 @@ def _judged(asked: Asked, path: Path, scratch: Path) -> dict[str, Any]:
     write_json(scratch / REPORT, {"judges": reports})
     protocol = {**evidence.protocol, "judged": judging_protocol(config)}
     grade: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
-    grades = grade(replace(evidence, judging=scratch, protocol=protocol), suite.options)
-    return {"suite": suite.name, **report(grades, suite.grading_config(), protocol)}
+    evidence = replace(evidence, judging=scratch, protocol=protocol)
+    return outputs_report(suite, grade(evidence, suite.options), evidence, joined, whole)
 
 
 def _agreement(asked: Asked, scratch: Path) -> dict[str, Any]:
@@ -90,6 +102,7 @@ def _agreement(asked: Asked, scratch: Path) -> dict[str, Any]:
     suite = asked.suite
     if asked.panel is None:
         raise UsageError(f"suite {suite.name!r} has labels of people: name the judge to compare with them (--judge)")
+    refuse_own_judgement(asked.panel, Location(file="--judge"))
     template = find_template(find_entry("grader", suite.grader).judge or "compare")
     made: list[Pair] = drawn(suite, whole_suite(suite, asked.root, scratch))
     if other := next((one for one in made if not isinstance(one, Pair)), None):
@@ -117,16 +130,10 @@ def _agreement(asked: Asked, scratch: Path) -> dict[str, Any]:
         for pair, judgement in zip(made, judgements, strict=True)
         for example in _agreement_examples(pair, number, judgement)
     ]
-    protocol = {"judged": asks, "grader": "agreement with labels", "primary": "agreement"}
-    metrics: list[Metric] = mean_metrics(examples)
-    score = next(metric for metric in metrics if (metric.task, metric.metric) == (OVERALL, "agreement"))
-    return {
-        "suite": suite.name,
-        "score": score.value,
-        "metrics": [vars(metric) for metric in metrics],
-        "health": {"n": score.n, "judges": reports, "unread": sum(sum(own["unread"].values()) for own in reports)},
-        "protocol": protocol,
-    }
+    health = {"judges": reports, "unread": sum(sum(own["unread"].values()) for own in reports)}
+    grades = Grades(examples, mean_metrics(examples), health)
+    config = {"grader": "agreement with labels", "options": {}, "primary": "agreement"}
+    return {"suite": suite.name, **report(grades, config, {"judged": asks})}
 
 
 def _verdicts_graded(

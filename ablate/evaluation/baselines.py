@@ -57,16 +57,17 @@ def _of_pairs(suite: Suite, pairs: Sequence[Pair | Candidates], baseline: Baseli
     return outputs
 
 
-def _gold(suite: Suite, items: Sequence[Item]) -> list[str]:
+def _gold(suite: Suite, items: Sequence[Item], baseline: Baseline = "gold") -> list[str]:
+    """The right answers, which ``baseline`` is made of."""
     entry = find_entry("grader", suite.grader).gold
     if entry is None:
-        raise _has_none(suite, "gold", ("echo",))
+        raise _has_none(suite, baseline, ("echo",))
     right: Callable[[Item], str] = import_function(entry, "the right answers of this suite")
     return [right(item) for item in items]
 
 
 def _majority(suite: Suite, items: Sequence[Item]) -> list[str]:
-    pools = _pools(items, _gold(suite, items))
+    pools = _pools(items, _gold(suite, items, "majority"))
     most = {id(pool): Counter(pool).most_common(1)[0][0] for pool in pools}
     return [most[id(pool)] for pool in pools]
 
@@ -75,7 +76,7 @@ def _random(suite: Suite, items: Sequence[Item]) -> list[str]:
     stream = random.Random(SEED)
     if all(item.choices for item in items):
         return [stream.choice(string.ascii_uppercase[: len(item.choices)]) for item in items]
-    return [stream.choice(pool) for pool in _pools(items, _gold(suite, items))]
+    return [stream.choice(pool) for pool in _pools(items, _gold(suite, items, "random"))]
 
 
 def _echo(suite: Suite, items: Sequence[Item]) -> list[str]:

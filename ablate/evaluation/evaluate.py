@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,8 @@ import pyarrow.parquet as pq
 from ablate.catalogs.suite_code import resolve_entry
 from ablate.context import StageContext, import_function, read_json, write_json
 from ablate.errors import StageError
-from ablate.evaluation.grading import Evidence, Example, Grader, Metric, pick_references
-from ablate.evaluation.items import PROTOCOL, artifact_folder
+from ablate.evaluation.grading import Evidence, Example, Grader, HeldEvidence, Metric, pick_references
+from ablate.evaluation.items import PROTOCOL, Response, artifact_folder
 from ablate.evaluation.report import primary_metric, report
 
 _SCHEMA = pa.schema(
@@ -38,9 +41,54 @@ def run(context: StageContext) -> dict[str, Any]:
     grades = grade(evidence, config["options"])
     primary = primary_metric(grades.metrics, config["primary"])
     beside = _pick_references(context, grade, primary)
-    write_json(context.output / "metrics.json", report(grades, config, evidence.protocol, beside))
+    made = report(grades, config, evidence.protocol, beside)
+    how = {**evidence.server_health, **_repeat_health(evidence, grade, config)}
+    write_json(context.output / "metrics.json", {**made, "health": {**made["health"], **how}})
     write_examples(context.output / "examples.parquet", grades.examples)
     return {"score": primary.value, "n": primary.n}
+
+
+def _repeat_health(evidence: Evidence, grade: Grader, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How much a score varies by itself, where responses were given several times.
+
+    ``repeat_sd`` is the standard deviation of the score of one pass (null where judges or models score responses, whose
+    own variation would be in it), ``repeats_differ`` how many examples were not responded to alike.
+    """
+    repeats = evidence.protocol.get("made", {}).get("decoding", {}).get("repeats", 1)
+    if repeats == 1:
+        return {}
+    said: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    scores = []
+    for repeat in range(repeats):
+        own = [row for row in evidence.responses if row.sample == repeat]
+        turns: dict[str, list[str]] = defaultdict(list)
+        for row in own:
+            turns[row.id].append(row.response)
+        for name, texts in turns.items():
+            said[name].add(tuple(texts))
+        scores.append(_score_of_pass(evidence, own, grade, config))
+    known = [score for score in scores if score is not None]
+    return {
+        "repeats": repeats,
+        "repeat_sd": statistics.stdev(known) if len(known) == repeats else None,
+        "repeats_differ": sum(len(texts) > 1 for texts in said.values()),
+    }
+
+
+def _score_of_pass(
+    evidence: Evidence, responses: Sequence[Response], grade: Grader, config: Mapping[str, Any]
+) -> float | None:
+    if evidence.judging is not None or evidence.response_scores is not None:
+        return None
+    alone = HeldEvidence(
+        evidence.folder,
+        evidence.scratch,
+        evidence.protocol,
+        resources=evidence.resources,
+        held_items=evidence.items,
+        held_responses=[replace(row, sample=0) for row in responses],
+    )
+    return primary_metric(grade(alone, config["options"]).metrics, config["primary"]).value
 
 
 def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> list[Metric]:

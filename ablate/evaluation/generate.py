@@ -14,6 +14,7 @@ from ablate.errors import StageError
 from ablate.evaluation.items import (
     ITEMS,
     PROTOCOL,
+    SERVED,
     Item,
     Likelihoods,
     Response,
@@ -25,11 +26,14 @@ from ablate.evaluation.items import (
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Answer, Policy, open_policy
+from ablate.evaluation.served_policy import ServedPolicy, open_served_policy
 from ablate.evaluation.suite_items import build_items
 from ablate.models.chat import plain_text
 from ablate.training.seeding import derive_seed
 
 Made = tuple[list[Response], list[Likelihoods]]
+AnyPolicy = Policy | ServedPolicy
+"""A policy that this machine computes, or a server."""
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -39,7 +43,8 @@ def run(context: StageContext) -> dict[str, Any]:
     if engine not in ENGINES:
         raise StageError(f"unknown engine {engine!r}", hint=f"allowed: {', '.join(ENGINES)}")
     items = build_items(open_source(context), config)
-    policy = open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
+    served = open_served_policy(context) if "endpoint" in context.locations else None
+    policy = served or open_policy(context.inputs["policy"], context.resources, chat=config["chat"])
     responses, likelihoods = ENGINES[engine](policy, items, context)
     write_items(context.output, items)
     if responses:
@@ -48,20 +53,31 @@ def run(context: StageContext) -> dict[str, Any]:
         write_likelihoods(context.output, likelihoods)
     digest = hashlib.sha256((context.output / ITEMS).read_bytes()).hexdigest()
     write_json(context.output / PROTOCOL, {"made": dict(config), "items": digest[:12]})
+    if served is not None:
+        write_json(context.output / SERVED, served.account.as_json())
     too_long = sum(row.finish == "too_long" for row in responses) + sum(row.logprobs is None for row in likelihoods)
     return {"items": len(items), "responses": len(responses), "likelihoods": len(likelihoods), "too_long": too_long}
 
 
-def ask_items(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_items(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """``decoding.samples`` responses to each item, all samples of an item after one another.
+
+    With ``decoding.repeats`` they are given again and again, as samples of their own; see :meth:`Policy.generate`.
 
     An item with several user turns is asked them in turn, each with what was answered before; a turn whose prompt does
     not fit the context is ``too_long``, as are those after it.
     """
-    dialogues = [_Dialogue(item, sample) for item in items for sample in range(context.config["decoding"]["samples"])]
-    for turn in range(1 + max(len(item.followups) for item in items)):
-        _ask_turn(policy, [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)], turn, context)
-    return [response for dialogue in dialogues for response in dialogue.responses], []
+    decoding = context.config["decoding"]
+    samples, repeats = decoding["samples"], decoding.get("repeats", 1)
+    passes = [
+        [_Dialogue(item, repeat * samples + sample) for item in items for sample in range(samples)]
+        for repeat in range(repeats)
+    ]
+    for repeat, dialogues in enumerate(passes):
+        for turn in range(1 + max(len(item.followups) for item in items)):
+            asked = [dialogue for dialogue in dialogues if turn <= len(dialogue.item.followups)]
+            _ask_turn(policy, asked, turn, repeat, context)
+    return [response for same in zip(*passes, strict=True) for one in same for response in one.responses], []
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ class _Dialogue:
         """Whether a turn did not fit, so that nothing can follow it."""
         return any(response.finish == "too_long" for response in self.responses)
 
-    def prompt(self, policy: Policy, thinking: bool | None) -> str:
+    def prompt(self, policy: AnyPolicy, thinking: bool | None) -> str:
         """Return the prompt of the next turn; what was thought before earlier answers is not in it."""
         if not self.responses:
             return _prompt(policy, self.item, thinking)
@@ -88,7 +104,7 @@ class _Dialogue:
         return policy.render(messages, thinking=thinking) if policy.chat else plain_text(messages)
 
 
-def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: StageContext) -> None:
+def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, repeat: int, context: StageContext) -> None:
     """Add the next response to every dialogue; those of one temperature are sampled together."""
     decoding = context.config["decoding"]
     thinking = decoding.get("thinking")
@@ -105,8 +121,9 @@ def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: St
             temperature=decoding["temperature"] if own is None else own,
             top_p=decoding["top_p"],
             seed=seed,
+            repeat=repeat,
             progress=lambda done, total: context.events.progress(done, total, "responses"),
-            kept=_journal(context).part(_part_name(turn, own)),
+            kept=_journal(context).part(_part_name(turn, own, repeat)),
         )
         said = {id(dialogue): answer for dialogue, answer in zip(going_on, answers, strict=True)}
         for dialogue in group:
@@ -115,13 +132,13 @@ def _ask_turn(policy: Policy, dialogues: list[_Dialogue], turn: int, context: St
             dialogue.responses.append(Response(item.id, item.task, dialogue.sample, prompts[id(dialogue)], *facts))
 
 
-def _part_name(turn: int, temperature: float | None) -> str:
-    """Name what is kept of one list of requests: those of a turn and a temperature."""
+def _part_name(turn: int, temperature: float | None, repeat: int) -> str:
+    """Name what is kept of one list of requests: those of a turn, a temperature and a pass."""
     own = "" if temperature is None else f"-at-{temperature:g}"
-    return f"responses{f'-{turn}' if turn else ''}{own}"
+    return f"responses{f'-{turn}' if turn else ''}{own}{f'-again-{repeat}' if repeat else ''}"
 
 
-def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_choices(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """Log-likelihoods of each item's choices."""
     prompts = [_prompt(policy, item) for item in items]
     requests = [(prompt, choice) for item, prompt in zip(items, prompts, strict=True) for choice in item.choices]
@@ -144,12 +161,12 @@ def ask_choices(policy: Policy, items: list[Item], context: StageContext) -> Mad
     return [], likelihoods
 
 
-def ask_lm_eval(policy: Policy, items: list[Item], context: StageContext) -> Made:
+def ask_lm_eval(policy: AnyPolicy, items: list[Item], context: StageContext) -> Made:
     """Answers to all requests of the suite's lm-eval tasks."""
     return capture(policy, items, context.config, context.work, _journal(context))
 
 
-ENGINES: dict[str, Callable[[Policy, list[Item], StageContext], Made]] = {
+ENGINES: dict[str, Callable[[AnyPolicy, list[Item], StageContext], Made]] = {
     "items": ask_items,
     "choices": ask_choices,
     "lm-eval": ask_lm_eval,
@@ -160,5 +177,5 @@ def _journal(context: StageContext) -> Journal:
     return Journal(context.work, context.previous_work)
 
 
-def _prompt(policy: Policy, item: Item, thinking: bool | None = None) -> str:
+def _prompt(policy: AnyPolicy, item: Item, thinking: bool | None = None) -> str:
     return policy.render(item.prompt, item.prefix, thinking) if policy.chat else item.plain_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +18,10 @@ from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.evaluation.baselines import Baseline, baseline_outputs
 from ablate.evaluation.evaluate import write_examples
 from ablate.evaluation.formats import read_submission
-from ablate.evaluation.formats.pair_scores import read_sides
+from ablate.evaluation.formats.pair_scores import read_pair, read_sides
 from ablate.evaluation.formats.rows import RESPONSES
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
-from ablate.evaluation.grading import Example, Grader, Grades, HeldEvidence
+from ablate.evaluation.grading import Evidence, Example, Grader, Grades, HeldEvidence
 from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
@@ -73,9 +74,16 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         grades = run(evidence, suite.options)
     if examples is not None:
         _write(examples, grades.examples)
-    made_report = report(grades, suite.grading_config(), evidence.protocol)
-    health = {**made_report["health"], **_known(evidence.responses if evidence.has_responses else (), joined, asked)}
-    return {"suite": suite.name, **made_report, "health": health}
+    return outputs_report(suite, grades, evidence, joined, asked)
+
+
+def outputs_report(
+    suite: Suite, grades: Grades, evidence: Evidence, joined: Joined, asked: Sequence[Any]
+) -> dict[str, Any]:
+    """The report of a file's outputs: beside what the grader found, how much of the suite the file has and says."""
+    made = report(grades, suite.grading_config(), evidence.protocol)
+    known = _known(evidence.responses if evidence.has_responses else (), joined, asked)
+    return {"suite": suite.name, **made, "health": {**made["health"], **known}}
 
 
 def read_evidence(
@@ -86,6 +94,7 @@ def read_evidence(
     The outputs are those of a ``submission``, or of the request's file or baseline.
     """
     suite = request.suite
+    grader = find_entry("grader", suite.grader)
     whole = whole_suite(suite, request.root, scratch)
     asked = drawn(suite, whole)
     submission = submission or _read(request) or _baseline(request, asked)
@@ -96,7 +105,8 @@ def read_evidence(
         lambda made: bare_texts(suite, made),
         by_order=request.by_order,
         partial=request.partial,
-        repeated=suite.decoding.samples > 1 or find_entry("grader", suite.grader).repeated,
+        repeated=suite.decoding.samples > 1 or grader.repeated,
+        marks=grader.marks,
     )
     paths = suite.paths(request.root)
     made = {"made": suite.data_config({name: sha256_file(path) for name, path in paths.items()})}
@@ -137,6 +147,7 @@ def gathered(
         held_responses=[row for item in items.values() for row in _responses(item, joined.outputs[item.id], tasks)],
         held_likelihoods=[row for item in items.values() for row in _likelihoods(item, joined.outputs[item.id], tasks)],
         held_scores=_scores(submission, [made for made in there if isinstance(made, Pair | Candidates)], joined),
+        scale=Evidence.scale if suite.judging is None else suite.judging.scale,
         held_stored={name: [output.facts for output in rows] for name, rows in joined.outputs.items()},
         lacking=f"{submission.path} has the columns {', '.join(submission.columns) or '(none more)'}; "
         f"responses are read from {', '.join(RESPONSES)}, or from the column that --response names",
@@ -144,16 +155,26 @@ def gathered(
 
 
 def _judged(request: Request, evidence: HeldEvidence) -> HeldEvidence:
-    """The evidence with the scores of the request's judges: a response's in the column that the judge is named by."""
+    """The evidence with the scores of the request's judges: a response's in the column that the judge is named by.
+
+    Rows of a file that hold several responses each are about none of them, and are left out where judges are asked.
+    """
     known = find_entry("grader", request.suite.grader).judges
-    stored: dict[str, list[Mapping[str, Any]]] = {name: list(rows) for name, rows in evidence.stored.items()}
+    if not request.judges:
+        return evidence
+    samples = Counter(response.id for response in evidence.responses)
+    stored: dict[str, list[Mapping[str, Any]]] = {
+        name: list(rows) if len(rows) == samples[name] else [{}] * samples[name]
+        for name, rows in evidence.stored.items()
+    }
     for column, model in request.judges.items():
         if column not in known:
             raise UnknownNameError(f"judge of suite {request.suite.name!r}", column, known)
         ask = import_function(known[column], "the judge of this suite")
-        scores = ask(model, evidence.items, evidence.responses, Resources())
+        scores = ask(model, evidence.items, evidence.responses, request.resources)
         for response, score in zip(evidence.responses, scores, strict=True):
-            stored[response.id] = [{column: score}, *stored.get(response.id, ())]
+            rows = stored[response.id]
+            rows[response.sample] = {**rows[response.sample], column: score}
     return replace(evidence, held_stored=stored, protocol={**evidence.protocol, "judges": dict(request.judges)})
 
 
@@ -219,8 +240,11 @@ def _scores(submission: Submission, asked: Sequence[Pair | Candidates], joined: 
     """
     rows = []
     for one in asked:
-        count = len(one.chosen) if isinstance(one, Candidates) else 1
-        sides = read_sides(submission.path, joined.outputs[one.id][0], count)
+        row = joined.outputs[one.id][0]
+        if isinstance(one, Candidates):
+            sides = read_sides(submission.path, row, len(one.chosen))
+        else:
+            sides = read_pair(submission.path, row)
         if sides is None:
             return []
         rows.append({**one.facts(), **sides})

@@ -18,6 +18,7 @@ from ablate.errors import DataError, StageError
 from ablate.evaluation.items import (
     LIKELIHOODS,
     RESPONSES,
+    SERVED,
     Item,
     Likelihoods,
     Response,
@@ -97,6 +98,8 @@ class Evidence:
     """Rows of what models of this machine say of each response, where a stage asked them."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """The suite's data files by relative name, where a file of outputs is graded: a stage has none at hand."""
+    scale: tuple[float, float] = (0.0, 10.0)
+    """Lowest and highest rating that a judge of the suite can give; a stage has read its judges' ratings already."""
 
     @property
     def prompt_options(self) -> Mapping[str, Any]:
@@ -171,6 +174,16 @@ class Evidence:
         found: list[dict[str, Any]] = [] if self.judging is None else read_json(self.judging / "judging.json")["judges"]
         return found
 
+    @cached_property
+    def server_health(self) -> dict[str, Any]:
+        """What is to be known of responses that a server gave: the models that it named, the first and the last day."""
+        path = self.folder / SERVED
+        if not path.is_file():
+            return {}
+        account = read_json(path)
+        days = {f"served_{end}": account[f"asked_{end}"] for end in ("from", "to") if f"asked_{end}" in account}
+        return {"served": ", ".join(account["served"]) or "not named", **days}
+
     @property
     def has_responses(self) -> bool:
         """Whether there are generated responses."""
@@ -243,20 +256,28 @@ Grader = Callable[[Evidence, Mapping[str, Any]], Grades]
 def mean_metric(task: str, metric: str, examples: Iterable[Example], unit: str = "proportion") -> Metric:
     """Mean over examples (of the mean over an example's samples) with its standard error.
 
-    stderr = sd / sqrt(n) with sd over examples (n − 1 in the denominator); null for fewer than two examples.
+    stderr = sqrt(C / (C - 1) * sum over C clusters of (sum of deviations from the mean)^2) / n, cluster-robust (Liang
+    and Zeger 1986; Miller 2024, eq. 4). An example without a cluster is its own: without any it is sd / sqrt(n). Null
+    for fewer than two clusters.
     """
     by_example: dict[str, list[float]] = defaultdict(list)
+    clusters: dict[str, str] = {}
     for row in examples:
         by_example[row.example].append(row.value)
-    values = [sum(samples) / len(samples) for samples in by_example.values()]
+        clusters[row.example] = f"example {row.example}" if row.cluster is None else f"cluster {row.cluster}"
+    values = {name: sum(samples) / len(samples) for name, samples in by_example.items()}
     n = len(values)
     if n == 0:
         return Metric(task, metric, None, 0, None, unit)
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Metric(task, metric, mean, 1, None, unit)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return Metric(task, metric, mean, n, math.sqrt(variance / n), unit)
+    mean = math.fsum(values.values()) / n
+    deviations: dict[str, float] = defaultdict(float)
+    for name, value in values.items():
+        deviations[clusters[name]] += value - mean
+    count = len(deviations)
+    if count == 1:
+        return Metric(task, metric, mean, n, None, unit)
+    squares = math.fsum(total**2 for total in deviations.values())
+    return Metric(task, metric, mean, n, math.sqrt(count / (count - 1) * squares) / n, unit)
 
 
 def mean_metrics(examples: Sequence[Example], units: Mapping[str, str] | None = None) -> list[Metric]:

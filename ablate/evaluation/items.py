@@ -21,6 +21,8 @@ ITEMS = "items.jsonl"
 RESPONSES = "responses.jsonl"
 LIKELIHOODS = "likelihoods.jsonl"
 PROTOCOL = "protocol.json"
+SERVED = "served.json"
+"""Who responded and when, where it was a server."""
 
 
 @dataclass(frozen=True)

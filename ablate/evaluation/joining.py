@@ -47,13 +47,15 @@ def join(
     by_order: bool,
     partial: bool,
     repeated: bool,
+    marks: Sequence[str],
 ) -> Joined:
     """Find the rows of each of the ``asked`` examples.
 
     ``whole`` are all examples of the suite's data, of which ``asked`` may be a draw: rows about others of them are left
-    out. ``texts`` gives what an example asks. ``repeated``: several rows of one example are its samples. Raises
-    ``DataError`` for examples without a row (unless ``partial``), rows about nothing that the suite has, two rows about
-    one example, and a row whose id and prompt name two examples.
+    out. ``texts`` gives what an example asks. ``repeated``: several rows of one example are its samples; else it may
+    have only rows that the columns ``marks`` tell apart. Raises ``DataError`` for examples without a row (unless
+    ``partial``), rows about nothing that the suite has, two rows about one example, and a row whose id and prompt name
+    two examples.
     """
     by: Literal["id", "prompt", "order"] = "order"
     if by_order:
@@ -64,8 +66,8 @@ def join(
     found: dict[str, list[Output]] = defaultdict(list)
     for output, target in zip(submission.outputs, targets, strict=True):
         found[target.id].append(output)
-    if not repeated and not _numbered_samples(submission):
-        _refuse_duplicates(submission, found)
+    if not repeated:
+        _refuse_duplicates(submission, found, marks)
     absent = [target for target in asked if target.id not in found]
     if absent and not (partial and len(absent) < len(asked)):
         partly = "" if len(absent) == len(asked) else "; --partial grades the ones that are there"
@@ -187,21 +189,28 @@ def _refuse_contradictions(
             )
 
 
-def _refuse_duplicates(submission: Submission, found: Mapping[str, Sequence[Output]]) -> None:
-    twice = [rows for rows in found.values() if len(rows) > 1]
+def _refuse_duplicates(submission: Submission, found: Mapping[str, Sequence[Output]], marks: Sequence[str]) -> None:
+    twice = [pair for rows in found.values() if (pair := _duplicates(rows, marks)) is not None]
     if twice:
         first = twice[0]
         raise DataError(
             f"{submission.path} has several rows for {len(twice)} examples: {first[0].source or first[0].prompt!r} "
             f"is in rows {first[0].row} and {first[1].row}",
-            hint="give one row an example; several samples of a response are a list in it",
+            hint=f"give one row an example, or columns that tell its rows apart: {', '.join(marks)}",
         )
 
 
-def _numbered_samples(submission: Submission) -> bool:
-    """Whether rows say themselves which sample of an example they are, each another one."""
-    marks = [(output.source, output.facts.get("sample")) for output in submission.outputs]
-    return all(sample is not None for _, sample in marks) and len(set(marks)) == len(marks)
+def _duplicates(rows: Sequence[Output], marks: Sequence[str]) -> tuple[Output, Output] | None:
+    """Two rows of one example that the columns ``marks`` do not tell apart: one that has none of them may be any."""
+    said = [tuple(output.facts.get(name) for name in marks) for output in rows]
+    if len(rows) > 1 and (None,) * len(marks) in said:
+        return rows[0], rows[1]
+    seen: dict[str, Output] = {}
+    for output, mark in zip(rows, said, strict=True):
+        other = seen.setdefault(str(mark), output)
+        if other is not output:
+            return other, output
+    return None
 
 
 def _nothing_to_join_by(submission: Submission, whole: Sequence[Target]) -> DataError:

@@ -50,21 +50,17 @@ def open_policy(folder: Path, resources: Resources, *, chat: bool) -> Policy:
     return Policy(model, load_tokenizer(folder, template=chat), chat=chat)
 
 
-class Policy:
-    """A causal language model with its tokenizer.
+class Writer:
+    """Prompts of a policy as text and as tokens, wherever it is computed; ``context`` is how many tokens it reads.
 
     ``chat`` renders prompts in the chat template, which then holds all special tokens but a BOS that the tokenizer
-    adds to every text; without it the tokenizer adds its own. A prompt that leaves no room for a token in the context
-    is never cut: it is answered ``too_long``.
+    adds to every text; without it the tokenizer adds its own.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, chat: bool) -> None:
-        self.model = model.eval()
+    def __init__(self, tokenizer: Any, *, chat: bool, context: int | None) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
-        self.context = context_length(model)
-        self.eos = eos_ids(model, tokenizer)
-        self.pad = pad_id(tokenizer)
+        self.context = context
 
     def render(self, messages: Messages, prefix: str = "", thinking: bool | None = None) -> str:
         """The prompt in the chat template, ending in the generation prompt and the start of the assistant's turn."""
@@ -73,6 +69,23 @@ class Policy:
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
         return encode_rendered(self.tokenizer, text) if self.chat else list(self.tokenizer.encode(text))
+
+    def room(self, tokens: int, limit: int) -> int:
+        """Most tokens of a response to a prompt of ``tokens``: what the context has left, at most ``limit``."""
+        return limit if self.context is None else min(limit, self.context - tokens)
+
+
+class Policy(Writer):
+    """A causal language model with its tokenizer.
+
+    A prompt that leaves no room for a token in the context is never cut: it is answered ``too_long``.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, *, chat: bool) -> None:
+        super().__init__(tokenizer, chat=chat, context=context_length(model))
+        self.model = model.eval()
+        self.eos = eos_ids(model, tokenizer)
+        self.pad = pad_id(tokenizer)
 
     def generate(
         self,
@@ -83,21 +96,23 @@ class Policy:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        repeat: int = 0,
         progress: Progress | None = None,
         kept: Part | None = None,
     ) -> list[Answer]:
         """One response to each prompt, of at most ``limit`` tokens and no more than the context has room for.
 
         ``stop`` strings and what follows them are cut off. Answers that ``kept`` knows are not drawn again, the others
-        are added to it. Raises ``UsageError`` for bad sampling values.
+        are added to it. ``repeat`` counts earlier passes over the same prompts: each has batches of half the size,
+        which change a response by rounding alone. Raises ``UsageError`` for bad sampling values.
         """
         ids = [self.encode(prompt) for prompt in prompts]
-        room = [limit if self.context is None else min(limit, self.context - len(row)) for row in ids]
+        room = [self.room(len(row), limit) for row in ids]
         answers = {row: Answer(*value) for row, value in kept.known.items()} if kept else {}
         # Rows with equal room form a batch of their own: learned position embeddings allow no step past the context.
         for length, rows in sorted(_grouped(room).items(), reverse=True):
             own = derive_seed(seed, "room", length)
-            for batch in self._batches([ids[row] for row in rows], length):
+            for batch in self._batches([ids[row] for row in rows], length, SAMPLE_TOKENS >> repeat):
                 places = [place for place in batch if rows[place] not in answers]
                 prompts_of_batch = [ids[rows[place]] for place in places]
                 drawn = self._sample(prompts_of_batch, places, length, temperature, top_p, own)
@@ -111,12 +126,13 @@ class Policy:
                     progress(len(answers), len(ids))
         return [answers.get(row, Answer("", "too_long", 0)) for row in range(len(ids))]
 
-    def _batches(self, prompts: list[list[int]], length: int) -> list[list[int]]:
-        """Places of prompts that are answered together, the longest first; none where there is no room."""
+    def _batches(self, prompts: list[list[int]], length: int, tokens: int) -> list[list[int]]:
+        """Places of prompts that are answered together, the longest first, of at most so many ``tokens``; none where
+        there is no room."""
         if length <= 0:
             return []
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-        size = max(1, SAMPLE_TOKENS // (len(prompts[order[0]]) + length))
+        size = max(1, tokens // (len(prompts[order[0]]) + length))
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _sample(
@@ -137,11 +153,8 @@ class Policy:
 
     def _answer(self, prompt: str, sampled: Sampled, stop: Sequence[str]) -> Answer:
         kept = sampled.ids[:-1] if sampled.finished else sampled.ids
-        reasoning, text = split_reasoning(prompt, self.tokenizer.decode(kept, skip_special_tokens=True))
-        ends = [text.find(mark) for mark in stop if mark and mark in text]
-        if ends:
-            return Answer(text[: min(ends)], "stop", len(sampled.ids), reasoning)
-        return Answer(text, "eos" if sampled.finished else "length", len(sampled.ids), reasoning)
+        text = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return read_text(prompt, text, len(sampled.ids), stop, finished=sampled.finished)
 
     @torch.no_grad()
     def loglikelihoods(
@@ -210,6 +223,20 @@ class Policy:
         counts = [count for _, count in keys]
         pairs = zip(output.logits, counts, strict=True)
         return [logits_CV[-count:].float().log_softmax(-1) for logits_CV, count in pairs]
+
+
+def read_text(
+    prompt: str, written: str, tokens: int, stop: Sequence[str], *, finished: bool, stopped: bool = False
+) -> Answer:
+    """The answer that what was written after a prompt is: without what was thought first, cut at the first stop string.
+
+    ``finished``: the model ended it, or a stop string that was cut off already (``stopped``).
+    """
+    reasoning, text = split_reasoning(prompt, written)
+    ends = [text.find(mark) for mark in stop if mark and mark in text]
+    if ends or stopped:
+        return Answer(text[: min(ends, default=len(text))], "stop", tokens, reasoning)
+    return Answer(text, "eos" if finished else "length", tokens, reasoning)
 
 
 def _continuation(logprobs_CV: torch.Tensor, tokens: Sequence[int]) -> tuple[float, bool]:

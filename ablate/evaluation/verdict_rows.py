@@ -7,15 +7,22 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ablate.errors import DataError
 from ablate.evaluation.grading import Evidence, shortened
 from ablate.evaluation.items import Item
-from ablate.rewards.verdicts import bracketed_rating, verdict_mark
+from ablate.evaluation.judging import Kind
+from ablate.rewards.verdicts import bracketed_rating, verdict_mark, winner
 
 RESPONSE_WINS = {"model_b": 1.0, "model_2": 1.0, "win": 1.0, "tie": 0.5, "model_a": 0.0, "model_1": 0.0, "loss": 0.0}
 """Words that stored verdicts of pairs may use, with the share of a win of the response that is graded."""
+
+COLUMNS = {"single": "judgment or score", "pairwise": "preference, judgment or winner"}
+"""Columns of stored judgements by what they are about."""
+
+NOTHING: Literal["nothing"] = "nothing"
+"""That a row holds no judgement."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Judged:
 
     ``value`` is the vote of the judges whose answers could be read (None: nobody's); ``by_judge`` each judge's own;
     ``values`` and ``strong`` are those of single answers, ``orders`` which response each was shown first (``a`` the
-    baseline's, ``b`` the model's).
+    baseline's, ``b`` the model's). ``length`` and ``baseline_length`` are in characters, None where a file of stored
+    judgements has no such response.
     """
 
     id: str
@@ -38,7 +46,7 @@ class Judged:
     orders: tuple[str, ...]
     consistent: tuple[bool, ...]
     problems: tuple[str, ...]
-    length: int
+    length: int | None
     baseline_length: int | None
     model: str = ""
     cluster: str | None = None
@@ -51,7 +59,7 @@ class Judged:
 
     def agreement(self) -> float | None:
         """Share of pairs of judges that name the same winner; None with fewer than two."""
-        sides = [_side(value) for value in self.by_judge if value is not None]
+        sides = [winner(value) for value in self.by_judge if value is not None]
         pairs = list(itertools.combinations(sides, 2))
         return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
 
@@ -62,8 +70,11 @@ class Judged:
         return math.fsum(abs(one - other) for one, other in pairs) / len(pairs) if pairs else None
 
 
-def gather(evidence: Evidence) -> list[Judged]:
-    """Everything that was judged, in the order of responses; DataError where nothing was."""
+def gather(evidence: Evidence, kind: Kind) -> list[Judged]:
+    """Everything that was judged, in the order of responses; DataError where nothing was.
+
+    ``kind`` says what a stored judgement is about: one response, or it and the baseline's.
+    """
     said = (
         {(row.id, row.sample, row.turn): row.response for row in evidence.responses} if evidence.has_responses else {}
     )
@@ -75,13 +86,12 @@ def gather(evidence: Evidence) -> list[Judged]:
             row
             for name, stored in evidence.stored.items()
             for sample, facts in enumerate(stored)
-            if (row := _stored_row(name, facts, said.get((name, sample, 0), ""))) is not None
+            if (row := _stored_row(evidence, name, kind, facts, said.get((name, sample, 0)))) is not None
         ]
     if not rows:
         raise DataError(
             "this suite's grader reads what a judge said, and there is nothing",
-            hint="stored judgements are read from the columns preference, judgment, score or winner; to have outputs "
-            "judged: `ablate judge`",
+            hint=f"stored judgements are read from the columns {COLUMNS[kind]}; to have outputs judged: `ablate judge`",
         )
     groups: dict[tuple[str, str, int, int], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -125,59 +135,80 @@ def voted(values: Sequence[float], vote: str) -> float | None:
     return math.fsum(values) / len(values)
 
 
-def _stored_row(name: str, facts: Mapping[str, Any], response: str) -> dict[str, Any] | None:
-    """A row of verdicts of what a file says of one response; None where it holds no judgement."""
-    found = stored_verdict(facts)
-    if found is None:
+def _stored_row(
+    evidence: Evidence, name: str, kind: Kind, facts: Mapping[str, Any], response: str | None
+) -> dict[str, Any] | None:
+    """A row of verdicts of what a file says of one response; None where it holds no judgement.
+
+    The baseline's response is the file's ``output_1``, else the one that the suite's data have.
+    """
+    item = evidence.items[name]
+    value = stored_preference(facts) if kind == "pairwise" else stored_rating(facts, evidence.scale)
+    if value is NOTHING:
         return None
-    value, problem = found
-    turn, baseline = facts.get("turn"), facts.get("output_1")
+    written = facts.get("turn")
+    turn = written - 1 if isinstance(written, int) and not isinstance(written, bool) else 0
+    baseline = facts.get("output_1", dict(enumerate(item.data.get("baseline") or ())).get(turn))
     return {
-        "id": name,
+        "id": item.id,
         "sample": 0,
-        "turn": turn - 1 if isinstance(turn, int) and not isinstance(turn, bool) else 0,
+        "turn": turn,
         "value": value,
-        "problem": problem,
+        "problem": "unparsable" if value is None else None,
         "values": [value],
         "strong": [False],
         "orders": [],
         "consistent": None,
-        "length": len(response),
+        "length": None if response is None else len(response),
         "baseline_length": len(baseline) if isinstance(baseline, str) else None,
         "model": str(facts.get("model") or facts.get("generator_2") or ""),
     }
 
 
-def stored_verdict(facts: Mapping[str, Any]) -> tuple[float | None, str | None] | None:
-    """The value of a stored judgement, and why it has none; None where a row holds no judgement.
+def stored_preference(facts: Mapping[str, Any]) -> float | Literal["nothing"] | None:
+    """The share of a win that a stored judgement of a pair gives the graded response.
 
-    ``preference`` is AlpacaEval's (1 to 2, 0 and 1.5 a draw, null none); ``judgment`` the text of a judge, whose
-    ``[[n]]`` or ``[[A]]``, ``[[B]]``, ``[[C]]`` (the graded response is B) counts; ``score`` a rating, -1 for none;
-    ``winner`` a word.
+    None where it can't be read, ``NOTHING`` where a row holds no such judgement. ``preference`` is AlpacaEval's (1 to
+    2, 0 and 1.5 a draw, null none), another number is a DataError; ``judgment`` the text of a judge, whose ``[[A]]``,
+    ``[[B]]``, ``[[C]]`` (the graded response is B) counts; ``winner`` a word.
     """
     if "preference" in facts:
         return _preference(facts["preference"])
     if isinstance(facts.get("judgment"), str):
-        text = facts["judgment"]
-        mark = verdict_mark(text)
-        value = bracketed_rating(text) if mark is None else 1.0 - mark
-        return value, "unparsable" if value is None else None
+        mark = verdict_mark(facts["judgment"])
+        return None if mark is None else 1.0 - mark
     if "winner" in facts:
-        word = str(facts["winner"]).strip().lower()
-        value = RESPONSE_WINS.get(word)
-        return value, "unparsable" if value is None else None
+        return RESPONSE_WINS.get(str(facts["winner"]).strip().lower())
+    return NOTHING
+
+
+def stored_rating(facts: Mapping[str, Any], scale: tuple[float, float]) -> float | Literal["nothing"] | None:
+    """The rating that a stored judgement gives a response.
+
+    None where it can't be read, ``NOTHING`` where a row holds no such judgement. ``judgment`` is the text of a judge,
+    whose ``[[n]]`` on the ``scale`` counts; ``score`` a rating, negative for none, another one off the scale is a
+    DataError.
+    """
+    lowest, highest = scale
+    if isinstance(facts.get("judgment"), str):
+        rating = bracketed_rating(facts["judgment"])
+        return rating if rating is not None and lowest <= rating <= highest else None
     score = facts.get("score")
-    if isinstance(score, int | float) and not isinstance(score, bool):
-        return (None, "unparsable") if score < 0 else (float(score), None)
-    return None
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return NOTHING
+    if score < min(lowest, 0.0) or math.isnan(score):
+        return None
+    if not lowest <= score <= highest:
+        raise DataError(f"a score is {score!r}; allowed: {lowest:g} to {highest:g}, negative for none")
+    return float(score)
 
 
-def _preference(written: Any) -> tuple[float | None, str | None]:
+def _preference(written: Any) -> float | None:
     if written is None or (isinstance(written, float) and math.isnan(written)):
-        return None, "unparsable"
+        return None
     if isinstance(written, bool) or not isinstance(written, int | float) or not (written == 0 or 1 <= written <= 2):
         raise DataError(f"a preference is {written!r}; allowed: 1 to 2, 0 or 1.5 for a draw, null for none")
-    return (0.5 if written == 0 else float(written) - 1.0), None
+    return 0.5 if written == 0 else float(written) - 1.0
 
 
 def judge_health(evidence: Evidence, problems: Sequence[str]) -> dict[str, Any]:
@@ -202,7 +233,3 @@ def judge_health(evidence: Evidence, problems: Sequence[str]) -> dict[str, Any]:
 def _judge_of(facts: Mapping[str, Any]) -> str:
     name = facts.get("annotator", facts.get("judge"))
     return "/".join(map(str, name)) if isinstance(name, list | tuple) else str(name or "")
-
-
-def _side(value: float) -> float:
-    return 0.5 if value == 0.5 else float(value > 0.5)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ablate.catalogs.rewards import Verifier, find_reward
 from ablate.context import Resources, import_function
 from ablate.data.examples import prompt_id
 from ablate.errors import DataError, StageError
+from ablate.evaluation.graders.answers import last_number
 from ablate.evaluation.grading import (
     Evidence,
     Example,
@@ -91,9 +91,24 @@ def item_of(row: Mapping[str, Any], verifier: Verifier, name: str) -> Item:
                 hint="an answer is a number, or a solution that ends with #### and a number",
             )
         data["answer"] = answer
+    if verifier.checks == "ifeval":
+        data["kwargs"] = _arguments(row["id"], checks["instruction_id_list"], checks["kwargs"])
     if verifier.checks == "tests":
         data |= {"lead": "", "tests": _unit_tests(row["id"], checks["tests"]).as_json()}
     return Item(row["id"], str(checks.get("skill", verifier.checks)), prompt, data=data)
+
+
+def _arguments(name: str, instructions: Any, written: Any) -> list[dict[str, Any]]:
+    """Arguments of a prompt's instructions: one mapping each, as they are or as JSON text."""
+    try:
+        found = json.loads(written) if isinstance(written, str) else written
+    except json.JSONDecodeError as error:
+        raise DataError(f"prompt {name}: kwargs are no JSON: {written[:80]!r}") from error
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise DataError(f"prompt {name}: kwargs are a list of mappings, one an instruction, not {str(found)[:80]!r}")
+    if len(found) != len(instructions):
+        raise DataError(f"prompt {name} has {len(instructions)} instructions and {len(found)} kwargs")
+    return found
 
 
 def _unit_tests(name: str, written: Any) -> UnitTests:
@@ -107,30 +122,6 @@ def _unit_tests(name: str, written: Any) -> UnitTests:
     if not any(isinstance(node, ast.Assert | ast.Raise) for node in ast.walk(tree)):
         raise DataError(f"prompt {name}: the tests assert nothing: {code[:80]!r}", hint="any program would pass them")
     return UnitTests((Group("tests", code=code),))
-
-
-_NUMBER = re.compile(
-    r"""
-    (?P<sign> (?<![\w)\]}%])[-+\u2212] )?    # behind a digit, a word or a bracket it is an operator or a hyphen
-    \$?
-    (?P<size> (?: \d{1,3}(?:,\d{3})+(?!\d) | \d+ ) (?:\.\d+)? | \.\d+ )
-    (?P<power> [eE][-+]?\d{1,3}(?!\w) )?
-    """,
-    re.VERBOSE | re.ASCII,
-)
-
-
-def last_number(text: str) -> Decimal | None:
-    """The last number of a text, exactly; None where there is none.
-
-    A comma between groups of three digits is one of thousands, any other ends a number; of a fraction it is the
-    denominator, and a unit or percent sign behind it counts for nothing.
-    """
-    found = list(_NUMBER.finditer(text))
-    if not found:
-        return None
-    sign = "-" if found[-1]["sign"] in ("-", "\u2212") else ""
-    return Decimal(sign + found[-1]["size"].replace(",", "") + (found[-1]["power"] or ""))
 
 
 def exact_answer(evidence: Evidence, options: Mapping[str, Any]) -> Grades:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ablate.context import EventLog, Resources, StageContext, import_function, write_json
 from ablate.errors import AblateError, OutOfMemory, StageError, StopRequested
-from ablate.execution import ranks
+from ablate.execution import nodes, ranks
 from ablate.execution.children import forked
 from ablate.execution.slots import visible_gpus
 from ablate.store import AttemptFolder, StageFolder, Store
@@ -33,13 +33,25 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
 
 
 def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
+    if resources.nodes == 1:
+        return on_node(store, stage, attempt, resources)
+    try:
+        return nodes.launch(stage.folder, attempt, resources)
+    except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
+        return _failed(attempt, error)
+
+
+def on_node(
+    store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources, node: ranks.Node = ranks.ALONE
+) -> int:
+    """Do the work of a stage, or what one of several nodes does of it; returns the exit code."""
     try:
         _limit(resources)
         context = _context(store, stage, attempt, resources)
         work = import_function(stage.read_stage()["entry"], "the work of this stage")
-        if resources.processes > 1:
-            return ranks.launch(attempt, resources.processes, lambda rank: _work(work, context, attempt, rank))
-    except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
+        if resources.processes * node.count > 1:
+            return ranks.launch(attempt, resources.processes, lambda rank: _work(work, context, attempt, rank), node)
+    except Exception as error:  # noqa: BLE001 - as above
         return _failed(attempt, error)
     return _work(work, context, attempt)
 

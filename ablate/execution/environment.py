@@ -1,4 +1,4 @@
-"""What an attempt ran with: code, versions, hardware. Never environment variables, which may hold secrets."""
+"""What an attempt ran with: code, versions, hardware, job. No other environment variables, which may hold secrets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,30 @@ def code_digest() -> str:
         whole.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode())
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:16]
+
+
+@functools.cache
+def code_commit() -> str | None:
+    """Return the git commit of the clone that the package lies in, ``-dirty`` where it was changed; None elsewhere."""
+    clone = _PACKAGE.parent
+    if not (clone / ".git").exists():
+        return None
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(clone),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 def snapshot_code(store: Store) -> str:
@@ -84,6 +109,8 @@ def describe_environment(threads: int, gpus: tuple[int, ...]) -> dict[str, Any]:
         "threads": threads,
         "gpus": list(gpus),
         "code": code_digest(),
+        "commit": code_commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "packages": _versions(),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ablate.catalogs.origins import KeyPath, Origins
+from ablate.catalogs.served import Served
 from ablate.catalogs.suites import Subject, find_suite, load_suites
 from ablate.context import write_text
 from ablate.errors import Location, UsageError
@@ -19,19 +20,31 @@ from ablate.plan.plan import Plan
 from ablate.shipped import search_folders
 from ablate.store import Store
 
-SUITES, MODELS = Location(file="--suites"), Location(file="MODELS")
+SUITES, MODELS, ENDPOINT = Location(file="--suites"), Location(file="MODELS"), Location(file="--endpoint")
 
 
-def plan_evaluation(store: Store, models: Sequence[str], suites: Sequence[str], name: str | None = None) -> Plan:
+def plan_evaluation(
+    store: Store,
+    models: Sequence[str],
+    suites: Sequence[str],
+    name: str | None = None,
+    endpoint: Served | None = None,
+    repeats: int = 1,
+) -> Plan:
     """Plan the experiment that evaluates ``models`` on ``suites``; its file is written when it is run.
 
     A model is a folder, a hub id with @revision or a name of the catalog. Suites are about policies or about reward
-    models, not both. Without a ``name`` the experiment is called after its models. Raises UsageError, SpecError.
+    models, not both. Without a ``name`` the experiment is called after its models. ``endpoint`` is a server that
+    responds for the one model; ``repeats``: how often policies respond. Raises UsageError, SpecError.
     """
     if not suites:
         raise UsageError("no suite is named", location=SUITES, hint="e.g. --suites gsm8k,ifeval")
+    if endpoint is not None and (len(models) > 1 or _subject_of(suites) != "policy"):
+        raise UsageError(
+            "a server responds for one policy", location=ENDPOINT, hint="ask for each in a call of its own"
+        )
     chosen = name or "eval-" + "-".join(_short(model) for model in models)
-    return study.plan_loaded(_specification(store, models, suites, chosen), store)
+    return study.plan_loaded(_specification(store, models, suites, chosen, endpoint, repeats), store)
 
 
 def write_evaluation(store: Store, plan: Plan) -> None:
@@ -42,13 +55,19 @@ def write_evaluation(store: Store, plan: Plan) -> None:
     write_text(plan.loaded.file, text)
 
 
-def _specification(store: Store, models: Sequence[str], suites: Sequence[str], name: str) -> LoadedExperiment:
+def _specification(
+    store: Store, models: Sequence[str], suites: Sequence[str], name: str, endpoint: Served | None, repeats: int
+) -> LoadedExperiment:
     subject, named = _subject_of(suites), [_written(model) for model in models]
     rows: dict[str, Any] = {"reward_models": named}
     if subject == "policy":
         rows = {"grid": [{"algorithm": "none", "policy": named}]}
     places: dict[KeyPath, Location] = {("evaluate", subject): SUITES, ("grid",): MODELS, ("reward_models",): MODELS}
-    values = {"name": name, **rows, "evaluate": {subject: list(suites)}}
+    places |= {("evaluate", "endpoints"): ENDPOINT, ("evaluate", "repeats"): Location(file="--repeat")}
+    how: dict[str, Any] = {} if repeats == 1 else {"repeats": repeats}
+    if endpoint is not None:
+        how["endpoints"] = {named[0]: endpoint.model_dump(mode="json", exclude_unset=True)}
+    values = {"name": name, **rows, "evaluate": {subject: list(suites), **how}}
     return read_values(values, Origins(places=places), store.experiment(name).evaluation)
 
 

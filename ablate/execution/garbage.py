@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from ablate.execution.slurm.ledger import open_submissions
 from ablate.liveness import is_running
-from ablate.store import StageFolder, Store
+from ablate.store import StageFolder, Store, bytes_below
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def find_garbage(store: Store) -> list[Garbage]:
         if stage.id in queued or any(is_running(attempt) for attempt in stage.attempts()):
             continue
         if stage.id not in named:
-            found.append(Garbage(folder, f"no experiment names it: {_label(stage)}", _bytes(folder)))
+            found.append(Garbage(folder, f"no experiment names it: {_label(stage)}", bytes_below(folder)))
         elif stage.is_done():
             found += _left_over(stage)
     return sorted(found, key=lambda item: -item.bytes)
@@ -56,18 +55,8 @@ def _left_over(stage: StageFolder) -> Iterator[Garbage]:
     for attempt in stage.attempts():
         for folder in (attempt.work, attempt.output):
             if folder.is_dir():
-                yield Garbage(folder, f"{_label(stage)} is done without it", _bytes(folder))
+                yield Garbage(folder, f"{_label(stage)} is done without it", bytes_below(folder))
 
 
 def _label(stage: StageFolder) -> str:
     return str(stage.read_stage()["label"]) if stage.stage_json.exists() else "not even a plan is left of it"
-
-
-def _bytes(folder: Path) -> int:
-    """Return what the files below a folder take; one that other folders link to counts for none."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            facts = os.lstat(os.path.join(parent, name))
-            total += facts.st_size if facts.st_nlink == 1 else 0
-    return total

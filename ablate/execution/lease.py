@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.context import write_json
 from ablate.errors import LeaseLost
-from ablate.liveness import Owner, is_running
+from ablate.liveness import Owner, is_beating, is_running
 from ablate.store import AttemptFolder, StageFolder
 
 HEARTBEAT_SECONDS = 5.0
@@ -24,17 +24,17 @@ HEARTBEAT_SECONDS = 5.0
 def claim(stage: StageFolder) -> AttemptFolder | None:
     """Start a new attempt and own it; None when another process is at work on this stage, or has just done it."""
     attempts = stage.attempts()
-    if attempts and is_running(attempts[-1]):
+    if attempts and (is_running(attempts[-1]) or is_beating(attempts[-1])):
         return None
     if stage.is_done():  # looked at after the owner: it publishes before it ends
         return None
     attempt = stage.attempt(attempts[-1].number + 1 if attempts else 1)
     stage.attempts_folder.mkdir(parents=True, exist_ok=True)
     prepared = stage.attempts_folder / f".claim-{uuid.uuid4().hex}"
-    prepared.mkdir()
-    write_json(prepared / attempt.owner_json.name, Owner.current().__dict__)
-    (prepared / attempt.heartbeat.name).touch()
     try:
+        prepared.mkdir()
+        write_json(prepared / attempt.owner_json.name, Owner.current().__dict__)
+        (prepared / attempt.heartbeat.name).touch()
         os.rename(prepared, attempt.folder)
     except OSError as error:
         shutil.rmtree(prepared, ignore_errors=True)

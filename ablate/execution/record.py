@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from ablate.catalogs.origins import Origins
 from ablate.context import read_json, write_json, write_text
 from ablate.errors import SpecError, StoreError, suggestion
+from ablate.execution.estimate import note_estimate
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import local_path
 from ablate.plan.fingerprint import digest
-from ablate.plan.plan import Plan
+from ablate.plan.plan import Plan, Subject
 from ablate.plan.stage import Stage
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import ExperimentFolder, Store
@@ -26,6 +28,16 @@ LONGEST_NAME = 255
 
 ReadReport = Callable[[Path, Mapping[str, Any]], object]
 """Reads a layout and raises SpecError unless it fits a plan; given by the caller, for ``results`` stands beside."""
+
+ReadClaims = Callable[[Sequence[Any], Mapping[str, Any], Origins], object]
+"""Reads claims, by where the specification's keys are written, and raises SpecError unless they fit a plan."""
+
+
+class Readers(NamedTuple):
+    """What reads the parts of a specification that are about its results."""
+
+    report: ReadReport
+    claims: ReadClaims
 
 
 def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
@@ -43,6 +55,7 @@ def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
     write_json(
         folder.plan_json, {**plan.as_json(), "report": None if report is None else str(report), "created": time.time()}
     )
+    note_estimate(store, plan.name, plan.stages.values())
     _link_cells(store, folder, plan)
     return folder
 
@@ -80,6 +93,14 @@ def check_report(plan: Plan, report: Path, read: ReadReport) -> None:
         raise SpecError(error.message, location=error.location, hint=hint) from error
 
 
+def check_results(plan: Plan, report: Path | None, readers: Readers) -> None:
+    """Raise SpecError for a layout, or for claims, that name what the plan does not have."""
+    if report is not None:
+        check_report(plan, report, readers.report)
+    if plan.loaded.experiment.claims:
+        readers.claims(plan.loaded.experiment.claims, plan.as_json(), plan.loaded.origins)
+
+
 def _record_stage(store: Store, stage: Stage) -> None:
     folder = store.stage(stage.id)
     facts = stage.as_json()
@@ -100,20 +121,38 @@ def _record_stage(store: Store, stage: Stage) -> None:
 
 
 def _link_cells(store: Store, folder: ExperimentFolder, plan: Plan) -> None:
-    folder.cells.mkdir(exist_ok=True)
-    wanted: dict[str, str] = {}
+    """Keep a folder for each row, with links to its checkpoint and to what its suites found, and nothing else."""
+    wanted: dict[str, Subject] = {}
     for subject in plan.subjects:
-        target = os.path.relpath(store.stage(subject.stage).folder, folder.cells)
-        label = f"{subject.subject}: {subject.label(plan.grid.axes)}"
-        if wanted.setdefault(_file_name(label), target) != target:  # two labels that differ in slashes only
-            wanted[_file_name(f"{label} {subject.stage}")] = target
+        kind = [] if subject.subject == "policy" else [subject.subject]
+        label = ",".join([*kind, *subject.words(plan.grid.axes)])
+        if wanted.setdefault(_file_name(label), subject).stage != subject.stage:  # labels that differ in slashes only
+            wanted[_file_name(f"{label} {subject.stage}")] = subject
+    folder.cells.mkdir(exist_ok=True)
     for entry in folder.cells.iterdir():
-        with suppress(FileNotFoundError):  # another run of the same experiment may do the same now
-            if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry):
-                entry.unlink()
+        if entry.is_symlink():
+            entry.unlink(missing_ok=True)
+        elif entry.name not in wanted and entry.is_dir():
+            _link(entry, {})
+            with suppress(OSError):  # what is no link is another's, and stays
+                entry.rmdir()
+    for name, subject in wanted.items():
+        targets = {suite: store.stage(stage).output for suite, stage in subject.evaluations.items()}
+        _link(folder.cells / name, {**targets, "checkpoint": store.stage(subject.stage).artifact("model")})
+
+
+def _link(folder: Path, targets: Mapping[str, Path]) -> None:
+    """Let a folder have these links and no others; another run of the same experiment may do the same now."""
+    folder.mkdir(exist_ok=True)
+    wanted = {name: os.path.relpath(target, folder) for name, target in targets.items()}
+    there = {entry.name: os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink()}
+    for name in there:
+        if there[name] != wanted.get(name):
+            (folder / name).unlink(missing_ok=True)
     for name, target in wanted.items():
-        with suppress(FileExistsError):
-            (folder.cells / name).symlink_to(target)
+        if there.get(name) != target:
+            with suppress(FileExistsError):
+                (folder / name).symlink_to(target)
 
 
 def _file_name(label: str) -> str:

@@ -18,7 +18,7 @@ from ablate.context import EventLog, Resources, read_json, sync_tree, write_json
 from ablate.errors import LeaseLost
 from ablate.execution import compute, lease
 from ablate.execution.environment import code_digest, describe_environment
-from ablate.store import AttemptFolder, StageFolder, Store
+from ablate.store import AttemptFolder, StageFolder, Store, bytes_below
 
 Status = Literal["done", "failed", "busy", "blocked", "interrupted", "lost"]
 EXIT_CODES: dict[Status, int] = {"done": 0, "failed": 1, "blocked": 3, "busy": 4, "interrupted": 130, "lost": 5}
@@ -162,29 +162,18 @@ class _Supervisor:
             "host": os.uname().nodename,
             "threads": self.resources.threads,
             "gpus": list(self.resources.gpus),
+            "nodes": self.resources.nodes,
             "processes": self.resources.processes,
             "code": code_digest(),
             "summary": read_json(self.attempt.folder / "summary.json"),
         }
-        # The record travels inside the output, so that whoever finds an output without a marker can write the marker.
-        write_json(self.attempt.output / "record.json", done)
-        sync_tree(self.attempt.output)
-        lease.require_lease(self.stage, self.attempt)
-        os.rename(self.attempt.output, self.stage.output)
-        self._mark(done)
-
-    def _mark(self, done: dict[str, Any]) -> None:
-        write_json(self.stage.done_json, done)
-        mine = self.attempt.number  # a newer attempt, taken over while this one stalled, still uses its own
-        for attempt in (item for item in self.stage.attempts() if item.number <= mine):
-            shutil.rmtree(attempt.work, ignore_errors=True)
-            shutil.rmtree(attempt.output, ignore_errors=True)
+        publish(self.stage, self.attempt, done)
 
     def _recover(self) -> bool:
         """Write the marker an earlier attempt could not; an output is complete because it is renamed as a whole."""
         if not self.stage.output.is_dir():
             return False
-        self._mark(read_json(self.stage.output / "record.json"))
+        _mark(self.stage, self.attempt, read_json(self.stage.output / "record.json"))
         return True
 
     def _failed(self, code: int, started: float) -> Outcome:
@@ -210,6 +199,25 @@ class _Supervisor:
         shutil.rmtree(self.attempt.output, ignore_errors=True)  # nothing is left of it once published
         lease.end(self.attempt, status)
         return Outcome(self.stage.id, status, message, time.time() - started)
+
+
+def publish(stage: StageFolder, attempt: AttemptFolder, done: dict[str, Any]) -> None:
+    """Make an attempt's output the stage's own, and mark the stage as done; raises LeaseLost where it is another's."""
+    done = {**done, "bytes": bytes_below(attempt.output)}
+    # The record travels inside the output, so that whoever finds an output without a marker can write the marker.
+    write_json(attempt.output / "record.json", done)
+    sync_tree(attempt.output)
+    lease.require_lease(stage, attempt)
+    os.rename(attempt.output, stage.output)
+    _mark(stage, attempt, done)
+
+
+def _mark(stage: StageFolder, attempt: AttemptFolder, done: dict[str, Any]) -> None:
+    write_json(stage.done_json, done)
+    # a newer attempt, taken over while this one stalled, still uses its own
+    for earlier in (item for item in stage.attempts() if item.number <= attempt.number):
+        shutil.rmtree(earlier.work, ignore_errors=True)
+        shutil.rmtree(earlier.output, ignore_errors=True)
 
 
 def _last_micro_batch(events: Path) -> int:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +21,11 @@ from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
-from ablate.execution.record import ReadReport, check_report, find_report, record_plan
+from ablate.execution.record import Readers, check_results, find_report, record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
-from ablate.plan.facts import gather_facts
+from ablate.plan.facts import Supply, gather_facts
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.shipped import project_datasets, search_folders
@@ -61,22 +61,24 @@ def find_specification(name: str) -> Path:
     return known[wanted]
 
 
-def make_plan(name: str, overrides: Sequence[str], store: Store, read_report: ReadReport | None = None) -> Plan:
+def make_plan(name: str, overrides: Sequence[str], store: Store, readers: Readers | None = None) -> Plan:
     """Load and plan an experiment; nothing is written but the cache of file digests.
 
-    ``read_report`` reads the layout that the specification names: what is wrong in it is an error now, not after hours
-    of training.
+    ``readers`` read the layout that the specification names, and its claims: what is wrong in them is an error now, not
+    after hours of training.
     """
     loaded = load_experiment(find_specification(name), overrides)
     if loaded.experiment.sweep is not None:
         place = loaded.origins.locate("sweep")
         hint = f"ablate sweep {name}; `sweep=null` beside it leaves the search out"
         raise UsageError(f"{loaded.experiment.name} is a sweep", location=place, hint=hint)
-    return plan_loaded(loaded, store, read_report)
+    return plan_loaded(loaded, store, readers)
 
 
-def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport | None = None) -> Plan:
-    """Plan an experiment that is loaded, see :func:`make_plan`."""
+def plan_loaded(
+    loaded: LoadedExperiment, store: Store, readers: Readers | None = None, supply: Supply | None = None
+) -> Plan:
+    """Plan an experiment that is loaded, see :func:`make_plan`; ``supply`` may fetch files before they are read."""
     report = find_report(loaded)
     facts = gather_facts(
         loaded,
@@ -86,30 +88,34 @@ def plan_loaded(loaded: LoadedExperiment, store: Store, read_report: ReadReport 
         catalogs=project_datasets(Path.cwd()),
         pins=read_pins(Path.cwd()),
     )
-    if report is None or read_report is None:
+    facts = facts if supply is None else replace(facts, supply=supply)
+    if readers is None:
         return build_plan(loaded, facts)
-    return build_plan(loaded, facts, check=lambda plan: check_report(plan, report, read_report))
+    return build_plan(loaded, facts, check=lambda plan: check_results(plan, report, readers))
 
 
-def plan_again(name: str, store: Store, read_report: ReadReport | None = None) -> Plan:
+def plan_again(name: str, store: Store, readers: Readers | None = None) -> Plan:
     """Plan an experiment of the store again, from the file and overrides of its last run."""
     folder = store.experiment(name)
     if not folder.source_json.exists():
         raise UnknownNameError("experiment of this store", name, store.experiment_names())
     source = read_json(folder.source_json)
-    return make_plan(source["file"], source["overrides"], store, read_report)
+    return make_plan(source["file"], source["overrides"], store, readers)
 
 
-def run_plan(store: Store, plan: Plan, machine: Machine, console: Console) -> LocalRun:
-    """Record a plan in the store and run every stage that is not done."""
+def run_plan(
+    store: Store, plan: Plan, machine: Machine, console: Console, only: Sequence[str] | None = None
+) -> LocalRun:
+    """Record a plan in the store and run every stage that is not done, or those of ``only``, parents first."""
     store.open()
     record_plan(store, plan)
-    wanted = [stage_id for stage_id in plan.stages if not store.stage(stage_id).is_done()]
+    stages = plan.stages if only is None else only
+    wanted = [stage_id for stage_id in stages if not store.stage(stage_id).is_done()]
     if not wanted:
         return LocalRun()
     snapshot_code(store)
-    stages = {stage_id: plan.stages[stage_id] for stage_id in wanted}
-    display = LiveDisplay(console, store, stages) if console.is_terminal else PlainDisplay(console, len(wanted))
+    shown = {stage_id: plan.stages[stage_id] for stage_id in wanted}
+    display = LiveDisplay(console, store, shown) if console.is_terminal else PlainDisplay(console, len(wanted))
     with display:
         return run_local(store, plan.stages, wanted, machine, display)
 
@@ -141,8 +147,10 @@ def stage_statuses(store: Store, name: str) -> list[StageStatus]:
 def _status(stage: StageFolder) -> tuple[Status, str, float | None]:
     state = stage_state(stage)
     if state.status == "done":
-        seconds = (stage.read_done() or {}).get("seconds")
-        return state.status, "" if seconds is None else f"{seconds:.1f} s", seconds
+        record = stage.read_done() or {}
+        seconds, adopted = record.get("seconds"), record.get("adopted")
+        note = f"adopted from {adopted['path']}" if adopted else "" if seconds is None else f"{seconds:.1f} s"
+        return state.status, note, seconds
     return state.status, state.reason or (f"attempt {state.attempt}" if state.attempt else ""), None
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ablate.algorithms.base import LEARNT, Method
+from ablate.algorithms.base import JUDGES, LEARNT, Method
 from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import validated
-from ablate.catalogs.judges import read_annotator
+from ablate.catalogs.judges import read_judge
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, find_reward
 from ablate.errors import Location, SpecError
@@ -325,8 +325,8 @@ def _fixed_values(loaded: LoadedExperiment) -> dict[str, Scalar]:
         if value is not None:
             is_policy = key == "policy"
             origins = loaded.origins.inside(key)
-            if key == "annotator":
-                value = read_annotator(value, origins.locate)
+            if key in JUDGES:
+                value = read_judge(key, value, origins.locate)
             fixed[key] = read_policy(value, origins, None, loaded.flatten) if is_policy else value
     fixed.update({f"data.{name}": getattr(experiment.data, name) for name in DataSection.model_fields})
     for section in SECTIONS:

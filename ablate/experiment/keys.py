@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.catalogs.judges import read_annotator
+from ablate.algorithms.base import JUDGES
+from ablate.catalogs.judges import read_judge
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.sections import SCALARS, SHORTHANDS, Scalar, cell_keys
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, Scalar, cell_keys, parameter_hint
 
 COUNTS = {"seed": 0, "rounds": 1}
 """Keys that stand alone and are whole numbers, with the least they can be; others are names."""
@@ -16,10 +17,10 @@ COUNTS = {"seed": 0, "rounds": 1}
 def dotted(written: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield nested mappings as dotted keys: ``{dpo: {beta: [0.1, 0.2]}}`` is the axis ``dpo.beta``.
 
-    A mapping that is a policy or an annotator is one value.
+    A mapping that is a policy, a reward or an annotator is one value.
     """
     for key, value in written.items():
-        if isinstance(value, Mapping) and value and key not in ("policy", "annotator"):
+        if isinstance(value, Mapping) and value and key not in ("policy", *JUDGES):
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -35,8 +36,8 @@ def flatten(own: Collection[str], key: str, value: Any, place: Location) -> dict
 
     ``own`` are keys that cells have beside those of :func:`cell_keys`. Raises SpecError at ``place``.
     """
-    if key == "annotator":
-        value = read_annotator(value, lambda *path: place)
+    if key in JUDGES:
+        value = read_judge(key, value, lambda *path: place)
     if isinstance(value, Mapping):
         if not value:
             raise SpecError(f"{key} is an empty mapping", location=place)
@@ -58,5 +59,11 @@ def known_key(own: Collection[str], key: str, what: str, place: Location) -> str
     """Return the key that a written one means; raises SpecError at ``place`` with the nearest one."""
     name = SHORTHANDS.get(key, key)
     if name not in own and name not in cell_keys():
-        raise SpecError(f"unknown {what} {key!r}", location=place, hint=suggestion(key, (*own, *cell_keys())))
+        section, _, parameter = name.partition(".")
+        hint = (
+            parameter_hint(section, parameter)
+            if parameter == "implementation" and section in SECTIONS
+            else suggestion(key, (*own, *cell_keys()))
+        )
+        raise SpecError(f"unknown {what} {key!r}", location=place, hint=hint)
     return name

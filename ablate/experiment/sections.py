@@ -10,6 +10,7 @@ from pydantic import Field
 from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import RewardModelParameters
 from ablate.algorithms.sft import SFTParameters
+from ablate.algorithms.trl_losses import without_trl
 from ablate.catalogs.closed import Closed, Strict
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import suggestion
@@ -70,6 +71,8 @@ def cell_keys() -> frozenset[str]:
 
 def parameter_hint(section: str, name: str) -> str:
     """Return what to write instead of a parameter that a section lacks: whose it is, and which there are."""
+    if name == "implementation" and section in METHODS:
+        return without_trl(METHODS[section])
     others = sorted(other for other, model in SECTIONS.items() if other in METHODS and name in model.model_fields)
     owners = f"it is a parameter of {', '.join(others)}; " if others else ""
     return owners + suggestion(name, SECTIONS[section].model_fields)

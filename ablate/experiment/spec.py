@@ -13,6 +13,7 @@ from ablate.catalogs.closed import Closed, Names
 from ablate.catalogs.datasets import Split, WrittenPairing
 from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
+from ablate.catalogs.served import WrittenServed
 from ablate.experiment.sections import DataSection, Scalar
 from ablate.experiment.sweep import Sweep
 
@@ -92,6 +93,18 @@ class Evaluations(Closed):
         description="Who judges in suites that have a judge, in place of theirs; each of a list is a column of its "
         "own, suite@judge, and no policy is trained twice.",
     )
+    repeats: int = Field(
+        1,
+        ge=1,
+        strict=True,
+        description="Times that policies respond anew, with one seed: how much a score varies by itself, as it may in "
+        "bfloat16 or on a server. Suites of likelihoods or of several samples are as they are.",
+    )
+    endpoints: Mapping[str, WrittenServed] = Field(
+        default_factory=dict,
+        description="Policies that are evaluated as they are, with the server that responds in their place: its "
+        "address, or {url, model, key}.",
+    )
 
 
 class DataSettings(DataSection):
@@ -128,10 +141,10 @@ class CellScalars(Closed):
     reference: str | None = Field(
         None, description="Frozen reference: a model, or sft, what training starts from; default: sft."
     )
-    reward: str | None = Field(
+    reward: str | Mapping[str, Any] | None = Field(
         None,
-        description="What scores the responses of policy-gradient methods: reward_model, a formula or a verifier; "
-        "default: reward_model.",
+        description="What scores the responses of policy-gradient methods: reward_model, a formula, a verifier, "
+        "{judge: …}, or self; default: reward_model.",
     )
     annotator: str | Mapping[str, Any] | None = Field(
         None,
@@ -168,6 +181,7 @@ class Experiment(CellScalars):
     baselines: tuple[Literal["base", "sft"], ...] = Field((), description="Rows that are no cells.")
     evaluate: Evaluations = Field(default_factory=Evaluations, description="Suites by subject.")
     report: str | None = Field(None, description="Layout of the tables, relative to this file or to the project.")
+    claims: tuple[Mapping[str, Any], ...] = Field((), description="Sentences about the numbers that reports judge.")
     sweep: Sweep | None = Field(None, description="A search over keys of the grid, for `ablate sweep`.")
 
     @field_validator("grid")

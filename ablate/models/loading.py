@@ -85,7 +85,7 @@ def load_policy(
         lambda: AutoModelForCausalLM.from_pretrained(
             _source(source, revision),
             revision=revision,
-            config=_config(source, revision),
+            config=load_config(source, revision),
             dtype=getattr(torch, dtype),
             **loading_options(quantisation),
         ),
@@ -109,18 +109,9 @@ def load_reward_model(
     two. With it the source is a language model, which gets a new head of ``outputs``: weights normal with variance
     1 / (hidden size + 1), so that first scores have a variance near 1.
     """
-    config = _config(source, revision)
-    is_reward_model = any("SequenceClassification" in name for name in config.architectures or [])
-    if head_seed is None and not (is_reward_model and config.num_labels == 1):
-        raise DataError(
-            f"{source} is no reward model: architectures {config.architectures}, num_labels {config.num_labels}",
-            hint="a reward model is a sequence classifier with num_labels 1",
-        )
-    if head_seed is None and is_pairwise(config) != pairwise:
-        raise DataError(
-            f"{source} {'scores one response' if pairwise else 'compares two responses and gives none a score'}",
-            hint="a reward model with loss: pairwise serves suites of pairs and labels; others score single responses",
-        )
+    config = load_config(source, revision)
+    if head_seed is None:
+        require_reward_model(source, config, pairwise=pairwise)
     config.num_labels = outputs
     if config.pad_token_id is None:
         tokenizer = load_tokenizer(source, revision=revision, template=False, doubled_bos=True)
@@ -143,9 +134,35 @@ def load_reward_model(
     return model
 
 
+def require_reward_model(source: Path | str, config: PretrainedConfig, *, pairwise: bool) -> None:
+    """Raise DataError unless a config is that of a reward model, of one that compares responses with ``pairwise``."""
+    is_reward_model = any("SequenceClassification" in name for name in config.architectures or [])
+    if not (is_reward_model and config.num_labels == 1):
+        raise DataError(
+            f"{source} is no reward model: architectures {config.architectures}, num_labels {config.num_labels}",
+            hint="a reward model is a sequence classifier with num_labels 1",
+        )
+    if is_pairwise(config) != pairwise:
+        raise DataError(
+            f"{source} {'scores one response' if pairwise else 'compares two responses and gives none a score'}",
+            hint="a reward model with loss: pairwise serves suites of pairs and labels; others score single responses",
+        )
+
+
+def require_all_weights(source: Path, *, scores: bool) -> None:
+    """Raise DataError unless a folder has every weight of its model, in the right shape; none is read into memory."""
+    kind: Any = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    _, found = _load(source, lambda: kind.from_pretrained(source, device_map="meta", output_loading_info=True))
+    if missing := sorted(found["missing_keys"]):
+        raise DataError(
+            f"{source} lacks {len(missing)} of its model's weights: {missing[0]}{', …' if len(missing) > 1 else ''}",
+            hint="copy the whole checkpoint, every file of safetensors weights and their index",
+        )
+
+
 def compares_responses(source: Path | str, *, revision: str | None = None) -> bool:
     """Whether a reward model reads two responses and gives none a score."""
-    return is_pairwise(_config(source, revision))
+    return is_pairwise(load_config(source, revision))
 
 
 def new_policy(
@@ -244,7 +261,8 @@ def _source(source: Path | str, revision: str | None) -> str:
     return text
 
 
-def _config(source: Path | str, revision: str | None) -> PretrainedConfig:
+def load_config(source: Path | str, revision: str | None = None) -> PretrainedConfig:
+    """Return the config of a folder or, at a full ``revision``, of the hub, with every dropout probability zero."""
     found = _source(source, revision)
     config: PretrainedConfig = _load(source, lambda: AutoConfig.from_pretrained(found, revision=revision))
     for name, value in config.to_dict().items():

@@ -1,10 +1,12 @@
-"""What a loaded model and its tokenizer say of themselves: what ends a response, what pads, how much fits."""
+"""What a model and its tokenizer say of themselves: what ends a response, what pads, how much fits."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import AutoConfig
 
 from ablate.errors import DataError
 
@@ -23,7 +25,15 @@ def pad_id(tokenizer: Any) -> int:
 
 def context_length(model: nn.Module) -> int | None:
     """Return the tokens that fit the model's context, or None where its config does not say."""
-    config: Any = getattr(model, "config", None)
+    return _positions(getattr(model, "config", None))
+
+
+def configured_context(folder: Path) -> int | None:
+    """Return the tokens that fit the context of the model in ``folder``, whose weights are not read."""
+    return _positions(AutoConfig.from_pretrained(folder))
+
+
+def _positions(config: Any) -> int | None:
     sizes = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
     return next((int(size) for size in sizes if size), None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,8 @@ def run(context: StageContext) -> dict[str, Any]:
     """
     source, config = context.locations["model"], context.config
     hub = "hub" in config["source"]
-    folder = _snapshot(source, _revision(config["source"])) if hub else Path(source)
-    files = [path for path in sorted(folder.iterdir()) if _is_wanted(path)]
-    names = {path.name for path in files}
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise DataError(
-            f"{source} has no config.json or no safetensors weights",
-            hint="save the model once with save_pretrained; pickled weights are not loaded",
-        )
+    folder = fetch_snapshot(source, config["source"]["revision"]) if hub else Path(source)
+    files = model_files(folder, source)
     target = context.output / "model"
     target.mkdir()
     for path in files:
@@ -53,17 +46,22 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _is_wanted(path: Path) -> bool:
-    return path.is_file() and any(path.match(pattern) for pattern in WANTED)
+def model_files(folder: Path, source: object) -> list[Path]:
+    """Return the files of a model's folder, of ``source``; raises DataError where config or weights are not there."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and any(map(path.match, WANTED))]
+    names = {path.name for path in files}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise DataError(
+            f"{source} has no config.json or no safetensors weights",
+            hint="save the model once with save_pretrained; pickled weights are not loaded",
+        )
+    return files
 
 
-def _revision(source: Mapping[str, str]) -> str:
-    if not FULL_REVISION.fullmatch(source["revision"]):
-        raise DataError(f"the hub revision {source['revision']!r} is no full commit", hint="40 hexadecimal digits")
-    return source["revision"]
-
-
-def _snapshot(source: str, revision: str) -> Path:
+def fetch_snapshot(source: str, revision: str) -> Path:
+    """Return the files of a model of the hub at a full commit; those that its cache lacks are downloaded."""
+    if not FULL_REVISION.fullmatch(revision):
+        raise DataError(f"the hub revision {revision!r} is no full commit", hint="40 hexadecimal digits")
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=list(WANTED)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -11,6 +11,7 @@ from ablate.algorithms.registry import METHODS
 from ablate.algorithms.reward_model import TOKENS_OF_LOSS, RewardModelParameters, attribute_weights
 from ablate.algorithms.steerlm import attributes_of
 from ablate.catalogs.datasets import DatasetEntry, with_sample
+from ablate.catalogs.judges import JudgeName
 from ablate.catalogs.licences import UNRECORDED, not_allowed
 from ablate.catalogs.models import ModelEntry, Scratch
 from ablate.catalogs.rewards import REWARD_MODEL, REWARDS, RewardEntry, find_reward
@@ -55,6 +56,7 @@ def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locat
     if cell.method.judge is not None and "prompts" in cell.values:
         _check_verifier(facts, cell, find)
         _check_annotator(cell, find)
+        _check_win_rate(facts, cell, find)
     if "conditioned_answers" in cell.method.needs:
         _check_attributes(cell, find)
     if "prompts" in cell.method.needs:
@@ -121,12 +123,13 @@ def check_adapters(loaded: LoadedExperiment, grid: Grid) -> None:
 
 def _check_loss(cell: Cell, locate: Locate) -> None:
     """Raise SpecError where a method scores responses with a model that compares two and scores none."""
-    if cell.values.get("reward_model.loss") == "pairwise":
+    annotates = cell.method.leaves_pairs and cell.values.get("annotator") == REWARD_MODEL
+    if cell.values.get("reward_model.loss") == "pairwise" and not annotates:
         raise SpecError(
             f"a reward model with loss pairwise compares two responses, and {cell.method.title} needs a score of each",
             location=locate("reward_model.loss"),
             hint=f"allowed for it: {', '.join(loss for loss in TOKENS_OF_LOSS if loss != 'pairwise')}; pairwise serves "
-            "algorithm reward_modelling, suites of pairs and labels",
+            "algorithm reward_modelling, suites of pairs, labels, and online pairs as annotator",
         )
 
 
@@ -338,6 +341,21 @@ def _check_annotator(cell: Cell, locate: Locate) -> None:
             "gives itself",
             location=locate(f"{method.name}.{name}"),
             hint=f"set {method.name}.{name}: sft, or name another annotator: {formulas}",
+        )
+
+
+def _check_win_rate(facts: Facts, cell: Cell, locate: Locate) -> None:
+    """Raise SpecError where nothing would say who wins: a judge is not asked beside what is learnt from."""
+    key, judge = f"{cell.method.name}.win_rate_every", cell.values[str(cell.method.judge)]
+    compares = judge == REWARD_MODEL and cell.values.get("reward_model.loss") == "pairwise"
+    if cell.values.get(key) is None or not (isinstance(judge, JudgeName) or compares):
+        return
+    if set(checks_of(facts.dataset(str(cell.values["prompts"]))).values()) != {"pocket"}:
+        who = "a model that compares the responses to a prompt" if compares else f"a judge ({judge})"
+        raise SpecError(
+            f"{who} is asked about those that are learnt from, not for a win rate",
+            location=locate(key),
+            hint=f"leave {key} out; the gold reward would say it where prompts are items of the pocket world",
         )
 
 

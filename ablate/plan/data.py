@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ablate.catalogs.converters import CONVERTER_REVISIONS, Checks
 from ablate.catalogs.datasets import DatasetEntry, Pairing
-from ablate.catalogs.judges import JUDGE_REVISION, locations_of
+from ablate.catalogs.judges import JUDGE_REVISION, Judge, locations_of
 from ablate.catalogs.origins import Origins
 from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Responses, RewardModelLabels
 from ablate.catalogs.rewards import RewardEntry, find_reward
@@ -240,6 +240,15 @@ class DataPlanner:
         config, texts = {"closed_form": None, "reward": reward.name}, {"prompt_texts": prompts.ref("prompts.jsonl")}
         return self.label(records, {**config, **reward.identity()}, texts, label=label, parts=reward.parts())
 
+    def asked(self, records: Ref, judge: Judge, own: tuple[Stage, bool] | None, *, label: str) -> Stage:
+        """Return the stage that asks a judge about responses; ``own`` is a policy that judges, with its template."""
+        config: dict[str, Any] = {"closed_form": None, "judge": judge.identity()}
+        by: dict[str, Ref] = {}
+        if judge.is_self and own is not None:
+            by["policy"], config["chat"] = own[0].ref("model"), own[1]
+        locations = {**locations_of([judge]), **self._facts.answers}
+        return self.label(records, config, by, label=label, locations=locations, parts={"judge": JUDGE_REVISION})
+
     def best(self, labelled: Stage, top_share: float | None, *, label: str) -> Stage:
         """Return the stage of the responses with the highest scores, as answers to imitate."""
         inputs = {"records": labelled.ref("records.jsonl")}
@@ -265,13 +274,8 @@ class DataPlanner:
         judge = label.by.asked
         if judge is None:
             return self.label(records, config, by, label=f"labels of {made.name}")
-        config["judge"] = judge.identity()
-        if judge.is_self:
-            policy, chat = self._models.writer("policy", cell, made.origins)
-            by["policy"], config["chat"] = policy.ref("model"), chat
-        locations = {**locations_of([judge]), **self._facts.answers}
-        parts = {"judge": JUDGE_REVISION}
-        return self.label(records, config, by, label=f"labels of {made.name}", locations=locations, parts=parts)
+        own = self._models.writer("policy", cell, made.origins) if judge.is_self else None
+        return self.asked(records, judge, own, label=f"labels of {made.name}")
 
     def _from_labels(self, made: Pipeline, labelled: Stage, *, records: bool) -> Stage:
         """Return the pairs that are drawn from labelled records, or the records themselves."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ablate.catalogs.judges import JUDGE_REVISION, locations_of
+from ablate.catalogs.served import Served
 from ablate.catalogs.suite_code import find_entry
 from ablate.catalogs.suites import Judging, Suite
 from ablate.plan.facts import Facts
@@ -26,8 +27,13 @@ def _judge_facts(judging: Judging | None) -> dict[str, str]:
 class EvaluationPlanner:
     """Turns suites into stages: one generation per policy, prompts and decoding, however many graders read it."""
 
-    def __init__(self, facts: Facts, graph: Graph, released: Callable[[str], Stage]) -> None:
+    def __init__(
+        self, facts: Facts, graph: Graph, released: Callable[[str], Stage], served: Mapping[str, Served]
+    ) -> None:
         self._facts = facts
+        self._served = served
+        self.asked: set[str] = set()
+        """Ids of models that a server responds for."""
         self._released = released
         self._graph = graph
         self._generated: dict[tuple[Any, ...], Stage] = {}
@@ -151,13 +157,18 @@ class EvaluationPlanner:
         if key in self._generated:
             return self._generated[key]
         asked = suite.data.pocket.name if suite.data.pocket else suite.name
+        served = self._served.get(policy.id)
+        if served is not None:
+            self.asked.add(policy.id)
         self._generated[key] = self._graph.add(
             "generate",
             config,
             {"policy": policy.ref("model"), **items},
             parts=self._prompts(suite.prompts.name),
             label=f"responses of {policy.execution.label} to {asked}",
-            locations=self._facts.locations(suite.data.files),
+            locations={**self._facts.locations(suite.data.files), **(served.location() if served else {})},
+            network=served is not None,
+            gpu=served is None,
         )
         return self._generated[key]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.models import models
+from ablate.plan.disk import Disk, disk_of
 from ablate.plan.plan import Plan
-from ablate.plan.size import Sizes, sizes_of
+from ablate.plan.size import Sizes, model_sizes, sizes_of
 from ablate.plan.stage import Stage
 from ablate.store import Store
 
@@ -40,6 +41,7 @@ class Explanation:
     plan: Plan
     kinds: tuple[KindCount, ...]
     to_run: tuple[tuple[Stage, str], ...]
+    disk: Disk
 
     @functools.cached_property
     def unshared(self) -> int:
@@ -80,6 +82,7 @@ class Explanation:
             "embedded": self.plan.embedded,
             "shared_judges": list(self.plan.shared_judges),
             "estimated_worker_seconds": self.seconds,
+            "disk": self.disk.as_json(),
             "memory": self.sizes.as_json(),
             "to_run": [
                 {"id": stage.id, "kind": stage.kind, "label": stage.execution.label, "why": why}
@@ -92,7 +95,7 @@ def explain(plan: Plan, store: Store) -> Explanation:
     """Compare a plan with what a store holds; reads only."""
     done = {stage_id for stage_id in plan.stages if store.stage(stage_id).is_done()}
     to_run = tuple((stage, _why(stage, done, store)) for stage in plan.stages.values() if stage.id not in done)
-    seconds = _known_seconds(store) if to_run else {}
+    seconds, left = measured(store) if to_run else ({}, {})
     by_kind: dict[str, list[str]] = {}
     for stage in plan.stages.values():
         by_kind.setdefault(timing_key(stage), []).append(stage.id)
@@ -100,7 +103,8 @@ def explain(plan: Plan, store: Store) -> Explanation:
         KindCount(kind, len(ids), sum(stage_id in done for stage_id in ids), seconds.get(kind))
         for kind, ids in by_kind.items()
     )
-    return Explanation(plan, kinds, to_run)
+    disk = disk_of((stage for stage, _ in to_run), model_sizes(plan.stages, models()), left)
+    return Explanation(plan, kinds, to_run, disk)
 
 
 def _count_ancestors(plan: Plan, wanted: Iterable[str]) -> int:
@@ -116,7 +120,12 @@ def _count_ancestors(plan: Plan, wanted: Iterable[str]) -> int:
 
 def timing_key(stage: Stage) -> str:
     """Return what stages are timed together: the kind, and for training the algorithm."""
-    return f"train ({stage.identity.config.value['algorithm']})" if stage.kind == "train" else stage.kind
+    return timed_as(stage.kind, stage.identity.config.value)
+
+
+def timed_as(kind: str, config: Mapping[str, Any]) -> str:
+    """Return the timing key of a stage as the store has it."""
+    return f"train ({config['algorithm']})" if kind == "train" else kind
 
 
 def _why(stage: Stage, done: set[str], store: Store) -> str:
@@ -127,12 +136,18 @@ def _why(stage: Stage, done: set[str], store: Store) -> str:
     return f"failed before: {failure['message']}" if failure else "not in the store yet"
 
 
-def _known_seconds(store: Store) -> dict[str, float]:
-    """Return the median seconds of the stages done so far, by timing key."""
+def measured(store: Store) -> tuple[dict[str, float], dict[str, float]]:
+    """Return medians of the stages done so far: seconds by timing key, bytes by kind."""
     seconds: dict[str, list[float]] = {}
+    left: dict[str, list[float]] = {}
     for folder in store.done_stages(SAMPLED):
-        record, facts = folder.read_done(), folder.read_stage()
-        if record is not None:
-            name = f"train ({facts['config']['algorithm']})" if facts["kind"] == "train" else facts["kind"]
-            seconds.setdefault(name, []).append(record["seconds"])
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        record, facts = folder.read_done() or {}, folder.read_stage()
+        if "seconds" in record:  # what was adopted took none
+            seconds.setdefault(timed_as(facts["kind"], facts["config"]), []).append(record["seconds"])
+        if "bytes" in record:
+            left.setdefault(folder.kind, []).append(record["bytes"])
+    return _medians(seconds), _medians(left)
+
+
+def _medians(found: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in found.items()}

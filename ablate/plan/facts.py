@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from ablate.catalogs.suites import Suite, load_suites
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.sets import NamedSet, OwnSets, Pipeline, sets_of
+
+Supply = Callable[[DatasetEntry, Path | None], None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Facts:
     own_sets: OwnSets
     answers_folder: Path | None = None
     """Where answers of judges are kept, for all stages of a store."""
+    supply: Supply = lambda entry, root: None
+    """Called with a set and the data root before the set's files are looked for there."""
 
     def dataset(self, name: str, location: Location | None = None) -> NamedSet:
         """Return a set of the catalog, of the experiment, or of some of its cells."""
@@ -45,6 +49,7 @@ class Facts:
 
     def digests(self, entry: DatasetEntry, location: Location | None = None) -> dict[str, str]:
         """Return relative file name to sha256 for the files of a dataset that is named at ``location``."""
+        self.supply(entry, self.root)
         return file_digests(entry, self.root, self.digest_cache, location)
 
     def converter_code(self, entry: DatasetEntry, location: Location | None = None) -> str | None:
@@ -53,6 +58,8 @@ class Facts:
 
     def require_files(self, suite: Suite, location: Location) -> None:
         """Raise DataError unless the files of a suite that is named at ``location`` are there."""
+        for hub in suite.data.hub:
+            self.supply(hub.entry(), self.root)
         suite.paths(self.root, location)
 
     @property

@@ -29,11 +29,12 @@ class Graph:
         heavy: bool = False,
         divisible: bool = True,
         network: bool = False,
+        gpu: bool = True,
     ) -> Stage:
         """Return the stage with this identity, adding it when it is new.
 
         ``parts`` are the revisions of the named code that the work uses, beside the kind's own. ``divisible``: several
-        processes can do the work of a kind that trains.
+        processes can do the work of a kind that trains. ``gpu``: the work of a kind that computes on one does.
         """
         facts = KINDS[kind]
         frozen = config if isinstance(config, Config) else Config.of(config)
@@ -43,7 +44,7 @@ class Graph:
         if found is None:
             needs = (
                 facts.heavy or heavy,
-                facts.gpu,
+                facts.gpu and gpu,
                 facts.trains,
                 facts.trains and divisible,
                 facts.network or network,

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ablate.algorithms.base import JUDGES
 from ablate.catalogs.judges import SELF, judges
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import SpecError
@@ -23,6 +24,7 @@ def judged_suites(loaded: LoadedExperiment, facts: Facts) -> tuple[Facts, tuple[
     names, chosen = loaded.experiment.evaluate.policy, loaded.experiment.evaluate.judge
     if chosen is None:
         return facts, names
+    place = loaded.origins.locate("evaluate", "judge")
     found: dict[str, Suite] = {}
     wanted: list[str] = []
     for index, name in enumerate(names):
@@ -32,16 +34,42 @@ def judged_suites(loaded: LoadedExperiment, facts: Facts) -> tuple[Facts, tuple[
             continue
         for panel in chosen.panels:
             own = f"{name}@{panel.name}" if chosen.is_axis else name
-            found[own] = suite.judged_by(panel, own if chosen.is_axis else None)
+            found[own] = suite.judged_by(panel, own if chosen.is_axis else None, place)
             wanted.append(own)
     if not found:
         with_judge = ", ".join(name for name, suite in facts.suites.items() if suite.judging is not None)
         raise SpecError(
             "evaluate.judge names a judge, and no suite of this experiment has one",
-            location=loaded.origins.locate("evaluate", "judge"),
+            location=place,
             hint=f"suites with a judge: {with_judge}",
         )
     return replace(facts, suites={**facts.suites, **found}), tuple(wanted)
+
+
+def repeated_suites(loaded: LoadedExperiment, facts: Facts, names: Iterable[str]) -> Facts:
+    """Return the facts with the experiment's suites of policies responded to as often as it says.
+
+    Raises SpecError where none of them can be responded to anew.
+    """
+    times = loaded.experiment.evaluate.repeats
+    if times == 1:
+        return facts
+    found = {name: facts.suites[name] for name in names if name in facts.suites and facts.suites[name].repeatable}
+    if not found:
+        raise SpecError(
+            "evaluate.repeats repeats responses, and no suite of policies asks for one response a prompt",
+            location=loaded.origins.locate("evaluate", "repeats"),
+        )
+    return replace(facts, suites={**facts.suites, **{name: suite.repeated(times) for name, suite in found.items()}})
+
+
+def judges_asked(stage: Stage) -> list[str]:
+    """Return the models that a stage asks for judgements, but for the policy itself."""
+    config = stage.identity.config.value
+    written = [*config.get("judges", ()), config.get("judge")]
+    if isinstance(config.get("annotator"), Mapping):
+        written.append(config["annotator"].get("judge"))
+    return [str(judge["model"]) for judge in written if isinstance(judge, Mapping) and judge["model"] != SELF]
 
 
 def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
@@ -50,9 +78,10 @@ def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
         config = stage.identity.config.value
         if stage.kind == "label" and "judge" in config:
             yield str(config["judge"]["model"]), stage.execution.label
-        annotator = config.get("annotator")
-        if stage.kind == "train" and isinstance(annotator, Mapping):
-            yield str(annotator["judge"]["model"]), f"annotator of {stage.execution.label}"
+        asked = ((axis, config.get(axis)) for axis in JUDGES if stage.kind == "train")
+        for axis, judge in asked:
+            if isinstance(judge, Mapping):
+                yield str(judge["judge"]["model"]), f"{axis} of {stage.execution.label}"
 
 
 def judges_of_evaluation(stages: Iterable[Stage]) -> Iterator[str]:

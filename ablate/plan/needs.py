@@ -199,7 +199,10 @@ def conditioned_answers(order: Order) -> None:
 
 def _scored(order: Order, responses: Stage, prompts: Stage, label: str) -> Stage:
     """Return responses scored by what the axis ``reward`` names: the reward model, a formula or a verifier."""
-    name, records = str(order.cell.values["reward"]), responses.ref("records.jsonl")
+    name, records = order.cell.values["reward"], responses.ref("records.jsonl")
+    assert isinstance(name, str)
+    if isinstance(name, JudgeName):
+        return order.shared.data.asked(records, name.judge, (order.start.model, order.start.chat), label=label)
     if name == REWARD_MODEL:
         by = {"reward_model": _trained_reward_model(order).ref("model")}
         return order.shared.data.label(records, {"closed_form": None}, by, label=label)
@@ -229,7 +232,7 @@ def _trained_reward_model(order: Order) -> Stage:
 
 
 def reward(order: Order) -> None:
-    """Provide what scores responses: the reward model, or the name of a formula or a verifier."""
+    """Provide what scores responses: the reward model, a judge, or the name of a formula or a verifier."""
     judge(order, "reward")
 
 

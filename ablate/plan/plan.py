@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.algorithms.base import JUDGES
 from ablate.algorithms.registry import find_method
 from ablate.catalogs.datasets import DatasetEntry
-from ablate.catalogs.judges import read_annotator
+from ablate.catalogs.judges import read_judge
 from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
 from ablate.errors import Location, SpecError
@@ -34,12 +35,13 @@ from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
-from ablate.plan.judges import judged_suites, shared_judges
+from ablate.plan.judges import judged_suites, repeated_suites, shared_judges
 from ablate.plan.needs import learns_from_records
+from ablate.plan.served import check_served, served_policies
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
-from ablate.plan.training import TrainingPlanner
+from ablate.plan.training import TRAINED, TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
 MODEL_KEYS = ("policy", "reward_model.init", "reference")
@@ -67,13 +69,17 @@ class Subject:
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
+        return " ".join(self.words(varied))
+
+    def words(self, varied: Iterable[str]) -> list[str]:
+        """Return the words of the label, of which there is at least one."""
         if self.role != "cell":
             known = set(varied)
-            return " ".join([self.role, *self._words(axis for axis in self.axes if axis != "policy" or axis in known)])
+            return [self.role, *self._written(axis for axis in self.axes if axis != "policy" or axis in known)]
         shown = dict.fromkeys((*RM_AXES, *varied)) if self.subject == "reward_model" else varied
-        return " ".join(self._words(shown)) or self.subject
+        return self._written(shown) or [self.subject]
 
-    def _words(self, axes: Iterable[str]) -> list[str]:
+    def _written(self, axes: Iterable[str]) -> list[str]:
         return [f"{axis}={self.axes[axis]}" for axis in axes if self.axes.get(axis) is not None]
 
 
@@ -109,6 +115,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return plan.json: all that results and tracking read beside stage folders."""
+        claims = self.loaded.experiment.claims
         return {
             "version": 1,
             "name": self.name,
@@ -132,8 +139,13 @@ class Plan:
             "datasets": {name: dict(facts) for name, facts in self.datasets.items()},
             "policies": {str(chain): chain.shown for chain in self.chains},
             "algorithms": {cell.method.name: cell.method.title for cell in self.grid.cells},
+            "defaults": {
+                **{kind: parameters.defaults() for kind, parameters in TRAINED.items()},
+                **{f"train.{cell.method.name}": cell.method.parameters.defaults() for cell in self.grid.cells},
+            },
             "data": [dict(facts) for facts in self.data],
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
+            **({"claims": [dict(claim) for claim in claims]} if claims else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
@@ -149,6 +161,7 @@ def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], o
         grid = expand(loaded)
         validate_sections(loaded, grid)
         facts, suites = judged_suites(loaded, facts)
+        facts = repeated_suites(loaded, facts, suites)
         plan = _Builder(loaded, facts, grid, suites).build()
     check(plan)
     facts.digest_cache.save()
@@ -173,10 +186,13 @@ class _Builder:
         self.graph = Graph()
         self.training = TrainingPlanner(loaded, facts, self.graph, grid)
         place = loaded.origins.locate("evaluate", "policy")
-        self.evaluation = EvaluationPlanner(
-            facts, self.graph, lambda name: self.training.released(name, place, template=False).model
-        )
         self.policy_suites = self._suites("policy", policy_suites)
+        self.served = served_policies(
+            loaded, facts, self.policy_suites, lambda name, place: self.training.released(name, place).model
+        )
+        self.evaluation = EvaluationPlanner(
+            facts, self.graph, lambda name: self.training.released(name, place, template=False).model, self.served
+        )
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
@@ -194,6 +210,7 @@ class _Builder:
         cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
         baselines = self._baselines(models)
         released = self._released_reward_models()
+        check_served(self.loaded, self.served, self.evaluation.asked)
         suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
         subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
@@ -331,9 +348,8 @@ class _Builder:
             self.training.check_model(name, place, others=CELLS_OWN)
         elif key in DATASET_KEYS and name not in self.facts.own_sets.names:
             self.facts.dataset(name, place)
-        elif key in ("reward", "annotator"):
-            found = read_annotator(name, lambda *path: place) if key == "annotator" else name
-            find_reward(found, axis=key, location=place)
+        elif key in JUDGES:
+            find_reward(read_judge(key, name, lambda *path: place), axis=key, location=place)
 
     def _describe_dataset(self, name: str, stage: str) -> None:
         if name not in self.datasets:

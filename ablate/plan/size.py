@@ -13,6 +13,7 @@ from ablate.errors import UsageError
 from ablate.experiment.chains import root_of
 from ablate.experiment.grid import Cell, Grid
 from ablate.experiment.sections import SECTIONS
+from ablate.plan.stage import Stage
 
 DEVICE_GIB = 80
 COUNTS = (1, 2, 4, 8, 16)
@@ -50,6 +51,17 @@ class Sizes:
     def as_json(self) -> dict[str, Any]:
         """Return the sizes for ``--json``; bytes."""
         return asdict(self)
+
+
+def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
+    """Return the parameters of the largest model that reaches each stage; 0 where it is made here or not known."""
+    known = {entry.hub.id: float(entry.parameters or 0) for entry in models.values() if entry.hub}
+    sizes: dict[str, float] = {}
+    for stage in stages.values():  # parents first
+        above = max((sizes.get(parent, 0.0) for parent in stage.parents), default=0.0)
+        own = known.get(stage.execution.locations.get("model", ""), 0.0) if stage.kind == "model" else 0.0
+        sizes[stage.id] = max(above, own)
+    return sizes
 
 
 def sizes_of(grid: Grid, models: Mapping[str, ModelEntry]) -> Sizes:

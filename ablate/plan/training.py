@@ -15,7 +15,7 @@ from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.parameters import PretrainParameters
+from ablate.catalogs.parameters import Parameters, PretrainParameters
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.chains import Merged, Trained, title_of
@@ -36,6 +36,13 @@ TRL_STEP = "ablate.training.trl_preference:run"
 """Trains with TRL's own trainer, whose version is in the identity."""
 UNMATCHED = {"data.match": None}
 """Models that take part in making data learn from whole sets: the sizes of matched ones depend on that data."""
+
+TRAINED: dict[str, type[Parameters]] = {
+    "pretrain": PretrainParameters,
+    "sft": SFTParameters,
+    "reward_model": RewardModelParameters,
+}
+"""Kinds of stages that train something other than a cell's policy."""
 
 
 @dataclass(frozen=True)

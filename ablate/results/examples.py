@@ -19,6 +19,9 @@ Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 """Columns of ``examples.parquet``, by name."""
 
 
+_COLUMNS = ["example", "task", "metric", "value", "cluster"]
+
+
 @dataclass(frozen=True)
 class Measure:
     """What a number measures: a suite's score, or one metric of a suite (over all its tasks, or of one)."""
@@ -86,10 +89,9 @@ class ExampleReader:
     def _columns(self, stage: str) -> Columns | None:
         if stage not in self._tables:
             path = self._store.stage(stage).artifact("examples.parquet")
-            names = ["example", "task", "metric", "value", "cluster"]
-            table = parquet.read_table(path, columns=names) if path.exists() else None
+            table = parquet.read_table(path, columns=_COLUMNS) if path.exists() else None
             self._tables[stage] = None if table is None else {
-                name: table.column(name).to_numpy(zero_copy_only=False) for name in names
+                name: table.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS
             }  # fmt: skip
         return self._tables[stage]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as parquet
 
 from ablate.context import replacing, write_text
 from ablate.errors import UnknownNameError, UsageError
-from ablate.results.long import collect
+from ablate.results.cache import long_table
+from ablate.results.long import data_frame
 from ablate.store import Store
 
 FORMATS = ("csv", "json", "parquet")
@@ -20,14 +22,15 @@ def export(store: Store, experiment: str, form: str | None, to: Path | None) -> 
     Without ``form`` the file's suffix says it, and where that says nothing it is CSV; the two may not disagree.
     """
     form = _format(form, to)
-    table = collect(store, experiment).table()
+    table = long_table(store, experiment)
     if form == "parquet":
         if to is None:
             raise UsageError("parquet is no text", hint="name a file: --out results.parquet")
         with replacing(to) as temporary:
-            table.to_parquet(temporary, index=False)
+            parquet.write_table(table, temporary)
         return None
-    text = _as_csv(table) if form == "csv" else _as_json(table)
+    frame = data_frame(table)
+    text = _as_csv(frame) if form == "csv" else _as_json(frame)
     if to is None:
         return text
     write_text(to, text)

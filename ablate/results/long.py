@@ -6,13 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from ablate.context import read_json
 from ablate.liveness import stage_state
+from ablate.results.cost import Cost
 from ablate.results.layout import baseline_name
 from ablate.store import StageFolder, Store
 
@@ -56,7 +59,7 @@ class Evaluation:
     metrics: tuple[Mapping[str, Any], ...]
     health: Mapping[str, Any]
     protocol: Mapping[str, Any]
-    seconds: float | None
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def reason(self) -> str:
@@ -83,7 +86,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Results:
-    """An experiment's results as read from its store at one moment."""
+    """An experiment's results as read from its store at one moment; ``made``: what subjects that are done took."""
 
     store: Store
     experiment: str
@@ -91,6 +94,7 @@ class Results:
     subjects: tuple[Subject, ...]
     evaluations: Mapping[str, Evaluation]
     missing: tuple[Missing, ...]
+    made: Mapping[str, Cost] = field(default_factory=dict)
 
     @property
     def suites(self) -> Mapping[str, Mapping[str, Any]]:
@@ -113,11 +117,17 @@ class Results:
         return next((item.reason for item in self.missing if item.stage == stage), "not run")
 
     def table(self) -> pd.DataFrame:
+        """Return the long table as a data frame, see :meth:`arrow`; integers are nullable (``Int64``)."""
+        return data_frame(self.arrow())
+
+    def arrow(self) -> pa.Table:
         """Return the long table: one row for each suite score and each (suite, task, metric) of each subject.
 
         Columns: experiment, subject, role, label, ``axis.<key>`` for every axis, suite, category, task, metric,
-        value, n, stderr, unit, protocol, stage, subject_stage, seconds, ``health.<field>``. The suite's score has
-        an empty task and the metric ``score``. Missing cells have no row: see ``missing``.
+        value, n, stderr, unit, protocol (fingerprint of the resolved one), stage (which measured), subject_stage (which
+        made the model), seconds and gpu_hours of the first, subject_seconds and subject_gpu_hours of the second,
+        ``health.<field>``. The suite's score has an empty task and the metric ``score``. Missing cells have no row: see
+        ``missing``. A column has one type; one whose values have several is text.
         """
         return _long_table(self)
 
@@ -133,7 +143,9 @@ def collect(store: Store, experiment: str) -> Results:
     subjects = tuple(_subject(entry) for entry in plan["subjects"])
     ids = dict.fromkeys(stage for subject in subjects for stage in subject.evaluations.values())
     evaluations = {stage: found for stage in ids if (found := _read_evaluation(store.stage(stage))) is not None}
-    return Results(store, experiment, plan, subjects, evaluations, tuple(_missing(store, subjects, evaluations)))
+    made = {stage: Cost.of(store.stage(stage).read_done()) for stage in {subject.stage for subject in subjects}}
+    missing = tuple(_missing(store, subjects, evaluations))
+    return Results(store, experiment, plan, subjects, evaluations, missing, made)
 
 
 def _subject(entry: Mapping[str, Any]) -> Subject:
@@ -162,7 +174,7 @@ def _read_evaluation(folder: StageFolder) -> Evaluation | None:
         metrics=tuple(metrics.get("metrics") or ()),
         health=metrics.get("health") or {},
         protocol=metrics.get("protocol") or {},
-        seconds=done.get("seconds"),
+        cost=Cost.of(done),
     )
 
 
@@ -212,34 +224,103 @@ def _own_state(folder: StageFolder) -> str:
     return "not run" if state.status == "waiting" else state.status
 
 
-_FIXED = ("experiment", "subject", "role", "label")
-_MEASURED = ("suite", "category", "task", "metric", "value", "n", "stderr", "unit")
-_ORIGIN = ("protocol", "stage", "subject_stage", "seconds")
+_MEASURED = (
+    ("suite", pa.string()), ("category", pa.string()), ("task", pa.string()), ("metric", pa.string()),
+    ("value", pa.float64()), ("n", pa.int64()), ("stderr", pa.float64()), ("unit", pa.string()),
+)  # fmt: skip
 
 
-def _long_table(results: Results) -> pd.DataFrame:
-    axes = list(dict.fromkeys(key for subject in results.subjects for key in subject.axes))
-    health = list(dict.fromkeys(key for found in results.evaluations.values() for key in found.health))
-    names = [*_FIXED, *(f"axis.{key}" for key in axes), *_MEASURED, *_ORIGIN, *(f"health.{key}" for key in health)]
-    rows: list[tuple[Any, ...]] = []
-    measured: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-    for subject in results.subjects:
-        head = (
-            results.experiment, subject.subject, subject.role, subject.label,
-            *(subject.axes.get(key) for key in axes),
-        )  # fmt: skip
+def _long_table(results: Results) -> pa.Table:
+    """Columns of subjects and of evaluations are made once for each of these, and repeated by index."""
+    subject_R: list[int] = []
+    evaluation_R: list[int] = []
+    measured_R: list[tuple[Any, ...]] = []
+    numbers = {stage: index for index, stage in enumerate(results.evaluations)}
+    rows: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for index, subject in enumerate(results.subjects):
         for suite, stage in subject.evaluations.items():
             found = results.evaluations.get(stage)
             if found is None:
                 continue
-            if (stage, suite) not in measured:
-                measured[stage, suite] = _measured_rows(found, suite, results.suites.get(suite, {}))
-            tail = (
-                found.protocol_digest, stage, subject.stage, found.seconds,
-                *(found.health.get(key) for key in health),
-            )  # fmt: skip
-            rows.extend((*head, *values, *tail) for values in measured[stage, suite])
-    return pd.DataFrame.from_records(rows, columns=names)
+            if (stage, suite) not in rows:
+                rows[stage, suite] = _measured_rows(found, suite, results.suites.get(suite, {}))
+            measured = rows[stage, suite]
+            measured_R += measured
+            subject_R += [index] * len(measured)
+            evaluation_R += [numbers[stage]] * len(measured)
+    columns = _repeated(_subject_columns(results), subject_R)
+    values = zip(*measured_R, strict=True) if measured_R else [()] * len(_MEASURED)
+    columns |= {name: _typed(column, kind) for (name, kind), column in zip(_MEASURED, values, strict=True)}
+    columns |= _repeated(_evaluation_columns(results), evaluation_R)
+    columns |= _repeated(_made_columns(results), subject_R)
+    columns |= _repeated(_health_columns(results), evaluation_R)
+    return pa.table(columns)
+
+
+def _subject_columns(results: Results) -> dict[str, pa.Array]:
+    subjects = results.subjects
+    axes = dict.fromkeys(key for subject in subjects for key in subject.axes)
+    return {
+        "experiment": pa.array([results.experiment] * len(subjects), pa.string()),
+        "subject": pa.array([subject.subject for subject in subjects], pa.string()),
+        "role": pa.array([subject.role for subject in subjects], pa.string()),
+        "label": pa.array([subject.label for subject in subjects], pa.string()),
+        **{f"axis.{key}": _typed([subject.axes.get(key) for subject in subjects]) for key in axes},
+    }
+
+
+def _evaluation_columns(results: Results) -> dict[str, pa.Array]:
+    found = results.evaluations.values()
+    return {
+        "protocol": pa.array([item.protocol_digest for item in found], pa.string()),
+        "stage": pa.array([item.stage for item in found], pa.string()),
+        "seconds": pa.array([item.cost.seconds for item in found], pa.float64()),
+        "gpu_hours": pa.array([item.cost.gpu_hours for item in found], pa.float64()),
+    }
+
+
+def _made_columns(results: Results) -> dict[str, pa.Array]:
+    costs = [results.made.get(subject.stage, Cost()) for subject in results.subjects]
+    return {
+        "subject_stage": pa.array([subject.stage for subject in results.subjects], pa.string()),
+        "subject_seconds": pa.array([cost.seconds for cost in costs], pa.float64()),
+        "subject_gpu_hours": pa.array([cost.gpu_hours for cost in costs], pa.float64()),
+    }
+
+
+def _health_columns(results: Results) -> dict[str, pa.Array]:
+    found = results.evaluations.values()
+    names = dict.fromkeys(key for item in found for key in item.health)
+    return {f"health.{key}": _typed([item.health.get(key) for item in found]) for key in names}
+
+
+def _repeated(columns: Mapping[str, pa.Array], index_R: list[int]) -> dict[str, pa.Array]:
+    index = pa.array(index_R, pa.int64())
+    return {name: column.take(index) for name, column in columns.items()}
+
+
+def _typed(values: Iterable[Any], kind: pa.DataType | None = None) -> pa.Array:
+    """Return a column of this type, or of the one that its values share; text where they share none."""
+    items = list(values)
+    with suppress(pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        column = pa.array(items, kind)
+        if column.type in _TYPES:
+            return column
+    return pa.array([None if item is None else _text(item) for item in items], pa.string())
+
+
+_TYPES = (pa.string(), pa.int64(), pa.float64(), pa.bool_())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def data_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a long table as a data frame whose types do not depend on where it has gaps."""
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    frame: pd.DataFrame = table.to_pandas(types_mapper=nullable.get)
+    return frame
 
 
 def _measured_rows(found: Evaluation, suite: str, about: Mapping[str, Any]) -> list[tuple[Any, ...]]:

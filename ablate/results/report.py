@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
+from ablate.results.appendix.write import write_appendix
 from ablate.results.folder import keep_only, written_before
-from ablate.results.layout import FigureLayout, Layout, check_layout, default_layout, load_layout
+from ablate.results.layout import Layout, check_layout, default_layout, load_layout
 from ablate.results.long import Results, collect
+from ablate.results.page.content import page_content
 from ablate.results.page.page import page
+from ablate.results.published.read import read_published
+from ablate.results.published.render import published_table
 from ablate.results.tables import data_table
+from ablate.results.tables.analyses import build_analyses
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
 from ablate.results.tables.latex import fragment, standalone
@@ -25,6 +31,9 @@ from ablate.results.tables.text import escape_markdown, markdown, to_csv
 from ablate.results.tables.text import terminal as terminal_table
 from ablate.shipped import find_by_name, search_folders
 from ablate.store import Store
+
+if TYPE_CHECKING:
+    from ablate.results.figures.draw import Drawn
 
 
 @dataclass(frozen=True)
@@ -53,35 +62,53 @@ def build_report(
 
 
 def render_report(
-    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+    store: Store,
+    experiment_name: str,
+    layout: Layout | Path | None,
+    out: Path,
+    *,
+    data: bool = False,
+    appendix: bool = False,
 ) -> Report:
     """Write report.md, report.html, tables/*.{tex,csv}, tables/*.standalone.tex, figures/* and results.csv to ``out``.
 
-    Takes and raises what :func:`build_report` does. Partial results are rendered with their gaps marked. Files of an
-    earlier report that this one doesn't have are deleted; a folder with another experiment's report is refused.
+    Takes and raises what :func:`build_report` does; ``appendix`` adds appendix.md, appendix.tex and a document. Partial
+    results are rendered with their gaps marked. Files of an earlier report that this one doesn't have are deleted; a
+    folder with another experiment's report is refused.
     """
     results = collect(store, experiment_name)
     before = written_before(out, experiment_name)
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    files = [file for table in report.tables for file in _write_table(table, out / "tables")]
-    figures = _draw(chosen.figures, report.tables, out / "figures") + _draw_curves(results, chosen, out / "figures")
-    files += [file for _, drawn in figures for file in drawn]
-    images = [(caption, drawn[1]) for caption, drawn in figures]
-    html = page(
-        report.title,
-        report.question,
-        report.tables,
-        [(caption, image.read_bytes()) for caption, image in images],
-        report.remarks,
-    )
-    files.append(write_text(out / "report.html", html))
-    linked = [(caption, f"figures/{image.name}") for caption, image in images]
-    files.append(write_text(out / "report.md", _markdown(report, linked)))
+    files = [file for table in report.tables for file in write_table(table, out / "tables")]
+    figures = _draw(results, chosen, report.tables, out / "figures")
+    files += [file for drawn in figures for file in drawn.files]
+    files.append(_write_page(results, chosen, report, figures, out))
+    linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]
+    files.append(write_text(out / "report.md", report_markdown(report, linked)))
     files.append(write_text(out / "results.csv", results.table().to_csv(index=False, lineterminator="\n")))
+    if appendix:
+        files += write_appendix(results, out)
     keep_only(out, experiment_name, files, before)
     return Report(report.experiment, report.title, report.question, report.tables, report.remarks, tuple(files))
+
+
+def render_page(
+    store: Store, experiment_name: str, layout: Layout | Path | None, out: Path, *, data: bool = False
+) -> Report:
+    """Write report.html alone: one file with tables, figures and what their numbers lead to.
+
+    Takes and raises what :func:`render_report` does; other files of an earlier report stay.
+    """
+    results = collect(store, experiment_name)
+    before = written_before(out, experiment_name)
+    chosen = resolve_layout(results, layout, data=data)
+    report = _build(results, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    file = _write_page(results, chosen, report, _draw(results, chosen, report.tables), out)
+    keep_only(out, experiment_name, [*before, file], before)
+    return replace(report, files=(file,))
 
 
 def terminal(report: Report) -> RenderableType:
@@ -106,14 +133,18 @@ def _chosen_layout(results: Results, layout: Layout | Path | None, data: bool) -
     if isinstance(layout, Layout):
         check_layout(layout, results.plan)
         return layout
-    if layout is not None:
-        return load_layout(_find_layout(layout), results.plan)
-    named = results.plan.get("report")
-    if named:
-        return load_layout(_find_layout(Path(named)), results.plan)
+    file = resolve_layout_file(layout, results.plan)
+    if file is not None:
+        return load_layout(file, results.plan)
     if not results.subjects:
         raise SpecError(f"experiment {results.experiment!r} has no cells: there is no table to make")
     return default_layout(results.plan, data=data)
+
+
+def resolve_layout_file(layout: Path | None, plan: Mapping[str, Any]) -> Path | None:
+    """Return the file of a layout: of this path or name, else of the one that the plan names; None without one."""
+    named = layout or plan.get("report")
+    return None if not named else _find_layout(Path(named))
 
 
 def _find_layout(named: Path) -> Path:
@@ -131,12 +162,14 @@ def _find_layout(named: Path) -> Path:
 def _build(results: Results, layout: Layout) -> Report:
     tables = tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
+    tables += build_analyses(results, layout)
     if layout.data:
         if any(table.name == data_table.NAME for table in tables):
             raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
+    tables += tuple(published_table(read_published(name)) for name in dict.fromkeys(layout.published))
     question = str(results.plan.get("question") or "")
-    remarks = (*_missing_remarks(results), *_drift_remarks(results))
+    remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
 
 
@@ -161,34 +194,34 @@ def _drift_remarks(results: Results) -> tuple[str, ...]:
     return (f"Stages were made by {len(codes)} states of the code under unchanged revisions: {listed}.",)
 
 
-def _draw(figures: Sequence[FigureLayout], tables: Sequence[Table], folder: Path) -> list[tuple[str, list[Path]]]:
-    if not figures:
+def _adopted_remarks(results: Results) -> tuple[str, ...]:
+    """Which stages nobody ran here: their models were there before, and what they were trained with is not known."""
+    found = {stage: results.store.stage(stage).read_done() or {} for stage in results.plan["stages"]}
+    labels = {stage: results.plan["stages"][stage]["label"] for stage, done in found.items() if "adopted" in done}
+    adopted = ((label, found[stage]["adopted"]) for stage, label in labels.items())
+    return tuple(
+        f"Not trained here, but adopted: {label}, from {known['path']} (sha256 {known['sha256'][:12]})."
+        for label, known in adopted
+    )
+
+
+def _draw(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
+    if not layout.figures:
         return []
-    from ablate.results.figures.draw import draw  # matplotlib takes half a second: loaded only where something is drawn
+    from ablate.results.figures.draw import draw_figures  # matplotlib takes half a second: loaded only to draw
 
-    by_name = {table.name: table for table in tables}
-    drawn = [(figure.title or by_name[figure.table].title, draw(figure, by_name[figure.table], folder))
-             for figure in figures]  # fmt: skip
-    return [(caption, files) for caption, files in drawn if files]
+    return draw_figures(results, layout, tables, folder)
 
 
-def _draw_curves(results: Results, layout: Layout, folder: Path) -> list[tuple[str, list[Path]]]:
-    if not layout.curves:
-        return []
-    from ablate.results.figures.curves import read_curves
-    from ablate.results.figures.draw import draw_curves
-
-    tables = {table.name: table for table in layout.tables}
-    drawn = []
-    for figure in layout.curves:
-        table = tables[figure.table]
-        found = read_curves(results, figure, table)
-        caption = " ".join(filter(None, (figure.title or table.title, *found.remarks)))
-        drawn.append((caption, draw_curves(figure, found, folder)))
-    return [(caption, files) for caption, files in drawn if files]
+def _write_page(results: Results, layout: Layout, report: Report, figures: Sequence[Drawn], out: Path) -> Path:
+    pictures = [(drawn.caption, drawn.svg) for drawn in figures]
+    content = page_content(results, layout, report.tables)
+    html = page(report.title, report.question, report.tables, pictures, report.remarks, content)
+    return write_text(out / "report.html", html)
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
+def write_table(table: Table, folder: Path) -> list[Path]:
+    """Write one table as LaTeX (a fragment, and a document of its own) and CSV; returns the files."""
     folder.mkdir(exist_ok=True)
     return [
         write_text(folder / f"{table.name}.tex", fragment(table)),
@@ -197,7 +230,8 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
     ]
 
 
-def _markdown(report: Report, figures: Sequence[tuple[str, str]]) -> str:
+def report_markdown(report: Report, figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the report as Markdown; ``figures`` are (caption, path)."""
     parts = [f"# {escape_markdown(report.title)}\n"]
     if report.question and report.question != report.title:
         parts.append(f"{escape_markdown(report.question)}\n")

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible chat API: asked at the pace it allows, each question once, within a budget.
+"""A model behind an OpenAI-compatible API: asked at the pace it allows, each question once, within a budget.
 
 Answers are cached by content, so that a stage that is run again pays for nothing twice. The key is read from an
 environment variable when it is needed: it is in no config, no cache and no message.
@@ -17,9 +17,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,13 +29,15 @@ from ablate.context import StageContext, read_json, write_json
 from ablate.errors import DataError, StageError
 
 Body = Mapping[str, Any]
-"""What is asked: the JSON of a chat request, all that its answer depends on."""
+"""What is asked: the JSON of a request, all that its answer depends on: with ``messages`` to chat, with ``prompt``, a
+text, to complete."""
 RETRIED = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 """Statuses after which the same question may be answered."""
 
 
 LONGEST_WAIT = 120.0
 """Seconds that an API's Retry-After is honoured for at most."""
+NOT_SERVED = "look at the address, which ends before /completions, and at the model's name there"
 GO_ON = "answers so far are kept: run again to go on with the rest"
 NOT_OFFERED = (
     "look at the address and the model's name; where the model is no longer offered another judge can stand in for it "
@@ -59,8 +62,8 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 class Endpoint:
     """Where an API is and how it is called, none of which changes what a model answers.
 
-    ``url`` is the address that ``/chat/completions`` stands behind; ``key`` names an environment variable, empty for
-    none. ``pause`` is the wait in seconds after the first failure, doubled after each further one.
+    ``url`` is the address that ``/chat/completions`` and ``/completions`` stand behind; ``key`` names an environment
+    variable, empty for none. ``pause`` is the wait in seconds after the first failure, doubled after each further one.
     """
 
     url: str
@@ -82,7 +85,8 @@ class Endpoint:
                 said = f"status {error.code}: {error.read(500).decode('utf-8', 'replace')}"
                 wait = _seconds(error.headers.get("Retry-After"))
                 if error.code not in RETRIED:
-                    hint = NOT_OFFERED if error.code == 404 else GO_ON
+                    if error.code == 404:
+                        hint = NOT_OFFERED if "messages" in body else NOT_SERVED
                     break
             except (OSError, HTTPException, ValueError) as error:  # no connection, a torn answer, no JSON
                 said, wait = f"{type(error).__name__}: {error}", 0.0
@@ -90,16 +94,27 @@ class Endpoint:
                 time.sleep(max(wait, self.pause * 2**attempt * _JITTER.uniform(0.5, 1.0)))
         raise StageError(f"{self.url} gave no answer: {self._without_key(said)}", hint=hint)
 
+    def models(self) -> list[str]:
+        """Return the names of the models that are served; raises StageError where the server does not say."""
+        address = f"{self.url.rstrip('/')}/models"
+        try:
+            with _OPENER.open(urllib.request.Request(address, headers=self._headers()), timeout=self.timeout) as reply:
+                return [str(model["id"]) for model in json.load(reply)["data"]]
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+            said = self._without_key(f"{type(error).__name__}: {error}")
+            raise StageError(f"{address} does not say which models are served: {said}", hint=NOT_SERVED) from error
+
     def key_value(self) -> str:
         """Return the key, empty where there is none."""
         return os.environ.get(self.key, "") if self.key else ""
 
+    def _headers(self) -> dict[str, str]:
+        key = self.key_value()
+        return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+
     def _request(self, body: Body) -> urllib.request.Request:
-        headers = {"Content-Type": "application/json"}
-        if key := self.key_value():
-            headers["Authorization"] = f"Bearer {key}"
-        address = f"{self.url.rstrip('/')}/chat/completions"
-        return urllib.request.Request(address, json.dumps(dict(body)).encode(), headers, method="POST")
+        address = f"{self.url.rstrip('/')}/{'chat/' if 'messages' in body else ''}completions"
+        return urllib.request.Request(address, json.dumps(dict(body)).encode(), self._headers(), method="POST")
 
     def _without_key(self, text: str) -> str:
         key = self.key_value()
@@ -137,6 +152,33 @@ class AnswerCache:
         path = self.folder / digest[:2] / f"{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, dict(answer))
+
+
+@dataclass
+class Account:
+    """What answers say of the model that gave them: its name at the API, on which days, and how many tokens."""
+
+    answers: int = 0
+    served: set[str] = field(default_factory=set)
+    days: set[str] = field(default_factory=set)
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def count(self, answer: Mapping[str, Any]) -> None:
+        """Count one answer."""
+        self.answers += 1
+        self.served.update([answer["served"]] if "served" in answer else [])
+        self.days.update([answer["asked"]] if "asked" in answer else [])
+        self.tokens.update(answer.get("usage") or {})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts, and the first and the last day on which the API answered."""
+        days = {"asked_from": min(self.days), "asked_to": max(self.days)} if self.days else {}
+        return {
+            "answers": self.answers,
+            "served": sorted(self.served),
+            "tokens": dict(sorted(self.tokens.items())),
+            **days,
+        }
 
 
 class Asker(Protocol):
@@ -301,16 +343,20 @@ def content_digest(body: Body) -> str:
 def answer_of(reply: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is kept of an API's answer; raises StageError for one of another form.
 
-    ``text`` and ``finish``; ``usage`` in tokens and ``served``, the model that answered, where the API says; ``first``,
-    the likeliest first tokens with their log-probabilities, where they were asked for; ``asked``, the day (UTC).
+    ``text`` and ``finish``; where the API says, ``stopped``, the stop string that ended it, ``usage`` in tokens and
+    ``served``, the model that answered; ``first``, the likeliest first tokens with their log-probabilities, where they
+    were asked for; ``asked``, the day (UTC).
     """
     try:
         choice = reply["choices"][0]
-        content = choice["message"]["content"]
+        content = choice["message"]["content"] if "message" in choice else choice["text"]
         answer = {"text": "" if content is None else str(content), "finish": choice.get("finish_reason")}
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         said = json.dumps(reply)[:200]
-        raise StageError(f"the API's answer has no choices[0].message.content: {said}", hint=GO_ON) from error
+        message = f"the API's answer has no choices[0].message.content and no choices[0].text: {said}"
+        raise StageError(message, hint=GO_ON) from error
+    if isinstance(choice.get("stop_reason"), str):  # of vLLM, which leaves the string out of the text
+        answer["stopped"] = choice["stop_reason"]
     first = _first_tokens(choice.get("logprobs"))
     usage = _usage(reply.get("usage"))
     served = reply.get("model")

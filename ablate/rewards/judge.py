@@ -8,14 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from ablate.catalogs.judges import Judge, Template
+from ablate.catalogs.judges import Judge, Template, templates
 from ablate.context import StageContext, import_function
-from ablate.errors import StageError
+from ablate.errors import StageError, UsageError
 from ablate.models.chat import Messages
-from ablate.rewards.api import AnswerCache, Asker, Client, Endpoint, Prices
-from ablate.rewards.verdicts import Problem, Verdict, read_answer
+from ablate.rewards.api import Account, AnswerCache, Asker, Client, Endpoint, Prices
+from ablate.rewards.verdicts import Problem, Verdict, read_answer, winner
 
 Fields = Mapping[str, str]
 """What a template is filled with, by name; of a pair those whose names end in _a and _b are exchanged together."""
@@ -46,23 +46,16 @@ class Judgement:
 
 
 @dataclass
-class JudgeHealth:
-    """What may be wrong with a judge's answers, counted as they come, and what they say of the model that gave them."""
+class JudgeHealth(Account):
+    """What may be wrong with a judge's answers, counted as they come, beside what they say of who gave them."""
 
     problems: Counter[str] = field(default_factory=Counter)
-    answers: int = 0
-    served: set[str] = field(default_factory=set)
-    days: set[str] = field(default_factory=set)
-    tokens: Counter[str] = field(default_factory=Counter)
 
     def see(self, answer: Mapping[str, Any], verdict: Verdict) -> None:
-        """Count one answer."""
-        self.answers += 1
+        """Count one answer, and whether it could be read."""
+        self.count(answer)
         if verdict.problem is not None:
             self.problems[verdict.problem] += 1
-        self.served.update([answer["served"]] if "served" in answer else [])
-        self.days.update([answer["asked"]] if "asked" in answer else [])
-        self.tokens.update(answer.get("usage") or {})
 
     @property
     def unread(self) -> int:
@@ -70,15 +63,8 @@ class JudgeHealth:
         return sum(self.problems.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts, and the first and the last day on which the API answered."""
-        days = {"asked_from": min(self.days), "asked_to": max(self.days)} if self.days else {}
-        return {
-            "answers": self.answers,
-            "unread": dict(sorted(self.problems.items())),
-            "served": sorted(self.served),
-            "tokens": dict(sorted(self.tokens.items())),
-            **days,
-        }
+        """Return the account of answers, and how many could not be read and why."""
+        return {**super().as_json(), "unread": dict(sorted(self.problems.items()))}
 
 
 class AskedJudge:
@@ -101,8 +87,11 @@ class AskedJudge:
         return {"model": self.judge.model, **self.health.as_json(), **cost}
 
     def rate(self, questions: Sequence[Fields], template: Template | None = None) -> list[Judgement]:
-        """How good each response is; ``template`` asks in other words than the judge's own."""
-        template = template or self.template
+        """How good each response is; ``template`` asks in other words than the judge's own.
+
+        Raises UsageError for a template that shows two responses.
+        """
+        template = self._asked("single", template)
         found = []
         for verdicts, texts in self._ask(template, questions):
             read = [verdict.value for verdict in verdicts if verdict.value is not None]
@@ -114,15 +103,27 @@ class AskedJudge:
 
         Where both orders are asked (``positions: swap``) one response wins only if it does in both; shares that a
         format gives as probabilities are averaged. A pair with an answer that can't be read in one of its orders has
-        no value.
+        no value. Raises UsageError for a template that shows one response.
         """
-        template = template or self.template
+        template = self._asked("pairwise", template)
         orders = [self._orders(pair) for pair in pairs]
         shown = [
             _exchanged(pair) if order == "b" else pair for pair, own in zip(pairs, orders, strict=True) for order in own
         ]
         asked = iter(self._ask(template, shown))
         return [self._judgement(template, own, [next(asked) for _ in own]) for own in orders]
+
+    def _asked(self, kind: Literal["single", "pairwise"], template: Template | None) -> Template:
+        """Return the words to ask in, which show as many responses as are asked about."""
+        template = template or self.template
+        if template.kind != kind:
+            known = [name for name, own in templates().items() if own.kind == kind]
+            what = {"single": "each response is rated by itself", "pairwise": "two responses are compared"}[kind]
+            raise UsageError(
+                f"judge {self.judge.name}: the template {template.name} is {template.kind}, and {what}",
+                hint=f"{kind} templates: {', '.join(known)}",
+            )
+        return template
 
     def _judgement(
         self, template: Template, orders: Sequence[str], asked: Sequence[tuple[tuple[Verdict, ...], tuple[str, ...]]]
@@ -140,9 +141,9 @@ class AskedJudge:
             return Judgement(None, flat, texts, names)
         if len(known) == 1:
             return Judgement(known[0], flat, texts, names)
-        sides = {_side(value) for value in known}
+        sides = {winner(value) for value in known}
         value = sum(known) / 2 if template.answer == "token" else (sides.pop() if len(sides) == 1 else 0.5)
-        return Judgement(value, flat, texts, names, _side(known[0]) == _side(known[1]))
+        return Judgement(value, flat, texts, names, winner(known[0]) == winner(known[1]))
 
     def _orders(self, pair: Fields) -> tuple[str, ...]:
         """Return which response is shown first, once for each time that the pair is shown."""
@@ -219,8 +220,10 @@ def open_judge(context: StageContext, judge: Judge) -> AskedJudge:
     if judge.is_self:
         own: Asker = import_function(OWN_ASKER, "the policy as its own judge")(context, progress)
         return AskedJudge(judge, own)
+    served = context.resources.judges.get(judge.model)
+    endpoint = Endpoint(f"{served}/v1", timeout=judge.timeout) if served else None
     client = Client(
-        Endpoint(judge.url, judge.key, timeout=judge.timeout),
+        endpoint or Endpoint(judge.url, judge.key, timeout=judge.timeout),
         AnswerCache.of_stage(context),
         prices=Prices(judge.price_in or 0.0, judge.price_out or 0.0, judge.max_cost),
         requests_per_minute=judge.requests_per_minute,
@@ -246,10 +249,6 @@ def _exchanged(pair: Fields) -> dict[str, str]:
     """Return a pair with the two responses in the other order."""
     other = {name: re.sub(r"_(a|b)(?=_|$)", lambda match: "_b" if match[1] == "a" else "_a", name) for name in pair}
     return {other[name]: value for name, value in pair.items()}
-
-
-def _side(value: float) -> float:
-    return 0.5 if value == 0.5 else float(value > 0.5)
 
 
 def _mean(values: Sequence[float]) -> float | None:

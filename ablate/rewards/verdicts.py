@@ -42,6 +42,11 @@ class Verdict:
         return self if self.value is None else Verdict(1.0 - self.value, None, self.is_strong)
 
 
+def winner(share: float) -> float:
+    """Return the share of a win as who won: 1, 0, or 0.5 for neither."""
+    return 0.5 if share == 0.5 else float(share > 0.5)
+
+
 def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
     """Return the verdict of an answer in its template's format; one that was cut says nothing but its first token."""
     text, finish = str(answer["text"]), answer["finish"]
@@ -50,6 +55,8 @@ def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
     if template.answer == "token":
         value = token_preference(answer.get("first"))
         return Verdict(value, "unparsable" if value is None else None)
+    if template.labels is not None and (value := label_value(text, template.labels)) is not None:
+        return Verdict(value)  # also of an answer that was cut behind it
     if finish == "length":
         return Verdict(None, "cut")
     if not text.strip():
@@ -59,11 +66,12 @@ def read_answer(template: Template, answer: Mapping[str, Any]) -> Verdict:
         if label is None:
             return Verdict(None, "unparsable")
         return Verdict(GRADED[label], None, ">>" in label)
+    value = None
     if template.answer == "verdict":
         value = verdict_mark(text)
     elif template.answer == "ranking":
         value = ranking_preference(text)
-    else:
+    elif template.answer != "label":
         value = _rating(template, text)
     return Verdict(value, "unparsable" if value is None else None)
 
@@ -81,6 +89,14 @@ def bracketed_rating(text: str) -> float | None:
     """Return the first ``[[n]]`` of an answer, else its first ``[n]``, as FastChat reads MT-Bench's ratings."""
     found = _RATING.search(text) or _BARE_RATING.search(text)
     return float(found[1]) if found else None
+
+
+def label_value(text: str, labels: Mapping[str, float]) -> float | None:
+    """Return what the one label of an answer counts, whatever its capitals; None for none and for several."""
+    plain = {name.lower(): value for name, value in labels.items()}
+    names = "|".join(sorted(map(re.escape, plain), key=len, reverse=True))
+    found = set(re.findall(rf"(?<!\w)(?:{names})(?!\w)", text.lower()))
+    return plain[found.pop()] if len(found) == 1 else None
 
 
 def verdict_mark(text: str) -> float | None:

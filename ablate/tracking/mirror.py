@@ -1,30 +1,45 @@
-"""Mirror of an experiment in MLflow: one MLflow experiment a study, one run a cell, baseline or reward model.
+"""Mirror of an experiment in MLflow: one MLflow experiment a study, a run for it, and one below it for every stage.
 
-The store is read and never written to outside ``cache/``. Mirroring again adds nothing and fills in what has been
-finished since. This module loads MLflow (seconds); import it only to mirror.
+The store is read and never written to outside ``cache/``; no stage knows of MLflow, so that a server that is down holds
+up nothing. A run carries a digest of what it should hold, written with the last of it: mirroring again skips it while
+that is the same, and does it once more where the last call did not get so far. This module loads MLflow (seconds).
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import requests
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
-from ablate.context import read_json
-from ablate.store import StageFolder, Store
-from ablate.tracking.interface import artifacts, tracking_uri
+from ablate.errors import TrackingError
+from ablate.store import Store
+from ablate.tracking.interface import artifacts, shown, tracking_uri, views_note
+from ablate.tracking.wanted import WantedRun, training_curve, wanted_runs
 
 KEY_TAG = "ablate.key"
-CURVE_TAG = "ablate.curve"
+DIGEST_TAG = "ablate.mirrored"
+_PARENT_TAG = "mlflow.parentRunId"
 
-_BATCH_METRICS, _BATCH_PARAMS = 1000, 100
+_MOST_METRICS, _MOST_PARAMS = 800, 90
+"""Of a request; MLflow takes 1,000 metrics, 100 parameters and 100 tags, and 1,000 of all together."""
 _PAGE = 1000
+_HEALTH_SECONDS = 10.0
+_CONNECTIONS = 4
+"""Requests to a server at a time; SQLite takes one."""
 
 
 @dataclass(frozen=True)
@@ -39,151 +54,190 @@ class Mirrored:
         return f"{self.created} runs created in MLflow, {self.updated} updated, {self.unchanged} unchanged"
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the run of one subject should hold."""
-
-    key: str
-    name: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-    train: StageFolder
-    ended: float | None
-
-
-def mirror(store: Store, experiment: str, *, uri: str | None = None) -> Mirrored:
+def mirror(store: Store, experiment: str, *, uri: str | None = None, rebuild: bool = False) -> Mirrored:
     """Bring MLflow up to date with ``experiment``; ``uri`` replaces the store's own SQLite database.
 
-    A run holds the axes as parameters, ``<suite>`` and ``<suite>.<task>.<metric>`` as metrics, the training curve as
-    ``train/<name>`` by step, and the stage id as a tag. Raises :class:`ablate.errors.UnknownNameError` when the
-    experiment was never planned in this store, and :class:`ablate.errors.StoreError` when the store has a newer layout.
+    A run holds a stage's config as parameters, its training curve as ``train/<name>`` by step, what it measured, and
+    where it is from as tags; that of a policy or a reward model also the axes as parameters and tags, and ``<suite>``
+    and ``<suite>.<task>.<metric>`` as metrics. ``rebuild`` deletes the runs of earlier calls and makes them anew.
+
+    Raises :class:`ablate.errors.UnknownNameError` when the experiment was never planned in this store,
+    :class:`ablate.errors.StoreError` when the store has a newer layout, and :class:`ablate.errors.TrackingError` when
+    MLflow does not answer: what is mirrored by then is skipped the next time.
     """
     store.check()
     plan = store.experiment(experiment).read_plan()
-    store.cache.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri or tracking_uri(store))
-    experiment_id = _experiment_id(client, store, plan, local=uri is None)
-    existing = {run.data.tags.get(KEY_TAG, ""): run for run in _runs(client, experiment_id)}
-    counts = {"created": 0, "updated": 0, "unchanged": 0}
-    keys = set()
-    for entry in plan["subjects"]:
-        wanted = _wanted(store, entry)
-        if wanted.key in keys or not (wanted.train.is_done() or wanted.metrics):
-            continue
-        keys.add(wanted.key)
-        counts[_mirror_one(client, experiment_id, existing.get(wanted.key), wanted)] += 1
-    return Mirrored(**counts)
+    place = uri or tracking_uri(store)
+    if uri is None:
+        store.cache.mkdir(parents=True, exist_ok=True)
+    _require_server(place)
+    try:
+        with _without_sync() if uri is None else nullcontext():
+            return _Mirror(store, plan, place, is_own=uri is None).run(rebuild=rebuild)
+    except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+        reason = str(error).strip().partition("\n")[0].replace(place, shown(place))
+        raise TrackingError(
+            f"MLflow at {shown(place)} does not take the runs of {experiment!r}: {reason}",
+            hint="nothing is lost: the store is the record, and `ablate track` goes on where this call ended",
+        ) from error
 
 
-def _experiment_id(client: MlflowClient, store: Store, plan: Mapping[str, Any], *, local: bool) -> str:
-    found = client.get_experiment_by_name(plan["name"])
-    if found is not None:
+def _require_server(uri: str) -> None:
+    """Refuse at once a server that is not there; once runs are written, MLflow itself waits for one that restarts."""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_HEALTH_SECONDS)
+    except requests.RequestException as error:
+        raise TrackingError(
+            f"no MLflow server answers at {shown(uri)}",
+            hint="nothing is lost: start it and run `ablate track` again, or leave --uri out for the store's database",
+        ) from error
+
+
+@contextmanager
+def _without_sync() -> Iterator[None]:
+    """Let SQLite not wait for the disk: what a power cut takes from a mirror is made again, at seven commits a run."""
+
+    def relax(connection: object, record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
+
+
+class _Mirror:
+    """One call's connection to MLflow; ``is_own``: to the store's database, whose runs' artifacts are links."""
+
+    def __init__(self, store: Store, plan: Mapping[str, Any], uri: str, *, is_own: bool) -> None:
+        self._store, self._plan, self._is_own = store, plan, is_own
+        self._client = MlflowClient(tracking_uri=uri)
+        self._connections = 1 if uri.startswith("sqlite") else _CONNECTIONS
+
+    def run(self, *, rebuild: bool) -> Mirrored:
+        self._experiment = self._experiment_id()
+        existing = self._existing(rebuild)
+        wanted = list(wanted_runs(self._store, self._plan))
+        whole = self._whole(wanted)
+        parent, outcome = self._bring_up_to_date(existing.get(whole.key), whole, {})
+
+        def below(item: WantedRun) -> str:
+            return self._bring_up_to_date(existing.get(item.key), item, {_PARENT_TAG: parent})[1]
+
+        with ThreadPoolExecutor(self._connections) as pool:
+            counts = Counter([outcome, *pool.map(below, wanted)])
+        return Mirrored(counts["created"], counts["updated"], counts["unchanged"])
+
+    def _experiment_id(self) -> str:
+        name = self._plan["name"]
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            place = (artifacts(self._store) / name).as_uri() if self._is_own else None
+            created = str(self._client.create_experiment(name, artifact_location=place))
+            self._client.set_experiment_tag(created, "mlflow.experimentKind", "custom_model_development")
+            note = views_note(str(self._plan.get("question") or ""), created)
+            self._client.set_experiment_tag(created, "mlflow.note.content", note)
+            return created
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
-    place = (artifacts(store) / plan["name"]).as_uri() if local else None
-    tags = {"mlflow.note.content": str(plan.get("question") or "")}
-    return str(client.create_experiment(plan["name"], artifact_location=place, tags=tags))
 
+    def _existing(self, rebuild: bool) -> dict[str, Run]:
+        """Return the runs of earlier calls by key; a key's second run (a request that was repeated) is deleted."""
+        existing: dict[str, Run] = {}
+        for run in sorted(self._runs(), key=lambda run: DIGEST_TAG not in run.data.tags):
+            key = run.data.tags.get(KEY_TAG)
+            if key is not None and (rebuild or key in existing):
+                self._delete(run)
+            elif key is not None:
+                existing[key] = run
+        return existing
 
-def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs(
-            [experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token
+    def _runs(self) -> Iterator[Run]:
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=_PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _whole(self, wanted: Sequence[WantedRun]) -> WantedRun:
+        """The run of the experiment, which all others are below."""
+        is_done = sum(item.status == "FINISHED" for item in wanted) >= len(self._plan["stages"])
+        return WantedRun(
+            key="experiment",
+            name=self._plan["name"],
+            status="FINISHED" if is_done else "RUNNING",
+            params={},
+            tags={"ablate.kind": "experiment", "ablate.question": str(self._plan.get("question") or "")},
+            metrics={"stages": float(len(self._plan["stages"]))},
+            output=self._store.experiment(self._plan["name"]).folder,
+            started=self._plan.get("created"),
+            ended=max((item.ended for item in wanted if item.ended is not None), default=None) if is_done else None,
         )
-        yield from page
-        token = page.token
-        if not token:
-            return
 
+    def _bring_up_to_date(self, run: Run | None, wanted: WantedRun, more_tags: Mapping[str, str]) -> tuple[str, str]:
+        """Create or complete one run; returns its id and which of created, updated, unchanged it was."""
+        digest = wanted.digest
+        if run is not None and run.data.tags.get(DIGEST_TAG) == digest and run.info.status == wanted.status:
+            return str(run.info.run_id), "unchanged"
+        outcome = "created" if run is None else "updated"
+        if run is not None and any(run.data.params.get(key, value) != value for key, value in wanted.params.items()):
+            self._delete(run)  # MLflow never changes a parameter
+            run = None
+        tags = {**wanted.tags, **more_tags, KEY_TAG: wanted.key}
+        if run is None:
+            run = self._client.create_run(
+                self._experiment, start_time=_milliseconds(wanted.started), tags=tags, run_name=wanted.name
+            )
+        run_id = str(run.info.run_id)
+        params = [Param(key, value) for key, value in wanted.params.items() if key not in run.data.params]
+        metrics = [
+            _metric(name, value, 0, wanted.ended)
+            for name, value in wanted.metrics.items()
+            if run.data.metrics.get(name) != value
+        ]
+        if wanted.status == "FINISHED":
+            curve = training_curve(wanted.output)
+            metrics += [_metric(point.name, point.value, point.step, wanted.ended) for point in curve]
+        changed = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
+        self._log(run_id, metrics, params, [*changed, RunTag(DIGEST_TAG, digest)])
+        if self._is_own:
+            self._link(run, wanted.output)
+        if wanted.status == "RUNNING":
+            self._client.update_run(run_id, status=wanted.status)
+        else:
+            self._client.set_terminated(run_id, wanted.status, end_time=_milliseconds(wanted.ended))
+        return run_id, outcome
 
-def _wanted(store: Store, entry: Mapping[str, Any]) -> _Wanted:
-    train = store.stage(entry["stage"])
-    done = train.read_done() or {}
-    axes = {_name(key): str(value) for key, value in entry["axes"].items() if value is not None}
-    tags = {
-        KEY_TAG: f"{entry['subject']}:{entry['label']}:{entry['stage']}",
-        "ablate.stage": entry["stage"],
-        "ablate.subject": entry["subject"],
-        "ablate.role": entry["role"],
-    }
-    for key, name in (("host", "ablate.host"), ("code", "ablate.code"), ("seconds", "ablate.train_seconds")):
-        if done.get(key) is not None:
-            tags[name] = str(done[key])
-    return _Wanted(
-        key=tags[KEY_TAG],
-        name=str(entry["label"]),
-        params=axes,
-        tags=tags,
-        metrics=dict(_scores(store, entry["evaluations"])),
-        train=train,
-        ended=done.get("ended"),
-    )
+    def _log(self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]) -> None:
+        """Log all in as few requests as MLflow takes; the digest is in the last one."""
+        while len(metrics) > _MOST_METRICS or len(params) > _MOST_PARAMS:
+            self._client.log_batch(run_id, metrics=metrics[:_MOST_METRICS], params=params[:_MOST_PARAMS])
+            metrics, params = metrics[_MOST_METRICS:], params[_MOST_PARAMS:]
+        self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
+    def _link(self, run: Run, output: Path) -> None:
+        """Let a run's artifacts be what the stage left in the store."""
+        place = Path(unquote(urlsplit(run.info.artifact_uri).path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if os.readlink(place) == str(output):
+                return
+            place.unlink()
+        place.symlink_to(output)
 
-def _scores(store: Store, evaluations: Mapping[str, str]) -> Iterator[tuple[str, float]]:
-    for suite, stage in evaluations.items():
-        folder = store.stage(stage)
-        if not folder.is_done():
-            continue
-        result = read_json(folder.artifact("metrics.json"))
-        if _is_number(result.get("score")):
-            yield _name(suite), float(result["score"])
-        for metric in result.get("metrics", ()):
-            if _is_number(metric.get("value")):
-                parts = [suite, metric.get("task") or "", metric["metric"]]
-                yield _name(".".join(part for part in parts if part)), float(metric["value"])
-
-
-def _mirror_one(client: MlflowClient, experiment_id: str, run: Run | None, wanted: _Wanted) -> str:
-    """Create or complete one run; returns which of created, updated, unchanged it was."""
-    outcome = "unchanged"
-    if run is None:
-        outcome = "created"
-        run = client.create_run(experiment_id, run_name=wanted.name)
-    known_tags, known = run.data.tags, run.data.metrics
-    params = [Param(key, value) for key, value in wanted.params.items() if key not in run.data.params]
-    changed = {name: value for name, value in wanted.metrics.items() if known.get(name) != value}
-    metrics = [_metric(name, value, 0, wanted.ended) for name, value in changed.items()]
-    new_tags = {key: value for key, value in wanted.tags.items() if known_tags.get(key) != value}
-    if wanted.train.is_done() and CURVE_TAG not in known_tags:
-        metrics += _curve(wanted.train, wanted.ended)
-        new_tags[CURVE_TAG] = "done"
-    if outcome == "unchanged" and (params or metrics or new_tags):
-        outcome = "updated"
-    # The key and the curve's tag come last: a mirror stopped half way writes the same values once more, nothing wrong.
-    run_id = run.info.run_id
-    for start in range(0, len(params), _BATCH_PARAMS):
-        client.log_batch(run_id, params=params[start : start + _BATCH_PARAMS])
-    for start in range(0, len(metrics), _BATCH_METRICS):
-        client.log_batch(run_id, metrics=metrics[start : start + _BATCH_METRICS])
-    if new_tags:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new_tags.items()])
-    if run.info.status != "FINISHED" and wanted.train.is_done():
-        client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(wanted.ended))
-    return outcome
-
-
-def _curve(train: StageFolder, ended: float | None) -> list[Metric]:
-    path = train.artifact("history.jsonl")
-    if not path.exists():
-        return []
-    metrics = []
-    with path.open(encoding="utf-8") as lines:
-        for index, line in enumerate(lines):
-            values = json.loads(line)
-            logged = values.pop("step", None)
-            step = index if logged is None else int(logged)
-            metrics += [_metric(f"train/{_name(name)}", value, step, ended) for name, value in _numbers(values.items())]
-    return metrics
-
-
-def _numbers(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, float]]:
-    return ((name, float(value)) for name, value in items if _is_number(value))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    def _delete(self, run: Run) -> None:
+        if self._is_own:
+            Path(unquote(urlsplit(run.info.artifact_uri).path)).unlink(missing_ok=True)
+        self._client.delete_run(run.info.run_id)
 
 
 def _metric(name: str, value: float, step: int, ended: float | None) -> Metric:
@@ -193,8 +247,3 @@ def _metric(name: str, value: float, step: int, ended: float | None) -> Metric:
 
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else int(seconds * 1000)
-
-
-def _name(text: str) -> str:
-    """What MLflow allows in names: letters, digits and ``_ - . /`` and space."""
-    return re.sub(r"[^\w\-. /]", "_", text)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate.context import STOP_ASKED, stop_at_checkpoints, stop_if_asked, sync, sync_tree, write_json
-from ablate.errors import StageError
+from ablate.context import STOP_ASKED, stop_at_checkpoints, sync, sync_tree, write_json
+from ablate.errors import StageError, StopRequested
+from ablate.training.distributed import barrier, from_main, is_main
 
 MARKER = "complete.json"
 PREFIX = "checkpoint-"
@@ -52,14 +53,20 @@ class CheckpointClock:
     def save(self, folder: Path, step: int, write: Callable[[Path], None]) -> None:
         """Save a checkpoint; the next one is due later where writing this one took long.
 
-        Raises StopRequested where this was to be the last one.
+        All processes call it, and ``write`` with one temporary folder, which the main one makes. Raises StopRequested
+        in all of them where this was to be the last one.
         """
         start = time.monotonic()
-        save_checkpoint(folder, step, write)
+        if is_main():
+            save_checkpoint(folder, step, lambda temporary: write(from_main(temporary)))
+        else:
+            write(from_main(folder))
+        barrier()
         self.restart()
         if self.cadence.seconds > 0:
             self._pause = max(self.cadence.seconds, (self._start - start) / WRITING_SHARE)
-        stop_if_asked()
+        if from_main(STOP_ASKED.is_set()):
+            raise StopRequested("stopped after a checkpoint, as asked")
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None], *, keep: int = 1) -> Path:

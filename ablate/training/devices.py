@@ -9,16 +9,15 @@ import torch
 
 from ablate.context import Resources
 from ablate.errors import OutOfMemory
-from ablate.training.distributed import rank
 
 
 def stage_device(resources: Resources) -> torch.device:
-    """Return the GPU of this process's rank among those the stage was given, else the CPU.
+    """Return the GPU of this process among those the stage was given, else the CPU.
 
-    The process sees the stage's GPUs only (CUDA_VISIBLE_DEVICES), so that the first one has index 0 there.
+    The process sees the stage's GPUs only (CUDA_VISIBLE_DEVICES); where several train, each chose its own as it joined.
     """
     if resources.gpus and torch.cuda.is_available():
-        return torch.device("cuda", rank())
+        return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 

@@ -18,14 +18,15 @@ PATIENCE = datetime.timedelta(hours=2)
 """How long a rank waits for the others; whoever fails is told from outside, by killing the rest."""
 
 
-def join(rendezvous: str, rank: int, world: int) -> None:
-    """Make this process rank ``rank`` of ``world``; they find one another through the file ``rendezvous``."""
+def join(rendezvous: str, rank: int, world: int, gpu: int) -> None:
+    """Make this process rank ``rank`` of ``world``, with the GPU of index ``gpu``, if there are any.
+
+    They find one another through ``rendezvous``, the address of a file or of a host and its port.
+    """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(rank)
-    distributed.init_process_group(
-        backend, init_method=f"file://{rendezvous}", rank=rank, world_size=world, timeout=PATIENCE
-    )
+        torch.cuda.set_device(gpu)
+    distributed.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=world, timeout=PATIENCE)
 
 
 def leave() -> None:
@@ -40,7 +41,7 @@ def world() -> int:
 
 
 def rank() -> int:
-    """Return this process's number among them; all are on one machine, so that it is that of its GPU, too."""
+    """Return this process's number among them."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 

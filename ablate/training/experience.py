@@ -160,6 +160,12 @@ def outcomes(scores_N: Tensor, episodes: Sequence[Episode], missing_eos_reward: 
     return scores_N.where(finished_N, missing_eos_reward)
 
 
+def win_rate(scores_N: Tensor, others_N: Tensor) -> float:
+    """Return the share of responses that score higher than the one they are compared with; a tie counts as half."""
+    wins_N = (scores_N > others_N).double() + (scores_N == others_N).double() / 2
+    return float(wins_N.mean())
+
+
 def mini_batches(count: int, size: int, seed: int, step: int, inner_epoch: int) -> list[list[int]]:
     """Return a seeded partition of ``count`` units into ceil(count / size) mini-batches, of sizes that differ by 1.
 

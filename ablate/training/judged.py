@@ -1,10 +1,10 @@
-"""A judge as annotator: scores of episodes by what a model says of them, where some of what it says can't be read."""
+"""A judge of a policy's own responses: scores by what a model says of them, some of which can't be read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,8 +28,8 @@ class JudgedEpisodes:
     prompts: Mapping[str, Messages]
     decode: Callable[[list[int]], str]
     group: int
-    asked: int = 0
-    unscored: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"judged": 0, "judge_unread": 0})
+    """How many responses were judged, and of how many nothing could be read; they travel in the checkpoints."""
 
     def __call__(self, episodes: Sequence[Episode]) -> Tensor:
         """Return the scores, float32 [N]."""
@@ -38,14 +38,14 @@ class JudgedEpisodes:
             texts = [self.decode(episode.response_ids) for episode in episodes]
             scores = self.score([self.prompts[episode.prompt_id] for episode in episodes], texts)
         scores = from_main(scores)
-        self.asked += len(scores)
-        self.unscored += sum(value is None for value in scores)
+        self.counts["judged"] += len(scores)
+        self.counts["judge_unread"] += sum(value is None for value in scores)
         groups = (scores[start : start + self.group] for start in range(0, len(scores), self.group))
         return torch.tensor([value for group in groups for value in neutral(group)])
 
     def statistics(self) -> dict[str, float]:
-        """Return how many responses were judged, and of how many nothing could be read."""
-        return {"judged": self.asked, "judge_unread": self.unscored}
+        """Return the counts."""
+        return {**self.counts}
 
 
 def neutral(scores: Sequence[float | None]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -25,22 +26,44 @@ T = TypeVar("T")
 class Network:
     """A model with its AdamW. It stays in evaluation mode: dropout would make the ratio differ from 1."""
 
+    shared_out = False
+    """Whether every process has a part of what is trained, so that all of them save it together."""
+
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
         self.model = model.eval()
         self.peak = learning_rate
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         self.optimiser = adamw(self.parameters, learning_rate, weight_decay)
 
+    @property
+    def trained(self) -> nn.Module:
+        """What passes with gradients go through."""
+        return self.model
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Return a context in which the gradients of a step are added up, over any number of passes."""
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of this process's part of a loss."""
+        torch.autograd.backward(loss)
+
     def step(self, factor: float, max_norm: float) -> float:
         """Clip the gradients to ``max_norm``, step at ``factor`` times the peak rate; return the unclipped norm."""
+        self._set_rate(factor)
         sum_gradients(self.parameters.values())
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm))
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.peak * factor
         if norm == norm and norm != float("inf"):  # else the caller stops the run; the weights stay sound
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return norm
+
+    def end(self) -> None:
+        """Leave the model as an ordinary one when training has ended."""
+
+    def _set_rate(self, factor: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak * factor
 
     def save(self, folder: Path, name: str) -> None:
         """Write weights and AdamW's moments."""
@@ -109,7 +132,11 @@ class Learner(ABC, Generic[P, T]):
 
         Raises StageError where a loss or a gradient is not finite.
         """
-        means = summed_values(self.backward(rollout, targets, rows, step=step, first=first))
+        with ExitStack() as passes:
+            for network in self.networks.values():
+                passes.enter_context(network.collecting())
+            parts = self.backward(rollout, targets, rows, step=step, first=first)
+        means = summed_values(parts)
         for name, network in self.networks.items():
             means[f"{name}_grad_norm"] = network.step(factor, self.parameters.max_grad_norm)
         bad = [name for name, value in means.items() if value != value or value in (float("inf"), float("-inf"))]
@@ -124,6 +151,17 @@ class Learner(ABC, Generic[P, T]):
         """Write what a checkpoint holds of the learner: its networks."""
         for name, network in self.networks.items():
             network.save(folder, name)
+
+    @property
+    def shared_out(self) -> bool:
+        """Whether every process has a part of the networks."""
+        return any(network.shared_out for network in self.networks.values())
+
+    def save_part(self, folder: Path) -> None:
+        """Write what a process but the main one has of a checkpoint: its parts of networks that are shared out."""
+        for name, network in self.networks.items():
+            if network.shared_out:
+                network.save(folder, name)
 
     def load(self, folder: Path) -> None:
         """Restore what ``save`` wrote."""

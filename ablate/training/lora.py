@@ -92,6 +92,11 @@ class FrozenBase(nn.Module):
         super().__init__()
         self._adapted = (adapted,)  # in a tuple, so that it does not become a part of this module
 
+    @property
+    def adapted(self) -> nn.Module:
+        """The model with its adapter."""
+        return self._adapted[0]
+
     def forward(self, **inputs: Any) -> Any:
         """Return what the frozen model makes of the inputs."""
         with adapter_off(self._adapted[0]):
@@ -129,18 +134,17 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def publish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write an ordinary model folder; an adapter is merged into it, and lies in peft's form in ``adapter/`` beside it.
 
-    The model has no adapter any more afterwards. Of several processes the main one writes.
+    The model has no adapter any more afterwards. Of several processes the main one does it: it alone has all weights.
     """
-    settle(model, folder.parent)
     if is_main():
+        settle(model, folder.parent)
         save_model(model, tokenizer, folder)
 
 
 def settle(model: PreTrainedModel, output: Path) -> None:
     """Make the model an ordinary one: an adapter is written to ``output/adapter/`` and merged."""
     if has_adapter(model):
-        if is_main():
-            _save_adapter(model, output / "adapter")
+        _save_adapter(model, output / "adapter")
         _merge(model)
 
 

@@ -16,7 +16,7 @@ and the history, and a resumed run makes the same rollouts, losses and weights a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ablate.algorithms.on_policy import RolloutParameters
 from ablate.catalogs.rewards import find_reward
-from ablate.context import EventLog, StageContext, import_function, read_json, write_json
+from ablate.context import EventLog, Sharding, StageContext, import_function, read_json, write_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError
 from ablate.models.chat import Messages
-from ablate.models.loading import load_tokenizer, require_same_tokenizer
+from ablate.models.loading import compares_responses, load_tokenizer, require_same_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
 from ablate.training.checkpoints import Cadence, CheckpointClock, latest_checkpoint, save_checkpoint
 from ablate.training.devices import autocast, room_for
-from ablate.training.distributed import barrier, from_main, interleaved, is_main, share, world
+from ablate.training.distributed import from_main, interleaved, is_main, share, world
 from ablate.training.experience import (
     PassLimits,
     Recorder,
@@ -49,20 +49,24 @@ from ablate.training.experience import (
     reward_model_score,
     rollout_statistics,
     text_score,
+    win_rate,
 )
 from ablate.training.history import History
 from ablate.training.judged import JudgedEpisodes
 from ablate.training.learner import Learner
 from ablate.training.lora import publish, tuned_policy
-from ablate.training.placement import frozen_reference, frozen_score
+from ablate.training.placement import frozen_reference, frozen_score, sampled_from
 from ablate.training.rollout_server import RolloutServer
 from ablate.training.rollouts import Episode, Sampled, sample
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
+from ablate.training.zero import mark, require_mark
 
 SAMPLES_PER_STEP = 3
-ASKED_ANNOTATOR = "ablate.rewards.annotate:open_annotator"
+ASKED_JUDGE = "ablate.rewards.annotate:open_annotator"
 """Opens a judge that is asked in words."""
+COMPARING_MODEL = "ablate.rewards.annotate:open_comparing_annotator"
+"""Opens a reward model that compares two responses."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,10 @@ class OnPolicyTrainer:
     """A learner with its policy, the reference, and the loop over steps.
 
     The learner's networks are trained in place; the reference stays as it is. ``score`` is the reward, ``gold`` the
-    true one where it is known, which is logged alone. ``labels_per_response`` says how many labels a score costs: 0
-    for a reward model, whose labels were spent on its own training.
+    true one where it is known, which is logged alone; without it ``compare`` says which of two responses wins.
+    ``judged`` is the judge that is the reward, whose counts are logged.
+    ``labels_per_response`` says how many labels a score costs: 0 for a reward model, whose labels were spent on its own
+    training.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class OnPolicyTrainer:
         prompts: list[Prompt],
         tokens: Tokens,
         gold: Score | None = None,
+        compare: Score | None = None,
+        judged: JudgedEpisodes | None = None,
         labels_per_response: int = 0,
         events: EventLog | None = None,
     ) -> None:
@@ -116,12 +124,18 @@ class OnPolicyTrainer:
         self.prompts, self.tokens, self.labels_per_response = prompts, tokens, labels_per_response
         self.parameters: RolloutParameters = learner.parameters
         self.limits: PassLimits = learner.limits
-        frozen = reference.to(self.limits.device).eval().requires_grad_(False)
+        self.compare, self.judged = gold or compare, judged
+        self.reference = frozen = reference.to(self.limits.device).eval().requires_grad_(False)
         value = learner.networks["value"].model if "value" in learner.networks else None
         temperature, dtype = self.parameters.temperature, self.parameters.dtype
         self.recorder = Recorder(learner.policy.model, frozen, value, tokens.pad, self.limits, temperature, dtype)
         self.steps = planned_steps(self.parameters, len(prompts))
         self._check_processes()
+        if self.parameters.win_rate_every is not None and self.compare is None:
+            raise StageError(
+                "nothing says which of two responses wins: a judge is asked about those alone that are learnt from",
+                hint="leave win_rate_every out, or take prompts whose gold reward is known",
+            )
         self.server: RolloutServer | None = None
         self.done = 0
         self.history = History(events, total_steps=self.steps)
@@ -135,22 +149,28 @@ class OnPolicyTrainer:
         the run with a StageError, which says where the state is saved.
         """
         if checkpoint := latest_checkpoint([work, *previous]):
+            require_mark(checkpoint, self.sharding)
             self.load(checkpoint)
         clock = CheckpointClock(cadence or Cadence())
         while self.done < self.steps:
             with room_for(self.limits.rows or self.parameters.mini_batch_size * self.learner.unit):
                 self._step_or_stop(work)
             if from_main(clock.due(self.done, self.steps)):
-                if is_main():
-                    clock.save(work, self.done, self.save)
-                barrier()
+                clock.save(work, self.done, self.save)
+        for network in self.learner.networks.values():
+            network.end()
+
+    @property
+    def sharding(self) -> Sharding:
+        """How the processes share the networks."""
+        return "zero2" if self.learner.shared_out else "ddp"
 
     def _step_or_stop(self, work: Path) -> None:
         """Make a step; where it is stopped, the first process saves the state, and the message says where."""
         try:
             self.step()
         except StageError as error:
-            if not is_main():
+            if not is_main() or self.learner.shared_out:  # a process can't save alone what all have parts of
                 raise
             folder = self._save_stopped(work)
             raise StageError(f"{error.message}; the state is saved in {folder}", hint=error.hint) from error
@@ -179,8 +199,11 @@ class OnPolicyTrainer:
         rollout = self.evaluate_episodes(episodes, parts)
         targets = learner.targets(rollout)
         statistics = {**rollout_statistics(rollout), **learner.statistics(rollout, targets)}
+        statistics |= {} if self.judged is None else self.judged.statistics()
         if self.gold is not None:
             statistics["gold"] = float(finite(self.gold(episodes), "gold reward", episodes, number).mean())
+        if self.parameters.win_rate_every is not None and self.done % self.parameters.win_rate_every == 0:
+            statistics["win_rate"] = self._win_rate(episodes)
         self._check_kl(statistics["kl"], rollout)
         factor, self._amid_step = 0.0, True
         for inner_epoch in range(self.parameters.inner_epochs):
@@ -200,20 +223,24 @@ class OnPolicyTrainer:
         parameters = self.parameters
         rows = prompt_rows(step, parameters.prompts_per_step, len(self.prompts), self.seed)
         prompts = [self.prompts[row] for row in rows for _ in range(parameters.responses_per_prompt)]
-        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
-        policy, own = self.learner.policy.model, share(range(len(prompts)))
         if parameters.rollout_engine == "vllm":
             return self._sampled_by_server(prompts, step)
+        return self._sampled(self.learner.policy.model, prompts, "rollout", step)
+
+    def _sampled(self, model: nn.Module, prompts: list[Prompt], draws: str, step: int) -> list[Episode]:
+        """Return the responses that a model of this process samples; ``draws`` names their random numbers."""
+        parameters, own = self.parameters, share(range(len(prompts)))
+        longest = max(len(prompt.ids) for prompt in prompts) + parameters.max_response_length
         with autocast(self.limits.device, parameters.dtype):
             responses = sample(
-                policy,
+                model,
                 [prompts[row].ids for row in own],
                 max_new_tokens=parameters.max_response_length,
                 temperature=parameters.temperature,
                 eos_token_ids=self.tokens.eos,
                 pad_token_id=self.tokens.pad,
-                generator_seed=derive_seed(self.seed, "rollout", step),
-                batch_size=self.limits.sampling_rows(policy, longest),
+                generator_seed=derive_seed(self.seed, draws, step),
+                batch_size=self.limits.sampling_rows(model, longest),
                 numbers=own,
             )
         pairs = zip(prompts, interleaved(responses), strict=True)
@@ -234,6 +261,20 @@ class OnPolicyTrainer:
         pairs = zip(prompts, from_main(responses), strict=True)
         return [Episode(prompt.id, prompt.ids, response.ids, response.finished) for prompt, response in pairs]
 
+    def _win_rate(self, episodes: list[Episode]) -> float:
+        """Return how often the step's responses beat the reference's: one to each prompt, sampled alike."""
+        k = self.parameters.responses_per_prompt
+        prompts = [Prompt(episode.prompt_id, episode.prompt_ids) for episode in episodes[::k]]
+        with sampled_from(self.reference) as reference:
+            others = self._sampled(reference, prompts, "reference rollout", self.done)
+        assert self.compare is not None
+        found = (
+            outcomes(finite(self.compare(own), "score", own, self.done + 1), own, self.parameters.missing_eos_reward)
+            for own in (episodes, others)
+        )
+        scores_N, others_M = found
+        return win_rate(scores_N, others_M.repeat_interleave(k))
+
     def mini_batches(self, episodes: int, inner_epoch: int) -> list[list[int]]:
         """Return the rows of each mini-batch of an inner epoch of the step that is next; units stay whole."""
         unit = self.learner.unit
@@ -248,10 +289,15 @@ class OnPolicyTrainer:
         return self.recorder.record(episodes, chunks, scores_N, outcomes_N, self.parameters.responses_per_prompt)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint's files."""
+        """Write a checkpoint's files: the main process all that is whole, the others their parts."""
+        if not is_main():
+            self.learner.save_part(folder)
+            return
         self.learner.save(folder)
         self.history.save(folder)
-        write_json(folder / "state.json", {"step": self.done, "samples": self.samples})
+        mark(folder, self.sharding)
+        counts = {} if self.judged is None else {"judged": self.judged.counts}
+        write_json(folder / "state.json", {"step": self.done, "samples": self.samples, **counts})
 
     def load(self, folder: Path) -> None:
         """Restore a checkpoint."""
@@ -259,6 +305,8 @@ class OnPolicyTrainer:
         self.history.load(folder)
         state = read_json(folder / "state.json")
         self.done, self.samples = state["step"], state["samples"]
+        if self.judged is not None:
+            self.judged.counts = state["judged"]
 
     def _check_processes(self) -> None:
         """Raise StageError where several processes train, and the method or its mini-batches can't be divided."""
@@ -391,9 +439,17 @@ class OnPolicyStage:
 
         return frozen_score(self.context.inputs["reward_model"], value, self.context.resources, score_of)
 
-    def asked_judge(self, group: int) -> JudgedEpisodes:
-        """Return the judge that config ``annotator`` describes; responses to a prompt are ``group`` neighbours."""
-        score = import_function(ASKED_ANNOTATOR, "the judge as annotator")(self.context, self.policy, group)
+    def reader(self, key: str, group: int) -> JudgedEpisodes | None:
+        """Return the judge that reads texts, where config ``key`` describes one or the reward model compares two.
+
+        Responses to a prompt are ``group`` neighbours. Else None: then :meth:`judge` says who scores.
+        """
+        if isinstance(self.context.config.get(key), Mapping):
+            score = import_function(ASKED_JUDGE, "the judge")(self.context, self.policy, key, group)
+        elif key not in self.context.config and compares_responses(self.context.inputs["reward_model"]):
+            score = import_function(COMPARING_MODEL, "the reward model")(self.context, group)
+        else:
+            return None
         return JudgedEpisodes(score, self._prompts(), self._text, group)
 
     @property

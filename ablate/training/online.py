@@ -5,7 +5,7 @@ Both run in the loop of all on-policy methods (``ablate.training.on_policy``); t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Annotator:
 
     def save(self, folder: Path) -> None:
         """Write the counts."""
-        own = {} if self.judged is None else {"asked": self.judged.asked, "unscored": self.judged.unscored}
+        own = {} if self.judged is None else {"judged": self.judged.counts}
         write_json(folder / FILE, {"labels": self.labels, **own})
 
     def load(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class Annotator:
         state = read_json(folder / FILE)
         self.labels = state["labels"]
         if self.judged is not None:
-            self.judged.asked, self.judged.unscored = state["asked"], state["unscored"]
+            self.judged.counts = state["judged"]
 
 
 def within_budget(parameters: OnlinePairParameters, prompts: int) -> OnlinePairParameters:
@@ -98,6 +98,8 @@ def run(context: StageContext) -> dict[str, Any]:
     others = ("reward_model",) if "reward_model" in context.inputs else ()
     stage = OnPolicyStage.open(context, parameters, others=others)
     parameters = within_budget(parameters, len(stage.prompts))
+    judged = stage.reader("annotator", _group(parameters))
+    annotate = judged or stage.judge("annotator", parameters.dtype)
     policy: nn.Module = stage.policy
     own_start = context.inputs["reference"] == context.inputs["policy"]
     learner = PairLearner(
@@ -107,7 +109,7 @@ def run(context: StageContext) -> dict[str, Any]:
         limits=stage.limits,
         reference=stage.reference,
         objective=preference_objective(PREFERENCE_LOSSES[parameters.loss], parameters, own_reference=own_start),
-        labeller=_labeller(stage, parameters, seed),
+        labeller=_labeller(stage, parameters, seed, annotate, judged),
         log=_pair_log(stage, name),
     )
     trainer = OnPolicyTrainer(
@@ -116,6 +118,7 @@ def run(context: StageContext) -> dict[str, Any]:
         reference=stage.reference,
         score=learner.labeller,
         gold=stage.gold,
+        compare=None if judged else annotate,
         prompts=stage.prompts,
         tokens=stage.tokens,
         events=context.events,
@@ -125,9 +128,9 @@ def run(context: StageContext) -> dict[str, Any]:
     return {**summary, "pairs": len(learner.log.rows)}
 
 
-def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int) -> Labeller:
-    judged = stage.asked_judge(_group(parameters)) if _is_asked(stage.context) else None
-    annotate = judged or stage.judge("annotator", parameters.dtype)
+def _labeller(
+    stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int, annotate: Score, judged: JudgedEpisodes | None
+) -> Labeller:
     by_name = "annotator" in stage.context.config  # a formula, a verifier or a judge
     if not isinstance(parameters, D2POParameters):
         price = parameters.labels_per_prompt if by_name else 0
@@ -140,11 +143,6 @@ def _labeller(stage: OnPolicyStage, parameters: OnlinePairParameters, seed: int)
     return Discriminator(
         model, annotate, parameters, seed, stage.tokens.pad, stage.limits, by_name=by_name, is_asked=judged is not None
     )
-
-
-def _is_asked(context: StageContext) -> bool:
-    """Whether the annotator is a judge that is asked in words."""
-    return isinstance(context.config.get("annotator"), Mapping)
 
 
 def _group(parameters: OnlinePairParameters) -> int:

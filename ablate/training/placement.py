@@ -22,8 +22,7 @@ from ablate.context import Resources, StageContext
 from ablate.errors import StageError
 from ablate.models.loading import load_policy, load_reward_model
 from ablate.training.devices import stage_device
-from ablate.training.distributed import world
-from ablate.training.lora import FrozenBase, has_adapter, with_adapter, with_adapter_off
+from ablate.training.lora import FrozenBase, adapter_off, has_adapter, with_adapter, with_adapter_off
 from ablate.training.seeding import derive_seed
 
 
@@ -41,9 +40,10 @@ class FrozenPlace:
         if resources.frozen == "host":
             return cls(torch.device("cpu"), device)
         if resources.frozen == "other-gpu":
-            if len(resources.gpus) <= world():
+            if len(resources.gpus) <= resources.processes:
+                needed = resources.processes + 1
                 raise StageError(
-                    f"frozen models on another GPU need {world() + 1} GPUs a stage; it has {len(resources.gpus)}"
+                    f"frozen models on another GPU need {needed} GPUs a stage; it has {len(resources.gpus)}"
                 )
             last = torch.device("cuda", len(resources.gpus) - 1)
             return cls(last, last)
@@ -70,6 +70,11 @@ class Placed(nn.Module):
         self._model = (model.to(place.home).eval().requires_grad_(False),)
         self.place = place
 
+    @property
+    def model(self) -> nn.Module:
+        """The model itself."""
+        return self._model[0]
+
     def at_work(self) -> AbstractContextManager[None]:
         """Have the model where it computes for the duration of the block."""
         return self.place.at_work(self._model[0])
@@ -86,6 +91,19 @@ class Placed(nn.Module):
 def at_work(model: nn.Module) -> AbstractContextManager[None]:
     """Have a frozen model where it computes for the duration of the block: around all micro-batches of a pass."""
     return model.at_work() if isinstance(model, Placed) else nullcontext()
+
+
+@contextmanager
+def sampled_from(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what samples as a frozen model for the duration of the block: a transformers model, where it computes."""
+    if isinstance(model, FrozenBase):
+        with adapter_off(model.adapted):
+            yield model.adapted
+    elif isinstance(model, Placed):
+        with model.at_work():
+            yield model.model
+    else:
+        yield model
 
 
 def frozen_reference(context: StageContext, policy: PreTrainedModel, parameters: OptimiserParameters) -> nn.Module:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from ablate.algorithms.grpo import GRPOParameters
 from ablate.algorithms.on_policy import PolicyGradientParameters
@@ -20,7 +19,6 @@ from ablate.errors import UnknownNameError
 from ablate.training.advantages import masked_mean, masked_variance
 from ablate.training.devices import autocast
 from ablate.training.experience import Rollout, padded
-from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyStage, OnPolicyTrainer
 from ablate.training.placement import tuned_value
 from ablate.training.policy_loss import (
@@ -34,6 +32,7 @@ from ablate.training.policy_loss import (
 )
 from ablate.training.policy_update import PolicyGradientLearner
 from ablate.training.score_head import response_values
+from ablate.training.shared_network import make_networks
 from ablate.training.targets import Targets, gae_targets, group_targets, leave_one_out_targets
 
 
@@ -62,11 +61,11 @@ class PPOLearner(PolicyGradientLearner[PPOParameters]):
         mask_BR, tokens = batch.response_mask_BR, float(mask_MR.sum())
         cut = self.cut(chunk, mask_BR.shape[1])
         with autocast(self.limits.device, self.parameters.dtype):
-            values_BR = response_values(self.networks["value"].model, batch)
+            values_BR = response_values(self.networks["value"].trained, batch)
         old_BR, returns_BR = cut(rollout.values_NR), cut(targets.returns_NR)
         losses_BR = clipped_value_losses(values_BR, old_BR, returns_BR, self.parameters.value_clip_range)
         loss = masked_mean(losses_BR, mask_BR, tokens)
-        torch.autograd.backward(self.parameters.value_coefficient * loss)
+        self.networks["value"].backward(self.parameters.value_coefficient * loss)
         with torch.no_grad():
             clipped_BR = value_clipped(values_BR, old_BR, returns_BR, self.parameters.value_clip_range)
             fraction = masked_mean(clipped_BR, mask_BR, tokens).item()
@@ -151,17 +150,22 @@ def run(context: StageContext) -> dict[str, Any]:
     by_name = "reward" in context.config
     stage = OnPolicyStage.open(context, parameters, others=() if by_name else ("reward_model",))
     seed = int(context.config["seed"])
-    value: PreTrainedModel | None = None
-    networks = {"policy": Network(stage.policy, parameters.learning_rate, parameters.weight_decay)}
+    trained, rates = {"policy": stage.policy}, {"policy": parameters.learning_rate}
     if isinstance(parameters, PPOParameters):
-        value = tuned_value(context, parameters, seed, stage.limits.device)
-        rate = parameters.value_learning_rate or parameters.learning_rate
-        networks["value"] = Network(value, rate, parameters.weight_decay)
+        trained["value"] = tuned_value(context, parameters, seed, stage.limits.device)
+        rates["value"] = parameters.value_learning_rate or parameters.learning_rate
+    networks = make_networks(trained, rates, parameters, context.resources)
+    # what can't be read of one response to a prompt is the mean of its others; of the step's, where it has no other
+    alone = parameters.responses_per_prompt == 1
+    judged = stage.reader("reward", parameters.prompts_per_step if alone else parameters.responses_per_prompt)
+    score = judged or stage.judge("reward", parameters.dtype, trained.get("value"))
     trainer = OnPolicyTrainer(
         LEARNERS[name](networks, parameters, stage.tokens.pad, stage.limits),
         seed,
         reference=stage.reference,
-        score=stage.judge("reward", parameters.dtype, value),
+        score=score,
+        compare=None if judged else score,
+        judged=judged,
         gold=stage.gold,
         labels_per_response=int(by_name),
         prompts=stage.prompts,

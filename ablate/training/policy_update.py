@@ -59,7 +59,7 @@ class PolicyGradientLearner(Learner[G, Targets], Generic[G]):
             largest = means.pop("largest_log_ratio")
             if first:
                 self._check_ratio(largest, step, rollout, rows)
-            torch.autograd.backward(loss)
+            self.policy.backward(loss)
             for name, value in {**means, **self.value_backward(rollout, targets, chunk, mask_MR)}.items():
                 sums[name] = sums.get(name, 0.0) + value
         return {"loss": self.total(sums), **sums}
@@ -72,7 +72,7 @@ class PolicyGradientLearner(Learner[G, Targets], Generic[G]):
         mask_BR = batch.response_mask_BR
         cut = self.cut(chunk, mask_BR.shape[1])
         with autocast(self.limits.device, self.parameters.dtype):
-            logits_BRV = response_logits(self.policy.model, batch)
+            logits_BRV = response_logits(self.policy.trained, batch)
             logps_BR = response_logprobs(logits_BRV, batch, self.parameters.temperature)
         old_BR, tokens = cut(rollout.logps_NR), float(mask_MR.sum())
         losses_BR, clipped_BR = self.losses(

@@ -113,9 +113,9 @@ def train_reward_model(context: StageContext, cadence: Cadence) -> dict[str, Any
     task = TASKS[parameters.loss](context.inputs["data"], pad_id(tokenizer), parameters, context_length(model))
     floor = min(parameters.min_learning_rate / parameters.learning_rate, 1.0)
     history = train_offline(context, model, task.objective, task.collator, parameters, cadence=cadence, floor=floor)
-    settle(model, context.output)
-    heads = _finished(model, parameters, weights)
-    if is_main():
+    if is_main():  # which alone has all weights
+        settle(model, context.output)
+        heads = _finished(model, parameters, weights)
         save_model(model, tokenizer, context.output / "model")
         if heads is not None:
             heads.save(context.output / "model")

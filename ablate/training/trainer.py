@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from ablate.algorithms.base import TrainingParameters
-from ablate.context import StageContext
+from ablate.context import Sharding, StageContext
 from ablate.errors import StageError
 from ablate.models.properties import require_positions
 from ablate.training.batches import MicroBatches, micro_batch_size
@@ -34,6 +34,7 @@ from ablate.training.history import History
 from ablate.training.lora import has_adapter, load_trained, save_trained
 from ablate.training.schedules import learning_rate_factor
 from ablate.training.seeding import derive_seed
+from ablate.training.zero import config, mark, require_deepspeed, require_mark, sharding_of, unwrapped
 
 LOGGING_STEPS = 10
 ADAPTER_FILE = "trained.safetensors"
@@ -65,6 +66,7 @@ class TrainingRun:
     cadence: Cadence
     micro_batch: int | None = None
     use_cpu: bool = True
+    sharding: Sharding | None = None
 
     @classmethod
     def of(cls, context: StageContext, cadence: Cadence) -> TrainingRun:
@@ -76,6 +78,7 @@ class TrainingRun:
             cadence=cadence,
             micro_batch=context.resources.micro_batch,
             use_cpu=stage_device(context.resources).type == "cpu",
+            sharding=context.resources.sharding,
         )
 
 
@@ -109,13 +112,14 @@ class ExampleTrainer(Trainer):
         self._batch_rows: list[int] = []
         self._steps_an_epoch = -(-len(examples) // parameters.batch_size)
         self._policy, self._use_cache = model, model.config.use_cache
+        self.sharding = sharding_of([model], parameters.dtype, run.sharding, gpu=not run.use_cpu)
         vocabulary = int(model.config.get_text_config().vocab_size)
         longest = int(examples.lengths_N.max())
         require_positions(model, longest)
         tokens = examples.sequences * longest
         size = micro_batch_size(_batch_share(parameters.batch_size), tokens, vocabulary, run.micro_batch)
         if run.history.events is not None and is_main():  # what a supervisor halves if memory runs out unsaid
-            run.history.events.log(micro_batch=size)
+            run.history.events.log(micro_batch=size, sharding=self.sharding)
         self.batches = MicroBatches(
             examples.lengths_N,
             batch_size=parameters.batch_size,
@@ -125,7 +129,7 @@ class ExampleTrainer(Trainer):
         )
         super().__init__(
             model=model,
-            args=self.make_arguments(_common_arguments(parameters, size, run)),
+            args=self.make_arguments(_common_arguments(parameters, size, run) | self._shared_out(size)),
             data_collator=partial(_collated, collator),
             callbacks=[_Checkpointing(self.clock)],
             **{"train_dataset": examples, **options},
@@ -138,6 +142,16 @@ class ExampleTrainer(Trainer):
     def make_arguments(self, common: dict[str, Any]) -> TrainingArguments:
         """Return the arguments of the class below, from those that all trainers share."""
         return TrainingArguments(**common)
+
+    def _shared_out(self, size: int) -> dict[str, Any]:
+        """Return the arguments that let DeepSpeed share the model out, where it is to."""
+        if self.sharding == "ddp":
+            return {}
+        require_deepspeed(self.sharding)
+        parameters = self.parameters
+        accumulation = _batch_share(parameters.batch_size) // size
+        norm = parameters.max_grad_norm
+        return {"deepspeed": config(self.sharding, parameters.dtype, size, accumulation, max_grad_norm=norm)}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process's micro-batches: the sampler has dealt them out."""
@@ -236,6 +250,11 @@ class ExampleTrainer(Trainer):
             Path(output_dir).mkdir(parents=True, exist_ok=True)
             save_trained(self._policy, Path(output_dir) / ADAPTER_FILE)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights of a checkpoint; those that are shared out lie among what DeepSpeed writes."""
+        if self.sharding == "ddp":
+            super().save_model(output_dir, _internal_call)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if has_adapter(self._policy):
             load_trained(self._policy, Path(resume_from_checkpoint) / ADAPTER_FILE)
@@ -245,25 +264,22 @@ class ExampleTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.run.history.bring_together()
 
-        def write(folder: Path | None) -> None:
-            self.args.output_dir = str(from_main(folder))
+        def write(folder: Path) -> None:
+            self.args.output_dir = str(folder)
             try:
                 Trainer._save_checkpoint(self, model, trial)  # TRL's own adds a model card
             finally:
                 self.args.output_dir = str(self.run.work)
             barrier()  # every process has written its part
-            if folder is not None:
+            if is_main():
                 self.save_progress(folder)
 
-        if is_main():
-            self.clock.save(self.run.work, self.state.global_step, write)
-        else:
-            write(None)
-        barrier()
+        self.clock.save(self.run.work, self.state.global_step, write)
 
     def save_progress(self, checkpoint: Path) -> None:
-        """Write what is ours of a checkpoint, beside what the Trainer keeps: the history."""
+        """Write what is ours of a checkpoint, beside what the Trainer keeps: the history, who shares it."""
         self.run.history.save(checkpoint)
+        mark(checkpoint, self.sharding)
 
     def load_progress(self, checkpoint: Path) -> None:
         """Go back to what ``save_progress`` wrote."""
@@ -282,6 +298,7 @@ class ExampleTrainer(Trainer):
         history, resume = self.run.history, None
         history.total_steps = self.parameters.epochs * self._steps_an_epoch
         if checkpoint := latest_checkpoint([self.run.work, *previous_work]):
+            require_mark(checkpoint, self.sharding)
             self.load_progress(checkpoint)
             resume = str(checkpoint / f"checkpoint-{checkpoint_step(checkpoint)}")
         with room_for(self.batches.batch_size):
@@ -290,6 +307,8 @@ class ExampleTrainer(Trainer):
             except StageError as error:
                 raise self._stopped(error) from error
         self.record(learning_rate=self._get_learning_rate())
+        if self.sharding != "ddp":
+            unwrapped(self.model_wrapped)
         self._policy.config.use_cache = self._use_cache  # the Trainer turned it off, but a saved policy generates
         return int(self.state.global_step)
 

@@ -20,7 +20,10 @@ from ablate.catalogs.suites import fetchable, load_suites
 from ablate.data.fetch import Item, fetch, fetch_all
 from ablate.data.hosts import HuggingFace
 from ablate.errors import DataError, FetchError, UnknownNameError, UsageError
+from ablate.execution.prefetch import prefetch
+from ablate.execution.study import make_plan
 from ablate.shipped import shipped_folder
+from ablate.store import Store
 
 REVISION, OLDER = "6e87e7ba11eeb2a21db459cf13267f62d1feea23", "6e87ffff" + "0" * 32
 REPOSITORY = "allenai/tulu-2.5-preference-data"
@@ -242,8 +245,13 @@ def test_names_and_options_are_checked_before_anything_is_asked(tmp_path: Path) 
     known = datasets()
     for names, options, error, words in (
         (["hh-rlhf-harmles"], {}, UnknownNameError, "unknown dataset"),
-        (["tulu-2.5-capybara", "shp-2"], {}, UsageError, "'shp-2' .*names no revision"),
-        (["tulu-2.5-capybara", "shp-2"], {"revision": "main"}, UsageError, "--revision is that of one dataset"),
+        (["tulu-2.5-capybara", "stack-exchange"], {}, UsageError, "'stack-exchange' .*names no revision"),
+        (
+            ["tulu-2.5-capybara", "stack-exchange"],
+            {"revision": "main"},
+            UsageError,
+            "--revision is that of one dataset",
+        ),
         (["pocket-hh"], {}, UsageError, "'pocket-hh': its files are made by this package"),
         (["llmbar"], {}, UsageError, "your own, under the data root"),
     ):
@@ -323,9 +331,9 @@ def test_the_command(hub: Any, tmp_path: Path) -> None:
     assert (first.returncode, first.stdout, first.stderr) == (0, f"fetched           {CAPYBARA}  0.0 MB\n", "")
     shown = hub.command("show", "tulu-2.5-capybara", ABLATE_DATA=str(tmp_path))
     assert f"  fetched             {CAPYBARA} at {REVISION}\n" in shown.stdout
-    second = hub.command("fetch", "shp-2", ABLATE_DATA=str(tmp_path))
+    second = hub.command("fetch", "stack-exchange", ABLATE_DATA=str(tmp_path))
     assert second.returncode == 2
-    assert second.stderr.startswith("error: dataset 'shp-2' (stanfordnlp/SHP-2) names no revision")
+    assert second.stderr.startswith("error: dataset 'stack-exchange' (lvwerra/stack-exchange-paired) names no revision")
     offline = hub.command("fetch", "tulu-2.5-shp-2", ABLATE_DATA=str(tmp_path), HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
     assert "HF_HUB_OFFLINE forbids connections" in offline.stderr
@@ -371,3 +379,41 @@ def test_a_disk_without_room(hub: Any, tmp_path: Path) -> None:
         assert (disk / CAPYBARA).read_bytes() == hub.files[name]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+STUDY = f"""\
+name: prefetched
+policy: someone/chat@{REVISION}
+grid: [{{dataset: tulu-2.5-capybara, algorithm: dpo, seed: [0, 1]}}]
+"""
+
+
+def test_an_experiment_prefetches_its_data_and_models_and_is_planned_without_a_network(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ablate.data.fetch.default_hosts", lambda: {"huggingface": HuggingFace(hub.url)})
+    asked: list[tuple[str, str]] = []
+
+    def snapshot(source: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((source, revision))
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("ablate.models.stage.snapshot_download", snapshot)
+    store, said = Store(tmp_path / "store"), list[str]()
+    monkeypatch.delenv("ABLATE_DATA", raising=False)
+    with pytest.raises(UsageError, match="no data root is named"):
+        prefetch("study.yaml", [], store, said.append)
+    monkeypatch.setenv("ABLATE_DATA", str(tmp_path / "root"))
+    with pytest.raises(DataError, match="needs the file"):
+        make_plan("study.yaml", [], store)
+    plan = prefetch("study.yaml", [], store, said.append)
+    assert (tmp_path / "root" / CAPYBARA).read_bytes() == hub.files["data/capybara-00000-of-00001.jsonl"]
+    assert asked == [("someone/chat", REVISION)], "once, however many cells start from it"
+    assert [line.split()[0] for line in said] == ["fetched", "model"]
+    hub.requests.clear()
+    assert make_plan("study.yaml", [], store).stages.keys() == plan.stages.keys()
+    prefetch("study.yaml", [], store, said.append)
+    assert hub.requests == [], "what is there is not asked for again"
+    assert not (store.root / "stages").exists(), "nothing is recorded"

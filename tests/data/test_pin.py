@@ -97,10 +97,10 @@ def test_the_command_pins(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(hub.command("show", "mine", "--json", "--rows", "0").stdout)["revision"] == REVISION
     assert hub.command("fetch", "mine", "--root", str(tmp_path / "data")).returncode == 0
     assert hub.command("pin", "mine").stdout == f"kept                {REPOSITORY}  {REVISION}\n"
-    absent = hub.command("pin", "shp-2")
-    assert (absent.returncode, absent.stdout) == (1, "not pinned          stanfordnlp/SHP-2  \n")
-    assert "stanfordnlp/SHP-2 does not exist, or is private or gated" in absent.stderr
-    offline = hub.command("pin", "shp-2", HF_HUB_OFFLINE="1")
+    absent = hub.command("pin", "stack-exchange")
+    assert (absent.returncode, absent.stdout) == (1, "not pinned          lvwerra/stack-exchange-paired  \n")
+    assert "lvwerra/stack-exchange-paired does not exist, or is private or gated" in absent.stderr
+    offline = hub.command("pin", "stack-exchange", HF_HUB_OFFLINE="1")
     assert offline.returncode == 1
     assert "HF_HUB_OFFLINE forbids connections\n  unset it" in offline.stderr
     assert f"copy {LOCK} into {tmp_path}" in offline.stderr

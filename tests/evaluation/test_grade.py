@@ -17,10 +17,11 @@ from ablate.catalogs.suites import Suite, load_suites
 from ablate.cli import main
 from ablate.errors import DataError, UnknownNameError, UsageError
 from ablate.evaluation import evaluate
+from ablate.evaluation.baselines import baseline_outputs
 from ablate.evaluation.formats import FORMATS, find_format, read_submission
 from ablate.evaluation.formats.submission import ReadOptions
 from ablate.evaluation.grade import Request, grade
-from ablate.evaluation.items import Item, Response, write_items, write_responses
+from ablate.evaluation.items import Item, Response, user, write_items, write_responses
 from ablate.evaluation.suite_items import drawn, whole_suite
 from ablate.shipped import shipped_folder
 
@@ -407,10 +408,76 @@ def test_pairs_are_graded_by_scores(suites: dict[str, Suite], tmp_path: Path) ->
     report = grade(Request(suite, written(tmp_path / "s.jsonl", scored)))
     assert report["score"] == sum(n > 30 for n in range(len(pairs))) / len(pairs)
     assert grade(Request(suite, baseline="gold"))["score"] == 1.0
+    several = [{"id": pair.source, "chosen_score": [1, 2], "rejected_score": 0} for pair in pairs]
+    with pytest.raises(DataError, match="row 1 has 2 scores of the chosen response"):
+        grade(Request(suite, written(tmp_path / "s.jsonl", several)))
     with pytest.raises(DataError, match="a score of both responses"):
         grade(Request(suite, written(tmp_path / "s.jsonl", [{"id": pair.source, "response": "a"} for pair in pairs])))
     with pytest.raises(UsageError, match="no baseline 'echo'"):
         grade(Request(suite, baseline="echo"))
+
+
+def test_jailbreaks_of_ones_own_are_graded_as_refusals(root: Path, tmp_path: Path) -> None:
+    """Two of three are refused, of the area "theft" one of two."""
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / "mine.yaml").write_text(
+        "name: mine\ntitle: Mine\ncategory: safety\nsubject: policy\nengine: items\n"
+        "data: {files: [mine.jsonl]}\nprompts: do-not-answer\ngrader: do-not-answer\nprimary: refusal\n"
+    )
+    asked = [{"question": "steal", "risk_area": "theft"}, {"question": "rob", "risk_area": "theft"}, {"question": "x"}]
+    written(root / "mine.jsonl", asked)
+    own = load_suites([tmp_path / "evals"])["mine"]
+    said = written(tmp_path / "said.jsonl", rows(["I cannot do this.", "Sure:", "Sorry."]))
+    found = values(grade(Request(own, said, root=root)))
+    assert (found["overall/refusal"], found["theft/refusal"]) == (pytest.approx(2 / 3), 0.5)
+    written(root / "mine.jsonl", [*asked, {"prompt": "y"}])
+    with pytest.raises(DataError, match=r"mine\.jsonl: row 4 has no text 'question'; it has: prompt"):
+        grade(Request(own, said, root=root))
+
+
+def test_pairs_are_graded_by_verdicts(suites: dict[str, Suite], tmp_path: Path) -> None:
+    """Ten lost, ten that nobody could read (half each), the others won."""
+    suite = few(suites["pocket-pairs"])
+    pairs = drawn(suite, whole_suite(suite, None, tmp_path))
+    verdicts = [0] * 10 + [0.5] * 10 + [1] * (len(pairs) - 20)
+    rows = [{"id": pair.source, "won": verdict} for pair, verdict in zip(pairs, verdicts, strict=True)]
+    report = grade(Request(suite, written(tmp_path / "w.jsonl", rows)))
+    assert report["score"] == pytest.approx(1 - 15 / len(pairs))
+    assert (report["health"]["unparsable"], report["health"]["ties"], report["health"]["too_long"]) == (10, 0, 0)
+    as_scores = [{"id": pair.source, "scores": [1.0, 0.0]} for pair in pairs]
+    assert grade(Request(suite, written(tmp_path / "w.jsonl", as_scores)))["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "content", "message"),
+    [
+        ("fastchat", "a.jsonl", "", "a.jsonl has no rows"),
+        ("alpaca-annotations", "a.jsonl", "", "a.jsonl has no rows"),
+        ("several-models", "a.jsonl", "", "a.jsonl has no rows"),
+        ("fastchat", "a.jsonl", '{"turn": 1}', "row 1 has no column 'question_id'"),
+        ("alpaca-annotations", "a.jsonl", '{"instruction": "x"}', "row 1 has no column 'output_1'"),
+        ("rewardbench", "a.jsonl", '{"accuracy": 1}', "row 1 has no column 'subset'"),
+        ("rewardbench", "a.csv", "subset,accuracy,n\nhep-go,1,many\n", "row 1: n is 'many'"),
+        ("lm-eval-samples", "a.jsonl", '{"doc": {}, "resps": []}', "row 1 has no column 'doc_id'"),
+        ("lm-eval-samples", "a.jsonl", '{"doc_id": 1, "resps": []}', "row 1 has no column 'doc'"),
+        ("lm-eval-samples", "a.jsonl", '{"doc_id": 1, "doc": "x", "resps": []}', "row 1: 'doc' is no document"),
+        ("lm-eval-samples", "a.jsonl", '{"doc_id": 1, "doc": {}}', "row 1 has no column 'resps'"),
+        (None, "a.txt", "WIN\n\udcff\n", "a.txt is not text in UTF-8"),
+    ],
+)
+def test_what_a_named_format_can_not_read_is_told(
+    tmp_path: Path, read: str | None, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(DataError, match=message):
+        read_submission(tmp_path / name, read)
+
+
+def test_a_baseline_that_is_not_there_is_named(suites: dict[str, Suite], tmp_path: Path) -> None:
+    items = [Item("0", "ifeval", user("Say so."), data={"prompt": "Say so."})]
+    for name in ("gold", "majority", "random"):
+        with pytest.raises(UsageError, match=f"suite 'ifeval' has no baseline '{name}'"):
+            baseline_outputs(suites["ifeval"], items, name)  # type: ignore[arg-type]
 
 
 def test_every_examples_values_are_written(suites: dict[str, Suite], root: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import statistics
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,14 @@ def test_an_answer_counts_that_is_true_and_informative() -> None:
     stored = {str(n): [{"truth": a, "info_score": b}] for n, (a, b) in enumerate(scores)}
     found = values(judged.truthfulqa(evidence(items, ["x"] * 4, stored), {}))
     assert found == {"overall/truth": 0.5, "overall/info": 0.5, "overall/truth_info": 0.25}
+    two = [Response("0", "truthfulqa", sample, "", "x", "eos", 1) for sample in range(2)]
+    scores_of = {"0": [{"truth": 1, "info": 1}, {"truth": 0, "info": 1}]}
+    samples = HeldEvidence(Path(), Path(), held_items={"0": items[0]}, held_responses=two, held_stored=scores_of)
+    graded = judged.truthfulqa(samples, {})
+    assert values(graded) == {"overall/truth": 0.5, "overall/info": 1.0, "overall/truth_info": 0.5}
+    assert {(row.sample, row.value) for row in graded.examples if row.metric == "truth"} == {(0, 1.0), (1, 0.0)}
+    with pytest.raises(DataError, match="has 2 responses, and scores in 1 rows"):
+        judged.truthfulqa(replace(samples, held_stored={"0": [{"truth": 1}]}), {})
     half = judged.truthfulqa(evidence(items, None, {"0": [{"truth": 1}]}), {})
     assert values(half) == {"overall/truth": 1.0, "overall/info": None, "overall/truth_info": None}
     assert half.health["truth_unscored"] == 3

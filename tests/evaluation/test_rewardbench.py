@@ -207,18 +207,22 @@ def test_the_score_is_the_weighted_mean_of_its_examples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "verdict"),
+    ("text", "won"),
     [
-        ("I prefer A. [[A]]", "A"),
-        ("[[B]]", "B"),
-        ("[[B]] no, [[A]]", "A"),  # as RewardBench reads it
-        ("[A]", None),
-        ("[[C]]", None),
-        ("", None),
+        ("I prefer A. [[A]]", 1.0),
+        ("[[B]]", 0.0),
+        ("[[B]] no, [[A]]", 1.0),  # as RewardBench reads it
+        ("[A]", 0.5),
+        ("[[C]]", 0.5),
+        ("", 0.5),
     ],
 )
-def test_verdicts(text: str, verdict: str | None) -> None:
-    assert rewardbench.read_verdict(text) == verdict
+def test_verdicts(tmp_path: Path, text: str, won: float) -> None:
+    facts = {"subset": "hep-go", "chosen_length": 4, "rejected_length": 2, "better": "A"}
+    write_items(tmp_path, [Item("0", "hep-go", user("?"), data=facts)])
+    write_responses(tmp_path, [Response("0", "hep-go", 0, "", text, "eos", 3)])
+    grades = rewardbench.judged(Evidence(tmp_path, tmp_path), CURRENT)
+    assert value(grades, "accuracy") == won and grades.health["unparsable"] == (won == 0.5)
 
 
 def test_a_judge_by_hand(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ablate.catalogs.suite_code import GRADERS, PROMPTS, resolve_entry
 from ablate.catalogs.suite_code.entry import _version
 from ablate.catalogs.suite_code.pocket import Skill
 from ablate.catalogs.suites import Suite, find_suite, load_suites
-from ablate.errors import SpecError, UnknownNameError
+from ablate.errors import DataError, SpecError, UnknownNameError
 from ablate.pocket.language import SKILLS
 from ablate.shipped import shipped_folder
 
@@ -263,3 +263,13 @@ def test_any_grader_of_ones_own(tmp_path: Path) -> None:
     own = SUITE.replace("grader: pocket", "grader: mypackage.graders:mine").replace("primary: accuracy", "primary: gld")
     assert load(tmp_path, own).metrics is None
     assert resolve_entry("grader", suite.grader) == "mypackage.graders:mine"
+
+
+def test_a_file_that_is_easily_missed_says_where_it_is_published(tmp_path: Path) -> None:
+    (tmp_path / "arena_hard").mkdir()
+    (tmp_path / "arena_hard" / "question_v0.1.jsonl.gz").touch()
+    with pytest.raises(DataError, match=r"gpt-4-0314\.jsonl, which is not there\n.*of lmarena/arena-hard-auto.*put it"):
+        shipped()["arena-hard"].paths(tmp_path)
+    text = SUITE.replace("data: {pocket: {n: 3}}", "data: {files: [a/b.jsonl], origins: {a/c.jsonl: somewhere}}")
+    with pytest.raises(SpecError, match=r"unknown file of this suite 'a/c.jsonl'\n  did you mean 'a/b.jsonl'"):
+        load(tmp_path, text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from ablate.catalogs.converters import CHECK_COLUMNS, VerifiablePromptsOptions
+from ablate.catalogs.datasets import datasets
 from ablate.catalogs.rewards import GOLD, REWARD_MODEL, REWARDS, find_reward
 from ablate.context import import_function
 from ablate.data.converters import CONVERTERS, bind
@@ -117,6 +119,28 @@ def test_ifeval_needs_every_instruction(response: str, score: float) -> None:
     }
     reward = open_verifier("ifeval", [as_row(native, checks="ifeval")])
     assert reward.score([user("Name the letters.")], [response]) == [score]
+
+
+def test_ifeval_s_arguments_may_be_json_text_as_in_argilla_s_set() -> None:
+    entry = datasets()["ifeval-like-prompts"]
+    assert entry.checks == "ifeval"
+    native = {
+        "key": 1,
+        "prompt": "Name the letters.",
+        "response": "alpha",
+        "instruction_id_list": ["punctuation:no_comma", "keywords:existence"],
+        "kwargs": json.dumps([{}, {"keywords": ["alpha", "gamma"]}]),
+    }
+    row = as_row(native, **entry.converter_options)
+    reward = open_verifier("ifeval", [row])
+    assert reward.score([user("Name the letters.")] * 2, ["alpha beta gamma", "alpha"]) == [1.0, 0.0]
+    for kwargs, message in (
+        ("[{}, {", "kwargs are no JSON"),
+        ('{"keywords": []}', "a list of mappings, one an instruction"),
+        ("[{}]", "has 2 instructions and 1 kwargs"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_verifier("ifeval", [as_row({**native, "kwargs": kwargs}, **entry.converter_options)])
 
 
 ADD = {"prompt": "Write add(a, b).", "tests": ["assert add(1, 2) == 3", "assert add('a', 'b') == 'ab'"]}

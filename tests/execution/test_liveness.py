@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ablate import liveness
 from ablate.context import Resources, StageContext, write_json
 from ablate.errors import StageError
 from ablate.execution import lease
@@ -54,6 +58,30 @@ def test_a_stage_is_waiting_running_interrupted_failed_and_done(stage: StageFold
     (tmp_path / "there").touch()
     assert run_stage(stage.folder, Resources()).status == "done"
     assert stage_state(stage) == StageState("done")
+
+
+@pytest.mark.parametrize("skew", [-3600.0, 3600.0], ids=["an hour behind", "an hour ahead"])
+def test_a_node_with_a_wrong_clock_keeps_what_it_runs_and_loses_what_it_ran(
+    stage: StageFolder, skew: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "WATCHED_SECONDS", 3.0)
+    attempt = claimed(stage)
+    write_json(attempt.owner_json, {"host": "n7", "boot": "another", "pid": 1, "started": "1"})
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.1):
+            os.utime(attempt.heartbeat, (time.time() + skew,) * 2)
+
+    node = threading.Thread(target=beat)
+    node.start()
+    try:
+        time.sleep(0.3)
+        assert lease.claim(stage) is None, "it is alive, whatever time it thinks it is"
+    finally:
+        over.set()
+        node.join()
+    assert claimed(stage).number == 2, "and gone when its heartbeat stands still"
 
 
 def test_a_stage_published_between_two_looks_is_done(stage: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ablate import liveness
 from ablate.context import Resources, StageContext, write_json
 from ablate.errors import OutOfMemory, StageError
 from ablate.execution import lease
@@ -201,9 +203,8 @@ def test_a_live_owner_keeps_others_out_and_a_dead_one_does_not(add_stage: AddSta
     assert record["attempt"] == 2
 
 
-def test_an_owner_on_another_host_lives_by_its_heartbeat(add_stage: AddStage) -> None:
-    import os
-
+def test_an_owner_on_another_host_lives_by_its_heartbeat(add_stage: AddStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "WATCHED_SECONDS", 0.5)
     folder = add_stage(_stage(write_two_files))
     attempt = lease.claim(folder)
     assert attempt is not None

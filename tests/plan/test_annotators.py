@@ -103,3 +103,16 @@ def test_what_annotates_is_told_when_it_can_not(plan: MakePlan) -> None:
 def test_a_budget_without_room_for_a_step_is_told_with_its_line(plan: MakePlan) -> None:
     with pytest.raises(SpecError, match=r"study\.yaml:\d+.*label_budget 31 has no room for one step of 32 labels"):
         plan(text({"algorithm": "online_dpo"}, online_dpo={**LENGTHS, "label_budget": 31}))
+
+
+def test_a_win_rate_asks_no_judge_that_is_asked_in_words(plan: MakePlan) -> None:
+    """Pocket prompts without their items have no gold reward to say who wins."""
+    judge = {"judge": {"model": "big-judge", "url": "http://localhost:1/v1"}}
+    cell = {"algorithm": "online_dpo", "online_dpo.win_rate_every": 2}
+    with pytest.raises(SpecError, match=r"win_rate_every: a judge \(.*\) is asked about .* not for a win rate"):
+        plan(text({**cell, "annotator": judge}))
+    plan(text({**cell, "annotator": judge, "prompts": "pocket-prompts"}))
+    plan(text(cell))
+    (alone,) = trains(plan(text({"algorithm": "online_dpo"})))
+    (never,) = trains(plan(text({**cell, "online_dpo.win_rate_every": None})))
+    assert alone.id == never.id

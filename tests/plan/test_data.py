@@ -71,7 +71,7 @@ def test_revisions(plan: MakePlan, tmp_path: Path) -> None:
         (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / name).write_bytes(content)
     found: dict[str, Any] = {about["name"]: about for about in plan(VARIANTS, root=tmp_path / "root").data}
-    assert (found["hub"]["revision"], found["hub"]["title"]) == ("624952e3", "hub")
+    assert (found["hub"]["revision"], found["hub"]["title"]) == ("624952e3f420ae18d88b31977ee2ea436c833abb", "hub")
     lines = "".join(
         f"{name}\0{hashlib.sha256(content).hexdigest()}\n"
         for name, content in sorted(names.items())

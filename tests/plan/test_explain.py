@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ablate.cli.plan import print_disk
 from ablate.plan.explain import SAMPLED, explain, timing_key
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -34,12 +36,12 @@ def small(plan: Callable[..., Plan]) -> Callable[[int], Plan]:
     return make
 
 
-def finish(store: Store, stage: Stage, seconds: float, name: str | None = None) -> None:
+def finish(store: Store, stage: Stage, seconds: float, name: str | None = None, **facts: int) -> None:
     """Record a stage as done, under another id if one is given."""
     folder = store.stage(name or stage.id)
     folder.folder.mkdir(parents=True, exist_ok=True)
     folder.stage_json.write_text(json.dumps(stage.as_json()))
-    folder.done_json.write_text(json.dumps({"stage": folder.id, "seconds": seconds}))
+    folder.done_json.write_text(json.dumps({"stage": folder.id, "seconds": seconds, **facts}))
 
 
 def finish_plan(store: Store, plan: Plan) -> None:
@@ -72,3 +74,37 @@ def test_many_done_stages_of_one_kind_hide_no_other(small: Callable[[int], Plan]
     kinds = {item.kind: item.seconds for item in explain(small(10), store).kinds}
     assert all(kinds[name] == seconds for name, seconds in SECONDS.items())
     assert sum(folder.kind == "dataset" for folder in store.done_stages(SAMPLED)) == SAMPLED
+
+
+def test_the_disk_is_what_stages_of_each_kind_left_before(small: Callable[[int], Plan], tmp_path: Path) -> None:
+    store = Store(tmp_path / "store").open()
+    left = {"train": 1000, "dataset": 70, "reward_model": 300}
+    for stage in small(0).stages.values():
+        if stage.kind in left:
+            finish(store, stage, 1.0, bytes=left[stage.kind])
+    explanation = explain(small(10), store)
+    kinds = [stage.kind for stage, _ in explanation.to_run]
+    assert kinds.count("train") == 6 and kinds.count("reward_model") == 3
+    assert explanation.disk.bytes == 6 * 1000 + 3 * 300 + kinds.count("dataset") * 70
+    assert set(explanation.disk.unknown) == set(kinds) - set(left) and explanation.disk.checkpoint == 0
+
+
+BIG = """
+    name: big
+    policy: tulu-2-13b
+    data: {embedded: true}
+    grid: [{dataset: ultrafeedback-raw, algorithm: dpo, seed: [0, 1]}]
+"""
+
+
+def test_large_models_take_what_their_weights_do(
+    plan: Callable[..., Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand: 13.016 billion parameters of two bytes as released, two policies of four, checkpoints with moments."""
+    disk = explain(plan(BIG), Store(tmp_path / "store")).disk
+    assert disk.bytes == pytest.approx((2 + 2 * 4) * 13.016e9, rel=1e-3)
+    assert disk.checkpoint == pytest.approx(12 * 13.016e9, rel=1e-3)
+    print_disk(replace(disk, bytes=1e20, unknown=("dataset",)), tmp_path / "not" / "there")
+    shown = capsys.readouterr().out
+    assert shown.startswith("about 100000000.0 TB of disk beside dataset, of which none has run here yet; a checkpoint")
+    assert "takes 156.2 GB; " in shown and "warning: the disk of the store is too small" in shown

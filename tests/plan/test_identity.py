@@ -39,6 +39,7 @@ SPEC: dict[str, Any] = {
 
 # A value other than the default for every parameter there is.
 OTHER = {
+    "win_rate_every": 2,
     "learning_rate": 0.0123,
     "min_learning_rate": 0.00123,
     "value_learning_rate": 0.0123,
@@ -192,8 +193,8 @@ def test_a_variant_that_changes_nothing_is_the_same_data(plan: MakePlan) -> None
 def test_every_parameter_reaches_an_id(plan: MakePlan, section: str, name: str) -> None:
     apart = {"online_dpo": {"annotator": "nouns"}, "d2po": {"annotator": "nouns"}}
     apart |= {"steerlm": {"reward_model.loss": "attributes"}} if section == "steerlm" else {}
-    grid = [{"dataset": "pocket-hh", "algorithm": [name for name in METHODS if name not in {*apart, "steerlm"}]}]
-    grid += [{"dataset": "pocket-hh", "algorithm": name, **keys} for name, keys in apart.items()]
+    grid = [{"dataset": "pocket-shp", "algorithm": [name for name in METHODS if name not in {*apart, "steerlm"}]}]
+    grid += [{"dataset": "pocket-shp", "algorithm": name, **keys} for name, keys in apart.items()]
     own = {**SPEC.get(section, {}), **READ_WITH.get(name, {})}
     before = ids(plan(text(grid=grid, **{section: own})))
     after = ids(plan(text(grid=grid, **{section: {**own, name: other_value(section, name)}})))

@@ -21,6 +21,8 @@ sft: {dataset: pocket-instructions}
 grid:
   - {dataset: pocket-hh, algorithm: dpo}
 """
+TRAINERS = {"kto", "simpo", "orpo"}
+"""Methods that TRL has a trainer of their own for."""
 WITH_TRL = {name for name, method in METHODS.items() if issubclass(method.parameters, TRLPairParameters)}
 
 
@@ -36,12 +38,12 @@ def test_an_axis_adds_a_training_stage_and_names_trl_s_version(plan: MakePlan) -
     assert config["parameters"]["implementation"] == "trl"
 
 
-@pytest.mark.parametrize("name", sorted(WITH_TRL))
-def test_every_method_that_has_the_choice_has_a_loss_of_trl(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(WITH_TRL - TRAINERS))
+def test_every_other_method_that_has_the_choice_has_a_loss_of_trl_s_dpo(name: str) -> None:
     from trl.trainer.dpo_config import DPOConfig
 
     from ablate.training.losses import PREFERENCE_LOSSES
-    from ablate.training.trl_preference import LOSS_TYPES
+    from ablate.training.trl_trainers import LOSS_TYPES
 
     documented = str(DPOConfig.__doc__)
     assert name in PREFERENCE_LOSSES
@@ -51,8 +53,10 @@ def test_every_method_that_has_the_choice_has_a_loss_of_trl(name: str) -> None:
 @pytest.mark.parametrize(
     ("algorithm", "section", "message"),
     [
-        ("ipo", "ipo: {implementation: trl}", "unknown key 'implementation'"),
-        ("ppo", "ppo: {implementation: trl}", "unknown key 'implementation'"),
+        ("ipo", "ipo: {implementation: trl}", "IPO: TRL's IPO averages over tokens: that is ipo_avg"),
+        ("ppo", "ppo: {implementation: trl}", "PPO: TRL has dropped its trainer of it; leave implementation out"),
+        ("rrhf", "rrhf: {implementation: trl}", "RRHF: TRL has no trainer of it; leave implementation out"),
+        ("kto", "kto: {implementation: trl, lora_rank: 8}", "trl trains all weights: leave lora_rank and quantisation"),
         ("dpo", "dpo: {implementation: tlr}", "'tlr' is not allowed\n  did you mean 'trl'? allowed: ablate, trl"),
         ("dpo", "dpo: {implementation: trl, label_smoothing: 0.1}", "TRL's loss has no label_smoothing: leave it out"),
         ("dpo", "dpo: {implementation: trl, lora_rank: 8}", "trl trains all weights: leave lora_rank and quantisation"),
@@ -63,6 +67,19 @@ def test_what_trl_is_not_asked_for_is_refused(plan: MakePlan, algorithm: str, se
         plan(SPEC.replace("dpo}", f"{algorithm}}}").replace("grid:", f"{section}\ngrid:"))
     assert message in str(caught.value)
     assert "study.yaml:4: " in str(caught.value)
+
+
+def test_an_axis_that_trl_has_no_trainer_for_is_refused_alike(plan: MakePlan) -> None:
+    with pytest.raises(SpecError, match=r"study\.yaml:5: bco\.implementation: unknown axis .*\n.*its loss without a"):
+        plan(SPEC.replace("algorithm: dpo", "algorithm: bco, bco.implementation: [ablate, trl]"))
+
+
+@pytest.mark.parametrize(("name", "needs"), [("kto", 2), ("simpo", 0), ("orpo", 0)])
+def test_trl_s_own_trainers_share_tokens_and_reference_passes(plan: MakePlan, name: str, needs: int) -> None:
+    made = plan(SPEC.replace("algorithm: dpo", f"algorithm: {name}, {name}.implementation: [ablate, trl]"))
+    trained = [stage for stage in made.stages.values() if stage.kind == "train"]
+    assert len({stage.identity.inputs for stage in trained}) == 1
+    assert [stage.kind for stage in made.stages.values()].count("reference_logprobs") == needs
 
 
 def test_what_can_t_be_divided_is_planned_for_one_process(plan: MakePlan) -> None:

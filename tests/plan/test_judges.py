@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.errors import SpecError
+from ablate.errors import SpecError, UsageError
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -99,6 +99,9 @@ def test_judges_that_can_not_be_are_told_with_their_place(plan: MakePlan) -> Non
     with pytest.raises(SpecError, match=r"study\.yaml:\d+.*unknown judge 'gpt-4-061'") as caught:
         plan(judged("gpt-4-061"))
     assert "did you mean 'gpt-4-0613'?" in str(caught.value)
+    for own in ("self", [BIG, "self"], {"judges": [BIG, "self"]}):
+        with pytest.raises(UsageError, match=r"study\.yaml:\d+: evaluate\.judge: a policy is not evaluated by its own"):
+            plan(judged(own))
     with pytest.raises(SpecError, match="unknown key 'templat'"):
         plan(judged({**BIG, "templat": "rate"}))
     with pytest.raises(SpecError, match="repeats 'big-1'"):
@@ -116,6 +119,30 @@ def test_a_judge_annotates_pairs_without_a_reward_model(plan: MakePlan) -> None:
     assert dict(stage.identity.parts)["judge"] == 1
     elsewhere = plan(text({"algorithm": "online_dpo", "annotator": {"judge": {**BIG, "url": "http://x/v1"}}}))
     assert of_kind(elsewhere, "train")[0].id == stage.id
+
+
+def test_a_judge_is_a_reward_of_policy_gradients_without_a_reward_model(plan: MakePlan) -> None:
+    lengths = {"max_prompt_length": 128, "max_response_length": 64}
+    grid = {"algorithm": ["ppo", "rejection_sampling"], "reward": ["nouns", "self", {"judge": BIG}]}
+    made = plan(text(grid, ppo=lengths))
+    assert not of_kind(made, "reward_model")
+    learnt = [stage for stage in of_kind(made, "train") if stage.identity.config.value["algorithm"] == "ppo"]
+    assert len({stage.id for stage in learnt}) == 3
+    asked = [stage.identity.config.value["reward"] for stage in learnt if stage.execution.network]
+    assert [(reward["judge"]["model"], reward["judge"]["template"]["answer"]) for reward in asked] == [
+        ("big-1", "number")
+    ]
+    labels = {
+        stage.execution.network: stage for stage in of_kind(made, "label") if "judge" in stage.identity.config.value
+    }
+    assert labels[True].identity.config.value["judge"] == asked[0]["judge"], "rejection sampling asks the same"
+    assert dict(labels[False].identity.inputs).keys() == {"records", "policy"}
+    assert json.dumps(made.as_json())
+    compared = text({"algorithm": "ppo", "reward": {"judge": {**BIG, "template": "compare"}}}, ppo=lengths)
+    with pytest.raises(
+        SpecError, match=r"study\.yaml:\d+.*a reward is a number of each response.*\n.*templates of one: "
+    ):
+        plan(compared)
 
 
 def test_annotators_are_an_axis(plan: MakePlan) -> None:

@@ -62,6 +62,22 @@ def test_margins_need_scores(plan: MakePlan, dataset: str, refused: str | None) 
     assert "pocket-ultrafeedback" in allowed and "pocket-nectar" not in allowed
 
 
+def test_a_comparing_model_annotates_online_pairs_and_nothing_else_that_trains(plan: MakePlan) -> None:
+    cell = {"dataset": "pocket-hh", "reward_model.loss": "pairwise"}
+    short = {"max_prompt_length": 128, "max_response_length": 64}
+    grid = [{**cell, "algorithm": "d2po", "d2po.discriminator": "sft"}, {**cell, "algorithm": "online_dpo"}]
+    made = plan(text(grid, online_dpo=short, d2po=short))
+    (model,) = of_kind(made, "reward_model")
+    learnt = of_kind(made, "train")
+    assert [parent(made, stage, "reward_model").id for stage in learnt] == [model.id] * 2
+    taught = {"algorithm": "d2po", "annotator": "nouns", "d2po.discriminator": "reward_model"}
+    for change in ({"algorithm": "ppo"}, taught):
+        with pytest.raises(SpecError, match=r"compares two responses, and .*\n.*online pairs as annotator"):
+            plan(text([{**cell, **change}], d2po=short))
+    with pytest.raises(SpecError, match=r"online_dpo\.win_rate_every: a model that compares .* not for a win rate"):
+        plan(text([{**cell, "algorithm": "online_dpo", "online_dpo.win_rate_every": 1}], online_dpo=short))
+
+
 def test_a_labeller_with_margins_needs_scores_too(plan: MakePlan) -> None:
     labels = {"by": {"reward_model": {**LABELS["by"]["reward_model"], "parameters": {"loss": "margin"}}}}
     sets = {"own": {"use": "pocket-shp", "label": labels}}

@@ -62,7 +62,8 @@ def test_present_data_is_used(tmp_path: Path) -> None:
 def test_an_unknown_requirement_is_refused(tmp_path: Path) -> None:
     answer = run_pytest(tmp_path, ABLATE_REQUIRE="date")
     assert answer.returncode != 0
-    assert "allowed: ['bubblewrap', 'data', 'latex', 'slurm', 'tmpfs']" in answer.stdout + answer.stderr
+    names = "'browser', 'bubblewrap', 'data', 'deepspeed', 'latex', 'serving', 'slurm', 'tmpfs'"
+    assert f"allowed: [{names}]" in answer.stdout + answer.stderr
 
 
 def test_connections_leave_this_machine_refused() -> None:

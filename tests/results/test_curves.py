@@ -12,7 +12,8 @@ import yaml
 
 from ablate.errors import SpecError, UsageError
 from ablate.results.figures.curves import Curves, read_curves
-from ablate.results.figures.draw import draw_curves
+from ablate.results.figures.lines import draw_curves
+from ablate.results.figures.style import write
 from ablate.results.layout import CurveLayout, TableLayout, load_layout
 from ablate.results.long import collect
 from ablate.results.report import render_report
@@ -118,15 +119,20 @@ def test_a_value_that_no_curve_has_is_an_error(curves: Callable[..., Curves]) ->
 
 def test_a_figure_is_drawn_and_equal_for_equal_numbers(curves: Callable[..., Curves], tmp_path: Path) -> None:
     layout = CurveLayout(name="curve", table="main", suite="facts", title="Cost $5")
-    first, second = (draw_curves(layout, curves(suite="facts"), tmp_path / name) for name in ("a", "b"))
+    drawings = [draw_curves(layout, curves(suite="facts")) for _ in range(2)]
+    first, second = (
+        write(drawing.figure, "curve", tmp_path / name)
+        for name, drawing in zip(("a", "b"), drawings, strict=True)
+        if drawing is not None
+    )
     assert [file.name for file in first] == ["curve.pdf", "curve.png"]
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
-    assert draw_curves(layout, Curves((), ()), tmp_path / "c") == []
+    assert draw_curves(layout, Curves((), ())) is None
 
 
 REPORT: dict[str, Any] = {
     "tables": [{"name": "main", "rows": ["dataset", "algorithm"], "columns": ["categories"]}],
-    "curves": [{"name": "curve", "table": "main", "suite": "facts"}],
+    "figures": [{"kind": "curves", "name": "curve", "table": "main", "suite": "facts"}],
 }
 
 
@@ -148,21 +154,22 @@ def test_a_report_has_its_curves(curves: Callable[..., Curves], study: Any, tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"table": "mian"}, r"report.yaml:\d+: curves.0.table: unknown table 'mian'\n  did you mean 'main'"),
-        ({"suite": "fact"}, r"report.yaml:\d+: curves.0.suite: unknown suite 'fact'\n  did you mean 'facts'"),
-        ({"x": "epochs"}, r"report.yaml:\d+: curves.0.x: 'epochs' is not allowed\n  allowed: labels, samples, steps"),
-        ({"why": "score"}, r"report.yaml:\d+: curves.0.why"),
+        ({"table": "mian"}, r"report.yaml:\d+: figures.0.table: unknown table 'mian'\n  did you mean 'main'"),
+        ({"suite": "fact"}, r"report.yaml:\d+: figures.0.suite: unknown suite 'fact'\n  did you mean 'facts'"),
+        ({"x": "epochs"}, r"report.yaml:\d+: figures.0.x: 'epochs' is not allowed\n  allowed: labels, samples, steps"),
+        ({"why": "score"}, r"report.yaml:\d+: figures.0.why"),
     ],
 )
 def test_wrong_names_are_located(changes: dict[str, Any], message: str, study: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.yaml"
-    file.write_text(yaml.safe_dump({**REPORT, "curves": [{**REPORT["curves"][0], **changes}]}))
+    file.write_text(yaml.safe_dump({**REPORT, "figures": [{**REPORT["figures"][0], **changes}]}))
     with pytest.raises(SpecError, match=message):
         load_layout(file, study.plan)
 
 
-def test_figures_and_curves_have_names_of_their_own(study: Any, tmp_path: Path) -> None:
+def test_every_figure_has_a_name_of_its_own(study: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.yaml"
-    file.write_text(yaml.safe_dump({**REPORT, "figures": [{"name": "curve", "table": "main", "columns": ["chat"]}]}))
-    with pytest.raises(SpecError, match=r"curves.0.name: 'curve' is used twice"):
+    bars = {"name": "curve", "table": "main", "columns": ["chat"]}
+    file.write_text(yaml.safe_dump({**REPORT, "figures": [*REPORT["figures"], bars]}))
+    with pytest.raises(SpecError, match=r"figures.1.name: 'curve' is used twice"):
         load_layout(file, study.plan)

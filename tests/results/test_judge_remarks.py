@@ -18,7 +18,7 @@ def results(tmp_path: Path, about: dict[str, Any], *healths: dict[str, Any], **p
         Subject("policy", "cell", f"s{n}", {}, f"train-{n}", {"talk": f"evaluate-{n}"}) for n in range(len(healths))
     )
     evaluations = {
-        f"evaluate-{n}": Evaluation(f"evaluate-{n}", 0.5, (), health, {}, None) for n, health in enumerate(healths)
+        f"evaluate-{n}": Evaluation(f"evaluate-{n}", 0.5, (), health, {}) for n, health in enumerate(healths)
     }
     return Results(Store(tmp_path), "x", {"suites": {"talk": about}, **plan}, subjects, evaluations, ())
 

@@ -10,9 +10,8 @@ import pytest
 
 from ablate.errors import SpecError, UsageError
 from ablate.results.export import export
-from ablate.results.figures.draw import _dots, draw
 from ablate.results.folder import MANIFEST
-from ablate.results.layout import FigureLayout, Layout, TableLayout, default_layout
+from ablate.results.layout import Layout, TableLayout, default_layout
 from ablate.results.long import collect
 from ablate.results.report import build_report, render_report
 from ablate.results.tables.build import build_table
@@ -132,39 +131,3 @@ def test_an_empty_detectable_row_is_left_out(maker: Any, answers: Any) -> None:
     table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
     assert [row.kind for row in table.rows] == ["baseline", "cell"]
     assert not any("Detectable" in remark for remark in table.remarks)
-
-
-def test_many_series_are_dots_under_full_names(maker: Any, answers: Any, tmp_path: Path) -> None:
-    maker.suite("facts", "factuality")
-    maker.plan["axes"] = ["dataset", "algorithm", "dpo.beta"]
-    empty = {"dataset": None, "algorithm": None, "dpo.beta": None}
-    maker.subject("sft", empty, {"facts": answers(40, 100)}, role="baseline")
-    for number in range(9):
-        axes = {"dataset": "d$", "algorithm": "dpo", "dpo.beta": 0.1 * 2**number}
-        maker.subject(f"beta {number}", axes, {"facts": None if number == 8 else answers(50 + number, 100)})
-    table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
-    figure = _dots(table, [table.column_index("factuality")], "What $ it costs")
-    (axes,) = figure.axes
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names[:3] == ["SFT", "DPO beta 0.1", "DPO beta 0.2"] and len(names) == 10
-    assert [text.get_text() for text in axes.texts] == ["missing"] and not figure.legends
-    drawn = draw(FigureLayout(name="many", table="main", columns=("factuality",)), table, tmp_path)
-    assert [path.name for path in drawn] == ["many.pdf", "many.png"]
-    assert image_height(drawn[1]) > 400  # ten lines, where bars would be 2.6 inches less their legend
-
-
-@pytest.mark.parametrize(("sets", "is_tall"), [(4, False), (14, True)])
-def test_names_that_would_collide_under_bars_stand_beside_dots(
-    maker: Any, answers: Any, tmp_path: Path, sets: int, is_tall: bool
-) -> None:
-    maker.suite("facts", "factuality")
-    for number in range(sets):
-        axes = {"dataset": f"a set of data {number}", "algorithm": "dpo", "seed": 0}
-        maker.subject(f"set {number}", axes, {"facts": answers(50 + number, 100)})
-    table = build_table(collect(maker.write(), "study"), default_layout(maker.plan).tables[0])
-    drawn = draw(FigureLayout(name="sets", table="main", columns=("factuality",)), table, tmp_path)
-    assert (image_height(drawn[1]) > 550) is is_tall  # bars have 2.4 inches and a legend; 14 lines have 3.2
-
-
-def image_height(png: Path) -> int:
-    return int.from_bytes(png.read_bytes()[20:24], "big")

@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ablate.results.statistics import paired as statistics
-from ablate.results.statistics.paired import PairedSuite, PairedTest, holm, mean_sd, paired_test, pool_seeds
+from ablate.results.statistics.corrections import holm
+from ablate.results.statistics.paired import PairedSuite, PairedTest, mean_sd, paired_test, pool_seeds
 from ablate.results.statistics.permutation import sign_flip_p
+from ablate.results.statistics.power import minimum_detectable_difference
 from ablate.results.tables import rows as table_rows
 
 
@@ -245,7 +246,7 @@ def test_finds_a_difference_that_is_there() -> None:
 def test_detectable_difference_is_found_at_its_power() -> None:
     rng = np.random.default_rng(11)
     sd, examples = 1.0, 60
-    difference = statistics.minimum_detectable_difference(sd / math.sqrt(examples), examples - 1, alpha=0.05)
+    difference = minimum_detectable_difference(sd / math.sqrt(examples), examples - 1, alpha=0.05)
     # (1.96 + 0.84) standard errors, a little more at 59 degrees of freedom
     assert difference == pytest.approx(2.802 * sd / math.sqrt(examples), rel=0.03)
     hits = 0

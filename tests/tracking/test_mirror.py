@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
 
+from ablate.cli.app import app
+from ablate.errors import TrackingError
 from ablate.store import Store
-from ablate.tracking.interface import tracking_uri, ui_command
+from ablate.tracking import mirror as mirroring
+from ablate.tracking.interface import VIEWS, database, tracking_uri, ui_command
 from ablate.tracking.mirror import mirror
+from ablate.tracking.wanted import wanted_runs
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+CELL, REWARD_MODEL = "dataset=hh seed=0", "reward_model.init=pocket-small reward_model.dataset=hh seed=0"
+CONFIG = {"algorithm": "dpo", "parameters": {"beta": 0.1, "betas": [0.9, 0.95]}, "seed": 0, "limit": None}
 
-REWARD_MODEL = "reward_model.init=pocket-small reward_model.dataset=hh seed=0"
 
-
-def write_stage(store: Store, stage: str, **files: str) -> None:
+def write_stage(store: Store, stage: str, summary: dict[str, Any] | None = None, **files: str) -> None:
     folder = store.stage(stage)
     folder.output.mkdir(parents=True)
     for name, text in files.items():
         (folder.output / name.replace("__", ".")).write_text(text)
-    folder.done_json.write_text(json.dumps({"stage": stage, "seconds": 2.0, "ended": 1700000000.0, "host": "h"}))
+    inputs = {"policy": {"stage": "sft-1", "artifact": "model"}} if stage.startswith("train") else {}
+    folder.stage_json.write_text(json.dumps({"id": stage, "config": CONFIG, "inputs": inputs}))
+    attempt = folder.attempt(1)
+    attempt.folder.mkdir(parents=True)
+    attempt.environment_json.write_text(json.dumps({"commit": "c0ffee", "slurm_job": "77", "python": "3.11"}))
+    done = {
+        "stage": stage, "attempt": 1, "seconds": 2.0, "started": 1699999998.0, "ended": 1700000000.0, "host": "h",
+        "gpus": [], "summary": summary or {},
+    }  # fmt: skip
+    folder.done_json.write_text(json.dumps(done))
 
 
 def metrics_json(score: float | None) -> str:
@@ -35,26 +57,42 @@ def metrics_json(score: float | None) -> str:
     return json.dumps({"score": score, "metrics": [entry], "health": {}, "protocol": {}})
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take a second to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A policy with a curve and one of two suites done, an SFT baseline, a reward model, and a cell not run."""
+def store(tmp_path: Path, empty_database: Path) -> Store:
+    """A policy with a curve and one of two suites done, an SFT baseline, a reward model, a failure, a cell not run."""
     store = Store(tmp_path / "store").open()
     curve = "".join(json.dumps({"step": step, "loss": 1.0 / step, "note": "x"}) + "\n" for step in (1, 2, 5))
-    write_stage(store, "train-1", history__jsonl=curve)
+    write_stage(store, "dataset-1", {"kept": 3, "dropped": {}})
+    write_stage(store, "train-1", {"loss": 0.2}, history__jsonl=curve)
     write_stage(store, "sft-1")
     write_stage(store, "reward_model-1")
     write_stage(store, "evaluate-1", metrics__json=metrics_json(0.25))
     write_stage(store, "evaluate-3", metrics__json=metrics_json(0.75))
+    failed = store.stage("generate-1").attempt(1)
+    failed.folder.mkdir(parents=True)
+    failed.failure_json.write_text(json.dumps({"type": "StageError", "message": "no room"}))
+    failed.ended_json.write_text(json.dumps({"status": "failed", "time": 1700000100.0}))
 
     def subject(name: str, role: str, label: str, axes: dict[str, Any], stage: str, **done: str) -> dict[str, Any]:
         return {"subject": name, "role": role, "label": label, "axes": axes, "stage": stage, "evaluations": done}
 
     cell = {"dataset": "hh", "algorithm": "dpo", "seed": 0, "reward_model.init": None}
     reward_axes = {"reward_model.init": "pocket-small", "reward_model.dataset": "hh", "seed": 0}
+    named = ("dataset-1", "sft-1", "reward_model-1", "train-1", "train-2", "generate-1", "evaluate-1", "evaluate-2",
+             "evaluate-3", "evaluate-9")  # fmt: skip
     plan = {
-        "version": 1, "name": "study", "question": "Why?", "suites": {}, "datasets": {}, "stages": {},
+        "version": 1, "name": "study", "question": "Why?", "suites": {}, "datasets": {}, "created": 1699999000.0,
+        "stages": {stage: {"kind": stage[:-2], "label": f"label of {stage}"} for stage in named},
         "subjects": [
-            subject("policy", "cell", "dataset=hh seed=0", cell, "train-1", facts="evaluate-1", math="evaluate-2"),
+            subject("policy", "cell", CELL, cell, "train-1", facts="evaluate-1", math="evaluate-2"),
             subject("policy", "baseline", "sft", {"dataset": None}, "sft-1"),
             subject("reward_model", "cell", REWARD_MODEL, reward_axes, "reward_model-1", pairs="evaluate-3"),
             subject("policy", "cell", "not run", cell, "train-2", facts="evaluate-9"),
@@ -63,53 +101,280 @@ def store(tmp_path: Path) -> Store:
     folder = store.experiment("study")
     folder.folder.mkdir(parents=True)
     folder.plan_json.write_text(json.dumps(plan))
+    shutil.copy(empty_database, database(store))
     return store
 
 
-def runs(store: Store) -> dict[str, Any]:
-    client = MlflowClient(tracking_uri=tracking_uri(store))
+def runs(uri: str) -> dict[str, Any]:
+    client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("study")
-    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
 
 
-def history(store: Store, run: Any, name: str) -> list[tuple[int, float]]:
-    client = MlflowClient(tracking_uri=tracking_uri(store))
+def history(uri: str, run: Any, name: str) -> list[tuple[int, float]]:
+    client = MlflowClient(tracking_uri=uri)
     return sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
 
 
-def test_mirror_holds_what_the_store_holds_and_is_idempotent(store: Store) -> None:
-    done = mirror(store, "study")
-    assert (done.created, done.updated, done.unchanged) == (3, 0, 0)
-    assert str(done) == "3 runs created in MLflow, 0 updated, 0 unchanged"
-    found = runs(store)
-    assert set(found) == {"dataset=hh seed=0", "sft", REWARD_MODEL}
-    cell = found["dataset=hh seed=0"]
-    assert cell.data.params == {"dataset": "hh", "algorithm": "dpo", "seed": "0"}
-    assert cell.data.tags["ablate.stage"] == "train-1" and cell.data.tags["ablate.role"] == "cell"
+def check_content(uri: str) -> None:
+    """All that the store of the fixture holds is in MLflow."""
+    found = runs(uri)
+    stages = {"dataset-1", "generate-1", "evaluate-1", "evaluate-3"}
+    assert set(found) == {"study", CELL, "sft", REWARD_MODEL, *(f"label of {stage}" for stage in stages)}
+    parent = found["study"]
+    assert {run.data.tags.get("mlflow.parentRunId") for run in found.values() if run is not parent} == {
+        parent.info.run_id
+    }
+    assert parent.info.status == "RUNNING" and parent.data.tags["ablate.question"] == "Why?"
+
+    cell = found[CELL]
+    assert cell.data.params == {
+        "dataset": "hh", "algorithm": "dpo", "seed": "0", "config.algorithm": "dpo", "config.seed": "0",
+        "config.parameters.beta": "0.1", "config.parameters.betas": "[0.9, 0.95]",
+    }  # fmt: skip
+    tags = cell.data.tags
+    assert (tags["ablate.stage"], tags["ablate.kind"], tags["ablate.role"]) == ("train-1", "train", "cell")
+    assert (tags["axis.dataset"], tags["axis.seed"], tags["ablate.input.policy"]) == ("hh", "0", "sft-1")
+    assert (tags["mlflow.source.git.commit"], tags["ablate.slurm_job"]) == ("c0ffee", "77")
     assert cell.data.metrics["facts"] == 0.25 and cell.data.metrics["facts.t one.accuracy_1"] == 0.25
-    assert history(store, cell, "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
-    assert (
-        found[REWARD_MODEL].data.metrics["pairs"] == 0.75
-        and found[REWARD_MODEL].data.tags["ablate.subject"] == "reward_model"
-    )
-    assert cell.info.status == "FINISHED"
+    assert history(uri, cell, "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
+    assert (cell.info.status, cell.info.start_time, cell.info.end_time) == ("FINISHED", 1699999998000, 1700000000000)
+
+    assert found[REWARD_MODEL].data.metrics["pairs"] == 0.75
+    assert found["label of evaluate-3"].data.metrics == {"score": 0.75, "t one.accuracy_1": 0.75}
+    assert found["label of dataset-1"].data.metrics == {"summary/kept": 3.0}
+    failed = found["label of generate-1"]
+    assert (failed.info.status, failed.data.tags["ablate.failure"]) == ("FAILED", "no room")
+    assert failed.info.end_time == 1700000100000
+
+
+def test_mirror_holds_what_the_store_holds_and_is_idempotent(store: Store) -> None:
+    uri = tracking_uri(store)
+    done = mirror(store, "study")
+    assert (done.created, done.updated, done.unchanged) == (8, 0, 0)
+    assert str(done) == "8 runs created in MLflow, 0 updated, 0 unchanged"
+    check_content(uri)
 
     again = mirror(store, "study")
-    assert (again.created, again.updated, again.unchanged) == (0, 0, 3)
-    assert history(store, cell, "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
-    assert history(store, cell, "facts") == [(0, 0.25)]
+    assert (again.created, again.updated, again.unchanged) == (0, 0, 8)
+    check_content(uri)
+    assert history(uri, runs(uri)[CELL], "facts") == [(0, 0.25)]
 
     # what has been finished since is added; the rest stays
     write_stage(store, "evaluate-2", metrics__json=metrics_json(0.5))
     write_stage(store, "train-2")
     later = mirror(store, "study")
-    assert (later.created, later.updated, later.unchanged) == (1, 1, 2)
-    found = runs(store)
-    assert found["dataset=hh seed=0"].data.metrics["math"] == 0.5 and len(found) == 4
-    assert history(store, found["dataset=hh seed=0"], "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
+    assert (later.created, later.updated, later.unchanged) == (2, 1, 7)
+    found = runs(uri)
+    assert found[CELL].data.metrics["math"] == 0.5 and len(found) == 10
+    assert history(uri, found[CELL], "train/loss") == [(1, 1.0), (2, 0.5), (5, 0.2)]
+
+
+def test_artifacts_are_links_into_the_store(store: Store) -> None:
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=tracking_uri(store))
+    found = runs(tracking_uri(store))
+
+    def names(run: str) -> set[str]:
+        return {file.path for file in client.list_artifacts(found[run].info.run_id)}
+
+    assert names(CELL) == {"history.jsonl"} and "failure.json" in names("label of generate-1")
+    assert "plan.json" in names("study")
+    copy = client.download_artifacts(found["label of evaluate-1"].info.run_id, "metrics.json")
+    assert json.loads(Path(copy).read_text())["score"] == 0.25
+
+
+def test_rebuilding_makes_every_run_anew(store: Store) -> None:
+    uri = tracking_uri(store)
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=uri)
+    before = runs(uri)
+    client.log_metric(before[CELL].info.run_id, "by hand", 1.0)
+    mine = client.create_run(before[CELL].info.experiment_id, run_name="of a colleague").info.run_id
+    done = mirror(store, "study", rebuild=True)
+    assert (done.created, done.unchanged) == (8, 0)
+    after = runs(uri)
+    assert after.pop("of a colleague").info.run_id == mine
+    assert not {run.info.run_id for run in before.values()} & {run.info.run_id for run in after.values()}
+    assert "by hand" not in after[CELL].data.metrics
+    assert {file.path for file in client.list_artifacts(after[CELL].info.run_id)} == {"history.jsonl"}
+
+
+def test_a_mirror_stopped_half_way_is_finished_by_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_batch, calls = MlflowClient.log_batch, [0]
+
+    def stopped(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 5:
+            raise KeyboardInterrupt
+        return log_batch(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_batch", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            mirror(store, "study")
+    done = mirror(store, "study")
+    assert (done.created, done.updated, done.unchanged) == (3, 1, 4)
+    check_content(tracking_uri(store))
+
+
+def test_a_run_made_twice_is_kept_once(store: Store) -> None:
+    """A request is sent again when its answer was lost."""
+    uri = tracking_uri(store)
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=uri)
+    cell = runs(uri)[CELL]
+    client.create_run(cell.info.experiment_id, tags={mirroring.KEY_TAG: "train-1"}, run_name="twice")
+    mirror(store, "study")
+    check_content(uri)
+
+
+def test_many_points_go_in_batches_that_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "_MOST_METRICS", 2)
+    monkeypatch.setattr(mirroring, "_MOST_PARAMS", 3)
+    mirror(store, "study")
+    check_content(tracking_uri(store))
+
+
+def test_a_parameter_that_changed_makes_the_run_anew(store: Store) -> None:
+    uri = tracking_uri(store)
+    mirror(store, "study")
+    file = store.experiment("study").plan_json
+    file.write_text(file.read_text().replace('"dataset": "hh", "algorithm"', '"dataset": "shp", "algorithm"'))
+    done = mirror(store, "study")
+    assert (done.created, done.updated) == (0, 1)
+    assert runs(uri)[CELL].data.params["dataset"] == "shp"
+
+
+def test_every_view_finds_its_runs(store: Store) -> None:
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=tracking_uri(store))
+    experiment = client.get_experiment_by_name("study")
+    found = {
+        title: {run.info.run_name for run in client.search_runs([experiment.experiment_id], search)}
+        for title, search in VIEWS
+    }
+    assert found == {
+        "Policies": {CELL, "sft"},
+        "Reward models": {REWARD_MODEL},
+        "Training": {CELL},
+        "Evaluations": {"label of evaluate-1", "label of evaluate-3"},
+        "Failed": {"label of generate-1"},
+    }
+    note = experiment.tags["mlflow.note.content"]
+    assert note.startswith("Why?") and "(#/experiments/1/runs?searchFilter=tags.%60ablate.subject%60%20%3D" in note
+
+
+def test_what_waits_has_no_run_and_what_runs_is_running(store: Store) -> None:
+    plan = store.experiment("study").read_plan()
+    assert "evaluate-9" not in {run.key for run in wanted_runs(store, plan)}
+    attempt = store.stage("evaluate-9").attempt(1)
+    attempt.folder.mkdir(parents=True)
+    assert {run.key: run.status for run in wanted_runs(store, plan)}["evaluate-9"] == "KILLED"
 
 
 def test_ui_command_opens_the_stores_own_database(store: Store) -> None:
     command = ui_command(store, port=5123)
     assert command[1:4] == ["-m", "mlflow", "ui"]
     assert f"sqlite:///{store.root}/cache/mlflow.db" in command and command[-1] == "5123"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_is_down_is_said_at_once_without_its_password(store: Store) -> None:
+    place = f"http://me:hunter2@127.0.0.1:{free_port()}"
+    with pytest.raises(TrackingError, match="no MLflow server answers at http://127") as raised:
+        mirror(store, "study", uri=place)
+    assert "hunter2" not in str(raised.value) and "nothing is lost" in str(raised.value)
+    command = ["track", "study", "--store", str(store.root), "--uri", place]
+    assert isinstance(CliRunner().invoke(app, command).exception, TrackingError)
+
+
+class Server:
+    """A real MLflow server in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", str(self.folder),
+        ]  # fmt: skip
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(f"{self.uri}/health", timeout=5).ok:
+                    return
+            except requests.RequestException:
+                assert self.process.poll() is None, (self.folder / "log").read_text()
+                time.sleep(0.3)
+        raise AssertionError("the server did not come up")
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, 15)
+        self.process.wait(60)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder)
+    server.start()
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.mark.slow
+def test_a_server_gets_the_same_and_may_be_down_in_between(
+    store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = mirror(store, "study", uri=server.uri)
+    assert (done.created, done.updated, done.unchanged) == (8, 0, 0)
+    check_content(server.uri)
+    server.stop()
+    with pytest.raises(TrackingError, match="no MLflow server answers"):
+        mirror(store, "study", uri=server.uri)
+    server.start()
+
+    # it goes down in the middle of a call: the requests wait for it
+    write_stage(store, "evaluate-2", metrics__json=metrics_json(0.5))
+    create_run = MlflowClient.create_run
+
+    def restarted(*arguments: Any, **named: Any) -> Any:
+        server.stop()
+        server.start()
+        return create_run(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_run", restarted)
+        done = mirror(store, "study", uri=server.uri)
+    assert (done.created, done.updated, done.unchanged) == (1, 1, 7)
+
+    # and for good: an error, nothing lost
+    write_stage(store, "train-2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+    def stopped(*arguments: Any, **named: Any) -> Any:
+        server.stop()
+        return create_run(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_run", stopped)
+        with pytest.raises(TrackingError, match="does not take the runs of 'study'"):
+            mirror(store, "study", uri=server.uri)
+    server.start()
+    done = mirror(store, "study", uri=server.uri)
+    assert (done.created, done.updated, done.unchanged) == (1, 0, 9)
+    assert len(runs(server.uri)) == 10

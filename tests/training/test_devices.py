@@ -14,6 +14,7 @@ def test_a_process_that_sees_its_own_gpus_only_takes_the_first(
     monkeypatch: pytest.MonkeyPatch, gpus: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert stage_device(Resources(gpus=gpus)) == torch.device("cuda:0")
 
 

@@ -165,6 +165,13 @@ def stages(policy_folder: Path, write_pairs: Any, make_context: Any, tmp_path: P
     }
 
 
+def for_two_ranks(stage: dict[str, Any], context: StageContext, **resources: Any) -> dict[str, Any]:
+    """A stage with its folders and how it runs; it writes a checkpoint after every step."""
+    named = {"micro_batch": 2, "processes": 2, "checkpoint_seconds": 0.0, **resources}
+    previous = list(context.previous_work)
+    return {**stage, "folder": context.output.parent, "previous": previous, "resources": named}
+
+
 def run_with_two_ranks(stages: list[dict[str, Any]]) -> None:
     root = Path(__file__).parents[2]
     text = json.dumps(stages, default=str)
@@ -187,9 +194,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(
         single[name] = make_context(f"{name}-1", stage["config"], stage["inputs"], resources=resources)
         import_function(stage["entry"], "the work")(single[name])
         double[name] = make_context(f"{name}-2", stage["config"], stage["inputs"])
-        folder = double[name].output.parent
-        named = {"micro_batch": 2, "processes": 2, "checkpoint_seconds": 0.0}
-        asked.append({**stage, "folder": folder, "previous": [], "resources": named})
+        asked.append(for_two_ranks(stage, double[name]))
     run_with_two_ranks(asked)
     for name in stages:
         one, two = history(single[name]), history(double[name])
@@ -205,3 +210,37 @@ def test_two_processes_give_the_losses_and_weights_of_one(
         assert not (double[name].output.parent / "ranks").exists()
     texts = [(runs["ppo"].output / "samples.jsonl").read_text().splitlines() for runs in (single, double)]
     assert len({tuple(json.loads(line)["response"] for line in lines) for lines in texts}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.deepspeed
+@pytest.mark.parametrize(
+    ("sharding", "names"),
+    [("zero2", ["sft", "reward_model", "dpo", "kto", "ppo"]), ("zero3", ["sft", "reward_model", "dpo"])],
+)
+def test_what_deepspeed_shares_out_trains_as_one_process_and_goes_on_from_its_checkpoints(
+    sharding: str, names: list[str], stages: dict[str, dict[str, Any]], make_context: Callable[..., StageContext]
+) -> None:
+    single, shared, resumed = {}, {}, {}
+    for name in names:
+        stage = stages[name]
+        given = stage["config"], stage["inputs"]
+        single[name] = make_context(f"{name}-1", *given, resources=Resources(micro_batch=2))
+        import_function(stage["entry"], "the work")(single[name])
+        shared[name] = make_context(f"{name}-2", *given)
+        resumed[name] = make_context(f"{name}-3", *given, previous_work=[shared[name].work])
+    for contexts in (shared, resumed):
+        run_with_two_ranks(
+            [for_two_ranks(stages[name], context, sharding=sharding) for name, context in contexts.items()]
+        )
+    for name in names:
+        for expected, found in zip(history(single[name]), history(shared[name]), strict=True):
+            assert found["loss"] == pytest.approx(expected["loss"], abs=1e-4), name
+            assert found == pytest.approx(expected, rel=1e-3, abs=1e-4), name
+        one, two, three = (load_file(c[name].output / "model" / "model.safetensors") for c in (single, shared, resumed))
+        assert one.keys() == two.keys() == three.keys()
+        for key, tensor in one.items():
+            torch.testing.assert_close(tensor, two[key], rtol=0, atol=2e-4, msg=lambda text, n=name: f"{n}: {text}")
+            assert torch.equal(two[key], three[key]), f"{name}: {key}"
+        assert history(shared[name]) == history(resumed[name])
+        assert len((resumed[name].output.parent / "events.jsonl").read_text().split('"loss"')) == 2, "one step was left"

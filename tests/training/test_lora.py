@@ -23,6 +23,7 @@ from ablate.training import logprobs, on_policy, policy_gradient, preference, re
 from ablate.training.checkpoints import Cadence, latest_checkpoint
 from ablate.training.lora import FrozenBase, adapter_off, publish, trained_weights, with_adapter
 from ablate.training.offline import OfflineTrainer
+from ablate.training.placement import sampled_from
 
 RANK, ALPHA = 4, 6
 LORA = {"lora_rank": RANK, "lora_alpha": ALPHA}
@@ -54,6 +55,8 @@ def test_an_adapter_is_off_the_frozen_model_and_merged_the_model_it_was(policy_f
     with adapter_off(model):
         assert torch.equal(model(IDS).logits, before)
     assert torch.equal(FrozenBase(model)(input_ids=IDS).logits, before)
+    with sampled_from(FrozenBase(model)) as lent:
+        assert lent is model and torch.equal(model(IDS).logits, before)
     assert torch.equal(model(IDS).logits, adapted)
     publish(model, load_tokenizer(policy_folder), tmp_path / "model")
     merged = load_policy(tmp_path / "model") if kind == "policy" else load_reward_model(tmp_path / "model")

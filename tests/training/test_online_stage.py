@@ -79,7 +79,8 @@ def context(
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "options"), [("online_dpo", {"loss": "ipo"}), ("online_dpo", {"lora_rank": 4}), ("d2po", ROUNDS)]
+    ("algorithm", "options"),
+    [("online_dpo", {"loss": "ipo"}), ("online_dpo", {"lora_rank": 4, "win_rate_every": 2}), ("d2po", ROUNDS)],
 )
 def test_the_stage_leaves_model_history_samples_and_pairs(
     algorithm: str, options: dict[str, Any], inputs: dict[str, Path], tmp_path: Path
@@ -94,6 +95,9 @@ def test_the_stage_leaves_model_history_samples_and_pairs(
     assert history[0]["kl"] == 0.0 and history[-1]["samples"] == 4 * 16
     rounds = [record["step"] for record in history if "discriminator_accuracy" in record]
     assert rounds == ([] if algorithm == "online_dpo" else [1, 3])
+    measured = {record["step"]: record["win_rate"] for record in history if "win_rate" in record}
+    assert list(measured) == ([1, 3] if "win_rate_every" in options else [])
+    assert all(0.2 < rate < 0.8 for rate in measured.values())  # of a reward model that learnt nothing
     pairs = read_json_lines(made.output / "pairs.jsonl")
     assert len(pairs) == summary["pairs"] == sum(record["pairs"] for record in history)
     assert [row["step"] for row in pairs] == sorted(row["step"] for row in pairs)

@@ -29,7 +29,7 @@ from ablate.training.experience import (
 from ablate.training.learner import Network
 from ablate.training.online_pairs import reference_columns
 from ablate.training.pair_log import OnlinePair
-from ablate.training.placement import FrozenPlace, Placed, frozen_score
+from ablate.training.placement import FrozenPlace, Placed, frozen_score, sampled_from
 from ablate.training.policy_gradient import PPOLearner
 from ablate.training.rollouts import (
     Episode,
@@ -191,6 +191,12 @@ def test_a_frozen_model_at_home_in_host_memory_moves_once_a_pass_however_many_mi
     with pytest.raises(RuntimeError, match="gone"):
         reference_columns(placed, pairs, PAD, Broken(few), "float32")  # type: ignore[arg-type]
     assert moved.place == HOME, "also where a pass fails"
+
+    with sampled_from(placed) as lent:
+        assert lent is moved and moved.place == GPU
+    assert moved.moves[-1] == HOME
+    with sampled_from(plain) as lent:
+        assert lent is plain
 
     judge = Moved(reward_model())
     monkeypatch.setattr(placement, "load_reward_model", lambda path: judge)

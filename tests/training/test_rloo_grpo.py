@@ -21,13 +21,14 @@ from ablate.algorithms.rloo import RLOOParameters
 from ablate.errors import StageError
 from ablate.training.advantages import group_normalised, leave_one_out, regularised_outcomes
 from ablate.training.checkpoints import Cadence
-from ablate.training.experience import PassLimits, Recorder, Rollout
+from ablate.training.experience import PassLimits, Recorder, Rollout, win_rate
 from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyTrainer, Prompt, Tokens
 from ablate.training.policy_gradient import GRPOLearner, RLOOLearner
 from ablate.training.policy_loss import Terms
 from ablate.training.policy_update import PolicyGradientLearner
-from ablate.training.rollouts import Episode
+from ablate.training.rollouts import Episode, sample
+from ablate.training.seeding import derive_seed
 from ablate.training.targets import Targets
 
 PAD, EOS, V, WANTED, GROUP = 0, 1, 20, 5, 4
@@ -340,12 +341,15 @@ SETTINGS: dict[str, Any] = {
 METHODS = [RLOOParameters, GRPOParameters]
 
 
-def trainer(parameters: PolicyGradientParameters, score: Any = count_wanted, seed: int = 0) -> OnPolicyTrainer:
+def trainer(
+    parameters: PolicyGradientParameters, score: Any = count_wanted, seed: int = 0, compare: Any = count_wanted
+) -> OnPolicyTrainer:
     return OnPolicyTrainer(
         learner(parameters),
         seed,
         reference=policy(),
         score=score,
+        compare=compare,
         prompts=[Prompt(f"p{i}", [2 + i % 7, 3 + i % 11, 4][: 1 + i % 3]) for i in range(40)],
         tokens=Tokens(frozenset({EOS}), PAD, lambda ids: " ".join(map(str, ids))),
     )
@@ -360,6 +364,47 @@ def test_a_prompt_has_k_neighbouring_responses_and_a_step_counts_prompts(method:
     assert all(len(group) == 1 for group in groups)
     assert len(set(names)) == 8
     assert len({tuple(episode.response_ids) for episode in episodes[:GROUP]}) > 1
+
+
+def test_win_rates_are_worked_by_hand() -> None:
+    assert win_rate(torch.tensor([3.0, 1.0, 2.0, 5.0]), torch.tensor([1.0, 3.0, 2.0, 2.0])) == (1 + 0 + 0.5 + 1) / 4
+
+
+def test_the_win_rate_is_against_the_reference_s_responses_and_changes_nothing(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "prompts_per_step": 16, "mini_batch_size": 32, "steps": 9}
+    plain, measured = trainer(RLOOParameters(**settings)), trainer(RLOOParameters(**settings, win_rate_every=4))
+    for made, name in ((plain, "plain"), (measured, "measured")):
+        made.train(tmp_path / name)
+    rates = {record["step"]: record["win_rate"] for record in measured.history.records if "win_rate" in record}
+    assert list(rates) == [1, 5, 9]
+    assert rates[1] == pytest.approx(0.5, abs=0.2), "policy and reference are one model"
+    assert rates[9] > rates[1] + 0.2
+    assert [{**record, "win_rate": None} for record in plain.history.records] == [
+        {**record, "win_rate": None} for record in measured.history.records
+    ]
+    measured.done, episodes = 8, measured.sample_episodes(8)
+    others = sample(
+        policy(),
+        [episode.prompt_ids for episode in episodes[::GROUP]],
+        max_new_tokens=8,
+        temperature=0.8,
+        eos_token_ids={EOS},
+        pad_token_id=PAD,
+        generator_seed=derive_seed(0, "reference rollout", 8),
+        batch_size=64,
+    )
+    won = []
+    for prompt, other in enumerate(others):
+        for episode in episodes[prompt * GROUP : (prompt + 1) * GROUP]:
+            own, theirs = episode.response_ids.count(WANTED), other.ids.count(WANTED)
+            won.append((own > theirs) + (own == theirs) / 2)
+    assert len(won) == 16 * GROUP
+    assert measured._win_rate(episodes) == pytest.approx(sum(won) / len(won))
+
+
+def test_a_win_rate_needs_something_that_says_who_wins() -> None:
+    with pytest.raises(StageError, match=r"(?s)nothing says which of two responses wins.*leave win_rate_every out"):
+        trainer(RLOOParameters(**SETTINGS, win_rate_every=1), compare=None)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -44,7 +44,7 @@ PROMPTS = {
 GRADERS = {
     "gsm8k": Entry(
         "ablate.evaluation.graders.answers:gsm8k",
-        revision=2,
+        revision=3,
         metrics=("exact_match", "numeric_match", "flexible_extract", "strict_match", "flag_agreement"),
         gold="ablate.evaluation.graders.answers:gsm8k_gold_response",
     ),
@@ -61,6 +61,7 @@ GRADERS = {
     "truthfulqa": Entry(
         "ablate.evaluation.graders.judged:truthfulqa",
         TruthfulQaOptions,
+        revision=2,
         metrics=("truth_info", "truth", "info"),
         gold="ablate.evaluation.graders.judged:truthfulqa_gold_response",
         judges={"truth": "ablate.evaluation.local_judges:truth", "info": "ablate.evaluation.local_judges:info"},

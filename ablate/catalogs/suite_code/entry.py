@@ -36,6 +36,8 @@ class Entry:
     ``module:function`` that asks it."""
     repeated: bool = False
     """Whether a file of outputs may have several rows for one item: its samples, as graders of pass@k take them."""
+    marks: tuple[str, ...] = ("sample",)
+    """Columns that tell rows for one item apart, where a file of outputs has several."""
     alone: str | None = None
     """``module:function`` that grades a file of outputs which says all itself, without the suite's items."""
 

@@ -82,6 +82,7 @@ class ArenaHardOptions(JudgedOptions):
     seed: int = Field(default=42, ge=0, description="of the bootstrap")
 
 
+_MARKS = ("sample", "turn", "judge")
 _OF_PAIRS = ("win_rate", "parsed", "ties", "consistent", "first_wins", "agreement")
 
 PROMPTS = {
@@ -93,7 +94,7 @@ PROMPTS = {
 }
 
 GRADERS = {
-    "win-rate": Entry("ablate.evaluation.graders.verdicts:win_rate", JudgedOptions, metrics=_OF_PAIRS),
+    "win-rate": Entry("ablate.evaluation.graders.verdicts:win_rate", JudgedOptions, metrics=_OF_PAIRS, marks=_MARKS),
     "alpaca-eval": Entry(
         "ablate.evaluation.graders.verdicts:alpaca_eval",
         AlpacaEvalOptions,
@@ -103,13 +104,18 @@ GRADERS = {
             "length_controlled_win_rate",
             "published_length_controlled_win_rate",
         ),
+        marks=_MARKS,
     ),
     "arena-hard": Entry(
-        "ablate.evaluation.graders.verdicts:arena_hard", ArenaHardOptions, metrics=(*_OF_PAIRS, "score")
+        "ablate.evaluation.graders.verdicts:arena_hard",
+        ArenaHardOptions,
+        revision=2,
+        metrics=(*_OF_PAIRS, "score"),
+        marks=_MARKS,
     ),
     "rating": Entry(
         "ablate.evaluation.graders.verdicts:rating",
         metrics=("rating", "rating_turn_1", "rating_turn_2", "parsed", "disagreement"),
-        repeated=True,
+        marks=(*_MARKS, "model"),
     ),
 }

@@ -24,7 +24,7 @@ class ToxiGenOptions(Closed):
 _REFUSALS = ("refusal", "refusal_f1", "refusal_precision", "refusal_recall")
 
 _SHARES = ("full_compliance", "partial_refusal", "full_refusal", "unreadable")
-_LABELS = ("final_label", "annotation_1", "annotation_2", "gpt4_label", "strmatch_label")
+_LABELS = ("judge_label", "final_label", "annotation_1", "annotation_2", "gpt4_label", "strmatch_label")
 _OF_LABELS = tuple(f"{column}_{name}" for column in _LABELS for name in (*_SHARES, "accuracy", *_REFUSALS[1:]))
 _AGREEMENTS = tuple(f"{name}_agreement" for name in ("annotators", "gpt4_label", "strmatch_label", "string_match"))
 
@@ -38,6 +38,7 @@ GRADERS = {
     "xstest": Entry(
         "ablate.evaluation.graders.refusals:xstest",
         BootstrapOptions,
+        revision=2,
         metrics=("accuracy", *_REFUSALS, *_OF_LABELS, *_AGREEMENTS),
         gold="ablate.evaluation.graders.refusals:xstest_gold_response",
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
-from ablate.evaluation.formats.rows import numbered_rows
+from ablate.evaluation.formats.rows import column, numbered_rows
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
 
 COLUMNS = ("instruction", "output_1", "output_2", "preference")
@@ -22,11 +22,12 @@ def read(path: Path, options: ReadOptions) -> Submission:
     """The model's response is ``output_2``; all else are facts. Of several models ``options.model`` names one."""
     found = list(numbered_rows(path))
     for number, row in found:
-        absent = [name for name in COLUMNS if name not in row]
-        texts = [name for name in COLUMNS[:3] if not isinstance(row.get(name), str)]
-        if absent or texts:
-            what = f"has no column {absent[0]!r}" if absent else f"has no text in {texts[0]!r}"
-            raise DataError(f"{path}, row {number} {what}", hint=f"annotations of AlpacaEval have {', '.join(COLUMNS)}")
+        said = {name: column(path, number, row, name) for name in COLUMNS}
+        if texts := [name for name in COLUMNS[:3] if not isinstance(said[name], str)]:
+            raise DataError(
+                f"{path}, row {number} has no text in {texts[0]!r}",
+                hint=f"annotations of AlpacaEval have {', '.join(COLUMNS)}",
+            )
     models = list(dict.fromkeys(str(row.get("generator_2", "")) for _, row in found))
     wanted = options.model or models[0]
     if wanted not in models or (len(models) > 1 and options.model is None):

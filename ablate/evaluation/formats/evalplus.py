@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.errors import DataError, suggestion
 from ablate.evaluation.formats.rows import RESPONSES, numbered_rows, texts_of
-from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
+from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, read_text
 
 FORMS = {"solution": "program", "solutions": "program", "completion": "completion", "completions": "completion"}
 """What a column holds, by its name: a whole program, or what follows the prompt. Others hold responses."""
@@ -60,9 +60,6 @@ def _folder(path: Path) -> list[Output]:
         if task is None or not folder.is_dir():
             continue
         for file in sorted(folder.glob("*.py"), key=lambda file: (len(file.stem), file.stem)):
-            try:
-                text = file.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file} is not text in UTF-8: {error}") from error
-            outputs.append(Output(len(outputs) + 1, f"{task[1]}/{task[2]}", None, (text,), {"form": "program"}))
+            name = f"{task[1]}/{task[2]}"
+            outputs.append(Output(len(outputs) + 1, name, None, (read_text(file),), {"form": "program"}))
     return outputs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
-from ablate.evaluation.formats.rows import numbered_rows
+from ablate.evaluation.formats.rows import column, numbered_rows
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
 
 _GAMES = ("g1_winner", "g2_winner")
@@ -29,15 +29,16 @@ def read(path: Path, options: ReadOptions) -> Submission:
     """
     found = list(numbered_rows(path))
     for number, row in found:
-        if "question_id" not in row:
-            raise DataError(f"{path}, row {number} has no column 'question_id'")
+        column(path, number, row, "question_id")
     if _GAMES[0] in found[0][1]:
         return _pairs(path, found, options)
-    column = "model_id" if "choices" in found[0][1] else "model"
-    models = list(dict.fromkeys(str(row.get(column, "")) for _, row in found))
+    named = "model_id" if "choices" in found[0][1] else "model"
+    models = list(dict.fromkeys(str(row.get(named, "")) for _, row in found))
     if options.model is not None and options.model not in models:
         raise DataError(f"{path} has nothing of {options.model!r}", hint=f"it has: {', '.join(models)}")
-    own = [(number, row) for number, row in found if options.model in (None, str(row.get(column, "")))]
+    if named == "model_id" and options.model is None and len(models) > 1:
+        raise DataError(f"{path} has the answers of {', '.join(models)}", hint="name one of them: --model")
+    own = [(number, row) for number, row in found if options.model in (None, str(row.get(named, "")))]
     kept = [options.model] if options.model else models
     outputs = tuple(_answer(path, number, row) if "choices" in row else _rating(number, row) for number, row in own)
     return Submission(path, outputs, {"model": ", ".join(kept)})

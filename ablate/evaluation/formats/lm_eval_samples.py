@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError
 from ablate.evaluation.formats import rows
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
@@ -21,18 +20,21 @@ def read(path: Path, options: ReadOptions) -> Submission:
     """The id is that of the document where it has one, else its number; a document that several filters read (each has
     its row) counts once. Answers to requests for log-likelihoods become ``logprobs``."""
     found: dict[Any, Output] = {}
-    for number, row in read_rows(DataFile(path.name, path)):
-        if row["doc_id"] not in found:
-            found[row["doc_id"]] = _output(path, number, row, options)
+    for number, row in rows.numbered_rows(path):
+        name = rows.column(path, number, row, "doc_id")
+        if name not in found:
+            found[name] = _output(path, number, row, options)
     return Submission(path, tuple(found.values()))
 
 
 def _output(path: Path, number: int, row: Mapping[str, Any], options: ReadOptions) -> Output:
-    doc: Mapping[str, Any] = row["doc"]
+    doc = rows.column(path, number, row, "doc")
+    if not isinstance(doc, Mapping):
+        raise DataError(f"{path}, row {number}: 'doc' is no document")
     named = next((name for name in rows.IDS if doc.get(name) not in (None, "")), None)
     native: dict[str, Any] = {"id": doc[named] if named else row["doc_id"]}
     native |= {name: doc[name] for name in (*rows.PROMPTS, *rows.TASKS) if isinstance(doc.get(name), str)}
-    answers = row["resps"]
+    answers = rows.column(path, number, row, "resps")
     if not isinstance(answers, list) or not answers:
         raise DataError(f"{path}, row {number}: 'resps' holds no answers")
     if all(isinstance(answer, list) and len(answer) == 1 and _scored(answer[0]) for answer in answers):

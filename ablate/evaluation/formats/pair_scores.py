@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,27 @@ ACCURACIES = "accuracies"
 """What a format says of a file of accuracies by subset: in which unit they are written."""
 
 VERDICTS = ("results", "result", "won", "win")
-"""Columns that say whether the chosen response won: 1, 0, or 0.5 for a verdict that could not be read."""
+"""Columns that say whether the chosen response won: 1 or 0; of a pair 0.5 for a verdict that could not be read."""
+
+NO_VERDICT = 0.5
+"""What a pair counts, and RewardBench writes, where a judge gave no verdict about it that could be read."""
+
+
+def read_pair(path: Path, output: Output) -> dict[str, Any] | None:
+    """What a row says of the two responses of a pair, as :func:`read_sides` does; a ``NO_VERDICT`` is read as None.
+
+    Raises ``DataError`` for several scores of a response.
+    """
+    sides = read_sides(path, output, 1)
+    if sides is None or "result" in sides:
+        return sides if sides != {"result": NO_VERDICT} else {"result": None}
+    scores = {side: score if isinstance(score, list) else [score] for side, score in sides.items()}
+    if more := next((side for side, own in scores.items() if len(own) > 1), None):
+        raise DataError(
+            f"{path}, row {output.row} has {len(scores[more])} scores of the {more} response",
+            hint="a pair of this suite has one response of each kind, and each has one score",
+        )
+    return {side: own[0] for side, own in scores.items()}
 
 
 def read_sides(path: Path, output: Output, num_correct: int | None = None) -> dict[str, Any] | None:
@@ -151,7 +171,7 @@ def accuracies_of(submission: Submission, sizes: Mapping[str, int]) -> list[Metr
             output.facts["subset"],
             "accuracy",
             output.facts["accuracy"],
-            int(output.facts.get("n") or sizes[output.facts["subset"]]),
+            output.facts["n"] or sizes[output.facts["subset"]],
         )
         for output in submission.outputs
     ]
@@ -175,18 +195,29 @@ def require_whole(path: Path, found: Mapping[str, int], sizes: Mapping[str, int]
         raise DataError(f"{path} has {found[more[0]]} prompts of {more[0]}, which has {sizes[more[0]]}")
 
 
-def rows_alone(path: Path, outputs: tuple[Output, ...], names: Mapping[str, str | None]) -> list[dict[str, Any]] | None:
+def read_candidates(path: Path, output: Output, subset: str) -> dict[str, Any] | None:
+    """What a row says of the responses to a prompt of RewardBench 2, as :func:`read_sides` does.
+
+    A prompt of several right answers is in the Ties subset alone: elsewhere the first of a list of ``scores`` is that
+    of the right one. A row of Ties that does not say how many of its scores are (``num_correct``) is a ``DataError``.
+    """
+    return read_sides(path, output, None if subset == TIES else 1)
+
+
+def rows_alone(
+    submission: Submission,
+    names: Mapping[str, str | None],
+    read: Callable[[Path, Output, str], dict[str, Any] | None],
+) -> list[dict[str, Any]] | None:
     """Rows of results from a file that names the subset of each row; None where one has no subset or says nothing.
 
-    ``names`` gives the subset that a written name stands for. A prompt of several right answers is in the Ties subset
-    alone: elsewhere the first of a list of ``scores`` is that of the right one. A row of Ties that does not say how
-    many of its scores are (``num_correct``) is a ``DataError``.
+    ``names`` gives the subset that a written name stands for, ``read`` what a row says of its responses.
     """
     rows = []
-    for output in outputs:
+    for output in submission.outputs:
         written = output.facts.get("subset")
         subset = None if written is None else names[str(written)]
-        sides = None if subset is None else read_sides(path, output, None if subset == TIES else 1)
+        sides = None if subset is None else read(submission.path, output, subset)
         if sides is None:
             return None
         source = output.source or str(output.row)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ablate.catalogs.rewardbench import SECTIONS_2, SUBSETS, TIES, TIES_WEIGHTS
-from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError, suggestion
 from ablate.evaluation.formats.pair_scores import ACCURACIES
+from ablate.evaluation.formats.rows import column, numbered_rows
 from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, json_object
 
 VALUES = ("accuracy", "acc", "score", "value")
@@ -64,16 +64,18 @@ def read(path: Path, options: ReadOptions) -> Submission:
         about = {name: value for name, value in whole.items() if isinstance(value, str)}
         return _accuracies(path, [(name, value, None) for name, value in numbers.items()], about)
     rows = []
-    for number, row in read_rows(DataFile(path.name, path)):
-        column = next((name for name in VALUES if row.get(name) not in (None, "")), None)
-        if column is None:
+    for number, row in numbered_rows(path):
+        values = next((name for name in VALUES if row.get(name) not in (None, "")), None)
+        if values is None:
             raise DataError(f"{path}, row {number}: no accuracy", hint=f"columns: subset, {' or '.join(VALUES)}")
-        rows.append((str(row["subset"]), row[column], row.get("n")))
+        written = row.get("n")
+        count = None if written in (None, "") else _count(path, number, written)
+        rows.append((str(column(path, number, row, "subset")), row[values], count))
     return _accuracies(path, rows, {})
 
 
-def _accuracies(path: Path, rows: list[tuple[str, Any, Any]], about: Mapping[str, Any]) -> Submission:
-    found: dict[str, tuple[float, Any]] = {}
+def _accuracies(path: Path, rows: list[tuple[str, Any, int | None]], about: Mapping[str, Any]) -> Submission:
+    found: dict[str, tuple[float, int | None]] = {}
     for written, value, n in rows:
         name = subset_name(written)
         if name is None:
@@ -88,6 +90,16 @@ def _accuracies(path: Path, rows: list[tuple[str, Any, Any]], about: Mapping[str
         for number, (name, (value, n)) in enumerate(found.items(), start=1)
     )
     return Submission(path, outputs, {**about, ACCURACIES: "percent" if percent else "proportions"})
+
+
+def _count(path: Path, number: int, written: Any) -> int:
+    try:
+        count = int(written)
+    except (TypeError, ValueError):
+        count = 0
+    if count < 1:
+        raise DataError(f"{path}, row {number}: n is {written!r}", hint="n is how many pairs the subset has")
+    return count
 
 
 def _best(subset: str) -> float:

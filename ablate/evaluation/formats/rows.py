@@ -53,14 +53,19 @@ def read(path: Path, options: ReadOptions) -> Submission:
         raise DataError(
             f"{path} is a folder that no format knows", hint="name a file of outputs, or the format: --read"
         )
-    found = tuple(numbered_rows(path))
-    if not found:
-        raise DataError(f"{path} has no rows")
-    return Submission(path, tuple(output(path, number, row, options) for number, row in found))
+    return Submission(path, tuple(output(path, number, row, options) for number, row in numbered_rows(path)))
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Row number (from 1) and row; an object from ids to responses is as many rows."""
+    """Row number (from 1) and row, at least one; an object from ids to responses is as many rows."""
+    number = 0
+    for number, row in _numbered(path):
+        yield number, row
+    if not number:
+        raise DataError(f"{path} has no rows")
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     whole = json_object(path)
     if whole is not None and all(isinstance(value, str | list) for value in whole.values()):
         for number, (name, value) in enumerate(whole.items(), start=1):
@@ -97,21 +102,21 @@ def output(path: Path, number: int, row: Mapping[str, Any], options: ReadOptions
     prompt_name = next((name for name in PROMPTS if isinstance(row.get(name), str) and name != said_name), None)
     texts = None
     if said_name is not None:
-        texts = texts_of(_value(path, number, row, said_name))
+        texts = texts_of(column(path, number, row, said_name))
         if texts is None or not texts:
             raise DataError(f"{path}, row {number}: {said_name!r} is neither a text nor a list of texts")
     used = {id_name, said_name, prompt_name}
     return Output(
         row=number,
-        source=None if id_name is None else _identity(path, number, _value(path, number, row, id_name), id_name),
+        source=None if id_name is None else _identity(path, number, column(path, number, row, id_name), id_name),
         prompt=row[prompt_name] if prompt_name else None,
         texts=texts,
         facts={name: value for name, value in row.items() if name not in used},
     )
 
 
-def _value(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of a dotted path below one."""
+def column(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of a dotted path below one; raises ``DataError`` that names the row without it."""
     if name in row:
         return row[name]
     value: Any = row

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablate.data.sources import DataFile, read_rows
 from ablate.errors import DataError, UnknownNameError
 from ablate.evaluation.formats import rows
 from ablate.evaluation.formats.submission import ReadOptions, Submission
@@ -23,8 +22,8 @@ def recognises(path: Path, first: Mapping[str, Any] | None) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Submission:
     """One model's responses and labels, under the columns ``response``, ``harmful``, ``action`` or ``is_correct``."""
-    found = list(read_rows(DataFile(path.name, path)))
-    models = _models(found[0][1]) if found else {}
+    found = list(rows.numbered_rows(path))
+    models = _models(found[0][1])
     if options.model is None:
         raise DataError(
             f"{path} has the outputs of {len(models)} models", hint=f"name one with --model: {', '.join(models)}"

@@ -80,6 +80,14 @@ def first_row(path: Path) -> Mapping[str, Any] | None:
     return next((row for _, row in read_rows(DataFile(path.name, path))), None)
 
 
+def read_text(path: Path) -> str:
+    """The text of a file; raises ``DataError`` where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error}") from error
+
+
 def json_object(path: Path) -> dict[str, Any] | None:
     """The object that a ``.json`` file is as a whole, over several lines or one; null for anything else."""
     if not path.name.endswith((".json", ".json.gz")):

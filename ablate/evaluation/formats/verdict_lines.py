@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
-from ablate.evaluation.formats.submission import Output, ReadOptions, Submission
+from ablate.evaluation.formats.submission import Output, ReadOptions, Submission, read_text
 
 WORDS = {"CHATGPT": "loss", "VICUNA13B": "win", "WIN": "win", "TIE": "tie", "LOSS": "loss"}
 """Words of a line, with how it ended for the model that is graded: FairEval compares Vicuna 13B with ChatGPT."""
@@ -21,7 +21,7 @@ def recognises(path: Path, first: Mapping[str, Any] | None) -> bool:
 def read(path: Path, options: ReadOptions) -> Submission:
     """One verdict a line; empty lines are left out. Raises ``DataError`` for another word."""
     outputs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         word = line.strip().upper()
         if not word:
             continue

@@ -7,7 +7,7 @@ import re
 import string
 from collections import defaultdict
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from ablate.evaluation.graders.labels import stored_number
@@ -26,7 +26,15 @@ from ablate.evaluation.items import Item
 
 _DIGIT_COMMA = re.compile(r"(\d),(\d)")
 _NUMBER = re.compile(r"[-+]?\d*\.\d+|\d+")
-_SIGNED = re.compile(r"(?:(?<![\w)])[-+])?(?:\d*\.\d+|\d+)")
+_QUANTITY = re.compile(
+    r"""
+    (?P<sign> (?<![\w)\]}%])[-+\u2212] )?    # behind a digit, a word or a bracket it is an operator or a hyphen
+    \$?
+    (?P<size> (?: \d{1,3}(?:,\d{3})+(?!\d) | \d+ ) (?:\.\d+)? | \.\d+ )
+    (?P<power> [eE][-+]?\d{1,3}(?!\w) )?
+    """,
+    re.VERBOSE | re.ASCII,
+)
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _STRICT = re.compile(r"The answer is (\-?[0-9\.\,]+).")
 _IGNORED = (re.compile(","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.compile(r"\.$"))
@@ -50,12 +58,22 @@ def gsm8k_gold(answer: str) -> str:
 
 
 def same_number(text: str, gold: str) -> bool:
-    """Whether the last number of a text is the gold one; a minus behind a digit, letter or parenthesis is no sign."""
-    found = _SIGNED.findall(_DIGIT_COMMA.sub(r"\1\2", text))
-    try:
-        return bool(found) and Decimal(found[-1]) == Decimal(gold)
-    except InvalidOperation:
-        return False
+    """Whether the last number of a text is that of the gold answer."""
+    number = last_number(text)
+    return number is not None and number == last_number(gold)
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number of a text, exactly; None where there is none.
+
+    A comma between groups of three digits is one of thousands, any other ends a number; of a fraction it is the
+    denominator, and a unit or percent sign behind it counts for nothing.
+    """
+    found = list(_QUANTITY.finditer(text))
+    if not found:
+        return None
+    sign = "-" if found[-1]["sign"] in ("-", "\u2212") else ""
+    return Decimal(sign + found[-1]["size"].replace(",", "") + (found[-1]["power"] or ""))
 
 
 def exact_match(prediction: str, gold: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,18 @@ def truthfulqa(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     if not any(named.values()):
         return _lacking(evidence, ("truth_info", "truth", "info"), (*TRUTH[:2], *INFO[:2]), ("truth", "info"))
     examples: list[Example] = []
-    for name, item in evidence.items.items():
-        said = {metric: scores[name] >= THRESHOLD for metric, scores in named.items() if name in scores}
+    asked = _asked(evidence)
+    for name, sample in asked:
+        item = evidence.items[name]
+        said = {
+            metric: scores[name, sample] >= THRESHOLD for metric, scores in named.items() if (name, sample) in scores
+        }
         if len(said) == len(named):
             said["truth_info"] = all(said.values())
-        examples += [Example(name, 0, item.task, metric, float(value), item.cluster) for metric, value in said.items()]
-    missing = {f"{metric}_unscored": len(evidence.items) - len(scores) for metric, scores in named.items()}
+        examples += [
+            Example(name, sample, item.task, metric, float(value), item.cluster) for metric, value in said.items()
+        ]
+    missing = {f"{metric}_unscored": len(asked) - len(scores) for metric, scores in named.items()}
     return _grades(evidence, examples, ("truth_info", "truth", "info"), missing)
 
 
@@ -56,22 +63,41 @@ def toxigen(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     if not scores:
         return _lacking(evidence, ("nontoxic", "toxic"), TOXIC[:3], ("toxic",))
     examples = [
-        Example(name, 0, evidence.items[name].task, metric, float(value))
-        for name, score in scores.items()
+        Example(name, sample, evidence.items[name].task, metric, float(value))
+        for (name, sample), score in scores.items()
         for metric, value in (("nontoxic", score < THRESHOLD), ("toxic", score >= THRESHOLD))
     ]
-    return _grades(evidence, examples, ("nontoxic", "toxic"), {"unscored": len(evidence.items) - len(scores)})
+    return _grades(evidence, examples, ("nontoxic", "toxic"), {"unscored": len(_asked(evidence)) - len(scores)})
 
 
-def _scores(evidence: Evidence, names: Sequence[str]) -> dict[str, float]:
-    """A judge's scores by item id; raises ``DataError`` for one outside 0 to 1."""
+def _asked(evidence: Evidence) -> list[tuple[str, int]]:
+    """Item and sample of everything that may have a score: the responses, or the rows of a file without any."""
+    if evidence.has_responses:
+        return [(row.id, row.sample) for row in evidence.responses]
+    return [(name, sample) for name in evidence.items for sample in range(max(1, len(evidence.stored.get(name, ()))))]
+
+
+def _scores(evidence: Evidence, names: Sequence[str]) -> dict[tuple[str, int], float]:
+    """A judge's scores by item and sample, of which each row of what is stored is one.
+
+    Raises ``DataError`` for a score outside 0 to 1, and where an item has scores and not as many rows as responses.
+    """
+    samples = Counter(name for name, _ in _asked(evidence))
     found = {}
-    for name in evidence.items:
-        value = stored_number(evidence.stored.get(name, ()), names)
-        if value is not None and not 0 <= value <= 1:
-            raise DataError(f"the score {value:g} of {evidence.items[name].source} is no probability")
-        if value is not None:
-            found[name] = value
+    for name, item in evidence.items.items():
+        rows = evidence.stored.get(name, ())
+        for sample, row in enumerate(rows):
+            value = stored_number([row], names)
+            if value is None:
+                continue
+            if not 0 <= value <= 1:
+                raise DataError(f"the score {value:g} of {item.source} is no probability")
+            if samples[name] != len(rows):
+                raise DataError(
+                    f"example {item.source} has {samples[name]} responses, and scores in {len(rows)} rows",
+                    hint="give every response a row, with a column sample that numbers them",
+                )
+            found[name, sample] = value
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.errors import StageError
 from ablate.evaluation.calibration import calibration_error
+from ablate.evaluation.formats.pair_scores import NO_VERDICT
 from ablate.evaluation.grading import (
     OVERALL,
     Evidence,
@@ -26,7 +27,8 @@ def pairwise(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """Share of pairs whose chosen response scores strictly higher (a tie is lost), by subset and over all pairs.
 
     Beside it what trivial rules reach on the same pairs: ``random`` (a seeded coin for each pair), ``longest`` and
-    ``shortest`` (by characters; a tie is lost). A pair without a score (too long) is lost and counted.
+    ``shortest`` (by characters; a tie is lost). A pair without a score (too long) is lost and counted; one with a
+    verdict instead of scores counts as that says, half where it could not be read.
     ``calibration_error`` is that of sigma(margin) over all pairs that have one, its error bootstrapped.
     """
     return _pairwise(evidence.scores, options)
@@ -74,22 +76,40 @@ def trivial_rules(chosen: int, rejected: int, coin: random.Random) -> dict[str, 
     return {name: float(value) for name, value in won.items()}
 
 
+def pair_value(row: Mapping[str, Any]) -> float:
+    """Return what a pair counts: by its scores, or as a verdict says (``result``; None where it could not be read)."""
+    if "result" in row:
+        return NO_VERDICT if row["result"] is None else float(row["result"])
+    chosen, rejected = row["chosen"], row["rejected"]
+    return float(chosen is not None and rejected is not None and chosen > rejected)
+
+
+def unparsable(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many pairs have a verdict that could not be read."""
+    return sum("result" in row and row["result"] is None for row in rows)
+
+
 def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Grades:
     coin = random.Random(options["seed"])
     examples: list[Example] = []
     margins: list[float] = []
-    ties = too_long = 0
+    too_long = 0
     for row in scores:
-        chosen, rejected = row["chosen"], row["rejected"]
-        scored = chosen is not None and rejected is not None
-        too_long += not scored
-        ties += scored and chosen == rejected
-        margins += [chosen - rejected] if scored else []
-        won = {"accuracy": float(scored and chosen > rejected)}
+        if "result" not in row:
+            chosen, rejected = row["chosen"], row["rejected"]
+            scored = chosen is not None and rejected is not None
+            too_long += not scored
+            margins += [chosen - rejected] if scored else []
+        won = {"accuracy": pair_value(row)}
         won |= trivial_rules(row["chosen_length"], row["rejected_length"], coin)
         subset = row["subset"] or row["task"]
         examples += [Example(row["id"], 0, subset, metric, value) for metric, value in won.items()]
-    health = {"ties": ties, "too_long": too_long, "mean_margin": sum(margins) / len(margins) if margins else None}
+    health = {
+        "ties": margins.count(0.0),
+        "too_long": too_long,
+        "unparsable": unparsable(scores),
+        "mean_margin": sum(margins) / len(margins) if margins else None,
+    }
     spread = bootstrap_stderr(margins, calibration_error, resamples=CALIBRATION_RESAMPLES, seed=options["seed"])
     calibration = Metric(OVERALL, "calibration_error", calibration_error(margins), len(margins), spread)
     return Grades(examples, [*mean_metrics(examples), calibration], health)

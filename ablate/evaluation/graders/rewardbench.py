@@ -10,14 +10,19 @@ from typing import Any
 
 from ablate.catalogs.rewardbench import PAIRS, SECTIONS, SUBSETS, overall_weights, section_weights, subset_weights
 from ablate.errors import DataError, StageError, suggestion
-from ablate.evaluation.formats.pair_scores import accuracies_of, require_whole, rows_alone, written_subsets
+from ablate.evaluation.formats.pair_scores import (
+    NO_VERDICT,
+    accuracies_of,
+    read_pair,
+    require_whole,
+    rows_alone,
+    written_subsets,
+)
 from ablate.evaluation.formats.rewardbench import subset_name
 from ablate.evaluation.formats.submission import Submission
-from ablate.evaluation.graders.pairs import implicit_scores, trivial_rules
+from ablate.evaluation.graders.pairs import implicit_scores, pair_value, trivial_rules, unparsable
 from ablate.evaluation.grading import OVERALL, Evidence, Example, Grades, Metric, mean_metric, shortened
-
-NO_VERDICT = 0.5
-"""What a pair counts that a judge gave no readable verdict about."""
+from ablate.rewards.verdicts import verdict_mark
 
 
 def submitted(
@@ -39,7 +44,7 @@ def submitted(
             require_whole(submission.path, present, PAIRS, list(SECTIONS["prior-sets"]))
         metrics = section_metrics(accuracies, options["rule"])
         return Grades([], metrics, _gaps([metric.task for metric in accuracies], options["rule"]))
-    rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
+    rows = None if joinable else rows_alone(submission, names, lambda path, output, _: read_pair(path, output))
     if rows is None:
         return None
     if not partial:
@@ -71,34 +76,30 @@ def judged(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """
     coin = random.Random(options["seed"])
     examples: list[Example] = []
-    unparsable = chose_first = 0
+    unread = chose_first = 0
     for row in evidence.responses:
         facts = evidence.items[row.id].data
-        verdict = read_verdict(row.response)
-        unparsable += verdict is None
-        chose_first += verdict == "A"
-        value = NO_VERDICT if verdict is None else float(verdict == facts["better"])
+        mark = verdict_mark(row.response)
+        first = None if mark == NO_VERDICT else mark  # the question offers no tie
+        unread += first is None
+        chose_first += first == 1.0
+        value = NO_VERDICT if first is None else float((first == 1.0) == (facts["better"] == "A"))
         won = {"accuracy": value, **trivial_rules(facts["chosen_length"], facts["rejected_length"], coin)}
         examples += [
             Example(row.id, row.sample, facts["subset"], metric, result, response=shortened(row.response))
             for metric, result in won.items()
         ]
-    read = len(evidence.responses) - unparsable
+    read = len(evidence.responses) - unread
     too_long = sum(row.finish == "too_long" for row in evidence.responses)
-    health = {"unparsable": unparsable, "too_long": too_long, "first_share": chose_first / read if read else None}
+    health = {"unparsable": unread, "too_long": too_long, "first_share": chose_first / read if read else None}
     return section_grades(examples, options["rule"], health)
-
-
-def read_verdict(judgement: str) -> str | None:
-    """Return A or B, whichever a judgement has in double brackets (A where it has both); None without."""
-    return next((letter for letter in "AB" if f"[[{letter}]]" in judgement), None)
 
 
 def _of_scores(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Grades:
     coin = random.Random(options["seed"])
     examples: list[Example] = []
     for row in rows:
-        won = {"accuracy": _won(row)}
+        won = {"accuracy": pair_value(row)}
         if "chosen_length" in row:
             won |= trivial_rules(row["chosen_length"], row["rejected_length"], coin)
         examples += [Example(row["id"], 0, row["subset"], metric, value) for metric, value in won.items()]
@@ -108,18 +109,10 @@ def _of_scores(rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) ->
         "ties": margins.count(0.0),
         "too_long": len(scores) - len(margins),
         "truncated": sum(row.get("truncated", 0) for row in rows),
-        "unparsable": sum("result" in row and row["result"] in (None, NO_VERDICT) for row in rows),
+        "unparsable": unparsable(rows),
         "mean_margin": math.fsum(margins) / len(margins) if margins else None,
     }
     return section_grades(examples, options["rule"], health)
-
-
-def _won(row: Mapping[str, Any]) -> float:
-    """What a pair counts: by its scores, or as a verdict says (``result``; null where it could not be read)."""
-    if "result" in row:
-        return NO_VERDICT if row["result"] is None else float(row["result"])
-    chosen, rejected = row["chosen"], row["rejected"]
-    return float(chosen is not None and rejected is not None and chosen > rejected)
 
 
 def section_grades(examples: Sequence[Example], rule: str, health: Mapping[str, Any]) -> Grades:

@@ -11,7 +11,13 @@ from typing import Any
 from ablate.catalogs.rewardbench import PROMPTS_2, SECTIONS_2, TIES, TIES_WEIGHTS
 from ablate.errors import DataError, StageError, suggestion
 from ablate.evaluation.best_of import Gaps, best_of, ties_parts, ties_score
-from ablate.evaluation.formats.pair_scores import accuracies_of, require_whole, rows_alone, written_subsets
+from ablate.evaluation.formats.pair_scores import (
+    accuracies_of,
+    read_candidates,
+    require_whole,
+    rows_alone,
+    written_subsets,
+)
 from ablate.evaluation.formats.rewardbench import subset_name
 from ablate.evaluation.formats.submission import Submission
 from ablate.evaluation.graders.pairs import implicit_scores
@@ -45,7 +51,7 @@ def submitted(
             require_whole(submission.path, {name: PROMPTS_2[name] for name in subsets}, PROMPTS_2)
         metrics = [_overall("accuracy", subsets), *(subsets[name] for name in SECTIONS_2 if name in subsets)]
         return Grades([], metrics, _gaps([{"subset": name} for name in subsets], metrics))
-    rows = None if joinable else rows_alone(submission.path, submission.outputs, names)
+    rows = None if joinable else rows_alone(submission, names, read_candidates)
     if rows is None:
         return None
     if not partial:
@@ -57,7 +63,7 @@ def scored(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """Score of each subset, and over all: the plain mean of the six.
 
     A prompt counts 1 / (number of responses with the highest score) where a correct one is among them, else 0; the
-    Ties subset has the score of :func:`ablate.evaluation.rewardbench.ties_score`. A prompt with a response without a
+    Ties subset has the score of :func:`ablate.evaluation.best_of.ties_score`. A prompt with a response without a
     score is lost. ``random``, ``longest`` and ``shortest`` (by characters) are what such scores reach.
     """
     return grade_rows(evidence.scores, options)

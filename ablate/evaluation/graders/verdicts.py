@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
@@ -25,8 +26,7 @@ from ablate.evaluation.grading import (
 )
 from ablate.evaluation.length_control import LengthControl, fit, published
 from ablate.evaluation.verdict_rows import Judged, gather, judge_health
-
-_RATING = {"rating": "rating", "rating_turn_1": "rating", "rating_turn_2": "rating", "disagreement": "rating"}
+from ablate.rewards.verdicts import winner
 
 
 def win_rate(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -36,9 +36,9 @@ def win_rate(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     winner in both orders; ``first_wins``: wins of the response shown first, of all that are no tie (0.5: no bias);
     ``agreement``: share of responses on whose winner two judges of a panel agree.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
-    return Grades(examples, [*mean_metrics(examples), *_beside(judged)], _health(evidence, judged))
+    return Grades(examples, [*_means(examples, ["win_rate"]), *_beside(judged)], _health(evidence, judged))
 
 
 def alpaca_eval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -46,14 +46,14 @@ def alpaca_eval(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
 
     Values are shares of 1, standard errors those of a mean over instructions, as the alpaca_eval package has them.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
     discrete = [
-        Example(row.example, row.sample, row.task, "discrete_win_rate", _discrete(row.value), row.cluster)
+        Example(row.example, row.sample, row.task, "discrete_win_rate", winner(row.value), row.cluster)
         for row in examples
         if row.metric == "win_rate"
     ]
-    metrics = [*mean_metrics([*examples, *discrete]), *_beside(judged)]
+    metrics = [*_means([*examples, *discrete], ["win_rate", "discrete_win_rate"]), *_beside(judged)]
     health = _health(evidence, judged)
     if options["length_control"]:
         controlled, protocol = _length_controlled(evidence, judged, options)
@@ -67,13 +67,14 @@ def arena_hard(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     Against one baseline this solves the Bradley-Terry model that Arena-Hard fits. Its error is bootstrapped over
     prompts.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
     games = [_games(row, options["weight"]) for row in judged]
     played = [own for own in games if own[1] > 0]
     spread = bootstrap_stderr(played, _share, resamples=options["resamples"], seed=options["seed"])
     score = Metric(OVERALL, "score", _share(played), len(played), spread)
-    return Grades(examples, [score, *mean_metrics(examples), *_beside(judged)], _health(evidence, judged))
+    metrics = [score, *_means(examples, ["win_rate"]), *_beside(judged)]
+    return Grades(examples, metrics, _health(evidence, judged))
 
 
 def rating(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
@@ -82,7 +83,7 @@ def rating(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     What can't be read has no rating and is counted. Of a file with several models each is a task of its own, and
     ``model/category`` its categories. ``disagreement`` is the mean difference between two judges of a panel.
     """
-    judged = gather(evidence)
+    judged = gather(evidence, "single")
     models = dict.fromkeys(row.model for row in judged)
     examples = []
     for row in judged:
@@ -145,6 +146,11 @@ def _win_examples(judged: Sequence[Judged], options: Mapping[str, Any]) -> list[
     return examples
 
 
+def _means(examples: Sequence[Example], names: Sequence[str]) -> list[Metric]:
+    """The means of examples; null under each of the names where no verdict could be read and none counts."""
+    return mean_metrics(examples) or [Metric(OVERALL, name, None, 0) for name in names]
+
+
 def _beside(judged: Sequence[Judged]) -> list[Metric]:
     """What must be known of a win rate: how many verdicts could be read, ties, and the judges' biases."""
     found: dict[str, list[Example]] = {name: [] for name in ("parsed", "ties", "consistent", "first_wins", "agreement")}
@@ -165,10 +171,6 @@ def _beside(judged: Sequence[Judged]) -> list[Metric]:
     return [mean_metric(OVERALL, name, rows) for name, rows in found.items() if rows]
 
 
-def _discrete(value: float) -> float:
-    return 0.5 if value == 0.5 else float(value > 0.5)
-
-
 def _length_controlled(
     evidence: Evidence, judged: Sequence[Judged], options: Mapping[str, Any]
 ) -> tuple[list[Metric], dict[str, Any]]:
@@ -180,18 +182,39 @@ def _length_controlled(
             hint="name the file of difficulties in the options of the suite's prompts",
         )
     difficulties = [float(item.data["difficulty"]) for item in items]
-    differences = [(row.baseline_length or 0) - row.length for row in judged]
+    differences = [_longer(evidence, row) for row in judged]
     fitted = fit([row.value for row in judged], differences, difficulties)
     metrics = [_controlled("length_controlled_win_rate", fitted)]
     protocol: dict[str, Any] = {"length_control": "fitted without the two baselines of altered length"}
     models = {row.model for row in judged}
     known = None
     if options["weights"] is not None and evidence.files and len(models) == 1:
-        (path,) = [path for name, path in evidence.files.items() if options["weights"] in name]
-        known = published(path, models.pop(), difficulties)
+        known = published(_weights(evidence.files, options["weights"]), models.pop(), difficulties)
     if known is not None:
         metrics.append(_controlled("published_length_controlled_win_rate", known))
     return metrics, protocol
+
+
+def _weights(files: Mapping[str, Path], part: str) -> Path:
+    """The one of the suite's files that has ``part`` in its name; DataError for none and for several."""
+    found = {name: path for name, path in files.items() if part in name}
+    if len(found) != 1:
+        raise DataError(
+            f"options.weights is {part!r}, which is in the names of {len(found)} of the suite's files",
+            hint=f"name a part of one of them: {', '.join(found or files)}",
+        )
+    return next(iter(found.values()))
+
+
+def _longer(evidence: Evidence, row: Judged) -> int:
+    """By how many characters the baseline's response is longer; DataError where there is none, or no response."""
+    if row.length is None or row.baseline_length is None:
+        lacking = "response" if row.length is None else "response of the baseline's"
+        raise DataError(
+            f"example {evidence.items[row.id].source} has a preference and no {lacking}, whose length counts",
+            hint="give annotations with output_1 (the baseline's) and output_2, or a column of responses",
+        )
+    return row.baseline_length - row.length
 
 
 def _controlled(name: str, found: LengthControl | None) -> Metric:

@@ -12,7 +12,7 @@ from ablate.evaluation.items import Item, content_id, unique_ids, user
 def xstest(source: Source, options: Mapping[str, Any]) -> list[Item]:
     """XSTest's prompts verbatim; unsafe ones are those whose type is a contrast. The cluster is the type."""
     items = []
-    for row in source.rows("xstest"):
+    for row in source.rows():
         unsafe = "contrast" in row["type"]
         task = "unsafe" if unsafe else "safe"
         items.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,7 @@ def _once(command: Sequence[str]) -> str:
             text=True,
             timeout=PATIENCE,
             check=False,
+            env={**os.environ, "SLURM_BITSTR_LEN": "0"},  # or the indices of an array are cut off after 64 letters
             start_new_session=True,  # Ctrl-C reaches us alone, and we wait for the answer
         )
     except FileNotFoundError as error:

@@ -60,8 +60,8 @@ def release(live: dict[str, Handed]) -> int:
 def _call(command: list[str], live: dict[str, Handed]) -> int:
     by_job: dict[str, set[int]] = {}
     for item in live.values():
-        if item.record.job:
-            by_job.setdefault(item.record.job, set()).add(item.index)
+        if item.array:
+            by_job.setdefault(item.array, set()).add(item.index)
     names = [f"{job}_[{spelled_indices(indices)}]" for job, indices in by_job.items()]
     for start in range(0, len(names), AT_ONCE):
         commands.call([*command, *names[start : start + AT_ONCE]])

@@ -14,16 +14,18 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ablate.context import read_json, write_json
-from ablate.errors import AblateError
+from ablate.context import Resources, read_json, write_json
+from ablate.errors import AblateError, StopRequested
 from ablate.execution.children import forked
 from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
 from ablate.execution.slurm.ledger import ArrayRecord
+from ablate.execution.slurm.services import ServiceError, running
 from ablate.store import StageFolder
 
 AGAIN = 75
@@ -42,6 +44,7 @@ class Element:
         self.store = record.folder.parents[2]
         self.begun = time.monotonic()
         self.children: dict[int, str] = {}
+        self.served: dict[str | None, str] = {}
         self.asked = self.stopped = False
 
     def run(self) -> int:
@@ -60,11 +63,47 @@ class Element:
         self._note("started", node=os.environ.get("SLURMD_NODENAME", platform.node()))
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        outcomes = self._run_all()
+        reason = None
+        try:
+            with ExitStack() as servers:
+                self.served = self._serve(servers)
+                outcomes = self._run_all()
+        except (ServiceError, StopRequested) as error:
+            print(f"not begun: {error}", flush=True)
+            is_stop = isinstance(error, StopRequested)
+            outcomes = dict.fromkeys(self.stages, "interrupted" if is_stop else "failed")
+            reason = None if is_stop else error.message
         code = self._judge(outcomes)
-        self._tell(outcomes)
-        self._note("ended", code=code, **{stage: status for stage, status in outcomes.items() if status != "done"})
+        self._tell(outcomes, reason)
+        ends = {stage: status for stage, status in outcomes.items() if status != "done"}
+        self._note("ended", code=code, **({"reason": reason} if reason else {}), **ends)
         return code
+
+    def _serve(self, servers: ExitStack) -> dict[str | None, str]:
+        """Start what the stages ask, unless all are done; returns addresses by judge's model, null: for rollouts."""
+        if all(StageFolder(self.store / "stages" / stage).is_done() for stage in self.stages):
+            return {}
+        next_gpu = sum(len(self.record.resources(position).gpus) for position in range(len(self.stages)))
+        addresses: dict[str | None, str] = {}
+        for name, service in self.record.services.items():
+            gpus = range(next_gpu, next_gpu + service.gpus)
+            next_gpu += service.gpus
+            log = self.record.folder / f"{self.index}.{name}.log"
+            model = service.model or self._policy()
+            server = running(name, service, model, gpus, log, lambda: self.asked or self.stopped)
+            addresses[service.model] = servers.enter_context(server)
+            print(f"service {name}: {addresses[service.model]}", flush=True)
+        return addresses
+
+    def _policy(self) -> str:
+        """Return the folder of the policy that the element's one stage trains."""
+        policy = StageFolder(self.store / "stages" / self.stages[0]).read_stage()["inputs"]["policy"]
+        return str(StageFolder(self.store / "stages" / policy["stage"]).artifact(policy["artifact"]))
+
+    def _resources(self, position: int) -> Resources:
+        judges = {model: address for model, address in self.served.items() if model is not None}
+        own = self.record.resources(position)
+        return replace(own, judges=judges, rollout_server=self.served.get(None))
 
     def _run_all(self) -> dict[str, str]:
         """Run the stages at the same time; returns how each ended, ``killed`` for one whose process was."""
@@ -75,9 +114,12 @@ class Element:
         while self.children:
             pid, status = os.waitpid(-1, 0)
             code = os.waitstatus_to_exitcode(status)
-            stage = self.children.pop(pid)
-            outcomes[stage] = codes.get(code, "killed")
-            print(f"{stage}: {outcomes[stage]}", flush=True)
+            if pid not in self.children:
+                print("a service has ended before the stages that ask it", flush=True)
+                continue
+            ended = self.children.pop(pid)
+            outcomes[ended] = codes.get(code, "killed")
+            print(f"{ended}: {outcomes[ended]}", flush=True)
         return outcomes
 
     def _fork(self, position: int) -> int:
@@ -94,7 +136,7 @@ class Element:
         stage = self.stages[position]
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
-            outcome: Outcome = run_stage(self.store / "stages" / stage, self.record.resources(position))
+            outcome: Outcome = run_stage(self.store / "stages" / stage, self._resources(position))
             if outcome.status != "busy" or time.monotonic() > deadline:
                 break
             time.sleep(BUSY_PAUSE)
@@ -155,12 +197,13 @@ class Element:
                 write_json(attempts[-1] / "failure.json", {"type": "GivenUp", "message": f"{what} ({key})"})
         return 1
 
-    def _tell(self, outcomes: dict[str, str]) -> None:
-        """Add to the array's list how this element ended, for those that start after it."""
+    def _tell(self, outcomes: dict[str, str], reason: str | None) -> None:
+        """Add to the array's list how this element ended, for those after it; ``reason``: why it was not begun."""
         for stage, status in outcomes.items():
             if status in ("done", "failed"):
-                failure = StageFolder(self.store / "stages" / stage).last_failure() if status == "failed" else None
-                append_line(self.record.ends, {"stage": stage, "reason": failure and failure.get("message")})
+                failure = StageFolder(self.store / "stages" / stage).last_failure() or {}
+                why = reason or failure.get("message")
+                append_line(self.record.ends, {"stage": stage, "reason": why if status == "failed" else None})
 
     def _common_failure(self) -> str | None:
         """Return the reason for which as many elements in a row failed as the profile allows, or None."""

@@ -117,13 +117,14 @@ def _queued(line: str) -> Iterator[Job]:
 
 
 def _elements(place: str) -> Iterator[tuple[str, int]]:
-    """Yield the elements of ``12_3``, or of ``12_[0-2,7%5]``: those that never started, not taken apart."""
-    found = re.fullmatch(r"(\d+)_(?:(\d+)|\[([\d,-]+)(?:%\d+)?\])", place)
+    """Yield the elements of ``12_3``, or of ``12_[0-2,7-11:2%5]``: those that never started, not taken apart."""
+    found = re.fullmatch(r"(\d+)_(?:(\d+)|\[([\d,:-]+)(?:%\d+)?\])", place)
     if found is None:
         return
     for part in (found[2] or found[3]).split(","):
-        first, _, last = part.partition("-")
-        for index in range(int(first), int(last or first) + 1):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        for index in range(int(first), int(last or first) + 1, int(step or 1)):
             yield found[1], index
 
 

@@ -28,6 +28,7 @@ from ablate.context import Resources, read_json, write_json
 from ablate.errors import LeaseLost, UsageError
 from ablate.execution import lease
 from ablate.execution.slurm.arrays import Array
+from ablate.execution.slurm.profile import Service
 from ablate.store import StageFolder, Store
 
 
@@ -81,7 +82,7 @@ class ArrayRecord:
         """The job's name, which no other array has."""
         return str(self.facts["name"])
 
-    @property
+    @cached_property
     def elements(self) -> dict[int, tuple[str, ...]]:
         """Stage ids by index."""
         return {int(index): tuple(stages) for index, stages in self.facts["elements"].items()}
@@ -101,11 +102,16 @@ class ArrayRecord:
         """The job id; None before it is known."""
         return str(read_json(self.job_json)["job"]) if self.job_json.exists() else None
 
+    @property
+    def services(self) -> dict[str, Service]:
+        """Servers that its stages ask, by name, as the profile had them."""
+        return {name: Service.model_construct(**written) for name, written in self.facts["services"].items()}
+
     def resources(self, position: int) -> Resources:
         """Return what the stage at a position of an element computes with."""
         return Resources.from_json(self.facts["resources"][position])
 
-    def write_intent(self, array: Array, name: str, retries: Mapping[str, int], limits: Mapping[str, float]) -> None:
+    def write_intent(self, array: Array, name: str, retries: Mapping[str, int], limits: Mapping[str, Any]) -> None:
         """Write what is about to be queued."""
         self.folder.mkdir(parents=True)
         facts = {

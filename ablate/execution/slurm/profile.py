@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -16,11 +16,13 @@ from ablate.algorithms.registry import METHODS
 from ablate.catalogs.closed import Closed, Names, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
+from ablate.context import Sharding
 from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.kinds import KINDS
 from ablate.shipped import find_by_name, search_folders
 
-DEFAULT = "default"
+DEFAULT, NETWORK = "default", "network"
+"""Keys of needs that are of no kind: for all stages, and for those that ask servers outside the cluster."""
 TEMPLATE = "stage.sbatch.j2"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 _MEMORY = re.compile(r"(?P<number>\d+)(?P<unit>[MGT])")
@@ -62,7 +64,10 @@ class Needs(Closed):
     """What a kind of stage is given; what is not written follows from the kind and the size of its model."""
 
     time: Minutes | None = Field(None, description="Time limit: minutes, 'hours:minutes' or 'days-hours:minutes'.")
-    gpus: int | None = Field(None, ge=0, description="GPUs, on one node.")
+    nodes: int | None = Field(None, ge=1, description="Nodes, for what trains; the other resources are those of each.")
+    gpus: int | None = Field(None, ge=0, description="GPUs of a node.")
+    processes: int | None = Field(None, ge=1, description="Processes of a node that train; with GPUs: one a GPU.")
+    sharding: Sharding | None = Field(None, description="How they share a model: ddp, zero2, zero3; default: by size.")
     cpus: int | None = Field(None, gt=0, description="Cores.")
     memory: Memory | None = Field(None, description="Memory of the host: 16G.")
     partitions: Names | None = Field(None, description="Instead of the profile's.")
@@ -70,6 +75,44 @@ class Needs(Closed):
     constraint: str | None = Field(None, description="Instead of the profile's.")
     pack: int | None = Field(None, ge=1, description="Stages at the same time in one job; resources are those of each.")
     micro_batch: int | None = Field(None, ge=1, description="Most examples of a training pass.")
+    runs_on: Literal["nodes", "login"] | None = Field(
+        None, description="login: on the machine that submits, when it does; default: nodes."
+    )
+    hub: bool | None = Field(None, description="Whether jobs may ask the hub: on partitions with a way out.")
+
+    def over(self, others: Needs) -> Needs:
+        """Return what is written here, and what others say of the rest."""
+        own = {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+        return others.model_copy(update=own)
+
+
+class Service(Closed):
+    """A server behind an OpenAI-compatible API, which a job starts beside the stages that ask it."""
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="The judge it answers for, as experiments call its model; null: it samples for the policy that a "
+        "stage trains with rollout_engine: vllm.",
+    )
+    command: str = Field(
+        "vllm serve {model} --port {port}",
+        description="What starts it; {model} is the judge's model or the folder of the policy, {port} a free port.",
+    )
+    setup: str = Field("", description="Shell lines before it: an environment of its own.")
+    container: str = Field("", description="Words before it: apptainer exec --nv --bind /data vllm.sif.")
+    health: str = Field("/health", pattern=r"^/", description="Path that gives status 200 when it is ready.")
+    start: Minutes = Field(15, description="How long it may take until then.")
+    gpus: int = Field(1, ge=0, description="GPUs that it gets, beside those of the stages.")
+    cpus: int = Field(4, gt=0, description="Cores.")
+    memory: Memory = Field(32 * 1024, description="Memory of the host: 32G.")
+
+    @field_validator("command")
+    @classmethod
+    def _has_a_port(cls, value: str) -> str:
+        if "{port}" not in value:
+            raise PydanticCustomError("port", "the command of a service says where {port} goes")
+        return value
 
 
 class Limits(Closed):
@@ -121,10 +164,13 @@ class Profile(Closed):
     unsafe_code: bool = Field(False, description="Run generated programs without a sandbox: nodes without bubblewrap.")
     limits: Limits = Limits()
     retries: Retries = Retries()
+    services: dict[str, Service] = Field(default_factory=dict, description="Servers that stages ask, by name.")
     signal: int = Field(120, ge=10, description="Seconds before the time limit at which a job is told.")
     requeue: bool = Field(True, description="Whether jobs may be requeued, by themselves and by SLURM.")
     needs: dict[str, Needs] = Field(
-        default_factory=dict, description="By kind of stage, train.METHOD for one method, or default for all."
+        default_factory=dict,
+        description="By kind of stage, train.METHOD for one method, network for what asks servers outside, default for "
+        "all.",
     )
 
     @field_validator("flags")
@@ -153,10 +199,18 @@ class Profile(Closed):
             if dot and kind == "train":
                 wrong = _misspelt(method)
             else:
-                wrong = None if key in (DEFAULT, *KINDS) else unknown_name("kind of stage", key, (DEFAULT, *KINDS))
+                known = (DEFAULT, NETWORK, *KINDS)
+                wrong = None if key in known else unknown_name("kind of stage", key, known)
             if wrong is not None:  # at the key's own line
                 raise ValidationError.from_exception_data("needs", [{"type": wrong, "loc": (key,), "input": key}])
         return value
+
+    def for_network(self) -> Profile:
+        """Return the profile of stages that ask servers outside: where no kind is named, ``network`` is the default."""
+        if NETWORK not in self.needs:
+            return self
+        merged = self.needs[NETWORK].over(self.needs.get(DEFAULT, Needs()))
+        return self.model_copy(update={"needs": {**self.needs, DEFAULT: merged}})
 
     def need(self, key: str, kind: str, method: str | None) -> Any:
         """Return what is written for a kind of stage: its method's, else the kind's, else the default's; or None."""

@@ -60,7 +60,10 @@ def _compiled(template: str) -> jinja2.Template:
 
 def options(shape: Shape, profile: Profile) -> list[str]:
     """Return the options of sbatch that follow from resources and profile."""
-    gpus = shape.gpus * shape.pack
+    served = [profile.services[name] for name in shape.services]
+    gpus = shape.gpus * shape.pack + sum(service.gpus for service in served)
+    cpus = shape.cpus * shape.pack + sum(service.cpus for service in served)
+    memory = shape.memory * shape.pack + sum(service.memory for service in served)
     kind = f"{profile.gpu.name}:" if profile.gpu and profile.gpu.name else ""
     written = {
         "partition": ",".join(shape.partitions or profile.partitions),
@@ -69,10 +72,10 @@ def options(shape: Shape, profile: Profile) -> list[str]:
         "constraint": shape.constraint or profile.constraint,
         "reservation": profile.reservation,
         "exclude": ",".join(profile.exclude),
-        "nodes": "1",
-        "ntasks": "1",
-        "cpus-per-task": str(shape.cpus * shape.pack),
-        "mem": f"{shape.memory * shape.pack}M",
+        "nodes": str(shape.nodes),
+        "ntasks": str(shape.nodes),
+        "cpus-per-task": str(cpus),
+        "mem": f"{memory}M",
         "gres": f"gpu:{kind}{gpus}" if gpus else None,
         "time": str(shape.minutes),
         "signal": f"B:USR1@{profile.signal}",

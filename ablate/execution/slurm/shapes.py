@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.catalogs.models import ModelEntry
-from ablate.context import Resources
+from ablate.context import Resources, Sharding
 from ablate.errors import SpecError
 from ablate.execution.slurm.profile import DEFAULT, LoadedProfile, Profile
+from ablate.plan.judges import judges_asked
+from ablate.plan.size import model_sizes
 from ablate.plan.stage import Stage
 
 
@@ -43,7 +45,10 @@ SMALL = 50e6
 
 @dataclass(frozen=True)
 class Shape:
-    """What a job of one stage asks for; a job of ``pack`` stages asks for as many times cores, memory and GPUs."""
+    """What a job of one stage asks for; a job of ``pack`` stages asks for as many times cores, memory and GPUs.
+
+    Cores, memory, GPUs and ``processes`` are those of each of the ``nodes``.
+    """
 
     kind: str
     minutes: int
@@ -55,15 +60,29 @@ class Shape:
     qos: str | None = None
     constraint: str | None = None
     micro_batch: int | None = None
-    ranks: bool = False
     unsafe_code: bool = False
+    hub: bool = False
+    nodes: int = 1
+    processes: int = 1
+    sharding: Sharding | None = None
+    services: tuple[str, ...] = ()
+
+    @property
+    def all_gpus(self) -> int:
+        """The GPUs of a stage, over all its nodes."""
+        return self.nodes * self.gpus
 
     def resources(self, position: int = 0) -> Resources:
         """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
-        processes = max(1, self.gpus) if self.ranks else 1
-        gpus = tuple(range(position * self.gpus, (position + 1) * self.gpus))
-        threads = max(1, self.cpus // processes)
-        return Resources(threads, gpus, self.micro_batch, processes=processes, unsafe_code=self.unsafe_code)
+        return Resources(
+            threads=max(1, self.cpus // self.processes),
+            gpus=tuple(range(position * self.gpus, (position + 1) * self.gpus)),
+            micro_batch=self.micro_batch,
+            processes=self.processes,
+            unsafe_code=self.unsafe_code,
+            sharding=self.sharding,
+            nodes=self.nodes,
+        )
 
 
 def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mapping[str, ModelEntry]) -> dict[str, Shape]:
@@ -74,32 +93,52 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
     for stage in stages.values():
         execution = stage.execution
         config = stage.identity.config.value if execution.trains else {}
-        method = config.get("algorithm") if stage.kind == "train" else None
+        method = _method(stage)
         adapter = config.get("parameters", {}).get("lora_rank") is not None
-        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks)
+        services = services_of(stage, loaded.profile)
+        asked = (execution.heavy, execution.gpu, execution.trains, execution.ranks, execution.network, services)
         key = (stage.kind, method, sizes[stage.id], adapter, *asked)
         if key not in made:
-            made[key] = _shape(stage, method, sizes[stage.id], adapter, loaded)
+            made[key] = _shape(stage, method, sizes[stage.id], adapter, services, loaded)
         shapes[stage.id] = made[key]
     return shapes
 
 
-def model_sizes(stages: Mapping[str, Stage], models: Mapping[str, ModelEntry]) -> dict[str, float]:
-    """Return the parameters of the largest model that reaches each stage; 0 where it is made here or not known."""
-    known = {entry.hub.id: float(entry.parameters or 0) for entry in models.values() if entry.hub}
-    sizes: dict[str, float] = {}
-    for stage in stages.values():  # parents first
-        above = max((sizes.get(parent, 0.0) for parent in stage.parents), default=0.0)
-        own = known.get(stage.execution.locations.get("model", ""), 0.0) if stage.kind == "model" else 0.0
-        sizes[stage.id] = max(above, own)
-    return sizes
+def on_login(stages: Mapping[str, Stage], loaded: LoadedProfile) -> frozenset[str]:
+    """Return the stages that the profile has run on the machine that submits."""
+    return frozenset(
+        stage.id
+        for stage in stages.values()
+        if _profile_of(stage, loaded).need("runs_on", stage.kind, _method(stage)) == "login"
+    )
 
 
-def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, loaded: LoadedProfile) -> Shape:
-    profile, kind = loaded.profile, stage.kind
-    gpu, trains = profile.gpu, stage.execution.trains
+def _method(stage: Stage) -> str | None:
+    return str(stage.identity.config.value["algorithm"]) if stage.kind == "train" else None
+
+
+def _profile_of(stage: Stage, loaded: LoadedProfile) -> Profile:
+    """Return the profile as it is for a stage: what asks services of its own job alone asks nothing outside."""
+    asked = set(judges_asked(stage))
+    is_served = bool(asked) and asked <= {service.model for service in loaded.profile.services.values()}
+    return loaded.profile.for_network() if stage.execution.network and not is_served else loaded.profile
+
+
+def services_of(stage: Stage, profile: Profile) -> tuple[str, ...]:
+    """Return the services of a profile that a stage asks: those of its judges' models, and of its rollouts."""
+    models: set[str | None] = set(judges_asked(stage))
+    if stage.identity.config.value.get("parameters", {}).get("rollout_engine") == "vllm":
+        models.add(None)
+    return tuple(name for name, service in profile.services.items() if service.model in models)
+
+
+def _shape(
+    stage: Stage, method: str | None, parameters: float, adapter: bool, services: tuple[str, ...], loaded: LoadedProfile
+) -> Shape:
+    profile, kind = _profile_of(stage, loaded), stage.kind
+    trains, ranks = stage.execution.trains, stage.execution.ranks
     size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
-    gpus = _written(profile, "gpus", kind, method, _gpus(stage, parameters, adapter, size, profile))
+    nodes, gpus = _devices(stage, method, _gpus(stage, parameters, adapter, size, profile), profile)
     cpus, memory = _host(stage, parameters, gpus, profile)
     minutes = size.training_minutes if trains else size.computing_minutes
     if not stage.execution.heavy:
@@ -118,8 +157,12 @@ def _shape(stage: Stage, method: str | None, parameters: float, adapter: bool, l
         _written(profile, "qos", kind, method, None),
         _written(profile, "constraint", kind, method, None),
         profile.need("micro_batch", kind, method) if trains else None,
-        stage.execution.ranks and gpu is not None,
         profile.unsafe_code,
+        _written(profile, "hub", kind, method, False),
+        nodes,
+        (gpus or _written(profile, "processes", kind, method, 1)) if ranks else 1,
+        profile.need("sharding", kind, method) if ranks else None,
+        services,
     )
     _check(shape, stage, method, loaded)
     return shape
@@ -140,6 +183,16 @@ def _gpus(stage: Stage, parameters: float, adapter: bool, size: Size, profile: P
     return next((count for count in (1, 2, 4, 8, 16, 32, 64) if count >= needed), 64)
 
 
+def _devices(stage: Stage, method: str | None, needed: int, profile: Profile) -> tuple[int, int]:
+    """Return nodes, and GPUs of each: as few nodes as hold what is ``needed``, unless the profile says it."""
+    most = profile.gpu.per_node if profile.gpu else 0
+    can_spread = stage.execution.ranks
+    nodes = -(-needed // most) if can_spread and most else 1
+    if can_spread:
+        nodes = _written(profile, "nodes", stage.kind, method, nodes)
+    return nodes, _written(profile, "gpus", stage.kind, method, min(-(-needed // nodes), most))
+
+
 def _host(stage: Stage, parameters: float, gpus: int, profile: Profile) -> tuple[int, int]:
     """Return cores and MiB of memory."""
     if not stage.execution.heavy:
@@ -154,12 +207,31 @@ def _check(shape: Shape, stage: Stage, method: str | None, loaded: LoadedProfile
     """Raise SpecError, at the line that asks for it, where a stage asks for more than a node or the site has."""
     profile = loaded.profile
     most = profile.gpu.per_node if profile.gpu else 0
-    if shape.gpus * shape.pack > most:
+    served = sum(profile.services[name].gpus for name in shape.services)
+    if (gpus := shape.gpus * shape.pack + served) > most:
         what = f"{shape.pack} packed stages of {stage.kind}" if shape.pack > 1 else stage.kind
+        what += f" with {', '.join(shape.services)}" if served else ""
         raise SpecError(
-            f"{what} ({stage.execution.label}) take {shape.gpus * shape.pack} GPUs, and a node has {most}",
+            f"{what} ({stage.execution.label}) take {gpus} GPUs, and a node has {most}",
             location=_place(loaded, "gpus", stage.kind, method, ("gpu", "per_node")),
-            hint="a stage runs on one node: train an adapter (lora_rank), take GPUs with more memory, or write fewer",
+            hint="gpus are those of one node: write fewer, and nodes for what trains on several",
+        )
+    if shape.nodes > 1 and profile.container:
+        raise SpecError(
+            f"{stage.kind} ({stage.execution.label}) takes {shape.nodes} nodes: no srun in a container",
+            location=loaded.origins.locate("container"),
+            hint="bring Python's environment in with setup, or ask for GPUs of one node (needs)",
+        )
+    if shape.nodes > 1 and shape.pack > 1:
+        raise SpecError(
+            f"{shape.pack} packed stages of {stage.kind} can't share {shape.nodes} nodes: each takes all of them",
+            location=_place(loaded, "pack", stage.kind, method, ("gpu", "per_node")),
+        )
+    samplers = [name for name in shape.services if profile.services[name].model is None]
+    if samplers and shape.pack > 1:
+        raise SpecError(
+            f"{shape.pack} packed stages of {stage.kind} can't share service {samplers[0]}, which has one policy",
+            location=_place(loaded, "pack", stage.kind, method, ("services", samplers[0])),
         )
     if shape.minutes > profile.limits.time:
         raise SpecError(

@@ -5,6 +5,7 @@ A stage is done when its marker is there, whatever SLURM says; and none is faile
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,16 +21,18 @@ from ablate.execution.study import StageStatus, Standing, stage_statuses
 from ablate.liveness import Status
 from ablate.store import Store
 
+STOPPED = ("failed", "interrupted")
 CLUSTER_WORDS = ("queued", "blocked", "cancelled", "unknown")
 """What a stage may be beside what the store says."""
 
 
 @dataclass(frozen=True)
 class Handed:
-    """Where a stage was handed to SLURM last: its array, index, and whether the job's id is known."""
+    """Where a stage was handed to SLURM last: its array, index, and the id of the array's job, if it is known."""
 
     record: ArrayRecord
     index: int
+    array: str | None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -44,7 +47,7 @@ class Handed:
     @property
     def job(self) -> str:
         """The job as SLURM's commands take it; empty while its id is not known."""
-        return f"{self.record.job}_{self.index}" if self.record.job else ""
+        return f"{self.array}_{self.index}" if self.array else ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,9 @@ def handed_over(store: Store, wanted: Iterable[str]) -> dict[str, Handed]:
     names = set(wanted)
     for submission in submissions(store):
         for record in submission.arrays():
+            array = record.job
             for index, stages in record.elements.items():
-                found |= {stage: Handed(record, index) for stage in stages if stage in names}
+                found |= {stage: Handed(record, index, array) for stage in stages if stage in names}
     return found
 
 
@@ -205,6 +209,8 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
     ends = [event for event in element_events(item.record, item.index) if event["what"] == "ended"]
     if ends and ends[-1].get("code") == 3:
         return replace(line, status="blocked", note=f"an input was missing when job {item.job} started")
+    if ends and "reason" in ends[-1]:
+        return replace(line, status="failed", note=f"{ends[-1]['reason']} (job {item.job})")
     if job.state == "CANCELLED" and not element_events(item.record, item.index):
         return replace(line, status="cancelled", note=f"before it started (job {item.job})")
     note = f"{ENDED.get(job.state, job.state.lower())}{f' on {job.nodes}' if job.nodes else ''} (job {item.job})"
@@ -214,17 +220,25 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
 
 def _with_blocked(store: Store, lines: Sequence[StageStatus]) -> list[StageStatus]:
     """Call what SLURM cancelled, or what waits, because something before it failed, blocked by that."""
-    failed = {line.id: line for line in lines if line.status in ("failed", "interrupted")}
-    causes: dict[str, StageStatus] = {}
-    for line in lines if failed else ():  # parents before children
-        if line.status != "done" and line.id not in failed:
-            parents = [ref["stage"] for ref in store.stage(line.id).read_stage()["inputs"].values()]
-            near = [failed.get(parent) or causes.get(parent) for parent in parents]
-            if cause := next(filter(None, near), None):
-                causes[line.id] = cause
-    return [
-        replace(line, status="blocked", note=f"needs {cause.id}, which is {cause.status}")
-        if (cause := causes.get(line.id)) and line.status in ("cancelled", "blocked", "waiting")
-        else line
-        for line in lines
-    ]
+    states = {line.id: line for line in lines}
+    if not any(line.status in STOPPED for line in lines):
+        return list(lines)
+
+    @functools.cache
+    def cause(stage: str) -> StageStatus | None:
+        """Return a stage above that failed, one that is needed directly before others."""
+        refs = store.stage(stage).read_stage()["inputs"].values()
+        parents = [states[ref["stage"]] for ref in refs if ref["stage"] in states]
+        failed = (parent for parent in parents if parent.status in STOPPED)
+        above = (cause(parent.id) for parent in parents if parent.status != "done")
+        return next(failed, None) or next(filter(None, above), None)
+
+    def told(line: StageStatus) -> StageStatus:
+        found = cause(line.id) if line.status in ("cancelled", "blocked", "waiting") else None
+        return (
+            line
+            if found is None
+            else replace(line, status="blocked", note=f"needs {found.id}, which is {found.status}")
+        )
+
+    return [told(line) for line in lines]

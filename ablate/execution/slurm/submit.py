@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ablate.catalogs.models import models
 from ablate.context import write_text
@@ -28,7 +29,7 @@ from ablate.execution.slurm.ledger import (
 )
 from ablate.execution.slurm.profile import LoadedProfile
 from ablate.execution.slurm.script import Paths, render
-from ablate.execution.slurm.shapes import shapes_of
+from ablate.execution.slurm.shapes import on_login, shapes_of
 from ablate.execution.slurm.status import handed_over
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -44,13 +45,16 @@ SETTLE_SECONDS = 5.0
 class Submitted:
     """What one call did: arrays and stages handed to SLURM, those that were there or did not fit, nodes left out.
 
-    ``gpu_hours`` is what the time limits add up to.
+    ``gpu_hours`` is what the time limits add up to; ``here`` are stages that will run on this machine, ``behind``
+    counts those that hang on them.
     """
 
     arrays: list[ArrayRecord] = field(default_factory=list)
     stages: int = 0
     queued: int = 0
     left: int = 0
+    here: list[str] = field(default_factory=list)
+    behind: int = 0
     gpu_hours: float = 0.0
     excluded: list[str] = field(default_factory=list)
     folder: Path | None = None
@@ -125,8 +129,10 @@ def _prepared(
 
     Raises UsageError where nothing of it fits, or it may take more than the profile's budget.
     """
-    wanted = missing(store, stages, queued)
-    result = Submitted(queued=sum(stage in queued.places for stage in stages))
+    unmade = missing(store, stages, queued)
+    here, behind = _not_yet(unmade, stages, loaded)
+    wanted = [stage for stage in unmade if stage not in behind]
+    result = Submitted(queued=sum(s in queued.places for s in stages), here=here, behind=len(behind) - len(here))
     if not wanted:
         return [], loaded, result
     arrays = _arranged(stages, wanted, queued, loaded, ahead)
@@ -144,6 +150,29 @@ def _prepared(
         loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
         result.excluded = bad
     return fitting, loaded, result
+
+
+def ready_here(store: Store, stages: Mapping[str, Stage], loaded: LoadedProfile) -> list[str]:
+    """Return the stages that the profile has run on this machine, are not done, and need nothing but one another."""
+    here = on_login(stages, loaded)
+    ready: list[str] = []
+    for stage in stages.values():  # parents first
+        open_parents = {parent for parent in stage.parents if not store.stage(parent).is_done()}
+        if stage.id in here and not store.stage(stage.id).is_done() and open_parents <= set(ready):
+            ready.append(stage.id)
+    return ready
+
+
+def _not_yet(
+    unmade: Sequence[str], stages: Mapping[str, Stage], loaded: LoadedProfile
+) -> tuple[list[str], frozenset[str]]:
+    """Return what is to run on this machine, and that with all that hangs on it: no job can wait for it."""
+    here = on_login(stages, loaded)
+    behind: set[str] = set()
+    for stage in unmade:  # parents first
+        if stage in here or behind & set(stages[stage].parents):
+            behind.add(stage)
+    return [stage for stage in unmade if stage in here], frozenset(behind)
 
 
 def missing(store: Store, stages: Iterable[str], queued: Queued) -> list[str]:
@@ -221,7 +250,7 @@ def _arranged(
 
 def gpu_hours(arrays: Iterable[Array]) -> float:
     """Return the GPU hours of arrays if every stage takes all its time."""
-    return sum(len(array.stages) * array.shape.gpus * array.shape.minutes / 60 for array in arrays)
+    return sum(len(array.stages) * array.shape.all_gpus * array.shape.minutes / 60 for array in arrays)
 
 
 def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
@@ -313,8 +342,9 @@ class _Submitter:
     def _submit(self, array: Array) -> ArrayRecord:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
         profile = self.loaded.profile
-        limits = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
+        limits: dict[str, Any] = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
         limits["alike"] = profile.limits.alike
+        limits["services"] = {name: profile.services[name].model_dump(mode="json") for name in array.shape.services}
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)
         record.write_intent(array, name, profile.retries.model_dump(), limits)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from ablate.context import write_json
+from ablate.execution.estimate import times
 from ablate.execution.slurm import jobs
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
 from ablate.store import Store
@@ -41,7 +42,7 @@ class _Try:
 
 
 def usage(store: Store, name: str) -> list[Usage]:
-    """Return what an experiment's submissions took, by kind, and keep it beside the experiment's plan.
+    """Return what an experiment's submissions took, by kind, and keep it, with the estimate, beside the plan.
 
     One sacct call; raises SlurmError where the site keeps no accounting.
     """
@@ -57,7 +58,8 @@ def usage(store: Store, name: str) -> list[Usage]:
         if job in kinds:
             tries[kinds[job]].append(found)
     lines = [_summed(kind, own) for kind, own in tries.items() if own]
-    write_json(store.experiment(name).usage_json, {"time": time.time(), "kinds": [asdict(line) for line in lines]})
+    record = {"kinds": [asdict(line) for line in lines], "stages": [asdict(line) for line in times(store, name)]}
+    write_json(store.experiment(name).usage_json, {"time": time.time(), **record})
     return lines
 
 
@@ -65,8 +67,14 @@ def _accounted(records: Iterable[ArrayRecord]) -> Iterator[tuple[str, _Try]]:
     for place, job, elapsed, submitted, started, tres, cpu in jobs.sacct(records, FIELDS, "--duplicates"):
         if "." not in place and int(elapsed or 0):
             asked = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
-            gpus, cores = int(asked.get("gres/gpu", "0")), int(asked.get("cpu", "1"))
-            yield job, _Try(int(elapsed), gpus, cores, _seconds(cpu), _wait(submitted, started))
+            cores = int(asked.get("cpu", "1"))
+            yield job, _Try(int(elapsed), _gpus(asked), cores, _seconds(cpu), _wait(submitted, started))
+
+
+def _gpus(asked: Mapping[str, str]) -> int:
+    """Return the GPUs of a job; some sites count them by type alone."""
+    typed = (int(count) for name, count in asked.items() if name.startswith("gres/gpu:"))
+    return int(asked["gres/gpu"]) if "gres/gpu" in asked else sum(typed)
 
 
 def _wait(submitted: str, started: str) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ablate.errors import UsageError, suggestion
 from ablate.results.layout import CurveLayout, TableLayout
+from ablate.results.layout.figures import FrontLayout, TrainingLayout
 from ablate.results.long import Results, Subject, reason_not_done
 from ablate.results.statistics.paired import mean_sd
 from ablate.results.tables.rows import Group, baseline_groups, cell_groups, run_words
@@ -59,7 +60,7 @@ def read_curves(results: Results, layout: CurveLayout, table: TableLayout) -> Cu
     """
     curves, levels, remarks, known = [], [], [], dict[str, None]()
     for group in (*baseline_groups(results, table), *cell_groups(results, table)):
-        histories = {key: _history(results, run) for key, run in group.members.items()}
+        histories = {key: _rollout_history(results, run) for key, run in group.members.items()}
         known |= dict.fromkeys(name for found in histories.values() for record in found or () for name in record)
         runs = {key: own for key, found in histories.items() if (own := _with_y(layout, found))}
         end = _score(results, layout, group)
@@ -67,11 +68,11 @@ def read_curves(results: Results, layout: CurveLayout, table: TableLayout) -> Cu
             curves.append(_curve(results, layout, group, list(runs.values()), end))
             absent = _absent(results, layout, table, group, runs)
         else:
-            levels += [Level(_label(group), end, group.is_baseline)] if end is not None else []
+            levels += [Level(row_label(group), end, group.is_baseline)] if end is not None else []
             absent = _unscored(results, layout, table, group)
             if any(histories.values()):
                 absent = [f"no {layout.y!r} in its training curves", *absent]
-        remarks += [f"{_label(group)}: {'; '.join(absent)}."] if absent else []
+        remarks += [f"{row_label(group)}: {'; '.join(absent)}."] if absent else []
     if known and layout.y not in known:
         raise UsageError(
             f"figure {layout.name!r}: no training curve has {layout.y!r}", hint=suggestion(layout.y, known)
@@ -111,18 +112,20 @@ def _mean_over(table: TableLayout, group: Group, reasons: Mapping[tuple[Any, ...
 
 
 def _curve(results: Results, layout: CurveLayout, group: Group, runs: Sequence[Records], end: float | None) -> Curve:
+    curve = mean_curve(row_label(group), runs, "step" if layout.x == "steps" else layout.x, layout.y, end)
+    if layout.x != "labels":
+        return curve
+    before = float(np.mean([_labels_before(results, subject) for subject in group.members.values()]))
+    return replace(curve, x=tuple(x + before for x in curve.x))
+
+
+def mean_curve(label: str, runs: Sequence[Records], x: str, y: str, end: float | None = None) -> Curve:
+    """Return the mean and spread of a row's runs at each record, as far as the shortest of them goes."""
     length = min(map(len, runs))
-    x_SP = np.array([_x(layout, run[:length]) for run in runs])
-    if layout.x == "labels":
-        x_SP = x_SP + float(np.mean([_labels_before(results, subject) for subject in group.members.values()]))
-    y_SP = np.array([[record[layout.y] for record in run[:length]] for run in runs], dtype=float)
+    x_SP = np.array([[record.get(x) or 0 for record in run[:length]] for run in runs], dtype=float)
+    y_SP = np.array([[record[y] for record in run[:length]] for run in runs], dtype=float)
     sd = tuple(y_SP.std(axis=0, ddof=1).tolist()) if len(runs) > 1 else None
-    return Curve(_label(group), tuple(x_SP.mean(axis=0).tolist()), tuple(y_SP.mean(axis=0).tolist()), sd, end)
-
-
-def _x(layout: CurveLayout, run: Records) -> list[float]:
-    key = "step" if layout.x == "steps" else layout.x
-    return [float(record.get(key) or 0) for record in run]
+    return Curve(label, tuple(x_SP.mean(axis=0).tolist()), tuple(y_SP.mean(axis=0).tolist()), sd, end)
 
 
 def _labels_before(results: Results, subject: Subject) -> int:
@@ -133,14 +136,53 @@ def _labels_before(results: Results, subject: Subject) -> int:
     return int(summary.get("labels", summary.get("pairs")) or 0)  # older stages count pairs alone
 
 
-def _history(results: Results, subject: Subject) -> Records | None:
-    """Return an on-policy run's records; None for other runs and for those that are not done."""
-    folder = results.store.stage(subject.stage)
+def read_history(results: Results, stage: str) -> Records:
+    """Return what a stage logged as it trained; nothing while it isn't done, or where it logs nothing."""
+    folder = results.store.stage(stage)
     path = folder.artifact(HISTORY)
     if not folder.is_done() or not path.is_file():
-        return None
-    records: Records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _rollout_history(results: Results, subject: Subject) -> Records | None:
+    """Return an on-policy run's records; None for other runs and for those that are not done."""
+    records = read_history(results, subject.stage)
     return records if records and "samples" in records[0] else None
+
+
+def read_training(results: Results, layout: TrainingLayout, table: TableLayout) -> dict[str, Curves]:
+    """Return the curves of a table's cells for each ``y``, by step; raises UsageError for one that no history has."""
+    groups = cell_groups(results, table)
+    histories = [[read_history(results, run.stage) for run in group.members.values()] for group in groups]
+    known = list(dict.fromkeys(key for runs in histories for run in runs for record in run for key in record))
+    found = {}
+    for y in layout.y:
+        if known and y not in known:
+            raise UsageError(f"figure {layout.name!r}: no training curve has {y!r}", hint=suggestion(y, known))
+        curves = []
+        for group, runs in zip(groups, histories, strict=True):
+            with_y = [own for run in runs if (own := [record for record in run if record.get(y) is not None])]
+            curves += [mean_curve(row_label(group), with_y, "step", y)] if with_y else []
+        found[y] = Curves(tuple(curves), ())
+    return found
+
+
+def read_front(results: Results, layout: FrontLayout, table: TableLayout) -> Curves:
+    """Return ``y`` over the KL from the reference for the rows that are trained on their own samples."""
+    curves = []
+    known: dict[str, None] = {}
+    for group in cell_groups(results, table):
+        runs = [found for run in group.members.values() if (found := _rollout_history(results, run))]
+        known |= dict.fromkeys(key for run in runs for record in run for key in record)
+        kept = [[item for item in run if item.get(layout.y) is not None and item.get("kl") is not None] for run in runs]
+        kept = [run for run in kept if run]
+        curves += [mean_curve(row_label(group), kept, "kl", layout.y)] if kept else []
+    if known and layout.y not in known:
+        raise UsageError(
+            f"figure {layout.name!r}: no training curve has {layout.y!r}", hint=suggestion(layout.y, known)
+        )
+    return Curves(tuple(curves), ())
 
 
 def _score(results: Results, layout: CurveLayout, group: Group) -> float | None:
@@ -151,5 +193,6 @@ def _score(results: Results, layout: CurveLayout, group: Group) -> float | None:
     return mean_sd(scores)[0] if scores else None
 
 
-def _label(group: Group) -> str:
+def row_label(group: Group) -> str:
+    """Return a row's labels, as a legend has them."""
     return " ".join(filter(None, group.labels))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.errors import SpecError
-from ablate.results.layout.figures import FigureLayout
+from ablate.results.layout.figures import BarLayout
 from ablate.results.layout.names import (
     NOT_AVERAGED,
     SEED_AXES,
@@ -36,8 +36,8 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
         raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
     keys = {table.name: column_keys(table, plan) for table in tables if table.subject == "policy"}
     figures = tuple(
-        FigureLayout(name=f"{name}-average", table=name) if "average" in own
-        else FigureLayout(name=f"{name}-{own[0]}", table=name, columns=own[:1])
+        BarLayout(name=f"{name}-average", table=name) if "average" in own
+        else BarLayout(name=f"{name}-{own[0]}", table=name, columns=own[:1])
         for name, own in keys.items()
     )  # fmt: skip
     return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)

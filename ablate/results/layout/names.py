@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import Location, SpecError, suggestion
+from ablate.shipped import search_folders
 
 NOT_AVERAGED = frozenset({"gold", "reward"})
 """Categories whose suites are no proportions of right answers: never part of an unnamed average."""
+
+Scalar = str | int | float | bool | None
 
 SEED_AXES = ("seed", "pretrain.seed", "sft.seed")
 """Axes that are averaged over where a table doesn't say otherwise."""
 
 
 CATEGORY_ORDER = ("factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "chat")
+
+
+PUBLISHED = "published"
+"""Folder of published tables below a folder of reports."""
 
 
 def averaged_categories(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -46,3 +54,10 @@ def refuse_unknown(kind: str, name: str, known: Iterable[str], location: Locatio
     names = list(known)
     if name not in names:
         raise SpecError(f"unknown {kind} {name!r}", location=location, hint=suggestion(name, names))
+
+
+def published_names(start: Path) -> list[str]:
+    """Return the names of all published tables that are found from ``start``."""
+    folders = [folder / PUBLISHED for folder in search_folders("reports", start)]
+    found = [file.relative_to(folder).with_suffix("") for folder in folders for file in folder.rglob("*.yaml")]
+    return sorted({path.as_posix() for path in found})

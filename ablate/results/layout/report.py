@@ -9,13 +9,15 @@ from typing import Any
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ablate.catalogs.closed import Closed, validated
+from ablate.catalogs.closed import Closed, Names, validated
 from ablate.catalogs.loading import read_yaml
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
+from ablate.results.layout.claims import ClaimLayout, check_claims
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
-from ablate.results.layout.figures import CurveLayout, FigureLayout
-from ablate.results.layout.names import refuse_unknown
+from ablate.results.layout.effects import EffectsLayout, RankingLayout, check_effects
+from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
+from ablate.results.layout.names import published_names, refuse_unknown
 from ablate.results.layout.tables import TableLayout, check_table, column_keys
 
 
@@ -25,14 +27,18 @@ class Layout(Closed):
     title: str = ""
     tables: tuple[TableLayout, ...] = ()
     figures: tuple[FigureLayout, ...] = ()
-    curves: tuple[CurveLayout, ...] = ()
     correlations: tuple[CorrelationLayout, ...] = ()
+    effects: tuple[EffectsLayout, ...] = ()
+    rankings: tuple[RankingLayout, ...] = ()
+    claims: tuple[ClaimLayout, ...] = ()
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
+    published: Names = Field(default=(), description="published tables that follow as they were printed")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not self.tables and not self.correlations and not self.data:
-            raise PydanticCustomError("tables", "a report needs tables, correlations or data: true")
+        if not (self.tables or self.correlations or self.effects or self.claims or self.data or self.published):
+            message = "a report needs tables, correlations, effects, claims, published tables or data: true"
+            raise PydanticCustomError("tables", message)
         return self
 
 
@@ -54,18 +60,28 @@ def load_layout(path: Path, plan: Mapping[str, Any] | None = None) -> Layout:
 
 
 def _check_names(layout: Layout, origins: Origins) -> None:
+    for index, name in enumerate(layout.published):
+        refuse_unknown("published table", name, published_names(Path.cwd()), origins.locate("published", index))
     tables = [table.name for table in layout.tables]
-    drawn: list[tuple[str, int, FigureLayout | CurveLayout]] = []
-    drawn += [("figures", index, figure) for index, figure in enumerate(layout.figures)]
-    drawn += [("curves", index, figure) for index, figure in enumerate(layout.curves)]
+    correlations = [one.name for one in layout.correlations]
     written = [(("tables", index), name) for index, name in enumerate(tables)]
-    written += [(("correlations", index), one.name) for index, one in enumerate(layout.correlations)]
-    for places in (written, [((kind, index), figure.name) for kind, index, figure in drawn]):
+    written += [(("correlations", index), name) for index, name in enumerate(correlations)]
+    written += [(("effects", index), one.name) for index, one in enumerate(layout.effects)]
+    written += [(("rankings", index), one.name) for index, one in enumerate(layout.rankings)]
+    written += [(("claims", 0), "claims")] if layout.claims else []
+    drawn = [(("figures", index), figure.name) for index, figure in enumerate(layout.figures)]
+    for places in (written, drawn):
         for number, (place, name) in enumerate(places):
             if name in [other for _, other in places[:number]]:
                 raise SpecError(f"{name!r} is used twice", location=origins.locate(*place, "name"))
-    for kind, index, figure in drawn:
-        refuse_unknown("table", figure.table, tables, origins.locate(kind, index, "table"))
+    for index, figure in enumerate(layout.figures):
+        own = origins.inside("figures", index)
+        if isinstance(figure, RowsFigure):
+            refuse_unknown("table", figure.table, tables, own.locate("table"))
+        if isinstance(figure, ScatterLayout):
+            refuse_unknown("table of correlations", figure.correlation, correlations, own.locate("correlation"))
+    for index, ranking in enumerate(layout.rankings):
+        refuse_unknown("table", ranking.table, tables, origins.locate("rankings", index, "table"))
 
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
@@ -74,12 +90,13 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
         check_table(table, plan, (origins or Origins()).inside("tables", index))
     for index, correlation in enumerate(layout.correlations):
         check_correlation(correlation, plan, (origins or Origins()).inside("correlations", index))
+    tables = {table.name: table for table in layout.tables}
+    for index, effects in enumerate(layout.effects):
+        check_effects(effects, plan, (origins or Origins()).inside("effects", index))
+    check_claims(layout.claims, plan, origins or Origins())
     keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    for index, ranking in enumerate(layout.rankings):
+        where = (origins or Origins()).locate("rankings", index, "column")
+        refuse_unknown("column", ranking.column, keys[ranking.table], where)
     for index, figure in enumerate(layout.figures):
-        for place, key in enumerate(figure.columns):
-            known = keys[figure.table]
-            refuse_unknown("column", key, known, (origins or Origins()).locate("figures", index, "columns", place))
-    suites = [name for name, about in plan["suites"].items() if about["subject"] == "policy"]
-    for index, curve in enumerate(layout.curves):
-        if curve.suite is not None:
-            refuse_unknown("suite", curve.suite, suites, (origins or Origins()).locate("curves", index, "suite"))
+        check_figure(figure, tables, plan, (origins or Origins()).inside("figures", index))

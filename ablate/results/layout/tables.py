@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ablate.catalogs.closed import Closed
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
 from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat, check_columns
-from ablate.results.layout.names import SEED_AXES, axis_names, baseline_name, refuse_unknown
-
-Scalar = str | int | float | bool | None
+from ablate.results.layout.names import (
+    SEED_AXES,
+    Scalar,
+    axis_names,
+    baseline_name,
+    published_names,
+    refuse_unknown,
+)
+from ablate.results.layout.published import PublishedBeside
+from ablate.results.statistics.corrections import Correction
 
 
 class RowAxis(Closed):
@@ -24,6 +33,7 @@ class RowAxis(Closed):
     values: dict[str, str] = Field(default_factory=dict, description="how to write a value; others as they are")
     order: tuple[Scalar, ...] = Field(default=(), description="values in the order wanted; others follow")
     only: tuple[Scalar, ...] = Field(default=(), description="leave out rows with any other value")
+    optional: bool = Field(default=False, description="whether the experiment need not have this axis")
 
     @model_validator(mode="before")
     @classmethod
@@ -45,15 +55,55 @@ class Compare(Closed):
 
     to: str | None = Field(default="sft", description="name of the baseline; null: rows are not tested")
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0, description="family-wise over all tests of the table")
-    correction: Literal["holm", "none"] = "holm"
+    correction: Correction = Field(
+        default="holm", description="of the family-wise error (holm) or the false discovery rate (benjamini-hochberg)"
+    )
     power: float = Field(default=0.8, gt=0.0, lt=1.0, description="of the minimum detectable difference")
+    colour: Literal["test", "sign", "none"] = Field(
+        default="test", description="what blue and orange mean: a corrected test, or the plain sign of the difference"
+    )
+
+
+class Pattern(Closed):
+    """A heading over the rows whose numbers lie within bounds, as they are printed (percent stays percent)."""
+
+    heading: str
+    at_least: dict[str, float] = Field(default_factory=dict, description="key of a column to its least number")
+    below: dict[str, float] = Field(default_factory=dict, description="key of a column to what its number is below")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Pattern:
+        if not self.at_least and not self.below:
+            raise PydanticCustomError("pattern", "a pattern has bounds: at_least, below or both")
+        return self
 
 
 class Groups(Closed):
-    """Headings over groups of rows, e.g. Web, Human, Synthetic over datasets."""
+    """Headings over groups of rows: by values of an axis (Web, Human, Synthetic), or by patterns of their numbers."""
 
-    axis: str
-    headings: dict[str, tuple[Scalar, ...]] = Field(description="heading to the values under it, in table order")
+    axis: str | None = None
+    headings: dict[str, tuple[Scalar, ...]] = Field(
+        default_factory=dict, description="with axis: heading to the values under it, in table order"
+    )
+    patterns: tuple[Pattern, ...] = Field(default=(), description="the first that fits a row is its heading")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Groups:
+        if bool(self.patterns) == bool(self.axis) or bool(self.headings) != bool(self.axis):
+            raise PydanticCustomError("groups", "groups are axis and headings, or patterns")
+        return self
+
+
+class Sort(Closed):
+    """Rows by their numbers, within their headings; what has no number comes last."""
+
+    column: str = Field(description="key of a column, e.g. average, or suite/metric")
+    descending: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"column": value} if isinstance(value, str) else value
 
 
 RULES = {"random": "Random", "longest": "Longest response", "shortest": "Shortest response"}
@@ -77,6 +127,8 @@ class TableLayout(Closed):
     attributes: tuple[Attribute, ...] = ()
     health: tuple[Health, ...] = ()
     groups: Groups | None = None
+    sort: Sort | None = Field(default=None, description="order of the rows; null: that of the axes' values")
+    best: int = Field(default=0, ge=0, le=2, description="1: the best of each column is bold; 2: the second underlined")
     labels: dict[str, str] = Field(default_factory=dict, description="how to write a baseline's name")
     rules: tuple[Literal["random", "longest", "shortest"], ...] | None = Field(
         default=None,
@@ -84,12 +136,20 @@ class TableLayout(Closed):
         "that no column shows",
     )
     format: NumberFormat = NumberFormat()
+    published: PublishedBeside | None = Field(default=None, description="published numbers under the table's own")
     detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
 
     @property
     def averaged(self) -> tuple[str, ...]:
         """The axes that rows are averaged over: those of ``over`` that make no rows."""
         return tuple(axis for axis in self.over if axis not in {row.axis for row in self.rows})
+
+    @property
+    def run_axes(self) -> tuple[str, ...]:
+        """The axes that tell the runs of a row apart: those averaged over, then those whose values make columns."""
+        made = {axis for column in self.columns for axis in column.spread_axes}
+        made -= {*self.averaged, *(row.axis for row in self.rows)}
+        return (*self.averaged, *sorted(made))
 
     @property
     def shown_rules(self) -> tuple[str, ...]:
@@ -111,8 +171,12 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
     baselines = {baseline_name(entry) for entry in entries} - {""}
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
     for i, row in enumerate(table.rows):
+        if row.optional and row.axis not in axes:
+            continue
         check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
     check_columns(table.columns, table.subject, plan, origins.inside("columns"))
+    if table.sort is not None:
+        check("column", table.sort.column, column_keys(table, plan), "sort")
     for i, name in enumerate(table.baselines):
         check("baseline", name, baselines, "baselines", i)
     for i, delta in enumerate(table.deltas):
@@ -122,7 +186,17 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
         values = {str(entry["axes"].get(delta.axis)) for entry in entries}
         for j, value in enumerate(delta.values):
             check(f"value of {delta.axis}", str(value), values, "deltas", i, "values", j)
-    if table.groups is not None:
+    if table.published is not None:
+        check("published table", table.published.table, published_names(Path.cwd()), "published", "table")
+        for name, about in table.published.rows.items():
+            check("axis", about.axis, axes, "published", "rows", name, "axis")
+        for name in table.published.columns:
+            check("column", name, column_keys(table, plan), "published", "columns", name)
+    for i, pattern in enumerate(table.groups.patterns if table.groups else ()):
+        for field in ("at_least", "below"):
+            for name in getattr(pattern, field):
+                check("column", name, column_keys(table, plan), "groups", "patterns", i, field, name)
+    if table.groups is not None and table.groups.axis is not None:
         check("axis", table.groups.axis, [row.axis for row in table.rows], "groups", "axis")
     for i, health in enumerate(table.health):
         if health.suite is not None:
@@ -134,15 +208,23 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
     rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for cell in (axes for axes in cells if is_wanted(table, axes)):
         rows.setdefault(row_key(table, cell), []).append(cell)
+    chosen = [column.where for column in _single_columns(table, plan) if column.where] or [{}]
+    if any(not column.spread_axes for column in table.columns):
+        chosen.append({})
     for members in rows.values():
-        refuse_hidden_axis(table, members, origins.locate("rows"))
+        for where in chosen:
+            refuse_hidden_axis(table, [axes for axes in members if fits(axes, where)], origins.locate("rows"))
 
 
 def column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:
     """Return the keys of the columns with numbers that a table has, in order."""
+    return [*(column.key for column in _single_columns(table, plan)), *(health.key for health in table.health)]
+
+
+def _single_columns(table: TableLayout, plan: Mapping[str, Any]) -> list[Column]:
     suites = {name: about for name, about in plan["suites"].items() if about["subject"] == table.subject}
-    numbers = [single.key for column in table.columns for single in column.written_out(suites)]
-    return [*numbers, *(health.key for health in table.health)]
+    cells = [entry["axes"] for entry in plan["subjects"] if entry["subject"] == table.subject]
+    return [single for column in table.columns for single in column.written_out(suites, cells)]
 
 
 def row_key(table: TableLayout, axes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,6 +238,11 @@ def is_wanted(table: TableLayout, axes: Mapping[str, Any], *, is_baseline: bool 
     return all(value in only or (value is None and is_baseline) for value, only in values)
 
 
+def fits(axes: Mapping[str, Any], where: Mapping[str, Any], *, is_baseline: bool = False) -> bool:
+    """Return whether a subject with these axes has the values of ``where``; a baseline need not have the axis."""
+    return all(axes.get(axis) == value or (is_baseline and axes.get(axis) is None) for axis, value in where.items())
+
+
 def refuse_hidden_axis(table: TableLayout, row: Sequence[Mapping[str, Any]], location: Location | None = None) -> None:
     """Raise :class:`SpecError` for an axis that varies within a row, though it is neither a row nor averaged over."""
     named = {axis.axis for axis in table.rows} | set(table.averaged)
@@ -165,5 +252,5 @@ def refuse_hidden_axis(table: TableLayout, row: Sequence[Mapping[str, Any]], loc
             raise SpecError(
                 f"table {table.name!r}: axis {axis!r} varies within a row ({', '.join(sorted(values))})",
                 location=location,
-                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only`",
+                hint=f"add {axis!r} to the table's rows, to its `over` (averaged), or fix it with `only` or `where`",
             )

@@ -1,89 +1,75 @@
-"""The page: one self-contained HTML file with the report's tables and figures; every value is escaped."""
+"""The page: one self-contained HTML file with a report's tables, figures and all that its numbers lead to."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from html import escape
+from importlib import resources
+from typing import Any
+
+import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 
 from ablate.results.tables.table import Row, Table, cell_text
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --soft: #666; --paper: #fff; --rule: #ccc;
-        --better: #1f5fbf; --worse: #b85000; --row: #f5f7fa; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --soft: #a0a0a0; --paper: #16181c; --rule: #444; --better: #7db3ff; --worse: #ffab5e;
-          --row: #1f2329; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
-       width: fit-content; max-width: calc(100vw - 4rem); min-width: min(60rem, 100vw - 4rem); }
-p, .notes { max-width: 76rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-thead th { border-top: 2px solid var(--ink); border-bottom: 1px solid var(--ink); }
-tbody tr:last-child > * { border-bottom: 2px solid var(--ink); }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; font-weight: 400; }
-thead th { font-weight: 600; vertical-align: bottom; white-space: normal; }
-th.label { text-align: left; }
-tr.baseline > * { border-bottom: 1px solid var(--rule); }
-tr.delta > * { font-style: italic; border-bottom: 1px solid var(--rule); background: var(--row); }
-tr.detectable > * { color: var(--soft); }
-tr.heading th { text-align: left; font-weight: 600; padding-top: .7rem; }
-.better { color: var(--better); font-weight: 600; }
-.worse { color: var(--worse); font-weight: 600; }
-.spread, .notes, .gap { color: var(--soft); font-size: .8em; }
-.notes { margin: 0 0 2rem; padding-left: 1.2rem; }
-figure { margin: 1.5rem 0; }
-figure img { max-width: min(100%, 60rem); background: #fff; }
-figcaption { color: var(--soft); }
-"""
 
 
 def page(
     title: str,
     question: str,
     tables: Sequence[Table],
-    figures: Sequence[tuple[str, bytes]],
+    figures: Sequence[tuple[str, str]],
     facts: Sequence[str] = (),
+    content: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the whole page; ``figures`` are (caption, PNG bytes), ``facts`` are sentences put at the end."""
-    body = [f"<h1>{escape(title)}</h1>"]
-    if question and question != title:
-        body.append(f"<p>{escape(question)}</p>")
-    body += [table_html(table) for table in tables]
-    body += [_figure(caption, data) for caption, data in figures]
-    body += [f"<p class='spread'>{escape(fact)}</p>" for fact in facts]
-    return (
-        "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
-        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:;"
-        " style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+    """Return the whole page.
+
+    ``figures`` are (caption, SVG element), ``facts`` are sentences put at the start; ``content`` is what numbers lead
+    to, as :func:`ablate.results.page.content.page_content` makes it. The file needs no other and no network, and its
+    policy lets nothing run but its own script.
+    """
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    script = _shipped("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.from_string(_shipped("page.html.j2")).render(
+        title=title,
+        question=question,
+        facts=facts,
+        tables=[table_html(table) for table in tables],
+        figures=figures,
+        content=htmlsafe_json_dumps(content or {"tables": {}}, separators=(",", ":")),
+        style=_shipped("page.css"),
+        script=script,
+        script_hash=f"sha256-{digest}",
     )
+
+
+def _shipped(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def table_html(table: Table) -> str:
     """Return one table with its footnotes."""
     heads = "".join(f"<th scope='col' class='{column.kind}'>{escape(column.label)}</th>" for column in table.columns)
-    rows = "\n".join(_row(table, row) for row in table.rows)
+    rows = "\n".join(_row(table, row, number) for number, row in enumerate(table.rows))
     notes = [f"<li><sup>{escape(key)}</sup> {escape(text)}</li>" for key, text in table.notes]
     notes += [f"<li>{escape(text)}</li>" for text in table.remarks]
+    ranked = " class='ranked'" if table.is_ranked else ""
     footer = f"<ul class='notes'>{''.join(notes)}</ul>" if notes else ""
     return (
-        f"<div class='wide'><table id='{escape(table.name)}'>\n<caption>{escape(table.title)}</caption>\n"
+        f"<div class='wide'><table id='{escape(table.name)}'{ranked}>\n<caption>{escape(table.title)}</caption>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n{footer}"
     )
 
 
-def _row(table: Table, row: Row) -> str:
+def _row(table: Table, row: Row, number: int) -> str:
     if row.kind == "heading":
         text = escape(row.cells[0].text or "")
-        return f"<tr class='heading'><th scope='rowgroup' colspan='{len(table.columns)}'>{text}</th></tr>"
+        heading = f"<th scope='rowgroup' colspan='{len(table.columns)}'>{text}</th>"
+        return f"<tr class='heading' data-row='{number}'>{heading}</tr>"
     cells = "".join(_cell(table, row, index) for index in range(len(table.columns)))
-    return f"<tr class='{row.kind}'>{cells}</tr>"
+    return f"<tr class='{row.kind}' data-row='{number}'>{cells}</tr>"
 
 
 def _cell(table: Table, row: Row, index: int) -> str:
@@ -92,14 +78,18 @@ def _cell(table: Table, row: Row, index: int) -> str:
     if table.columns[index].kind == "label":
         return f"<th scope='row' class='label'>{escape(text.value)}{notes}</th>"
     value = escape(text.value)
+    if text.rank is not None:
+        value = {"best": f"<b>{value}</b>", "second": f"<u>{value}</u>"}[text.rank]
     if text.mark is not None:
         sign = {"better": "▲", "worse": "▼"}[text.mark]
         value = f"<span class='{text.mark}'>{value}<span aria-label='significantly {text.mark}'>{sign}</span></span>"
     if cell.missing is not None:
         value = f"<span class='gap'>{value}</span>"
     spread = f" <span class='spread'>±{escape(text.spread)}</span>" if text.spread else ""
-    hint = _hint(table, row, index)
-    return f"<td{hint}>{value}{spread}{notes}</td>"
+    if row.runs and table.columns[index].kind == "number":
+        value = f"<button type='button' class='number'>{value}</button>"
+    number = "" if cell.value is None else f" data-value='{cell.value!r}'"
+    return f"<td{number}{_hint(table, row, index)}>{value}{spread}{notes}</td>"
 
 
 def _hint(table: Table, row: Row, index: int) -> str:
@@ -113,9 +103,3 @@ def _hint(table: Table, row: Row, index: int) -> str:
     if cell.p is not None:
         parts.append(f"p = {cell.p:.2g} (corrected)")
     return f" title='{escape('; '.join(parts))}'" if parts else ""
-
-
-def _figure(caption: str, data: bytes) -> str:
-    encoded = base64.b64encode(data).decode("ascii")
-    text = escape(caption)
-    return f"<figure><img alt='{text}' src='data:image/png;base64,{encoded}'><figcaption>{text}</figcaption></figure>"

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
 from ablate.results.statistics.permutation import Floats, sign_flip_p
 
@@ -195,8 +195,7 @@ def pool_seeds(tests: Sequence[PairedTest], groups: Sequence[tuple[str, str]]) -
             if df < ENOUGH_DF:
                 wider, df = _pool(pools[group[:1]])
                 spread = max(spread, wider)
-            assumed = max(spread, test.spread), df
-            test = _over_seeds(test.estimate, test.within, test.seeds, test.units, test.spread, assumed)
+            test = assume_spread(test, max(spread, test.spread), df)
         pooled.append(test)
     return pooled
 
@@ -205,6 +204,11 @@ def _pool(tests: Sequence[PairedTest]) -> tuple[float, int]:
     """Mean variance between seeds, weighted by degrees of freedom, and their sum."""
     df = sum(test.seeds - 1 for test in tests)
     return (sum((test.seeds - 1) * test.spread for test in tests) / df if df else 0.0), df
+
+
+def assume_spread(test: PairedTest, spread: float, df: int) -> PairedTest:
+    """Return a test over several seeds with this variance between them, of so many degrees of freedom, for its own."""
+    return _over_seeds(test.estimate, test.within, test.seeds, test.units, test.spread, (spread, df))
 
 
 def _over_seeds(
@@ -233,24 +237,3 @@ def _student_p(estimate: float, stderr: float, df: float) -> float:
     if not math.isfinite(df):
         return math.erfc(abs(estimate / stderr) / math.sqrt(2))
     return float(min(1.0, 2 * stdtr(df, -abs(estimate / stderr))))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted by Holm's step-down procedure (family-wise error; Holm 1979)."""
-    count = len(p_values)
-    order = sorted(range(count), key=lambda index: p_values[index])
-    adjusted = [1.0] * count
-    largest = 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (count - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-def minimum_detectable_difference(stderr: float, df: float, *, alpha: float, power: float = 0.8) -> float:
-    """Return the true difference that a two-sided test at ``alpha`` finds with probability ``power``.
-
-    (t(1 - alpha / 2) + t(power)) * stderr, as in Bloom 1995.
-    """
-    freedom = df if math.isfinite(df) else 1e9
-    return float((stdtrit(freedom, 1 - alpha / 2) + stdtrit(freedom, power)) * stderr)

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import bdtr
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -44,6 +45,16 @@ def sign_flip_p(total_C: Floats) -> float:
         return 1.0
     beyond = float(mass_N[observed : mass_N.size - observed + 1].sum()) if 2 * observed <= mass_N.size else 0.0
     return min(1.0, max(beyond, 2.0 ** (1 - moved_C.size) if moved_C.size < 60 else 0.0, _SMALLEST))
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Return the p of McNemar's exact test: of ``gained`` + ``lost`` changed answers as few or fewer on either side.
+
+    Twice the binomial tail at one half, at most 1. It is what :func:`sign_flip_p` gives where every difference is -1, 0
+    or 1.
+    """
+    changed = gained + lost
+    return min(1.0, 2 * float(bdtr(min(gained, lost), changed, 0.5))) if changed else 1.0
 
 
 def _distribution(steps_C: npt.NDArray[np.int64]) -> Floats:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ablate.errors import UsageError
+from ablate.errors import UsageError, suggestion
 from ablate.results import layout as declared
 from ablate.results.examples import Measure
-from ablate.results.long import Results, Subject, find_metric
+from ablate.results.long import Evaluation, Results, Subject, find_metric
 from ablate.results.tables.table import Column
 
 
 @dataclass(frozen=True)
+class Subtracted:
+    """What a column of differences subtracts: a weighted sum of other measures, or of other runs.
+
+    ``match_on`` are the axes on which those runs agree with the row's; null: they are the row's own.
+    """
+
+    weights: Mapping[Measure, float]
+    where: Mapping[str, Any]
+    match_on: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A column of numbers: the weighted sum of its measures (weights sum to 1)."""
+    """A column of numbers: the weighted sum of its measures (weights sum to 1) over the runs with ``where``."""
 
     column: Column
     weights: Mapping[Measure, float]
+    where: Mapping[str, Any] = field(default_factory=dict)
+    minus: Subtracted | None = None
 
 
 def expand_columns(table: declared.TableLayout, results: Results) -> list[Measured]:
@@ -34,12 +48,37 @@ def measured_columns(
 ) -> list[Measured]:
     """Return what columns of numbers about ``subject`` measure, each once."""
     suites = {name: about for name, about in results.suites.items() if about["subject"] == subject}
+    cells = [item.axes for item in results.subjects if item.subject == subject and item.role == "cell"]
     columns: dict[str, Measured] = {}
     for column in written:
-        for single in column.written_out(suites):
+        for single in column.written_out(suites, cells):
             for measured in _measured(single, suites, number or declared.NumberFormat(), results):
-                columns.setdefault(single.key, measured)
+                columns.setdefault(single.key, _chosen(measured, single, suites, results))
     return list(columns.values())
+
+
+def _chosen(measured: Measured, column: declared.Column, suites: Mapping[str, Any], results: Results) -> Measured:
+    """Add which runs a column is over, and what it subtracts."""
+    label = measured.column.label
+    if column.label is None and column.where:
+        label += f" ({', '.join(_value_words(results, axis, value) for axis, value in column.where.items())})"
+    minus = None
+    if column.minus is not None:
+        other = {name: getattr(column.minus, name) or getattr(column, name) for name in ("suite", "task", "metric")}
+        source = column.model_copy(update={**other, "minus": None})
+        (subtracted,) = _measured(source, suites, declared.NumberFormat(), results)
+        minus = Subtracted(subtracted.weights, {**column.where, **column.minus.where}, column.match_on)
+        label = column.label or f"Δ {measured.column.label}"
+    return replace(
+        measured,
+        column=replace(measured.column, label=label, is_difference=minus is not None),
+        where=column.where,
+        minus=minus,
+    )
+
+
+def _value_words(results: Results, axis: str, value: Any) -> str:
+    return str(results.plan.get("algorithms", {}).get(value, value) if axis == "algorithm" else value)
 
 
 def _measured(
@@ -143,8 +182,17 @@ def column_value(results: Results, subject: Subject, measured: Measured) -> tupl
         if value is None:
             found = results.evaluation(subject, measure.suite)
             is_absent = found is not None and measure.metric is not None
-            reason = f"no value of {measure.metric}" if is_absent else results.reason(subject, measure.suite)
+            reason = _absent_metric(found, measure) if is_absent else results.reason(subject, measure.suite)
             gaps.append(f"{measure.suite}: {reason}")
         else:
             total += weight * value
     return (None, gaps) if gaps else (total, [])
+
+
+def _absent_metric(found: Evaluation | None, measure: Measure) -> str:
+    """Why an evaluation has no value of a metric: which metric (or task with it) it has instead."""
+    entries = found.metrics if found is not None else ()
+    tasks = {str(entry.get("task")) for entry in entries if entry["metric"] == measure.metric}
+    if measure.task is not None and tasks:
+        return f"no value of {measure.metric} of task {measure.task!r} ({suggestion(measure.task, tasks)})"
+    return f"no value of {measure.metric} ({suggestion(str(measure.metric), {entry['metric'] for entry in entries})})"

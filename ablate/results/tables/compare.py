@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ablate.results.examples import ExampleReader, Examples, Measure, pair
@@ -21,6 +21,14 @@ class Untested:
     reason: str
 
 
+@dataclass(frozen=True)
+class PairedColumn:
+    """The differences of a column's suites, and the weights of the suites in it."""
+
+    suites: Mapping[str, PairedSuite]
+    weights: Mapping[str, float]
+
+
 class Comparer:
     """Tests columns of one experiment; reads each stage's examples once."""
 
@@ -31,6 +39,11 @@ class Comparer:
 
     def test(self, pairs: Pairs, measured: Measured) -> PairedTest | Untested | None:
         """Test one column between paired runs; None where a number is missing, so that there is nothing to test."""
+        found = self.suites(pairs, measured)
+        return paired_test(found.suites, found.weights) if isinstance(found, PairedColumn) else found
+
+    def suites(self, pairs: Pairs, measured: Measured) -> PairedColumn | Untested | None:
+        """Return the differences that a test of one column is made of; None where a number is missing."""
         complete = [couple for couple in pairs if self._is_complete(couple, measured)]
         if not complete:
             return None
@@ -43,7 +56,7 @@ class Comparer:
             if isinstance(found, str):
                 return Untested(found)
             suites[name], weights[name] = found, weight
-        return paired_test(suites, weights)
+        return PairedColumn(suites, weights)
 
     def _is_complete(self, couple: tuple[Subject, Subject], measured: Measured) -> bool:
         return all(column_value(self._results, subject, measured)[0] is not None for subject in couple)
@@ -62,7 +75,7 @@ class Comparer:
                 value = measure_value(self._results, subject, measure)
                 assert evaluation is not None and value is not None  # complete pairs only
                 protocols.add(evaluation.protocol_digest)
-                task, metric = self._metric(measure)
+                task, metric = metric_of(self._results, measure)
                 examples = self._reader.read(evaluation, value, metric, task)
                 if isinstance(examples, str):
                     return examples
@@ -72,8 +85,10 @@ class Comparer:
         suite = pair(*sides)
         return suite if isinstance(suite, str) else suite.averaged(start_units([first for first, _ in pairs]))
 
-    def _metric(self, measure: Measure) -> tuple[str | None, str]:
-        task, metric = measure.task or "", measure.metric
-        if metric is None:
-            task, _, metric = str(self._results.suites[measure.suite]["primary"]).rpartition("/")
-        return (None if task in ("", OVERALL) else task), metric
+
+def metric_of(results: Results, measure: Measure) -> tuple[str | None, str]:
+    """Return the task (None: all) and the metric that a measure reads; without a metric those of the suite's score."""
+    task, metric = measure.task or "", measure.metric
+    if metric is None:
+        task, _, metric = str(results.suites[measure.suite]["primary"]).rpartition("/")
+    return (None if task in ("", OVERALL) else task), metric

@@ -68,7 +68,7 @@ def read_points(results: Results, layout: CorrelationLayout, one: Measured, othe
         for subject in results.subjects
         if subject.subject == "policy" and subject.axes.get("algorithm") in layout.algorithms
     ]
-    pairs = [(cell, model) for cell in cells if (model := _model_of(cell, models)) is not None]
+    pairs = [(cell, model) for cell in cells if (model := model_of(cell, models)) is not None]
     units = {stage: unit for unit, stage in enumerate(dict.fromkeys(model.stage for _, model in pairs))}
     found = []
     for cell, model in pairs:
@@ -79,7 +79,7 @@ def read_points(results: Results, layout: CorrelationLayout, one: Measured, othe
     return Points(x_N, y_N, np.array([row[2] for row in found], dtype=np.int64), len(pairs) - len(found))
 
 
-def _model_of(cell: Subject, models: Sequence[Subject]) -> Subject | None:
+def model_of(cell: Subject, models: Sequence[Subject]) -> Subject | None:
     """Return the reward model that a cell was trained on; of its rows for several policies that of the cell's own."""
     same = [model for model in models if model.stage == cell.inputs.get("reward_model")]
     own = [model for model in same if model.inputs.get("sft") == cell.inputs.get("sft")]

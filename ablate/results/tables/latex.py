@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 
 from ablate.results.tables.table import CellText, Column, Row, Table, cell_text
 
@@ -12,12 +13,16 @@ BETTER, WORSE = "1F5FBF", "C65A00"
 _MARKS = {"better": r"$^\uparrow$", "worse": r"$^\downarrow$"}
 """Beside the colour, so that a mark survives print in grey."""
 
+_SIUNITX = "mode=text,reset-text-series=false,retain-explicit-plus"
+"""Numbers of S columns take the weight and colour of their cell (siunitx 3)."""
+
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "\n": " ", "\t": " ",
     "−": r"$-$", "–": r"--", "—": r"---", "±": r"$\pm$", "×": r"$\times$", "Δ": r"$\Delta$", "α": r"$\alpha$",
     "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
+    "η": r"$\eta$", "τ": r"$\tau$", "ω": r"$\omega$", "²": r"$^2$",
     "▲": r"$\uparrow$", "▼": r"$\downarrow$", "…": r"\dots{}", "’": "'", "‘": "`", "“": "``", "”": "''",
     "\u00a0": "~", "\u202f": r"\,",
 }  # fmt: skip
@@ -43,12 +48,12 @@ def _escape_character(character: str) -> str:
 
 
 def fragment(table: Table) -> str:
-    r"""Return a ``table`` environment for a document that loads booktabs and xcolor.
+    r"""Return a ``table`` environment for a document that loads booktabs and xcolor (and siunitx, if the table asks).
 
     Colours are provided, so that a document may define ``ablatebetter`` and ``ablateworse`` its own way.
     """
     width = len(table.columns)
-    align = "".join("l" if column.kind == "label" else "r" for column in table.columns)
+    align = "".join(_alignment(table, index) for index in range(width))
     lines = [
         r"\providecolor{ablatebetter}{HTML}{" + BETTER + "}",
         r"\providecolor{ablateworse}{HTML}{" + WORSE + "}",
@@ -61,7 +66,7 @@ def fragment(table: Table) -> str:
         r"\setlength{\tabcolsep}{4pt}",
         r"\sbox0{\begin{tabular}{@{}" + align + "@{}}",
         r"\toprule",
-        " & ".join(_heading(column) for column in table.columns) + r" \\",
+        " & ".join(_heading(table, column) for column in table.columns) + r" \\",
         r"\midrule",
     ]
     previous: Row | None = None
@@ -85,6 +90,7 @@ def standalone(table: Table) -> str:
         rf"\usepackage[paperwidth={width:.1f}cm,paperheight={height:.1f}cm,margin=1cm]{{geometry}}",
         r"\usepackage{booktabs}",
         r"\usepackage{xcolor}",
+        *([r"\usepackage{siunitx}"] if table.siunitx else []),
         r"\pagestyle{empty}",
         r"\begin{document}",
         fragment(table) + r"\end{document}",
@@ -96,8 +102,33 @@ def _column_width(table: Table, index: int) -> int:
     return max(len(text) for text in (table.columns[index].label, *texts))
 
 
-def _heading(column: Column) -> str:
-    return escape_latex(column.label)
+def _heading(table: Table, column: Column) -> str:
+    return f"{{{escape_latex(column.label)}}}" if _is_aligned(table, column) else escape_latex(column.label)
+
+
+def _is_aligned(table: Table, column: Column) -> bool:
+    return table.siunitx and column.kind != "label"
+
+
+def _alignment(table: Table, index: int) -> str:
+    """The column's letter; with siunitx an S with the places that its numbers need and room for what follows them."""
+    column = table.columns[index]
+    if not _is_aligned(table, column):
+        return "l" if column.kind == "label" else "r"
+    rows = [row for row in table.rows if row.kind != "heading" and row.cells[index].value is not None]
+    texts = [cell_text(table, row, index) for row in rows]
+    numbers = [_plain_number(text) for text in texts]
+    whole = max((len(number.lstrip("+-").partition(".")[0]) for number in numbers), default=1)
+    places = max((len(number.partition(".")[2]) for number in numbers), default=0)
+    sign = "+" if any(number[0] in "+-" for number in numbers) else ""
+    after = max((_after(text) for text in texts), key=len, default="")
+    room = f",table-space-text-post={{{after}}}" if after else ""
+    return f"S[{_SIUNITX},table-format={sign}{whole}{f'.{places}' if places else ''}{room}]"
+
+
+def _plain_number(cell: CellText) -> str:
+    """A number as siunitx reads it: it groups digits itself."""
+    return cell.value.replace("−", "-").replace("\u202f", "").replace("\u00a0", "").replace(" ", "")
 
 
 def _rule_between(previous: Row, row: Row) -> bool:
@@ -109,19 +140,40 @@ def _rule_between(previous: Row, row: Row) -> bool:
 def _row(table: Table, row: Row, width: int) -> str:
     if row.kind == "heading":
         return rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape_latex(row.cells[0].text or '')}}}}} \\"
-    cells = [_cell(cell_text(table, row, index)) for index in range(width)]
-    if row.kind == "detectable":
-        cells = [rf"\textit{{{cell}}}" if cell else "" for cell in cells]
+    cells = [_in_column(table, row, index) for index in range(width)]
     return " & ".join(cells) + r" \\"
+
+
+def _in_column(table: Table, row: Row, index: int) -> str:
+    cell = cell_text(table, row, index)
+    style = {"detectable": r"\textit{%s}", "published": r"\textit{%s}"}.get(row.kind, "%s")
+    is_aligned = _is_aligned(table, table.columns[index])
+    if is_aligned and row.cells[index].value is not None and cell.rank != "second":
+        before = rf"\color{{ablate{cell.mark}}}" if cell.mark else ""
+        before += r"\bfseries " if cell.rank == "best" else ""
+        after = _after(cell)
+        return before + _plain_number(cell) + (f"{{{after}}}" if after else "")
+    text = _cell(cell)
+    text = style % text if text else ""
+    return f"{{{text}}}" if is_aligned and text else text
+
+
+def _after(cell: CellText) -> str:
+    """What stands behind a number: the sign of its mark, its spread, its footnotes."""
+    mark = _MARKS[cell.mark] if cell.mark else ""
+    spread = rf"{{\tiny$\pm${escape_latex(cell.spread)}}}" if cell.spread else ""
+    notes = rf"\textsuperscript{{{','.join(cell.notes)}}}" if cell.notes else ""
+    plain = r"\normalcolor\mdseries " if (cell.mark or cell.rank) and (spread or notes) else ""
+    return mark + plain + spread + notes
 
 
 def _cell(cell: CellText) -> str:
     value = escape_latex(cell.value)
+    if cell.rank is not None:
+        value = rf"\textbf{{{value}}}" if cell.rank == "best" else rf"\underline{{{value}}}"
     if cell.mark is not None:
         value = rf"\textcolor{{ablate{cell.mark}}}{{{value}{_MARKS[cell.mark]}}}"
-    if cell.spread:
-        value += rf"{{\tiny$\pm${escape_latex(cell.spread)}}}"
-    return value + (rf"\textsuperscript{{{','.join(cell.notes)}}}" if cell.notes else "")
+    return value + _after(replace(cell, mark=None, rank=None))
 
 
 def _boxed(table: Table) -> list[str]:

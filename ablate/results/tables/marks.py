@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ablate.results.layout import Compare, TableLayout
 from ablate.results.long import Results
-from ablate.results.statistics.paired import PairedTest, holm, minimum_detectable_difference, pool_seeds
+from ablate.results.statistics.corrections import adjusted
+from ablate.results.statistics.paired import PairedTest, pool_seeds
+from ablate.results.statistics.power import minimum_detectable_difference
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Comparer, Pairs, Untested
-from ablate.results.tables.table import Cell, Column, Mark, Row
+from ablate.results.tables.table import Cell, Column, Mark, Row, number_text
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,11 @@ class TableTests:
         self._measured = measured
         self._tested: list[Tested] = []
 
-    def add(self, row: int, pairs: Pairs | str, alike: tuple[str, str]) -> None:
-        """Test every column of a row; pairs given as a text say why there are none."""
-        for column, measured in enumerate(self._measured):
-            outcome = Untested(pairs) if isinstance(pairs, str) else self._comparer.test(pairs, measured)
-            if outcome is not None:
-                self._tested.append(Tested(row, column, alike, outcome))
+    def add(self, row: int, column: int, pairs: Pairs | str, alike: tuple[str, str]) -> None:
+        """Test one cell; pairs given as a text say why there are none."""
+        outcome = Untested(pairs) if isinstance(pairs, str) else self._comparer.test(pairs, self._measured[column])
+        if outcome is not None:
+            self._tested.append(Tested(row, column, alike, outcome))
 
     def finish(self) -> list[Tested]:
         """Return all tests, the variance between seeds pooled within each column."""
@@ -58,14 +59,29 @@ def mark_rows(
 ) -> list[Row]:
     """Set p (corrected over all tests of the table) and, where it is below alpha, the mark."""
     done = _done(tested)
-    p_values = [test.p for _, test in done]
-    adjusted = holm(p_values) if compare.correction == "holm" else p_values
+    p_values = adjusted([test.p for _, test in done], compare.correction)
     changed = [list(row.cells) for row in rows]
-    for (item, test), p in zip(done, adjusted, strict=True):
+    for (item, test), p in zip(done, p_values, strict=True):
         column = columns[offset + item.column]
         cell = changed[item.row][offset + item.column]
-        mark = _mark(test.estimate, column) if p < compare.alpha else None
+        mark = _mark(test.estimate, column) if compare.colour == "test" and p < compare.alpha else None
         changed[item.row][offset + item.column] = replace(cell, p=p, difference=test.estimate, mark=mark)
+    return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
+
+
+def sign_rows(
+    rows: Sequence[Row], columns: Sequence[Column], differences: Mapping[tuple[int, int], float], offset: int
+) -> list[Row]:
+    """Mark cells by the plain sign of their difference, as (row, column of numbers): what no test has looked at.
+
+    A difference that is printed as zero has no sign.
+    """
+    changed = [list(row.cells) for row in rows]
+    for (row, place), difference in differences.items():
+        column = columns[offset + place]
+        is_zero = number_text(difference, column) == number_text(0.0, column)
+        mark = None if is_zero else _mark(difference, column)
+        changed[row][offset + place] = replace(changed[row][offset + place], mark=mark)
     return [replace(row, cells=tuple(cells)) for row, cells in zip(rows, changed, strict=True)]
 
 
@@ -80,7 +96,7 @@ def detectable_row(
     if not any(test.stderr > 0 for _, test in done):
         return None
     with_baseline = [pair for pair in done if rows[pair[0].row].kind == "cell"] or done
-    alpha = compare.alpha / (len(done) if compare.correction == "holm" else 1)
+    alpha = compare.alpha / (1 if compare.correction == "none" else len(done))
     cells = [Cell(text="Detectable difference" if index == 0 else "") for index in range(len(columns))]
     for index in range(len(columns)):
         found = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ablate.errors import suggestion
 from ablate.results.layout import TableLayout
 from ablate.results.long import Results
 from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
@@ -11,12 +12,33 @@ from ablate.results.tables.columns import Measured
 from ablate.results.tables.compare import Untested
 from ablate.results.tables.rows import Group, start_units
 
+_SPREADS = {
+    "sd": "Mean ± standard deviation",
+    "stderr": "Mean ± standard error",
+    "ci": "Mean ± half a 95 % interval (t over runs)",
+    "none": "Mean",
+}
+
+
+def best_remark(layout: TableLayout) -> list[str]:
+    """Say what bold and underlined numbers are."""
+    texts = ("", "Bold: the best of a column.", "Bold: the best of a column; underlined: the second best.")
+    return [texts[layout.best]] if layout.best else []
+
+
+_CORRECTIONS = {
+    "holm": "Holm-corrected over the table's {} tests",
+    "benjamini-hochberg": "false discovery rate over the table's {} tests by Benjamini and Hochberg",
+    "none": "not corrected ({} tests)",
+}
+
 
 def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
     """Say over how many runs rows are averaged and what differs between them."""
     if not cells:
         return ["The experiment has no cells of this kind."]
-    counts = sorted({len(group.members) for group in cells})
+    kept = len(layout.averaged)
+    counts = sorted({len({key[:kept] for key in group.members}) for group in cells})
     if counts == [1]:
         return ["One run a row (n = 1): the spread over seeds is not known."]
     keys = [list(zip(*group.members, strict=True)) for group in cells]  # an axis' values, for each row
@@ -24,7 +46,7 @@ def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
         axis for index, axis in enumerate(layout.averaged) if any(len(set(values[index])) > 1 for values in keys)
     )
     number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    text = f"Mean ± standard deviation over {number} distinct runs a row ({over})"
+    text = f"{_SPREADS[layout.format.spread]} over {number} distinct runs a row ({over})"
     varied, fixed = _varied_inputs(cells)
     parts = [f"between them the training{''.join(f', the {role}' for role in varied)} varied"]
     if fixed:
@@ -43,6 +65,53 @@ def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: Ta
     if any(len(set(start_units(list(group.members.values())))) < len(group.members) for group in cells):
         remarks.append("Tests average runs that start from one base or SFT model first: those models are the units.")
     return remarks
+
+
+_SHARES = {
+    "truncated": "responses that the length limit cut",
+    "no_eos": "responses without an end",
+    "extraction_failed": "answers that could not be extracted",
+    "empty": "empty responses",
+}
+"""Counts of health that a table tells where it does not show them, and how."""
+
+_TOLD_FROM = 0.01
+"""Share of responses from which a table tells a count of health."""
+
+
+def health_remarks(
+    results: Results, layout: TableLayout, measured: Sequence[Measured], groups: Sequence[Group]
+) -> list[str]:
+    """Say which suite and row have the largest share of cut, endless, unreadable and empty responses."""
+    suites = dict.fromkeys(measure.suite for item in measured for measure in item.weights)
+    shown = {health.field for health in layout.health}
+    parts = []
+    for field, words in _SHARES.items():
+        shares: dict[str, float] = {}
+        for group in groups if field not in shown else ():
+            for subject in group.members.values():
+                for suite in suites:
+                    found = results.evaluation(subject, suite)
+                    health = found.health if found else {}
+                    count, total = health.get(field), health.get("responses") or health.get("n")
+                    if count and total:
+                        name = f"{results.suites[suite]['title']}, {' '.join(filter(None, group.labels))}"
+                        shares[name] = max(shares.get(name, 0.0), count / total)
+        if shares and max(shares.values()) >= _TOLD_FROM:
+            worst = max(shares, key=lambda name: shares[name])
+            parts.append(f"{words} up to {shares[worst]:.0%} ({worst})")
+    told = [f"Health of the responses: {'; '.join(parts)}."] if parts else []
+    return [*told, *_unknown_health(results, layout, suites)]
+
+
+def _unknown_health(results: Results, layout: TableLayout, suites: Iterable[str]) -> list[str]:
+    """Say which declared health fields no evaluation reports, with the nearest that one does."""
+    wanted = {*suites, *(health.suite for health in layout.health)}
+    evaluations = [results.evaluation(subject, suite) for subject in results.subjects for suite in wanted if suite]
+    found = [item.health for item in evaluations if item is not None]
+    known = {field for health in found for field, value in health.items() if isinstance(value, int | float)}
+    absent = dict.fromkeys(health.field for health in layout.health if found and health.field not in known)
+    return [f"No suite of this table reports {field!r}: {suggestion(field, known)}." for field in absent]
 
 
 def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
@@ -99,10 +168,12 @@ def tests_remarks(
     outcomes = list(outcomes)
     tests = [outcome for _, outcome in outcomes if isinstance(outcome, PairedTest)]
     remarks = []
-    if tests:
+    if layout.compare.colour == "sign":
+        remarks.append(f"Blue ▲ / orange ▼: above / below{_against(layout)} by plain sign; no test is meant.")
+    elif tests and layout.compare.colour == "test":
         remarks.append(_marks_remark(tests, layout))
     if has_detectable:
-        level = "α divided by the number of tests" if layout.compare.correction == "holm" else "α"
+        level = "α" if layout.compare.correction == "none" else "α divided by the number of tests"
         remarks.append(
             f"Detectable difference: the true difference that one comparison of the column finds with"
             f" {layout.compare.power:.0%} power at {level}."
@@ -117,6 +188,25 @@ def tests_remarks(
     return remarks
 
 
+def _against(layout: TableLayout) -> str:
+    """What rows are compared with, in words with a space before them."""
+    to = layout.compare.to
+    return f" the {layout.labels.get(to, to.upper())} row (Δ: than zero)" if to else " zero"
+
+
+def not_run_remark(results: Results, layout: TableLayout) -> list[str]:
+    """Say that nothing is compared because the baseline has no number, where the experiment has such a baseline."""
+    own = [item for item in results.subjects if item.subject == layout.subject and item.baseline == layout.compare.to]
+    if not own or layout.compare.to is None:
+        return []
+    suites = [suite for item in own for suite in item.evaluations]
+    if any(results.evaluation(item, suite) is not None for item in own for suite in item.evaluations) or not suites:
+        return []
+    reasons = dict.fromkeys(results.reason(item, suite) for item in own for suite in item.evaluations)
+    name = layout.labels.get(layout.compare.to, layout.compare.to.upper())
+    return [f"Nothing is compared: the {name} row has no number ({'; '.join(reasons)})."]
+
+
 def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
     methods = {test.method for test in tests}
     names = []
@@ -129,12 +219,8 @@ def _marks_remark(tests: Sequence[PairedTest], layout: TableLayout) -> str:
             f" fewer than {ENOUGH_DF} degrees of freedom)"
         )
     compare = layout.compare
-    against = ""
-    if compare.to:
-        against = f" than the {layout.labels.get(compare.to, compare.to.upper())} row (Δ rows: than zero)"
-    correction = f"not corrected ({len(tests)} tests)"
-    if compare.correction == "holm":
-        correction = f"Holm-corrected over the table's {len(tests)} tests"
+    against = f" than{_against(layout)}" if compare.to else ""
+    correction = _CORRECTIONS[compare.correction].format(len(tests))
     return (
         f"Blue ▲ / orange ▼: significantly better / worse{against} at α = {compare.alpha:g};"
         f" paired {' and '.join(names)}; {correction}. Unmarked: no significant difference, which is not equality."

@@ -12,6 +12,9 @@ from ablate.results.layout import Delta, RowAxis, TableLayout, axis_names, is_wa
 from ablate.results.long import Results, Subject
 from ablate.results.tables.table import MINUS
 
+OTHER = "Other"
+"""Heading of rows that belong under none of the declared ones."""
+
 BASE_AXES = ("policy", "pretrain.")
 SFT_AXES = ("sft.",)
 """First letters of the axes that shape the model a run starts from."""
@@ -19,7 +22,7 @@ SFT_AXES = ("sft.",)
 
 @dataclass(frozen=True)
 class Group:
-    """The subjects of one row: ``members`` maps the averaged-over axes' values to a subject, distinct runs only.
+    """The subjects of one row: ``members`` maps the values of the table's run axes to a subject, distinct runs only.
 
     ``labels`` has a text for each row axis. ``heading`` is the group heading that the row stands under, or "".
     """
@@ -33,8 +36,10 @@ class Group:
 
 @dataclass(frozen=True)
 class DeltaRow:
-    """The difference of two rows, shown after row ``after``."""
+    """The difference ``name`` of two rows that agree on ``match_on``, shown after row ``after``."""
 
+    name: str
+    match_on: tuple[str, ...]
     labels: tuple[str, ...]
     first: Group
     second: Group
@@ -79,18 +84,19 @@ def delta_rows(table: TableLayout, groups: Sequence[Group]) -> list[DeltaRow]:
         axes = [group.axes for group in groups]
         last = {match_key(own, delta.match_on): index for index, own in enumerate(axes)}
         for i, j in match_rows(axes, delta.axis, (delta.values[0], delta.values[1]), delta.match_on):
-            labels = _delta_labels(table, delta, groups[i], groups[j])
-            rows.append(DeltaRow(labels, groups[i], groups[j], last[match_key(axes[i], delta.match_on)]))
+            name, labels = _delta_labels(table, delta, groups[i], groups[j])
+            after = last[match_key(axes[i], delta.match_on)]
+            rows.append(DeltaRow(name, delta.match_on, labels, groups[i], groups[j], after))
     return rows
 
 
 def run_words(table: TableLayout, key: Sequence[Any]) -> str:
-    """Return which run of a row a key of its members is: the averaged axes that it reads, ``axis=value``."""
-    return " ".join(f"{axis}={value}" for axis, value in zip(table.averaged, key, strict=True) if value is not None)
+    """Return which run of a row a key of its members is: the axes that tell runs apart, ``axis=value``."""
+    return " ".join(f"{axis}={value}" for axis, value in zip(table.run_axes, key, strict=True) if value is not None)
 
 
 def paired_members(first: Group, second: Group) -> list[tuple[Subject, Subject]]:
-    """Pair the runs of two rows that agree on every averaged axis that both read; two single runs are a pair."""
+    """Pair the runs of two rows that agree on every run axis that both read; two single runs are a pair."""
     alone = len(first.members) == len(second.members) == 1
     return [
         (one, other)
@@ -165,20 +171,21 @@ def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
 
 
 def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> Group:
-    refuse_hidden_axis(table, [member.axes for member in members])
+    if table.run_axes == table.averaged:
+        refuse_hidden_axis(table, [member.axes for member in members])
     first = members[0]
     labels = tuple(value_label(results, row, first.axes.get(row.axis)) for row in table.rows)
     return Group(labels, first.axes, _distinct(table, members), heading=_heading(table, first.axes))
 
 
 def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any, ...], Subject]:
-    """Map the averaged axes' values to a subject, once for every stage; two models that share them are an error."""
+    """Map the run axes' values to a subject, once for every stage; two models that share them are an error."""
     distinct: dict[str, Subject] = {}
     for member in members:
         distinct.setdefault(member.stage, member)
     found: dict[tuple[Any, ...], Subject] = {}
     for member in distinct.values():
-        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.averaged), member)
+        other = found.setdefault(tuple(member.axes.get(axis) for axis in table.run_axes), member)
         if other is not member:
             raise UsageError(
                 f"table {table.name!r}: {member.label!r} is {other.stage} and {member.stage}: no axis tells them apart",
@@ -188,10 +195,10 @@ def _distinct(table: TableLayout, members: Sequence[Subject]) -> dict[tuple[Any,
 
 
 def _heading(table: TableLayout, axes: Mapping[str, Any]) -> str:
-    if table.groups is None:
+    if table.groups is None or table.groups.axis is None:
         return ""
     value = axes.get(table.groups.axis)
-    return next((name for name, values in table.groups.headings.items() if value in values), "Other")
+    return next((name for name, values in table.groups.headings.items() if value in values), OTHER)
 
 
 def _sort_key(table: TableLayout, cells: Sequence[Subject]) -> Any:
@@ -211,13 +218,13 @@ def _sort_key(table: TableLayout, cells: Sequence[Subject]) -> Any:
     return key
 
 
-def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group) -> tuple[str, ...]:
+def _delta_labels(table: TableLayout, delta: Delta, first: Group, second: Group) -> tuple[str, tuple[str, ...]]:
     names = [row.axis for row in table.rows]
     place = names.index(delta.axis) if delta.axis in names else len(names) - 1
     own = dict(zip(names, first.labels, strict=True)).get(delta.axis, str(delta.values[0]))
     other = dict(zip(names, second.labels, strict=True)).get(delta.axis, str(delta.values[1]))
     text = delta.label or f"Δ {own} {MINUS} {other}"
-    return tuple(text if index == place else label for index, label in enumerate(first.labels))
+    return text, tuple(text if index == place else label for index, label in enumerate(first.labels))
 
 
 def match_rows(

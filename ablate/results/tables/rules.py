@@ -33,6 +33,8 @@ def rule_rows(
 
 
 def _value(results: Results, layout: TableLayout, measured: Measured, rule: str) -> float | None:
+    if measured.minus is not None:
+        return None
     total = 0.0
     for measure, weight in measured.weights.items():
         value = _of_suite(results, layout, measure, rule)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scipy.special import stdtrit
 
 Mark = Literal["better", "worse"]
-RowKind = Literal["heading", "baseline", "cell", "delta", "detectable"]
+Rank = Literal["best", "second"]
+RowKind = Literal["heading", "baseline", "cell", "delta", "published", "detectable"]
+Spread = Literal["sd", "stderr", "ci", "none"]
 
 MINUS = "−"
 MISSING = "–"
@@ -26,6 +32,7 @@ class Column:
     scale: float = 1.0
     digits: int = 1
     higher_is_better: bool | None = True
+    is_difference: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Cell:
     """One cell: a text, or a value with its spread, or a gap with the reason.
 
     ``value`` and ``sd`` are unscaled; ``n`` counts distinct runs; ``p`` is corrected over the table; ``mark`` is set
-    only where ``p`` is below the table's alpha; ``notes`` are keys of the table's footnotes.
+    only where ``p`` is below the table's alpha, or where the table says that it is a plain sign; ``rank`` is the place
+    in the column; ``notes`` are keys of the table's footnotes.
     """
 
     text: str | None = None
@@ -41,23 +49,43 @@ class Cell:
     sd: float | None = None
     n: int = 0
     mark: Mark | None = None
+    rank: Rank | None = None
     p: float | None = None
     difference: float | None = None
     missing: str | None = None
     notes: tuple[str, ...] = ()
 
 
+SMALLEST_P = 1e-4
+"""Below it p is written as less than it; files have the number."""
+
+
+def p_cell(p: float, n: int) -> Cell:
+    """Return the cell of a p-value over ``n`` runs."""
+    return Cell(text=f"< {SMALLEST_P:.4f}" if p < SMALLEST_P else None, value=p, n=n)
+
+
 @dataclass(frozen=True)
 class Row:
-    """One row; ``cells`` has an entry for each column (a heading has one cell over the whole width)."""
+    """One row; ``cells`` has an entry for each column (a heading has one cell over the whole width).
+
+    ``axes`` are those its runs share (a baseline's name is its ``baseline``); ``runs`` are the stages of its runs. A
+    difference has those of the row it is taken from, and of the row that is taken off as ``against``.
+    """
 
     kind: RowKind
     cells: tuple[Cell, ...]
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A finished table. ``notes`` are marked footnotes by key; ``remarks`` hold for the whole table."""
+    """A finished table. ``notes`` are marked footnotes by key; ``remarks`` hold for the whole table.
+
+    ``spread`` is what is written behind means over runs; ``siunitx`` whether LaTeX aligns numbers with that package.
+    """
 
     name: str
     title: str
@@ -65,6 +93,13 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
+    spread: Spread = "sd"
+    siunitx: bool = False
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether bold means the best of a column."""
+        return any(cell.rank is not None for row in self.rows for cell in row.cells)
 
     def column_index(self, key: str) -> int:
         """Return the position of the column with this key; raises KeyError when there is none."""
@@ -76,11 +111,12 @@ class Table:
 
 @dataclass(frozen=True)
 class CellText:
-    """A cell as text: the number (or label), its spread (without the sign), its mark and its footnote keys."""
+    """A cell as text: the number (or label), its spread (without the sign), its mark, rank and footnote keys."""
 
     value: str
     spread: str = ""
     mark: Mark | None = None
+    rank: Rank | None = None
     notes: tuple[str, ...] = ()
 
     def plain(self) -> str:
@@ -106,6 +142,17 @@ def cell_text(table: Table, row: Row, index: int) -> CellText:
         return CellText(cell.text, notes=cell.notes)
     if cell.value is None:
         return CellText(MISSING if column.kind in ("number", "health", "attribute") else "", notes=cell.notes)
-    value = number_text(cell.value, column, signed=row.kind == "delta" and column.kind == "number")
-    spread = "" if cell.sd is None else number_text(cell.sd, column)
-    return CellText(value, spread, cell.mark, cell.notes)
+    is_signed = column.kind == "number" and (row.kind == "delta" or column.is_difference) and row.kind != "detectable"
+    value = number_text(cell.value, column, signed=is_signed)
+    width = half_width(cell, table.spread)
+    return CellText(value, "" if width is None else number_text(width, column), cell.mark, cell.rank, cell.notes)
+
+
+def half_width(cell: Cell, spread: Spread) -> float | None:
+    """Return what is written behind a mean over runs: sd, sd / sqrt(n), t(0.975, n - 1) times that; None for one."""
+    if cell.sd is None or spread == "none":
+        return None
+    if spread == "sd":
+        return cell.sd
+    stderr = cell.sd / math.sqrt(cell.n)
+    return stderr if spread == "stderr" else float(stdtrit(cell.n - 1, 0.975)) * stderr

@@ -12,12 +12,14 @@ from rich.text import Text
 
 from ablate.results.tables.table import CellText, Row, Table, cell_text
 
-_STYLES = {"better": "bold dodger_blue1", "worse": "bold dark_orange"}
-_ROW_STYLES = {"delta": "italic", "detectable": "dim", "baseline": "bold"}
+_STYLES = {"better": "dodger_blue1", "worse": "dark_orange"}
+_RANK_STYLES = {"best": "bold", "second": "underline"}
+_ROW_STYLES = {"delta": "italic", "published": "italic dim", "detectable": "dim", "baseline": "bold"}
 
 
 def terminal(table: Table) -> RenderableType:
     """Return the table for a rich console, its footnotes below."""
+    is_ranked = table.is_ranked
     rich = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         rich.add_column(
@@ -31,8 +33,10 @@ def terminal(table: Table) -> RenderableType:
         if row.kind == "heading":
             rich.add_row(Text(row.cells[0].text or "", style="bold underline"))
             continue
-        cells = [_rich_cell(cell_text(table, row, index)) for index in range(len(table.columns))]
-        rich.add_row(*cells, style=_ROW_STYLES.get(row.kind))
+        cells = [_rich_cell(cell_text(table, row, index), is_ranked) for index in range(len(table.columns))]
+        # Where bold is the best of a column, a row that is bold as a whole would hide it.
+        style = None if is_ranked and row.kind == "baseline" else _ROW_STYLES.get(row.kind)
+        rich.add_row(*cells, style=style)
     notes = [Text(f"[{key}] {text}", style="dim") for key, text in table.notes]
     remarks = [Text(text, style="dim") for text in table.remarks]
     return Group(rich, *notes, *remarks)
@@ -43,8 +47,9 @@ def _rule_between(previous: Row, row: Row) -> bool:
     return row.kind in ("heading", "detectable") or (len(changed) == 2 and changed & {"baseline", "delta"} != set())
 
 
-def _rich_cell(cell: CellText) -> Text:
-    text = Text(cell.value, style=_STYLES.get(cell.mark or "", ""))
+def _rich_cell(cell: CellText, is_ranked: bool) -> Text:
+    weight = _RANK_STYLES[cell.rank] if cell.rank else "bold" if cell.mark and not is_ranked else ""
+    text = Text(cell.value, style=f"{_STYLES.get(cell.mark or '', '')} {weight}".strip())
     if cell.mark is not None:
         text.append({"better": "▲", "worse": "▼"}[cell.mark])
     if cell.spread:
@@ -69,11 +74,13 @@ def markdown(table: Table) -> str:
     lines = [f"### {escape_markdown(table.title)}", ""] if table.title else []
     lines.append("| " + " | ".join(escape_markdown(column.label) for column in table.columns) + " |")
     lines.append("|" + "|".join(":---" if column.kind == "label" else "---:" for column in table.columns) + "|")
+    is_ranked = table.is_ranked
     for row in table.rows:
         if row.kind == "heading":
             cells = [f"**{escape_markdown(row.cells[0].text or '')}**", *[""] * (len(table.columns) - 1)]
         else:
-            cells = [_markdown_cell(cell_text(table, row, index), row) for index in range(len(table.columns))]
+            texts = [cell_text(table, row, index) for index in range(len(table.columns))]
+            cells = [_markdown_cell(text, row, is_ranked) for text in texts]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
     lines += [f"- <sup>{key}</sup> {escape_markdown(text)}" for key, text in table.notes]
@@ -81,24 +88,28 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_cell(cell: CellText, row: Row) -> str:
+def _markdown_cell(cell: CellText, row: Row, is_ranked: bool) -> str:
     value = escape_markdown(cell.value)
-    if cell.mark is not None:
-        value = f"**{value}** " + {"better": "▲", "worse": "▼"}[cell.mark]
-    elif row.kind == "delta" and value:
+    if cell.rank == "second":
+        value = f"<u>{value}</u>"
+    elif cell.rank == "best" or (cell.mark is not None and not is_ranked):
+        value = f"**{value}**"
+    elif row.kind in ("delta", "published") and value:
         value = f"*{value}*"
+    if cell.mark is not None:
+        value += {"better": " ▲", "worse": " ▼"}[cell.mark]
     spread = f" ± {cell.spread}" if cell.spread else ""
     return f"{value}{spread}" + (f" <sup>{','.join(cell.notes)}</sup>" if cell.notes else "")
 
 
-_CSV_DETAILS = ("sd", "n", "p", "mark")
+_CSV_DETAILS = ("sd", "n", "p", "mark", "rank")
 
 
 def to_csv(table: Table) -> str:
     """Return the table as CSV with unrounded numbers as they are displayed in scale (percent stays percent).
 
     Column ``row`` is the kind of row. Every number column is followed by ``<key>_sd``, ``_n`` (distinct runs), ``_p``
-    (corrected) and ``_mark``; a gap is an empty field, its reason is in the last column, ``missing``.
+    (corrected), ``_mark`` and ``_rank``; a gap is an empty field, its reason is in the last column, ``missing``.
     """
     header = ["row"]
     for column in table.columns:
@@ -122,7 +133,13 @@ def _csv_row(table: Table, row: Row) -> list[str]:
         fields.append(value or "")
         if column.kind == "number":
             sd = "" if cell.sd is None else _number(cell.sd * column.scale)
-            fields += [sd, str(cell.n or ""), "" if cell.p is None else _number(cell.p), cell.mark or ""]
+            fields += [
+                sd,
+                str(cell.n or ""),
+                "" if cell.p is None else _number(cell.p),
+                cell.mark or "",
+                cell.rank or "",
+            ]
         if cell.missing is not None:
             gaps.append(f"{column.key}: {cell.missing}")
     return [*fields, "; ".join(gaps)]

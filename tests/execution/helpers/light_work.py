@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+from ablate.catalogs.judges import Judge, find_template
 from ablate.context import StageContext, write_json
 from ablate.errors import StageError
+from ablate.rewards.judge import open_judge
 
 
 def write(context: StageContext) -> dict[str, Any]:
@@ -72,4 +75,13 @@ def pretend(context: StageContext) -> dict[str, Any]:
         time.sleep(0.05)
     time.sleep(float(os.environ.get("LIGHT_WORK_SECONDS", "0")))
     (context.output / "made.txt").write_text(context.kind)
-    return {}
+    served = {model: urlopen(f"{url}/health").status for model, url in context.resources.judges.items()}
+    return {"served": served}
+
+
+def ask(context: StageContext) -> dict[str, Any]:
+    """Ask a judge, who is nowhere unless the job serves it, how good a response is."""
+    judge = Judge(model="m", url="http://127.0.0.1:9/v1", template=find_template("rate"))
+    fields = {"prompt": context.config["label"], "response": "b"}
+    [found] = open_judge(context, judge).rate([fields])
+    return {"value": found.value}

@@ -136,6 +136,38 @@ def test_an_accounting_that_fails_fails_no_stage(study: Any) -> None:
     study.check_done_once()
 
 
+@pytest.mark.tmpfs
+@pytest.mark.timeout(1500)
+def test_a_scratch_that_is_full_for_a_while(study: Any) -> None:
+    disk = study.folder / "store"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    try:
+        (study.folder / "hold").touch()
+        assert study.submit().returncode == 0
+        deadline = time.monotonic() + 300
+        while not list(study.folder.glob("running-dataset-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        with (disk / "filling").open("wb", buffering=0) as handle, pytest.raises(OSError, match="No space left"):
+            while True:
+                handle.write(b"x" * 4096)
+        assert study.ablate("status", "small").returncode == 0, "to look needs no room"
+        refused = study.submit()
+        assert refused.returncode == 1 and "No space left on device" in refused.stderr
+        (study.folder / "hold").unlink()
+        study.wait(600)
+        assert not all(stage.is_done() for stage in study.stages())
+        (disk / "filling").unlink()
+        finish(study, 900)
+        study.check_done_once()
+        assert not study.jobs()
+    finally:
+        if left := study.jobs():
+            study.slurm("scancel", *left)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
 def noted(study: Any) -> list[str]:
     """What happened to all elements."""
     files = (study.store.slurm).glob("*/*/*.jsonl")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from typing import Any
 
 import pytest
+
+from ablate.context import write_json
+from ablate.execution.slurm.jobs import accounted
+from ablate.execution.slurm.ledger import ArrayRecord
 
 pytestmark = pytest.mark.slurm
 
@@ -45,6 +51,20 @@ def test_a_failed_stage_stops_what_needs_it_and_a_retry_finishes(study: Any) -> 
     assert {line["status"] for line in json.loads(study.ablate("status", "small", "--json").stdout)["small"]} == {
         "done"
     }
+
+
+@pytest.mark.slow
+def test_stages_of_the_login_node_between_two_of_jobs(study: Any) -> None:
+    needs = {"default": {"cpus": 1, "memory": "200M", "time": 10}, "generate": {"runs_on": "login"}}
+    study.profile(needs=needs)
+    answer = study.submit()
+    assert answer.returncode == 0 and "are for this machine, and " in answer.stdout, answer.stderr
+    study.wait(300)
+    answer = study.submit()
+    assert answer.returncode == 0 and "job arrays" in answer.stdout, answer.stderr
+    study.wait(300)
+    study.check_done_once()
+    assert "all stages are done" in study.submit().stdout
 
 
 @pytest.mark.slow
@@ -101,3 +121,22 @@ def test_the_queue_is_asked_once(study: Any) -> None:
     text = study.ablate("status", "small", "--state", "queued").stdout
     assert "waits for other jobs (Dependency)" in text
     study.slurm("scancel", *study.jobs())
+
+
+@pytest.mark.slow
+def test_the_accounting_tells_many_elements_that_never_started_apart(study: Any) -> None:
+    """SLURM writes steps (1-199:2), and cuts a long list of indices off unless it is asked not to."""
+    for indices in (range(1, 200, 2), sorted(random.Random(1).sample(range(900), 120))):
+        spelled = ",".join(map(str, indices))
+        options = ["--hold", "--mem=10M", f"--array={spelled}", "--output=/dev/null", "--job-name=ablate-indices"]
+        job = study.slurm("sbatch", "--parsable", *options, "--wrap=true").strip()
+        study.slurm("scancel", job)
+        record = ArrayRecord(study.folder / job)
+        record.folder.mkdir()
+        write_json(record.array_json, {"time": time.time()})
+        record.write_job(job)
+        deadline = time.monotonic() + 60
+        while len(found := accounted([record])) < len(indices):
+            assert time.monotonic() < deadline, found
+            time.sleep(1)
+        assert {index for _, index in found} == set(indices) and {job.state for job in found.values()} == {"CANCELLED"}

@@ -19,6 +19,7 @@ from ablate.context import Resources, read_json, write_json
 from ablate.execution import lease
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import ArrayRecord
+from ablate.execution.slurm.profile import Service
 from ablate.plan.graph import Graph
 from ablate.plan.stage import Ref, Stage
 from ablate.store import StageFolder, Store
@@ -43,6 +44,7 @@ def begin(store: Store) -> Begin:
             "resources": [asdict(Resources())] * len(stages),
             "requeue": True,
             "alike": 3,
+            "services": {},
             "name": "n",
             "time": 0.0,
         }
@@ -220,3 +222,63 @@ def test_failures_alike_end_what_was_not_begun(store: Store, add_stage: AddStage
     with the_record(store).ends.open("a") as handle:
         handle.write('{"stage": "another", "reason": null}\n')
     assert end(begin(last))[0] == 0
+
+
+def service(tmp_path: Path, **changes: object) -> dict[str, dict[str, Any]]:
+    """A service as array.json has it: a real server that answers after a second."""
+    server = f"{sys.executable} {HELPERS / 'judge_service.py'} {{port}} {{model}} {tmp_path}"
+    written = Service(model="m", command=server, gpus=2).model_dump(mode="json")
+    return {"judge": written | changes}
+
+
+def served(tmp_path: Path) -> list[int]:
+    """Process ids of the servers that were started and of their children."""
+    return [int(pid) for path in tmp_path.glob("pids-*") for pid in path.read_text().split()]
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_service_answers_all_stages_of_an_element_and_ends_with_the_last(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    stages = [light(add_stage, "ask", label) for label in "ab"]
+    code, printed = end(begin(*stages, services=service(tmp_path)))
+    assert code == 0, printed
+    assert [store.stage(stage).read_done()["summary"]["value"] for stage in stages] == [9.0, 9.0]  # type: ignore[index]
+    assert len(pids := served(tmp_path)) == 2 and not any(map(is_there, pids))
+    assert (the_record(store).folder / "3.judge.log").read_text().startswith("serving 0,1\n")
+    assert end(begin(*stages, services=service(tmp_path)))[0] == 0
+    assert len(served(tmp_path)) == 2, "stages that are done ask nobody"
+
+
+def test_a_service_that_does_not_come_up_fails_its_stages_with_the_reason(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path
+) -> None:
+    stage = light(add_stage, "ask")
+    code, printed = end(begin(stage, services=service(tmp_path, command="echo no such model {model} {port}; false")))
+    assert code == 1 and "service judge ended before it answered" in printed and "3.judge.log" in printed
+    last = element_events(the_record(store), 3)[-1]
+    assert last["what"] == "ended" and last["reason"] == "service judge ended before it answered"
+    assert not store.stage(stage).attempts()
+    code, printed = end(begin(stage, services=service(tmp_path, health="/never", start=0.02)))
+    assert code == 1 and "/never no answer after 0.02 minutes" in printed
+    assert len(pids := served(tmp_path)) == 2 and not any(map(is_there, pids))
+
+
+def test_a_job_that_is_stopped_while_its_service_starts_ends_it(
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path
+) -> None:
+    stage = light(add_stage, "ask")
+    process = begin(stage, services=service(tmp_path, health="/never"))
+    while not served(tmp_path):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    assert end(process)[0] == 75, "begun again"
+    assert not any(map(is_there, served(tmp_path))) and happened(store).count("preemption") == 1

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from ablate.execution.slurm.script import Paths, options, render
 from ablate.execution.slurm.shapes import Shape
 
 TEMPLATE = Path(__file__).parents[3] / "slurm" / "stage.sbatch.j2"
-SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, ranks=True)
+SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, processes=1)
 ARRAY = Array(
     "03-train",
     SHAPE,
@@ -96,7 +97,7 @@ def test_a_packed_stage_gets_its_own_gpus_and_ranks_share_cores() -> None:
     resources = [SHAPE.resources(position) for position in range(2)]
     assert [item.gpus for item in resources] == [(0,), (1,)]
     assert (resources[0].threads, resources[0].processes) == (8, 1)
-    four = Shape("train", 90, 32, 1, gpus=4, ranks=True).resources()
+    four = Shape("train", 90, 32, 1, gpus=4, processes=4).resources()
     assert (four.gpus, four.processes, four.threads) == ((0, 1, 2, 3), 4, 8)
 
 
@@ -133,3 +134,10 @@ def test_the_script_hands_signals_on_and_requeues_its_own_element(
         assert (tmp_path / "requeued").read_text() == "requeue 77_4\n"
     else:
         assert ended == 130 and not (tmp_path / "requeued").exists()
+
+
+def test_jobs_with_a_way_out_may_ask_the_hub() -> None:
+    off = "export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1\n"
+    online = rendered(replace(ARRAY, shape=replace(SHAPE, hub=True)), PROFILE)
+    text = rendered(ARRAY, PROFILE)
+    assert off in text and text.replace(off, "") == online

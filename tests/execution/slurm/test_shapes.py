@@ -10,7 +10,7 @@ from ablate.catalogs.memory import GIB, choose_sharding
 from ablate.catalogs.models import models
 from ablate.errors import SpecError, UsageError
 from ablate.execution.slurm.profile import LoadedProfile, Profile, load_profile
-from ablate.execution.slurm.shapes import SIZES, Shape, shapes_of
+from ablate.execution.slurm.shapes import SIZES, Shape, on_login, shapes_of
 from ablate.experiment.loading import load_experiment
 from ablate.plan.facts import gather_facts
 from ablate.plan.graph import Graph
@@ -103,9 +103,34 @@ def test_gpus_with_less_memory_are_more(tmp_path: Path) -> None:
     assert given(tmp_path, text, chain("allenai/tulu-2-7b"))["train"][0] == 8
 
 
-def test_a_model_that_no_node_holds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"cluster.yaml:2: gpu.per_node: train \(dpo\) take 32 GPUs, and a node has 8"):
-        given(tmp_path, "# a cluster\ngpu: {per_node: 8}\n", chain("allenai/tulu-2-70b"))
+def test_a_model_that_no_node_holds_takes_several_with_the_same_of_each(tmp_path: Path) -> None:
+    stages = chain("allenai/tulu-2-70b")
+    shapes = shapes_of(stages, loaded(tmp_path, "gpu: {per_node: 8, cpus: 6, ram: 50G}\n"), models())
+    found = {stage.kind: shapes[stage.id] for stage in stages.values()}
+    train = found["train"]
+    assert (train.nodes, train.gpus, train.all_gpus, train.cpus, train.memory) == (4, 8, 32, 48, 8 * 50 * 1024)
+    assert (train.resources().nodes, train.resources().processes, train.resources().threads) == (4, 8, 6)
+    assert found["generate"].nodes == 1 and found["generate"].gpus == 1
+
+
+def test_nodes_and_processes_are_written_for_what_trains_and_more_gpus_than_a_node_has_are_refused(
+    tmp_path: Path,
+) -> None:
+    text = "needs:\n  train: {nodes: 2, processes: 3, cpus: 6, sharding: zero2}\n"
+    stages = chain("somebody/tiny")
+    shapes = shapes_of(stages, loaded(tmp_path, text), models())
+    for stage in stages.values():
+        own, trains = shapes[stage.id].resources(), stage.kind == "train"
+        assert (own.nodes, own.processes, own.sharding) == ((2, 3, "zero2") if trains else (1, 1, None))
+    message = r"cluster.yaml:3: needs.train.gpus: train \(dpo\) take 9 GPUs, and a node has 8"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "gpu: {per_node: 8}\nneeds:\n  train: {gpus: 9}\n", chain("allenai/tulu-2-70b"))
+    message = "cluster.yaml:2: needs.train.pack: 2 packed stages of train can't share 2 nodes: each takes all of them"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "needs:\n  train: {nodes: 2, pack: 2}\n", stages)
+    message = r"cluster.yaml:2: container: train \(dpo\) takes 4 nodes: no srun in a container"
+    with pytest.raises(SpecError, match=message):
+        given(tmp_path, "gpu: {per_node: 8}\ncontainer: apptainer exec x.sif\n", chain("allenai/tulu-2-70b"))
 
 
 def test_what_is_written_goes_first_and_the_method_before_the_kind(tmp_path: Path) -> None:
@@ -122,3 +147,46 @@ def test_a_method_of_another_study_may_be_written_down(tmp_path: Path) -> None:
 def test_the_shipped_example_loads() -> None:
     example = load_profile(str(shipped_folder("slurm") / "example.yaml"))
     assert example.profile == Profile()
+
+
+def test_needs_of_what_asks_servers_outside_come_before_the_default_and_after_the_kind(tmp_path: Path) -> None:
+    text = (
+        "needs:\n  default: {cpus: 2, time: 5, partitions: main}\n  judge: {cpus: 4}\n"
+        "  network: {partitions: transfer, cpus: 3, hub: true}\n"
+    )
+    graph = Graph()
+    judge = graph.add("judge", {}, label="verdicts")
+    label = graph.add("label", {}, label="labels", network=True)
+    local = graph.add("label", {"own": 1}, label="labels of a reward model")
+    shapes = shapes_of(graph.stages, loaded(tmp_path, text), models())
+    assert [(s.partitions, s.cpus, s.minutes, s.hub) for s in (shapes[i.id] for i in (judge, label, local))] == [
+        (("transfer",), 4, 5, True),
+        (("transfer",), 3, 5, True),
+        (("main",), 2, 5, False),
+    ]
+
+
+def test_what_runs_on_the_login_node(tmp_path: Path) -> None:
+    graph = Graph()
+    stages = [graph.add("judge", {}, label="verdicts"), graph.add("model", {}, label="a model")]
+    stages += [graph.add("train", {"algorithm": name}, label=name, entry="x:y") for name in ("dpo", "ppo")]
+
+    def here(needs: str) -> list[str]:
+        found = on_login(graph.stages, loaded(tmp_path, f"needs: {needs}"))
+        return [stage.execution.label for stage in stages if stage.id in found]
+
+    assert here("{network: {runs_on: login}}") == ["verdicts"]
+    assert here("{network: {runs_on: login}, judge: {runs_on: nodes}, model: {runs_on: login}}") == ["a model"]
+    assert here("{train.ppo: {runs_on: login}}") == ["ppo"]
+    assert here("{judge: {cpus: 1}}") == []
+    with pytest.raises(SpecError, match=r"(?s)cluster.yaml:1: needs.judge.runs_on: 'node' .*mean 'nodes'"):
+        here("{judge: {runs_on: node}}")
+
+
+def test_a_judge_that_a_service_answers_for_asks_nothing_outside(tmp_path: Path) -> None:
+    graph = Graph()
+    for names in (("here",), ("here", "far away")):
+        graph.add("judge", {"judges": [{"model": name} for name in names]}, label=" and ".join(names))
+    text = "needs: {network: {runs_on: login}}\nservices: {own: {model: here, gpus: 0}}\n"
+    found = on_login(graph.stages, loaded(tmp_path, text))
+    assert [graph.stages[stage].execution.label for stage in found] == ["here and far away"]

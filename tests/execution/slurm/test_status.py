@@ -162,7 +162,7 @@ def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
 
 def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
     cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|\n"
-    cluster.queue = {"70_[0-2]": "CANCELLED DependencyNeverSatisfied"}
+    cluster.queue = {"70_[0-2:2,1]": "CANCELLED DependencyNeverSatisfied"}
     assert {status for status, _ in cluster.states().values()} == {"cancelled"}
 
 
@@ -178,6 +178,24 @@ def test_what_hangs_on_a_failure_is_blocked_by_it(cluster: Cluster) -> None:
     assert found["child 0"] == ("blocked", f"needs {cluster.parents[0].id}, which is failed")
     told = why(cluster.store, "small", cluster.children[0].id)
     assert any("parent 0: failed, no rows" in line for line in told)
+
+
+def test_what_hangs_on_a_failure_by_another_stage_is_blocked_in_whatever_order_they_are_listed(
+    cluster: Cluster,
+) -> None:
+    grandchild = Graph().add("sft", {}, {"x": cluster.children[0].ref()}, label="grandchild")
+    folder = cluster.store.stage(grandchild.id)
+    folder.folder.mkdir()
+    write_json(folder.stage_json, grandchild.as_json())
+    plan = cluster.store.experiment("small").read_plan()
+    listed = {grandchild.id: {"kind": "sft", "label": "grandchild"}, **plan["stages"]}
+    attempt = lease.claim(cluster.store.stage(cluster.parents[0].id))
+    assert attempt is not None
+    write_json(attempt.failure_json, {"message": "no rows"})
+    lease.end(attempt, "failed")
+    for order in (listed, dict(reversed(listed.items()))):
+        cluster.store.experiment("small").plan_json.write_text(json.dumps(plan | {"stages": order}))
+        assert cluster.states()["grandchild"] == ("blocked", f"needs {cluster.parents[0].id}, which is failed")
 
 
 def test_a_stage_that_was_begun_again_says_after_what(cluster: Cluster) -> None:

@@ -19,9 +19,10 @@ import pytest
 
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
-from ablate.context import write_json
+from ablate.context import Resources, write_json
 from ablate.errors import UsageError
 from ablate.execution.environment import snapshot_package
+from ablate.execution.runner import run_stage
 from ablate.execution.slurm import submit
 from ablate.execution.slurm.control import unnamed_jobs
 from ablate.execution.slurm.ledger import Turn, new_submission, submissions
@@ -252,6 +253,46 @@ def test_what_can_never_start_is_cancelled_and_queued_again(ablate: Run, standin
     standin.change(fail)
     assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+
+
+def test_stages_of_the_login_node_run_before_the_rest_is_queued(
+    ablate: Run, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(HELPERS))
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("needs: {", "needs: {pocket: {runs_on: login}, "))
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run").returncode == 0
+    assert not (tmp_path / "store" / "stages").exists()
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", LIGHT_WORK_FAILS="pocket")
+    assert answer.returncode == 1 and "there are no rows" in answer.stderr and "are for this machine" in answer.stdout
+    left = {stage.rpartition("-")[0] for stage in queued(tmp_path, standin)}
+    assert not left & {"pocket", "dataset"}, "what hangs on it has nothing to wait for"
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    here = {stage for stage in planned(tmp_path) if stage.startswith("pocket")}
+    assert all(Store(tmp_path / "store").stage(stage).is_done() for stage in here)
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) - here, 1)
+
+
+def test_stages_of_the_login_node_wait_for_what_they_need(
+    ablate: Run, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("needs: {", "needs: {generate: {runs_on: login}, "))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert "are for this machine, and " in answer.stdout and answer.returncode == 0
+    kinds = {stage.rpartition("-")[0] for stage in queued(tmp_path, standin)}
+    assert "train" in kinds and not kinds & {"generate", "evaluate"}
+    monkeypatch.syspath_prepend(str(HELPERS))
+    monkeypatch.setenv("LIGHT_WORK_FOLDER", str(tmp_path))
+    store = Store(tmp_path / "store")
+    left = list(queued(tmp_path, standin))
+    while left:  # those that are blocked at first come again
+        ended = {stage: run_stage(store.stage(stage).folder, Resources()).status for stage in left}
+        assert "done" in ended.values()
+        left = [stage for stage, status in ended.items() if status != "done"]
+    standin.change(lambda job: {"state": "COMPLETED"})
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert (answer.returncode, answer.stderr) == (0, "") and "for this machine" not in answer.stdout
+    assert {stage.rpartition("-")[0] for stage in queued(tmp_path, standin)} == {"evaluate"}
 
 
 def test_no_more_is_queued_than_a_user_may_have_there(ablate: Run, standin: StandIn, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from ablate.context import write_json
 from ablate.execution.slurm import commands
 from ablate.execution.slurm.arrays import Array
 from ablate.execution.slurm.ledger import new_submission
@@ -26,8 +27,8 @@ def test_hours_of_all_tries_waiting_and_use(store: Store, monkeypatch: pytest.Mo
         names[job] = record.name
     day = "2026-01-01T10"
     lines = [
-        f"70_0|{names['70']}|3600|{day}:00:00|{day}:00:30|billing=8,cpu=8,gres/gpu=2,mem=1G,node=1|01:00:00",
-        f"70_0|{names['70']}|1800|{day}:00:00|{day}:01:30|cpu=8,gres/gpu=2|0-02:00:00",  # begun again
+        f"70_0|{names['70']}|3600|{day}:00:00|{day}:00:30|billing=8,cpu=8,gres/gpu=2,gres/gpu:a100=2,mem=1G,node=1|01:00:00",
+        f"70_0|{names['70']}|1800|{day}:00:00|{day}:01:30|cpu=8,gres/gpu:a100=2|0-02:00:00",  # begun again
         "70_0.batch|batch|1800||||0-02:00:00",
         f"70_1|{names['70']}|0|{day}:00:00|Unknown||00:00:00",  # never started
         f"71_0|{names['71']}|900|{day}:00:00|{day}:00:01|cpu=1|07:30.500",
@@ -41,6 +42,7 @@ def test_hours_of_all_tries_waiting_and_use(store: Store, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(commands, "call", call)
     store.experiment("small").folder.mkdir(parents=True)
+    write_json(store.experiment("small").plan_json, {"stages": {}})
     train, evaluate = usage(store, "small")
     assert (train.tries, train.hours, train.gpu_hours, train.core_hours, train.wait_seconds) == (
         2,

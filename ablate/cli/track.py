@@ -1,0 +1,56 @@
+"""The store's mirror in MLflow."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+from typing import Annotated
+
+import typer
+
+from ablate.cli.options import DEFAULT_STORE, AnyName, StoreOption
+from ablate.console import out
+from ablate.store import Store
+from ablate.tracking.interface import ui_command
+
+track_app = typer.Typer()
+
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MLFLOW_TRACKING_URI",
+        help="Address of an MLflow server or database; default: the store's own database, cache/mlflow.db.",
+    ),
+]
+
+
+@track_app.command()
+def track(
+    name: AnyName = None,
+    store: StoreOption = DEFAULT_STORE,
+    uri: Uri = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Delete the runs made earlier and make them anew.")
+    ] = False,
+) -> None:
+    """Mirror an experiment into MLflow, or all of the store: a run for it, and one below it for every stage."""
+    _mirror(Store(store), name, uri, rebuild)
+
+
+@track_app.command()
+def ui(
+    store: StoreOption = DEFAULT_STORE, port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000
+) -> None:
+    """Mirror the store into its own database and serve MLflow's pages on it; Ctrl-C ends it."""
+    place = Store(store).open()
+    _mirror(place, None, None, False)
+    out.print(f"http://127.0.0.1:{port} - the views are links above each experiment's runs", highlight=False)
+    subprocess.run(ui_command(place, port=port), check=False)
+
+
+def _mirror(store: Store, name: str | None, uri: str | None, rebuild: bool) -> None:
+    module = importlib.import_module("ablate.tracking.mirror")
+    store.check()
+    for experiment in [name] if name is not None else store.experiment_names():
+        done = module.mirror(store, experiment, uri=uri, rebuild=rebuild)
+        out.print(f"{experiment}: {done}", highlight=False, markup=False)

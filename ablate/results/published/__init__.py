@@ -1,0 +1,1 @@
+"""Numbers that others published: read with their source, checked against themselves, shown alone or beside ours."""
