@@ -155,6 +155,8 @@ def test_the_studys_style() -> None:
     ]  # fmt: skip
     assert [row.kind for row in table.rows[:2]] == ["baseline", "baseline"]
     assert "by plain sign" in table.remarks[0]
+    # a published number is no run of ours
+    assert {cell.n for row in table.rows for cell in row.cells} == {0}
     second = published_table(read_published("unpacking/table2"))
     rows = [
         [cell_text(second, row, index).plain() for index in (0, 1, 8)] for row in second.rows if row.kind != "heading"

@@ -78,7 +78,7 @@ def _row(
         if is_difference:
             gap = "one of the two numbers is missing"
             both = value is not None and cell.value is not None
-            cell = Cell(value=(value or 0.0) - (cell.value or 0.0), n=1) if both else Cell(missing=gap)
+            cell = Cell(value=(value or 0.0) - (cell.value or 0.0)) if both else Cell(missing=gap)
         cells[index] = cell
     return Row("delta" if is_difference else "published", tuple(cells))
 

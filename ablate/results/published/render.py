@@ -44,7 +44,7 @@ def source_sentence(published: Published) -> str:
 
 def as_cell(number: Decimal | None, scale: float = 1.0) -> Cell:
     """Return a published number as a cell of a column that is written times ``scale``."""
-    return Cell(missing="not published") if number is None else Cell(value=float(number) / scale, n=1)
+    return Cell(missing="not published") if number is None else Cell(value=float(number) / scale)
 
 
 def _row(published: Published, row: PublishedRow, previous: PublishedRow | None) -> Row:
