@@ -30,9 +30,15 @@ class Folder:
         """Write the specification anew; ``sweep`` are keys of its section, null leaves one out."""
         section = {"search": {"dpo.beta": {"log": [0.01, 10.0]}}, "maximise": "pocket-validation-gold", "trials": 6}
         section = {key: value for key, value in {**section, **sweep}.items() if value is not None}
-        values = {"extends": str(ROOT / "experiments/sweeps/pocket_beta.yaml"), "name": "small"}
-        grid = [{"dataset": "pocket-ultrafeedback", "algorithm": "dpo", "seed": [0, 1]}]
-        self.write_values({**values, "grid": grid, "sweep": {"start": [], "sampler": "tpe", **section}})
+        values = {
+            "extends": str(ROOT / "experiments/pocket_quick.yaml"),
+            "name": "small",
+            "grid": [{"dataset": "pocket-ultrafeedback", "algorithm": "dpo", "seed": [0, 1]}],
+            "baselines": [],
+            "evaluate": {"policy": ["pocket-validation-gold"], "reward_model": []},
+            "report": None,
+        }
+        self.write_values({**values, "sweep": section})
 
     def write_values(self, values: dict[str, Any]) -> None:
         """Write the specification as it is given."""
