@@ -20,13 +20,32 @@ from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
-from ablate.cli.options import DEFAULT_STORE, READERS, AnyName, Name, Overrides, Spec, StoreOption, written
+from ablate.cli.options import (
+    DEFAULT_STORE,
+    READERS,
+    AnyName,
+    FrozenModels,
+    Gpus,
+    Jobs,
+    MicroBatch,
+    Name,
+    Overrides,
+    Processes,
+    RolloutServer,
+    SharedBy,
+    Spec,
+    StoreOption,
+    Threads,
+    UnsafeCode,
+    written,
+)
 from ablate.cli.plan import print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
+from ablate.cli.sweep import sweep_app
 from ablate.cli.track import track_app
 from ablate.console import Json, err, out
 from ablate.context import Frozen, Resources, Sharding
@@ -62,6 +81,7 @@ app.command("prefetch")(prefetch)
 app.command("judge")(judge)
 app.add_typer(cluster_app)
 app.add_typer(store_app)
+app.add_typer(sweep_app, name="sweep")
 app.add_typer(results_app)
 app.add_typer(track_app)
 app.add_typer(record_app)
@@ -76,26 +96,6 @@ class _Served(Closed):
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-
-
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
-Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
-Processes = Annotated[int, typer.Option(min=1, help="Processes that train one model together, a GPU each.")]
-MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most examples of a training pass; default: by size, halved without room.")
-]
-RolloutServer = Annotated[
-    str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
-]
-UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
-SharedBy = Annotated[
-    Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
-]
-FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
 
 
 @app.command()

@@ -10,6 +10,7 @@ import yaml
 
 from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.loading import YamlLoader
+from ablate.context import Frozen, Sharding
 from ablate.errors import Location, UsageError
 from ablate.execution.record import Readers
 from ablate.execution.study import known_experiments
@@ -71,3 +72,23 @@ def written(option: str, text: str, form: type[Model], key: str) -> Model:
         raise UsageError(f"{option} {text!r} is no YAML: {str(error).splitlines()[0]}") from error
     place = Location(file=option)
     return validated(form, {key: value}, lambda *path: place)
+
+
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Stages at a time; default: one per core (at most 8) or per GPU."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of each stage; default: cores / jobs.")]
+Gpus = Annotated[int | None, typer.Option(min=0, help="GPUs to use; default: all.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes that train one model together, a GPU each.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Most examples of a training pass; default: by size, halved without room.")
+]
+RolloutServer = Annotated[
+    str | None, typer.Option(help="Address of a vLLM server, for methods with rollout_engine: vllm.")
+]
+UnsafeCode = Annotated[bool, typer.Option("--unsafe-code", help="Run generated programs without a sandbox.")]
+SharedBy = Annotated[
+    Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
+]
+FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]

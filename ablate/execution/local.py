@@ -8,7 +8,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,17 +51,42 @@ class LocalRun:
         return sum(outcome.status == status for outcome in self.outcomes.values())
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a source wants of a run that goes on: stages to run as well, and stages to stop."""
+
+    add: Mapping[str, Stage] = field(default_factory=dict)
+    stop: Collection[str] = ()
+
+
+class Source(Protocol):
+    """Where further stages come from while a run goes on."""
+
+    def change(self, run: LocalRun) -> Change | None:
+        """Return what is to change, None once nothing more will come; called several times a second.
+
+        Stages to add have their parents before them, or in the run already; none of them is done.
+        """
+
+
 def run_local(
-    store: Store, stages: Mapping[str, Stage], wanted: Sequence[str], machine: Machine, observer: Observer
+    store: Store,
+    stages: Mapping[str, Stage],
+    wanted: Sequence[str],
+    machine: Machine,
+    observer: Observer,
+    source: Source | None = None,
 ) -> LocalRun:
     """Run the stages ``wanted`` (ids, parents before children; stages already done are left out by the caller).
 
-    Returns when all have ended. On KeyboardInterrupt the running stages are stopped and the run says so.
+    Returns when all have ended, and those that ``source`` adds. On KeyboardInterrupt the running stages are stopped
+    and the run says so.
     """
-    scheduler = _Scheduler(store, stages, wanted, machine, observer)
+    scheduler = _Scheduler(store, machine, observer)
     with _terminate_as_interrupt():
         try:
-            scheduler.loop()
+            scheduler.add({stage_id: stages[stage_id] for stage_id in wanted})
+            scheduler.loop(source)
         except KeyboardInterrupt:
             scheduler.interrupt()
         finally:
@@ -83,30 +108,53 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
 
 class _Scheduler:
-    def __init__(
-        self, store: Store, stages: Mapping[str, Stage], wanted: Sequence[str], machine: Machine, observer: Observer
-    ) -> None:
+    def __init__(self, store: Store, machine: Machine, observer: Observer) -> None:
         self.store, self.machine, self.observer = store, machine, observer
-        self.stages = {stage_id: stages[stage_id] for stage_id in wanted}
-        self.children = children_of(self.stages.values())
-        self.unmet = {s.id: {p for p in s.parents if p in self.stages} for s in self.stages.values()}
-        self.height = _heights(self.stages, self.children)
-        self.ready: list[tuple[int, int, str]] = []
+        self.stages: dict[str, Stage] = {}
+        self.children: dict[str, list[str]] = {}
+        self.unmet: dict[str, set[str]] = {}
+        self.rank: dict[str, tuple[int, int, int]] = {}
+        self.ready: list[tuple[tuple[int, int, int], str]] = []
         self.later: list[tuple[float, str]] = []
         self.running: dict[str, tuple[Server, tuple[int, ...]]] = {}
         self.free_gpus = list(machine.gpus)
         self.selector = selectors.DefaultSelector()
         self.servers: dict[bool, Server] = {}
         self.run = LocalRun()
-        self.order = {stage_id: position for position, stage_id in enumerate(self.stages)}
-        for stage_id, parents in self.unmet.items():
-            if not parents:
-                self._push(stage_id)
+        self.additions = 0
 
-    def loop(self) -> None:
-        if any(stage.execution.heavy for stage in self.stages.values()):
+    def add(self, stages: Mapping[str, Stage]) -> None:
+        """Take in stages; one that ended without a result is tried again. What came earlier goes first."""
+        ended = self.run.outcomes
+        new = {i: stage for i, stage in stages.items() if i not in self.stages or (i in ended and not self._is_done(i))}
+        for stage_id in new:
+            ended.pop(stage_id, None)
+        self.stages |= new
+        heights = _heights(new, children_of(new.values()))
+        for position, stage in enumerate(new.values()):
+            self.rank[stage.id] = (self.additions, -heights[stage.id], position)
+            parents = {parent for parent in stage.parents if parent in self.stages}
+            for parent in parents:
+                if stage.id not in (known := self.children.setdefault(parent, [])):
+                    known.append(stage.id)
+            self.unmet[stage.id] = {parent for parent in parents if not self._is_done(parent)}
+            failed = next((parent for parent in self.unmet[stage.id] if parent in ended), None)
+            if failed is not None:
+                self._record(stage, self._blocked(stage, self.stages[failed]))
+            elif not self.unmet[stage.id]:
+                self._push(stage.id)
+        self.additions += 1
+        if any(stage.execution.heavy for stage in new.values()):
             self._server(heavy=True)  # imports while the light stages run
-        while len(self.run.outcomes) < len(self.stages):
+
+    def loop(self, source: Source | None) -> None:
+        while True:
+            change = source.change(self.run) if source else None
+            if change is not None:
+                self.add(change.add)
+                self._stop(change.stop)
+            elif len(self.run.outcomes) == len(self.stages):
+                return
             self._wake()
             self._dispatch()
             self._receive(0.1)
@@ -125,8 +173,19 @@ class _Scheduler:
             server.close()
         self.selector.close()
 
+    def _is_done(self, stage_id: str) -> bool:
+        outcome = self.run.outcomes.get(stage_id)
+        return outcome is not None and outcome.status == "done"
+
+    def _stop(self, stages: Collection[str]) -> None:
+        for stage_id in stages:
+            if stage_id in self.running:
+                self.running[stage_id][0].stop(stage_id)
+            elif stage_id not in self.run.outcomes:
+                self._record(self.stages[stage_id], Outcome(stage_id, "interrupted", "is not wanted any more"))
+
     def _push(self, stage_id: str) -> None:
-        heapq.heappush(self.ready, (-self.height[stage_id], self.order[stage_id], stage_id))
+        heapq.heappush(self.ready, (self.rank[stage_id], stage_id))
 
     def _wake(self) -> None:
         now = time.monotonic()
@@ -137,7 +196,9 @@ class _Scheduler:
         kept = []
         while self.ready and len(self.running) < self.machine.jobs:
             item = heapq.heappop(self.ready)
-            stage = self.stages[item[2]]
+            stage = self.stages[item[1]]
+            if stage.id in self.run.outcomes or stage.id in self.running:
+                continue  # stopped while it waited, or wanted again since
             needed = self.machine.gpus_of(stage.execution)
             if needed > len(self.free_gpus):
                 kept.append(item)
@@ -192,11 +253,12 @@ class _Scheduler:
         while stack:
             stage = self.stages[stack.pop()]
             if stage.id not in self.run.outcomes:
-                self._record(
-                    stage,
-                    Outcome(stage.id, "blocked", f"needs {failed.id}, which {failed.execution.label!r} did not make"),
-                )
+                self._record(stage, self._blocked(stage, failed))
                 stack.extend(self.children.get(stage.id, ()))
+
+    @staticmethod
+    def _blocked(stage: Stage, failed: Stage) -> Outcome:
+        return Outcome(stage.id, "blocked", f"needs {failed.id}, which {failed.execution.label!r} did not make")
 
     def _record(self, stage: Stage, outcome: Outcome) -> None:
         self.run.outcomes[stage.id] = outcome

@@ -67,7 +67,12 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, readers: Reader
     ``readers`` read the layout that the specification names, and its claims: what is wrong in them is an error now, not
     after hours of training.
     """
-    return plan_loaded(load_experiment(find_specification(name), overrides), store, readers)
+    loaded = load_experiment(find_specification(name), overrides)
+    if loaded.experiment.sweep is not None:
+        place = loaded.origins.locate("sweep")
+        hint = f"ablate sweep {name}; `sweep=null` beside it leaves the search out"
+        raise UsageError(f"{loaded.experiment.name} is a sweep", location=place, hint=hint)
+    return plan_loaded(loaded, store, readers)
 
 
 def plan_loaded(

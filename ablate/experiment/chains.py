@@ -11,7 +11,7 @@ from ablate.algorithms.registry import METHODS, find_method
 from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.origins import Origins
 from ablate.errors import Location, SpecError
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import Scalar
 
 ROUNDING = 1e-6  # of weights that are written as decimals
 

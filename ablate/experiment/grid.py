@@ -18,8 +18,7 @@ from ablate.errors import Location, SpecError
 from ablate.experiment.chains import Chain, is_read_by_chain, read_policy, root_of
 from ablate.experiment.keys import as_list, dotted
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, parameter_hint
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, DataSection, Scalar, parameter_hint
 from ablate.experiment.varied import OwnSet
 
 Values = Mapping[str, Scalar]

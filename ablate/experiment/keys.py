@@ -8,8 +8,7 @@ from typing import Any
 from ablate.algorithms.base import JUDGES
 from ablate.catalogs.judges import read_judge
 from ablate.errors import Location, SpecError, suggestion
-from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, cell_keys, parameter_hint
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import SCALARS, SECTIONS, SHORTHANDS, Scalar, cell_keys, parameter_hint
 
 COUNTS = {"seed": 0, "rounds": 1}
 """Keys that stand alone and are whole numbers, with the least they can be; others are names."""

@@ -18,7 +18,8 @@ from ablate.catalogs.origins import KeyPath, Origins
 from ablate.errors import Location, SpecError, UsageError, suggestion
 from ablate.experiment.keys import flatten, known_key
 from ablate.experiment.own_methods import with_own_methods
-from ablate.experiment.spec import Experiment, Scalar, experiment_model
+from ablate.experiment.sections import Scalar
+from ablate.experiment.spec import Experiment, experiment_model
 from ablate.experiment.varied import VariedSets, hold_axes, take_varied
 from ablate.shipped import find_by_name, search_folders
 

@@ -15,6 +15,8 @@ from ablate.catalogs.closed import Closed, Strict
 from ablate.catalogs.parameters import PretrainParameters
 from ablate.errors import suggestion
 
+Scalar = str | int | float | bool | None
+
 
 class DataSection(Strict):
     """How preference sets are sampled."""

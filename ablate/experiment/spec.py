@@ -14,9 +14,9 @@ from ablate.catalogs.datasets import Split, WrittenPairing
 from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
 from ablate.catalogs.served import WrittenServed
-from ablate.experiment.sections import DataSection
+from ablate.experiment.sections import DataSection, Scalar
+from ablate.experiment.sweep import Sweep
 
-Scalar = str | int | float | bool | None
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -182,6 +182,7 @@ class Experiment(CellScalars):
     evaluate: Evaluations = Field(default_factory=Evaluations, description="Suites by subject.")
     report: str | None = Field(None, description="Layout of the tables, relative to this file or to the project.")
     claims: tuple[Mapping[str, Any], ...] = Field((), description="Sentences about the numbers that reports judge.")
+    sweep: Sweep | None = Field(None, description="A search over keys of the grid, for `ablate sweep`.")
 
     @field_validator("grid")
     @classmethod

@@ -11,8 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ablate.experiment.keys import dotted
-from ablate.experiment.sections import SHORTHANDS, cell_keys
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import SHORTHANDS, Scalar, cell_keys
 
 _TAKEN = re.compile(r"\$\{([\w.-]+)\}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ablate.experiment.grid import Values
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import Scalar
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ablate.catalogs.pipelines import REFINEMENT_REVISIONS, Label, Mix, Response
 from ablate.catalogs.rewards import RewardEntry, find_reward
 from ablate.errors import SpecError
 from ablate.experiment.grid import Cell, Section
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import Scalar
 from ablate.plan.facts import Facts
 from ablate.plan.graph import Graph
 from ablate.plan.sets import NamedSet, Pipeline, asks_for_a_cell, checks_of

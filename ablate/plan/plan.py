@@ -28,7 +28,7 @@ from ablate.experiment.grid import (
     written_at,
 )
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import Scalar
 from ablate.plan.axes import SharedModel, tell_apart
 from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_label, check_licence
 from ablate.plan.data_account import describe_data

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate.experiment.grid import Cell, Grid, Values
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import Scalar
 from ablate.plan.axes import SharedModel, tell_apart
 from ablate.plan.needs import Start
 from ablate.plan.training import TrainingPlanner

@@ -21,8 +21,7 @@ from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.chains import Merged, Trained, title_of
 from ablate.experiment.grid import OWN_START, Cell, Grid, Section, place_of, related_cell, written_at
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import RewardModelSection
-from ablate.experiment.spec import Scalar
+from ablate.experiment.sections import RewardModelSection, Scalar
 from ablate.plan.checks import check_cell, check_margins
 from ablate.plan.data import DataPlanner, order_of
 from ablate.plan.facts import Facts, has_chat_template, local_path

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rich.console import Console
 from ablate.context import Resources, read_json, write_json
 from ablate.errors import StageError
 from ablate.execution.display import LiveDisplay, PlainDisplay
-from ablate.execution.local import LocalRun, run_local
+from ablate.execution.local import Change, LocalRun, run_local
 from ablate.execution.runner import Outcome, run_stage
 from ablate.execution.servers import Server
 from ablate.execution.slots import Machine
@@ -341,3 +341,74 @@ def test_the_live_display_counts_and_keeps_failures(study: Study) -> None:
     assert "└ [good]" in text.getvalue()
     assert "bad: there are no rows" in text.getvalue()
     assert "2 stages" in text.getvalue()
+
+
+class Scripted:
+    """A source of changes, each made once its condition holds."""
+
+    def __init__(self, *steps: tuple[Callable[[LocalRun], bool], Change]) -> None:
+        self.steps = list(steps)
+
+    def change(self, run: LocalRun) -> Change | None:
+        if not self.steps:
+            return None
+        if not self.steps[0][0](run):
+            return Change()
+        return self.steps.pop(0)[1]
+
+
+def added(study: Study, *labels: str) -> Change:
+    return Change(add={study.ids[label]: study.graph.stages[study.ids[label]] for label in labels})
+
+
+def at_once(run: LocalRun) -> bool:
+    return True
+
+
+def after(study: Study, label: str) -> Callable[[LocalRun], bool]:
+    return lambda run: study.ids[label] in run.outcomes
+
+
+def run_source(study: Study, *steps: tuple[Callable[[LocalRun], bool], Change], jobs: int = 2) -> LocalRun:
+    return run_local(study.store, {}, [], Machine(jobs, 1, ()), Recorder(), Scripted(*steps))
+
+
+def test_a_source_adds_stages_while_a_run_goes_on(study: Study) -> None:
+    study.add("shared"), study.add("one", "shared"), study.add("two", "shared"), study.add("of two", "two")
+    first, second = added(study, "shared", "one"), added(study, "shared", "two", "of two")
+    run = run_source(study, (at_once, first), (after(study, "one"), second))
+    assert study.status(run) == dict.fromkeys(("shared", "one", "two", "of two"), "done")
+    assert len(study.store.stage(study.ids["shared"]).attempts()) == 1
+    assert study.interval("one")[1] <= study.interval("two")[0]
+
+
+def test_what_was_added_first_goes_first(study: Study) -> None:
+    study.add("first"), study.add("last of first", "first")
+    study.add("second"), study.add("end", "second"), study.add("end of end", "end")
+    first, second = added(study, "first", "last of first"), added(study, "second", "end", "end of end")
+    run_source(study, (at_once, first), (at_once, second), jobs=1)
+    assert study.interval("last of first")[0] < study.interval("second")[0]
+
+
+def test_what_a_source_stops_can_be_added_again(study: Study, tmp_path: Path) -> None:
+    study.add("long", work="slow", path=str(tmp_path / "runs")), study.add("next", "long")
+
+    def is_stopped(run: LocalRun) -> bool:
+        (tmp_path / "go").touch()  # the second attempt takes no time
+        return after(study, "long")(run)
+
+    stop = Change(stop=[study.ids["long"], study.ids["next"]])
+    run = run_source(
+        study,
+        (at_once, added(study, "long", "next")),
+        (lambda run: (tmp_path / "runs").exists(), stop),
+        (is_stopped, added(study, "long", "next")),
+    )
+    assert study.status(run) == {"long": "done", "next": "done"}
+    assert len(study.store.stage(study.ids["long"]).attempts()) == 2
+
+
+def test_what_is_added_below_a_failure_is_blocked(study: Study) -> None:
+    study.add("bad", work="fail"), study.add("below", "bad")
+    run = run_source(study, (at_once, added(study, "bad")), (after(study, "bad"), added(study, "below")))
+    assert study.status(run) == {"bad": "failed", "below": "blocked"}

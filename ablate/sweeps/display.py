@@ -1,0 +1,81 @@
+"""What a sweep shows: a line a trial that ends, and on a terminal what runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.status import Status
+
+from ablate.execution.runner import Outcome
+from ablate.experiment.sweep import Sweep
+from ablate.plan.stage import Stage
+from ablate.sweeps.run import CAUSE
+from ablate.sweeps.space import spelled
+
+
+class SweepDisplay:
+    """Told how stages and trials end; the best is that of the trials this worker saw."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self.console, self.sweep = console, sweep
+        self.running: dict[str, str] = {}
+        self.ended_count: Counter[str] = Counter()
+        self.status = Status("", console=console) if console.is_terminal else None
+
+    def __enter__(self) -> SweepDisplay:
+        if self.status:
+            self.status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.status:
+            self.status.stop()
+
+    def started(self, stage: Stage) -> None:
+        """Show the stage as running."""
+        self.running[stage.id] = stage.execution.label
+
+    def waiting(self, stage: Stage) -> None:
+        """Show that another process runs it."""
+        self.running.pop(stage.id, None)
+
+    def ended(self, stage: Stage, outcome: Outcome) -> None:
+        """Print a failure; what ends well is told with its trial."""
+        self.running.pop(stage.id, None)
+        self.ended_count[outcome.status] += 1
+        if outcome.status == "failed":
+            self._print(f"failed: {stage.execution.label} ({stage.id}): {outcome.message}")
+
+    def tick(self) -> None:
+        """Show what runs."""
+        if self.status:
+            names = ", ".join(list(self.running.values())[:3])
+            self.status.update(f"{self.ended_count['done']} stages done; {names}")
+
+    def told(self, trial: FrozenTrial) -> None:
+        """Print a trial with its values and what it reached."""
+        self._print(trial_line(trial, self.sweep))
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def trial_line(trial: FrozenTrial, sweep: Sweep) -> str:
+    """Return a trial in a line: number, values, what it reached or how it ended."""
+    values = spelled(list(trial.params.items()))
+    if trial.state == TrialState.COMPLETE:
+        outcome = ", ".join(
+            f"{name.removeprefix('-')} {v:.4f}" for name, v in zip(sweep.maximise, trial.values, strict=True)
+        )
+    else:
+        cause = trial.user_attrs.get(CAUSE)
+        outcome = trial.state.name.lower() + (f": {cause}" if cause else "")
+    return f"trial {trial.number}: {values} → {outcome}"
+
+
+def reached(trial: FrozenTrial, sweep: Sweep) -> str:
+    """Return the results of a complete trial by their names."""
+    names = [name.removeprefix("-") for name in sweep.maximise]
+    return ", ".join(f"{name} {value:.4f}" for name, value in zip(names, trial.values, strict=True))

@@ -1,0 +1,166 @@
+"""Optuna's side of a sweep: samplers and pruners by name, the storage, the seed of each draw."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from ablate.errors import Location, SpecError, StoreError, UsageError, suggestion
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sweep import Named, Range, Sweep
+from ablate.plan.fingerprint import digest
+
+MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+
+SAMPLERS = {
+    "tpe": "TPESampler",
+    "random": "RandomSampler",
+    "qmc": "QMCSampler",
+    "grid": "GridSampler",
+    "brute_force": "BruteForceSampler",
+    "gp": "GPSampler",
+    "cma_es": "CmaEsSampler",
+    "nsga_ii": "NSGAIISampler",
+    "nsga_iii": "NSGAIIISampler",
+}
+PRUNERS = {
+    "median": "MedianPruner",
+    "percentile": "PercentilePruner",
+    "successive_halving": "SuccessiveHalvingPruner",
+    "hyperband": "HyperbandPruner",
+    "threshold": "ThresholdPruner",
+    "wilcoxon": "WilcoxonPruner",
+}
+ONE_SEQUENCE = frozenset({"qmc", "grid", "brute_force", "cma_es"})
+"""Samplers that go through one sequence, whose place Optuna keeps in the storage: their seed is the sweep's throughout.
+
+Others draw anew for each trial from a seed of that trial, so that a continued sweep repeats nothing.
+"""
+EXCESS = "excess"
+"""Attribute of a trial: by how much its results are beyond their bounds, 0 or less where they keep them."""
+
+
+def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path) -> optuna.Study:
+    """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
+
+    Raises StoreError for a file that can't be read, UsageError where it was begun with other objectives or ranges.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _mend_tail(file)
+    directions = [MINIMIZE if name.startswith("-") else MAXIMIZE for name in sweep.maximise]
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(file))),
+            study_name=loaded.experiment.name,
+            directions=directions,
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError, json.JSONDecodeError) as error:
+        raise StoreError(f"{file} can't be read: {error}", hint="restore it, or move it away to begin again") from error
+    _check_same(study, sweep, file)
+    return study
+
+
+def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
+    """Return the sampler of the next trial, after ``drawn``. Raises SpecError for arguments it does not have."""
+    named = sweep.sampler
+    place = loaded.origins.locate("sweep", "sampler")
+    own = sweep.seed if named.name in ONE_SEQUENCE else int(digest(f"{sweep.seed}/{drawn}")[:8], 16)
+    extra: dict[str, Any] = {"seed": own}
+    if named.name == "grid":
+        extra["search_space"] = _grid(ranges, place)
+    if sweep.subject_to:
+        extra["constraints_func"] = _excess
+    return _make(optuna.samplers, SAMPLERS, "sampler", named, extra, place)  # type: ignore[no-any-return]
+
+
+def pruner_of(sweep: Sweep, loaded: LoadedExperiment) -> optuna.pruners.BasePruner:
+    """Return the sweep's pruner; one that prunes nothing where none is declared."""
+    if sweep.pruner is None:
+        return optuna.pruners.NopPruner()
+    place = loaded.origins.locate("sweep", "pruner")
+    return _make(optuna.pruners, PRUNERS, "pruner", sweep.pruner, {}, place)  # type: ignore[no-any-return]
+
+
+def _make(
+    module: Any, known: Mapping[str, str], what: str, named: Named, extra: Mapping[str, Any], place: Location
+) -> Any:
+    if named.name not in known:
+        raise SpecError(f"unknown {what} {named.name!r}", location=place, hint=suggestion(named.name, known))
+    kind: Callable[..., Any] = getattr(module, known[named.name])
+    parameters = [name for name in inspect.signature(kind).parameters if name not in ("seed", *extra)]
+    for name in named.arguments:
+        if name not in parameters:
+            hint = suggestion(name, parameters)
+            raise SpecError(f"{what} {named.name!r} has no argument {name!r}", location=place, hint=hint)
+    for name in extra:
+        if name not in inspect.signature(kind).parameters:
+            raise SpecError(f"{what} {named.name!r} knows no {name.partition('_')[0]}", location=place)
+    try:
+        return kind(**named.arguments, **extra)
+    except ImportError as error:
+        raise UsageError(f"{what} {named.name!r} needs another package: {error}", location=place) from error
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{what} {named.name!r}: {error}", location=place) from error
+
+
+def _grid(ranges: Mapping[str, Range], place: Location) -> dict[str, Sequence[Any]]:
+    points: dict[str, Sequence[Any]] = {}
+    for key, given in ranges.items():
+        if given.choice is not None:
+            points[key] = given.choice
+        elif given.step is not None or given.int is not None:
+            low, high = given.bounds
+            step = given.step or 1.0
+            values = [low + step * i for i in range(int((high - low) / step + 1e-9) + 1)]
+            points[key] = [int(value) for value in values] if given.int is not None else values
+        else:
+            raise SpecError(f"a grid has points: {key} needs choice, or step", location=place)
+    return points
+
+
+def _excess(trial: FrozenTrial) -> Sequence[float]:
+    excess: Sequence[float] = trial.user_attrs.get(EXCESS, (0.0,))
+    return excess
+
+
+def _mend_tail(file: Path) -> None:
+    """Cut an unfinished last line off: its writer was killed, and no one has acted on it."""
+    if not file.exists():
+        return
+    lock = JournalFileSymlinkLock(str(file))
+    lock.acquire()
+    try:
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with file.open("r+b") as handle:
+                handle.truncate(whole)
+    finally:
+        lock.release()
+
+
+def _check_same(study: optuna.Study, sweep: Sweep, file: Path) -> None:
+    asked = {
+        "maximise": list(sweep.maximise),
+        "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
+    }
+    begun = study.user_attrs.get("asked")
+    if begun is None:
+        study.set_user_attr("asked", asked)
+    elif begun != asked:
+        changed = [name for name in asked if begun[name] != asked[name]]
+        raise UsageError(
+            f"the sweep was begun with another {' and another '.join(changed)}",
+            hint=f"give it another name, or move {file} away to begin again",
+        )

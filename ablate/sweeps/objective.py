@@ -1,0 +1,95 @@
+"""What a trial reached: declared results as numbers, the mean over the trial's cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ablate.errors import Location, SpecError, suggestion
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sweep import Sweep
+from ablate.results.layout import Column
+from ablate.results.long import Results, Subject
+from ablate.results.tables.columns import column_value, measured_columns
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Results of one trial, in the order asked for; ``excess`` is what bounded ones are beyond their bounds."""
+
+    values: tuple[float, ...]
+    excess: tuple[float, ...]
+
+
+class MissingResult(Exception):
+    """A trial has no number where one was asked for."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The results that a sweep compares its trials by, as columns."""
+
+    maximise: Mapping[str, Column]
+    bounded: Mapping[str, Column]
+    sweep: Sweep
+
+    @classmethod
+    def read(cls, loaded: LoadedExperiment, sweep: Sweep, suites: Mapping[str, Mapping[str, Any]]) -> Objective:
+        """Find the results that the sweep names; raises SpecError for one that no trial has."""
+        about = {name: facts for name, facts in suites.items() if facts["subject"] == "policy"}
+        maximise, several = {}, len(sweep.maximise) > 1
+        for index, name in enumerate(sweep.maximise):
+            place = loaded.origins.locate("sweep", "maximise", *([index] if several else []))
+            maximise[name] = _column(name.removeprefix("-"), about, place)
+        bounded = {
+            name: _column(name, about, loaded.origins.locate("sweep", "subject_to", name)) for name in sweep.subject_to
+        }
+        return cls(maximise, bounded, sweep)
+
+    def reached(self, results: Results, stages: Collection[str]) -> Reached:
+        """Return what the cells made by ``stages`` reached on average; raises MissingResult with the gaps."""
+        cells = [item for item in results.subjects if item.subject == "policy" and item.stage in stages]
+        values = tuple(_mean(results, cells, column) for column in self.maximise.values())
+        excess: list[float] = []
+        for name, column in self.bounded.items():
+            value, bound = _mean(results, cells, column), self.sweep.subject_to[name]
+            excess += [bound.at_least - value] if bound.at_least is not None else []
+            excess += [value - bound.at_most] if bound.at_most is not None else []
+        return Reached(values, tuple(excess))
+
+
+def _column(name: str, suites: Mapping[str, Mapping[str, Any]], place: Location) -> Column:
+    suite, slash, metric = name.partition("/")
+    categories = {facts["category"] for facts in suites.values()}
+    if name == "average":
+        return Column(average=())
+    if name in categories and name not in suites:
+        return Column(category=name)
+    if suite in suites:
+        return Column(suite=suite, metric=metric if slash else None)
+    known = ["average", *categories, *suites]
+    raise SpecError(f"no trial has a result {name!r}", location=place, hint=suggestion(name, known))
+
+
+def _mean(results: Results, cells: Sequence[Subject], column: Column) -> float:
+    measured = measured_columns([column], "policy", results)[0]
+    values, gaps = [], []
+    for cell in cells:
+        value, absent = column_value(results, cell, measured)
+        if value is None:
+            gaps += absent
+        else:
+            values.append(value)
+    if gaps or not values:
+        raise MissingResult("; ".join(dict.fromkeys(gaps)) or "no cell")
+    return sum(values) / len(values)
+
+
+def events_value(events: Iterable[Mapping[str, Any]], field: str) -> dict[int, float]:
+    """Return the values of a field of training events by step."""
+    return {
+        int(event["step"]): float(event[field])
+        for event in events
+        if event.get("step") is not None and isinstance(event.get(field), int | float)
+    }

@@ -1,0 +1,250 @@
+"""A sweep as the source of a run's stages: it begins trials, hears how their stages end, and tells Optuna."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from ablate.execution.environment import snapshot_code
+from ablate.execution.local import Change, LocalRun, Observer, run_local
+from ablate.execution.record import record_plan
+from ablate.execution.slots import Machine
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sweep import Sweep
+from ablate.liveness import Owner
+from ablate.plan.stage import Stage
+from ablate.results.long import collect
+from ablate.store import Store
+from ablate.sweeps.engine import EXCESS, open_study, pruner_of, sampler_of
+from ablate.sweeps.objective import MissingResult, Objective, events_value
+from ablate.sweeps.space import Space
+from ablate.sweeps.trials import Planner, TrialPlan
+
+LOOK_SECONDS = 2.0
+"""Between two looks at training events, at other workers' trials, and two signs of life of this one."""
+LOSSES = 5
+"""Workers that may die over one trial before it counts as failed: it may be what kills them."""
+OWNER, CAUSE, LOST, SURPLUS = "owner", "cause", "lost", "surplus"
+"""Attributes of a trial: its worker, why it failed, how many workers died over it, that it is one too many."""
+
+
+class Listener(Protocol):
+    """Who is told how trials end."""
+
+    def told(self, trial: FrozenTrial) -> None:
+        """A trial has ended: complete, pruned or failed."""
+
+
+@dataclass
+class _Open:
+    trial: optuna.Trial
+    planned: TrialPlan
+    done: set[str]
+    retries: int = 0
+    reported: set[int] = field(default_factory=set)
+
+    @property
+    def missing(self) -> dict[str, Stage]:
+        return {stage_id: stage for stage_id, stage in self.planned.stages.items() if stage_id not in self.done}
+
+
+class Sweeper:
+    """The trials of one worker. Any number of workers may take part in one sweep, and end at any moment."""
+
+    def __init__(self, store: Store, loaded: LoadedExperiment, parallel: int, listener: Listener) -> None:
+        """Open the sweep, begun or not; raises SpecError for one that makes no sense. ``parallel``: trials at once."""
+        assert loaded.experiment.sweep is not None
+        self.store, self.loaded, self.parallel, self.listener = store, loaded, parallel, listener
+        self.sweep: Sweep = loaded.experiment.sweep
+        self.space = Space(loaded, self.sweep)
+        self.planner = Planner(loaded, self.space, store)
+        for corner in self.space.corners():
+            first = self.planner.one(corner)
+        self.objective = Objective.read(loaded, self.sweep, first.plan.suites)
+        sampler_of(self.sweep, self.space.ranges, loaded, 0)
+        self.folder = store.experiment(loaded.experiment.name).folder
+        self.study: optuna.Study
+        self.open: dict[int, _Open] = {}
+        self.owner = Owner.current()
+        self.looked = 0.0
+        self.gave_up: str | None = None
+
+    def begin(self) -> None:
+        """Open the storage, with what the sweep starts from."""
+        workers = self.folder / "workers"
+        workers.mkdir(parents=True, exist_ok=True)
+        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl")
+        self.study.pruner = pruner_of(self.sweep, self.loaded)
+        for start in self.sweep.start:
+            self.study.enqueue_trial(dict(start), skip_if_exists=True)
+
+    def change(self, run: LocalRun) -> Change | None:
+        """Tell Optuna what has ended and begin what there is room for; None when the sweep is over for this worker."""
+        add: dict[str, Stage] = {}
+        stop: set[str] = set()
+        for number in list(self.open):
+            add |= self._look_at(self.open[number], run)
+        if time.monotonic() - self.looked > LOOK_SECONDS:
+            self._heartbeat(self.owner).touch()
+            for item in list(self.open.values()):
+                stop |= self._prune(item)
+            for trial in self._orphans():
+                add |= self._open(trial)
+            self.looked = time.monotonic()
+        while len(self.open) < self.parallel and (begun := self._begin()) is not None:
+            add |= self._open(begun)
+        return Change(add, stop) if self.open or add or stop else None
+
+    def close(self) -> None:
+        """Say that this worker is gone."""
+        self._heartbeat(self.owner).unlink(missing_ok=True)
+
+    def _begin(self) -> optuna.Trial | None:
+        """Ask for a trial; None when the sweep has all it may have."""
+        trials = counted(self.study)
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        if len(begun) >= self.sweep.trials or self._has_given_up(begun) or self._is_spent(begun):
+            return None
+        self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
+        trial = self.study.ask()
+        before = [other for other in counted(self.study) if other.state != TrialState.WAITING]
+        if sum(other.number < trial.number for other in before) >= self.sweep.trials:  # another worker was faster
+            trial.set_user_attr(SURPLUS, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        trial.set_user_attr(OWNER, asdict(self.owner))
+        return trial
+
+    def _open(self, trial: optuna.Trial) -> dict[str, Stage]:
+        """Plan a trial, record it with all others, and return the stages it lacks."""
+        planned = self.planner.one(self.space.suggest(trial))
+        self._record()
+        done = {stage_id for stage_id in planned.stages if self.store.stage(stage_id).is_done()}
+        known = next(frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == trial.number)
+        item = self.open[trial.number] = _Open(trial, planned, done, reported=set(known.intermediate_values))
+        return item.missing
+
+    def _record(self) -> None:
+        record_plan(self.store, self.planner.all(trial.params for trial in counted(self.study) if trial.params))
+
+    def _look_at(self, item: _Open, run: LocalRun) -> dict[str, Stage]:
+        """End a trial whose stages have all ended; return the stages to run again, where some failed."""
+        missing = item.missing
+        ended = {stage_id: run.outcomes[stage_id] for stage_id in missing if stage_id in run.outcomes}
+        item.done |= {stage_id for stage_id, outcome in ended.items() if outcome.status == "done"}
+        if len(ended) < len(missing):
+            return {}
+        failed = [outcome for outcome in ended.values() if outcome.status == "failed"]
+        if not item.missing:
+            self._complete(item)
+        elif item.retries < self.sweep.retries or not failed:
+            item.retries += bool(failed)
+            return item.missing
+        else:
+            self._fail(item, failed[0].message)
+        return {}
+
+    def _complete(self, item: _Open) -> None:
+        self._record()
+        results = collect(self.store, self.loaded.experiment.name)
+        try:
+            reached = self.objective.reached(results, item.planned.policies)
+        except MissingResult as error:
+            self._fail(item, f"no result: {error}")
+            return
+        if reached.excess:
+            item.trial.set_user_attr(EXCESS, list(reached.excess))
+        self._tell(item, reached.values, TrialState.COMPLETE)
+
+    def _fail(self, item: _Open, cause: str) -> None:
+        item.trial.set_user_attr(CAUSE, cause)
+        self._tell(item, None, TrialState.FAIL)
+
+    def _tell(self, item: _Open, values: tuple[float, ...] | None, state: TrialState) -> None:
+        self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, item.trial.number)
+        ended = self.study.tell(item.trial, values, state, skip_if_finished=True)
+        del self.open[item.trial.number]
+        self.listener.told(ended)
+
+    def _prune(self, item: _Open) -> set[str]:
+        """Report the training of a trial's first policy; return the stages to stop where the trial falls behind."""
+        watch, first = self.sweep.pruner, item.planned.policies[0]
+        if watch is None or first in item.done or not (attempts := self.store.stage(first).attempts()):
+            return set()
+        for step, value in events_value(_events(attempts[-1].events), watch.value).items():
+            if step not in item.reported:
+                item.trial.report(value, step)
+                item.reported.add(step)
+        if not item.trial.should_prune():
+            return set()
+        self._tell(item, None, TrialState.PRUNED)
+        needed = {stage_id for other in self.open.values() for stage_id in other.planned.stages}
+        return set(item.missing) - needed
+
+    def _orphans(self) -> Iterator[optuna.Trial]:
+        """Take over trials whose workers died, while there is room for them."""
+        for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if len(self.open) >= self.parallel:
+                return
+            owner = Owner(**frozen.user_attrs[OWNER]) if OWNER in frozen.user_attrs else None
+            if frozen.number in self.open or (owner and owner.is_alive(self._heartbeat(owner))):
+                continue
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            lost = frozen.user_attrs.get(LOST, 0) + (owner is not None)
+            trial.set_user_attr(LOST, lost)
+            trial.set_user_attr(OWNER, asdict(self.owner))
+            if lost > LOSSES:
+                trial.set_user_attr(CAUSE, f"{lost} workers died over it")
+                self.listener.told(self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
+                continue
+            yield trial
+
+    def _heartbeat(self, owner: Owner) -> Path:
+        return self.folder / "workers" / f"{owner.host}-{owner.pid}"
+
+    def _has_given_up(self, begun: list[FrozenTrial]) -> bool:
+        causes = [trial.user_attrs.get(CAUSE, "") for trial in begun if trial.state == TrialState.FAIL]
+        if len(causes) < self.sweep.give_up or any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in begun):
+            return False
+        self.gave_up = max(causes, key=causes.count)
+        return True
+
+    def _is_spent(self, begun: list[FrozenTrial]) -> bool:
+        if self.sweep.max_hours is None:
+            return False
+        plan = self.planner.all(trial.params for trial in begun if trial.params)
+        records = (self.store.stage(stage_id).read_done() for stage_id in plan.stages)
+        seconds = sum(float(record["seconds"]) for record in records if record)
+        return seconds >= 3600 * self.sweep.max_hours
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials that count, those that wait too."""
+    return [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get(SURPLUS)]
+
+
+def run_sweep(sweeper: Sweeper, machine: Machine, observer: Observer) -> LocalRun:
+    """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues."""
+    sweeper.store.open()
+    snapshot_code(sweeper.store)
+    sweeper.begin()
+    try:
+        return run_local(sweeper.store, {}, [], machine, observer, sweeper)
+    finally:
+        sweeper.close()
+
+
+def _events(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield what a stage has reported so far; a line that is being written is left out."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    yield from (json.loads(line) for line in lines if line.endswith("\n"))

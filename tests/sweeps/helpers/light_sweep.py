@@ -1,0 +1,56 @@
+"""The command line where a policy's gold reward is a known function of beta: `python light_sweep.py sweep SPEC …`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from ablate.algorithms.registry import METHODS
+from ablate.cli import main
+from ablate.context import StageContext, write_json
+from ablate.errors import StageError
+from ablate.plan.kinds import KINDS, Kind
+
+BEST = 0.5
+"""The beta that earns the most."""
+
+
+def work(context: StageContext) -> dict[str, Any]:
+    """Pass on what the policy earns; a training stage says what it is, as it would over its steps."""
+    value = _value(context)
+    if context.kind == "train":
+        if context.config["parameters"]["beta"] > float(os.environ.get("FAILS_FROM", "inf")):
+            raise StageError("the loss is NaN")
+        for step in range(1, 1 + int(os.environ.get("LIGHT_STEPS", "1"))):
+            context.events.log(step=step, reward=value)
+            time.sleep(float(os.environ.get("LIGHT_STEP_SECONDS", "0")))
+    time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")) if context.kind == "train" else 0.0)
+    write_json(context.output / "value.json", value)
+    if context.kind == "evaluate":
+        write_json(context.output / "metrics.json", {"score": value, "metrics": [], "health": {}, "protocol": {}})
+    return {}
+
+
+def _value(context: StageContext) -> float | None:
+    if context.kind == "train":
+        return -abs(math.log(context.config["parameters"]["beta"] / BEST))
+    for path in context.inputs.values():
+        files = [folder / "value.json" for folder in (path, path.parent)]  # the artifact may be the whole output
+        for file in filter(Path.exists, files):
+            if (found := json.loads(file.read_text())) is not None:
+                return float(found)
+    return None
+
+
+for name in KINDS:
+    KINDS[name] = Kind("light_sweep:work", heavy=False)
+for name, method in METHODS.items():
+    METHODS[name] = dataclasses.replace(method, entry="light_sweep:work")
+
+if __name__ == "__main__":
+    main()

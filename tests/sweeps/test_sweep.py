@@ -1,0 +1,152 @@
+"""A sweep from its file to its best trial, on light stages: storage, resumption, workers, failures, pruning."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from tests.sweeps.conftest import Folder
+
+
+def earned(beta: float) -> float:
+    return -abs(math.log(beta / 0.5))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_trials_are_cells_and_the_best_is_found(folder: Folder) -> None:
+    folder.write(start=[{"dpo.beta": 0.4}])
+    done = folder.sweep()
+    assert done.returncode == 0, done.stderr
+    trials = folder.trials()
+    assert len(trials) == 6 and trials[0]["values"] == {"dpo.beta": 0.4}
+    for trial in trials:
+        assert trial["state"] == "complete"
+        assert trial["results"]["pocket-validation-gold"] == pytest.approx(earned(trial["values"]["dpo.beta"]))
+    assert sorted(folder.attempts("sft")) == [1] and sorted(folder.attempts("train")) == [1] * 12
+    best = max(trials, key=lambda trial: trial["results"]["pocket-validation-gold"])
+    assert f"  trial {best['number']}: " in done.stdout.splitlines()[-1]
+    again = folder.sweep()
+    assert again.returncode == 0 and len(folder.trials()) == 6 and sorted(folder.attempts("train")) == [1] * 12
+    folder.write(start=[{"dpo.beta": 0.4}], trials=8)
+    assert folder.sweep().returncode == 0
+    assert [trial["values"] for trial in folder.trials()[:6]] == [trial["values"] for trial in trials]
+    assert len({trial["values"]["dpo.beta"] for trial in folder.trials()}) == 8
+
+
+def test_the_best_trial_is_an_experiment(folder: Folder) -> None:
+    assert folder.sweep().returncode == 0
+    assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
+    best = folder.found()["best"]
+    written = yaml.safe_load((folder.folder / "best.yaml").read_text())
+    assert written["grid"][0]["dpo.beta"] == folder.trials()[best[0]]["values"]["dpo.beta"]
+    assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
+    refused = folder.run("run", "sweep.yaml")
+    assert refused.returncode == 2 and "sweep.yaml:" in refused.stderr and "small is a sweep" in refused.stderr
+
+
+def test_a_killed_sweep_goes_on_with_the_trials_it_had(folder: Folder) -> None:
+    uninterrupted = Folder(folder.folder / "other")
+    for kills in range(2):
+        process = folder.start(LIGHT_SECONDS="0.5")
+        wait_for(lambda least=2 * kills: len(list(folder.store.stages.glob("train-*/done.json"))) > least)  # type: ignore[misc]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert folder.sweep().returncode == 0 and uninterrupted.sweep().returncode == 0
+    trials = folder.trials()
+    assert [trial["number"] for trial in trials] == list(range(6))
+    assert {trial["state"] for trial in trials} == {"complete"}
+    # what is drawn before any result is known is the same, whatever happened since
+    beginning = [trial["values"] for trial in trials[:2]]
+    assert beginning == [trial["values"] for trial in uninterrupted.trials()[:2]]
+
+
+def test_workers_share_a_sweep(folder: Folder) -> None:
+    folder.write(trials=8)
+    workers = [folder.start(LIGHT_SECONDS="0.2") for _ in range(2)]
+    outputs = [worker.communicate(timeout=240)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    trials = folder.trials()
+    assert len(trials) == 8 and {trial["state"] for trial in trials} == {"complete"}
+    assert sorted(folder.attempts("sft")) == [1]
+    assert not list((folder.store.experiment("small").folder / "workers").iterdir())
+
+
+def test_a_torn_last_line_is_cut_off_and_a_damaged_file_refused(folder: Folder) -> None:
+    assert folder.sweep().returncode == 0
+    file = folder.store.experiment("small").folder / "trials.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"op_code": 4, "study')
+    assert folder.sweep().returncode == 0 and file.read_bytes().startswith(whole + b'{"op_code":')
+    lines = whole.splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:5], b"garbage\n", *lines[6:]]))
+    refused = folder.sweep()
+    assert refused.returncode == 1 and f"{file.name} can't be read" in refused.stderr
+
+
+def test_failing_trials_end_a_sweep_with_their_common_cause(folder: Folder) -> None:
+    done = folder.sweep(FAILS_FROM="0")
+    assert done.returncode == 1
+    assert "gave up, no trial has ended well; most often: the loss is NaN" in " ".join(done.stderr.split())
+    assert folder.attempts("train")[0] == 2  # each is tried again once
+    assert [trial["state"] for trial in folder.trials()][:3] == ["fail"] * 3
+
+
+def test_a_failed_trial_is_one_of_the_total(folder: Folder) -> None:
+    folder.write(start=[{"dpo.beta": 0.2}, {"dpo.beta": 8.0}], retries=0)
+    assert folder.sweep(FAILS_FROM="5").returncode == 0
+    trials = folder.trials()
+    assert len(trials) == 6 and trials[1]["state"] == "fail" and trials[1]["cause"] == "the loss is NaN"
+    assert trials[0]["state"] == "complete"
+
+
+def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
+    pruner = {"name": "median", "value": "reward", "arguments": {"n_startup_trials": 1}}
+    folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.02}], trials=2, pruner=pruner)
+    folder.sweep("--parallel", "1", LIGHT_STEPS="60", LIGHT_STEP_SECONDS="0.1")
+    trials = folder.trials()
+    assert [trial["state"] for trial in trials] == ["complete", "pruned"]
+    # the second trial's first seed was stopped on its way; the other had no time to end, or never began
+    assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
+
+
+def test_conditional_keys_and_several_objectives(folder: Folder) -> None:
+    folder.write(
+        search={
+            "algorithm": {"choice": ["dpo", "ipo"]},
+            "dpo.beta": {"log": [0.01, 10.0]},
+            "ipo.beta": {"log": [0.1, 1.0]},
+            "dpo.batch_size": {"int": [16, 32], "step": 16, "when": {"algorithm": "dpo"}},
+        },
+        maximise=["pocket-validation-gold", "-gold"],
+        sampler={"name": "nsga_ii", "arguments": {"population_size": 4}},
+        trials=8,
+    )
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    values["grid"] = [{"dataset": "pocket-ultrafeedback", "seed": 0}]
+    folder.write_values(values)
+    done = folder.sweep()
+    assert done.returncode == 0, done.stderr
+    keys = {"dpo": {"algorithm", "dpo.beta", "dpo.batch_size"}, "ipo": {"algorithm", "ipo.beta"}}
+    for trial in folder.trials():
+        assert set(trial["values"]) == keys[trial["values"]["algorithm"]]
+    assert len(folder.found()["best"]) == 8  # each gains what it loses
+    refused = folder.run("sweep", "show", "small", "--best", "best.yaml")
+    assert refused.returncode == 2 and "8 trials are on the Pareto front" in refused.stderr
+
+
+def test_bounds_decide_which_trials_count(folder: Folder) -> None:
+    folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.25}], trials=2, subject_to={"gold": {"at_most": -0.1}})
+    assert folder.sweep().returncode == 0
+    assert folder.found()["best"] == [1]
