@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -35,40 +36,51 @@ def start(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: R
 def _compute(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> int:
     if resources.nodes == 1:
         return on_node(store, stage, attempt, resources)
-    try:
-        return nodes.launch(stage.folder, attempt, resources)
-    except Exception as error:  # noqa: BLE001 - recorded as the stage's failure, with its traceback in the log
-        return _failed(attempt, error)
+    return _recorded(attempt, lambda: nodes.launch(stage.folder, attempt, resources))
 
 
 def on_node(
     store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources, node: ranks.Node = ranks.ALONE
 ) -> int:
     """Do the work of a stage, or what one of several nodes does of it; returns the exit code."""
-    try:
+
+    def work() -> int:
         _limit(resources)
         context = _context(store, stage, attempt, resources)
-        work = import_function(stage.read_stage()["entry"], "the work of this stage")
-        if resources.processes * node.count > 1:
-            return ranks.launch(attempt, resources.processes, lambda rank: _work(work, context, attempt, rank), node)
-    except Exception as error:  # noqa: BLE001 - as above
-        return _failed(attempt, error)
-    return _work(work, context, attempt)
+        function = import_function(stage.read_stage()["entry"], "the work of this stage")
+        if resources.processes * node.count == 1:
+            return _work(function, context, attempt)
+        each = functools.partial(_work_of_rank, function, context, attempt)
+        return ranks.launch(attempt, resources.processes, each, node)
+
+    return _recorded(attempt, work)
 
 
-def _work(
-    work: Callable[[StageContext], Any], context: StageContext, attempt: AttemptFolder, rank: ranks.Rank | None = None
+def _work(work: Callable[[StageContext], Any], context: StageContext, attempt: AttemptFolder) -> int:
+    write_json(attempt.folder / "summary.json", work(context) or {})
+    return 0
+
+
+def _work_of_rank(
+    work: Callable[[StageContext], Any], context: StageContext, attempt: AttemptFolder, rank: ranks.Rank
 ) -> int:
-    """Do a stage's work, or one rank's part of it; returns the exit code."""
-    try:
-        summary = rank.run(work, context) if rank else work(context)
-        if rank is None or rank.number == 0:
+    def part() -> int:
+        summary = rank.run(work, context)
+        if rank.number == 0:
             write_json(attempt.folder / "summary.json", summary or {})
+        return 0
+
+    return _recorded(attempt, part)
+
+
+def _recorded(attempt: AttemptFolder, work: Callable[[], int]) -> int:
+    """Do work and return its exit code; one that fails is the stage's failure, with its traceback in the log."""
+    try:
+        return work()
     except StopRequested:
         return STOPPED
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - recorded, whatever it is
         return _failed(attempt, error)
-    return 0
 
 
 def _context(store: Store, stage: StageFolder, attempt: AttemptFolder, resources: Resources) -> StageContext:
