@@ -61,12 +61,12 @@ class VariedSets:
 
 
 def hold_axes(written: DictConfig) -> dict[str, tuple[str, ...]]:
-    """Keep ``${axis}`` in ``datasets`` from being resolved, for the axes that the grid's blocks write.
+    """Keep ``${axis}`` in ``datasets`` from being resolved, for the axes that the grid's blocks or a sweep write.
 
     Returns the names of the sets that take the value of an axis, with the axes.
     """
     raw: Any = OmegaConf.to_container(written, resolve=False)
-    axes, held = frozenset(_axes(raw.get("grid"))), dict[str, tuple[str, ...]]()
+    axes, held = frozenset((*_axes(raw.get("grid")), *_searched(raw.get("sweep")))), dict[str, tuple[str, ...]]()
     for name, variant in raw["datasets"].items() if isinstance(raw.get("datasets"), Mapping) else ():
         taken = dict.fromkeys(axis for text in _strings(variant) for axis in _TAKEN.findall(text) if axis in axes)
         if taken:
@@ -88,6 +88,11 @@ def _axes(grid: Any) -> Iterator[str]:
         for key, _ in dotted(block) if isinstance(block, Mapping) else ():
             name = key.removeprefix("zip.")
             yield from (name, SHORTHANDS.get(name, name))
+
+
+def _searched(sweep: Any) -> Iterator[str]:
+    search = sweep.get("search") if isinstance(sweep, Mapping) else None
+    yield from (str(key) for key in search or () if isinstance(search, Mapping))
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GridSampler, RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ablate.errors import Location, SpecError, StoreError, UsageError, suggestion
 from ablate.experiment.loading import LoadedExperiment
@@ -27,7 +28,6 @@ SAMPLERS = {
     "random": "RandomSampler",
     "qmc": "QMCSampler",
     "grid": "GridSampler",
-    "brute_force": "BruteForceSampler",
     "gp": "GPSampler",
     "cma_es": "CmaEsSampler",
     "nsga_ii": "NSGAIISampler",
@@ -41,7 +41,7 @@ PRUNERS = {
     "threshold": "ThresholdPruner",
     "wilcoxon": "WilcoxonPruner",
 }
-ONE_SEQUENCE = frozenset({"qmc", "grid", "brute_force", "cma_es"})
+ONE_SEQUENCE = frozenset({"qmc", "grid", "cma_es"})
 """Samplers that go through one sequence, whose place Optuna keeps in the storage: their seed is the sweep's throughout.
 
 Others draw anew for each trial from a seed of that trial, so that a continued sweep repeats nothing.
@@ -82,6 +82,21 @@ def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperime
     if sweep.subject_to:
         extra["constraints_func"] = _excess
     return _make(optuna.samplers, SAMPLERS, "sampler", named, extra, place)  # type: ignore[no-any-return]
+
+
+def most_trials(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment) -> int:
+    """Return how many trials a sweep has: those asked for, or as many as its grid has points."""
+    if sweep.sampler.name != "grid":
+        return sweep.trials
+    points = _grid(ranges, loaded.origins.locate("sweep", "sampler"))
+    return min(sweep.trials, math.prod(len(values) for values in points.values()))
+
+
+def tell(study: optuna.Study, trial: optuna.Trial, values: Sequence[float] | None, state: TrialState) -> FrozenTrial:
+    """Tell Optuna how a trial ended; another worker may have done so."""
+    if isinstance(study.sampler, GridSampler):  # told of its last point, it would stop a loop that is not Optuna's
+        study.sampler = RandomSampler()
+    return study.tell(trial, values, state, skip_if_finished=True)
 
 
 def pruner_of(sweep: Sweep, loaded: LoadedExperiment) -> optuna.pruners.BasePruner:

@@ -22,7 +22,7 @@ from ablate.liveness import Owner
 from ablate.plan.stage import Stage
 from ablate.results.long import collect
 from ablate.store import Store
-from ablate.sweeps.engine import EXCESS, open_study, pruner_of, sampler_of
+from ablate.sweeps.engine import EXCESS, most_trials, open_study, pruner_of, sampler_of, tell
 from ablate.sweeps.objective import MissingResult, Objective, events_value
 from ablate.sweeps.space import Space
 from ablate.sweeps.trials import Planner, TrialPlan
@@ -69,6 +69,8 @@ class Sweeper:
             first = self.planner.one(corner)
         self.objective = Objective.read(loaded, self.sweep, first.plan.suites)
         sampler_of(self.sweep, self.space.ranges, loaded, 0)
+        self.pruner = pruner_of(self.sweep, loaded)
+        self.most = most_trials(self.sweep, self.space.ranges, loaded)
         self.folder = store.experiment(loaded.experiment.name).folder
         self.study: optuna.Study
         self.open: dict[int, _Open] = {}
@@ -81,7 +83,7 @@ class Sweeper:
         workers = self.folder / "workers"
         workers.mkdir(parents=True, exist_ok=True)
         self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl")
-        self.study.pruner = pruner_of(self.sweep, self.loaded)
+        self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
 
@@ -110,14 +112,14 @@ class Sweeper:
         """Ask for a trial; None when the sweep has all it may have."""
         trials = counted(self.study)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-        if len(begun) >= self.sweep.trials or self._has_given_up(begun) or self._is_spent(begun):
+        if len(begun) >= self.most or self._has_given_up(begun) or self._is_spent(begun):
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
         before = [other for other in counted(self.study) if other.state != TrialState.WAITING]
-        if sum(other.number < trial.number for other in before) >= self.sweep.trials:  # another worker was faster
+        if sum(other.number < trial.number for other in before) >= self.most:  # another worker was faster
             trial.set_user_attr(SURPLUS, True)
-            self.study.tell(trial, state=TrialState.FAIL)
+            tell(self.study, trial, None, TrialState.FAIL)
             return None
         trial.set_user_attr(OWNER, asdict(self.owner))
         return trial
@@ -169,7 +171,7 @@ class Sweeper:
 
     def _tell(self, item: _Open, values: tuple[float, ...] | None, state: TrialState) -> None:
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, item.trial.number)
-        ended = self.study.tell(item.trial, values, state, skip_if_finished=True)
+        ended = tell(self.study, item.trial, values, state)
         del self.open[item.trial.number]
         self.listener.told(ended)
 
@@ -202,7 +204,7 @@ class Sweeper:
             trial.set_user_attr(OWNER, asdict(self.owner))
             if lost > LOSSES:
                 trial.set_user_attr(CAUSE, f"{lost} workers died over it")
-                self.listener.told(self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
+                self.listener.told(tell(self.study, trial, None, TrialState.FAIL))
                 continue
             yield trial
 

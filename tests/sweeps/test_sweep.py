@@ -7,10 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
 
+from ablate.errors import AblateError
+from ablate.experiment.loading import load_experiment
+from ablate.sweeps.run import Sweeper
 from tests.sweeps.conftest import Folder
 
 
@@ -150,3 +154,70 @@ def test_bounds_decide_which_trials_count(folder: Folder) -> None:
     folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.25}], trials=2, subject_to={"gold": {"at_most": -0.1}})
     assert folder.sweep().returncode == 0
     assert folder.found()["best"] == [1]
+
+
+def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
+    folder.write(search={"of_hh": {"int": [100, 300], "step": 100}}, trials=5, sampler="grid")
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    values["datasets"] = {"blend": {"mix": {"pocket-hh": "${of_hh}", "pocket-ultrafeedback": 200}}}
+    values["grid"] = [{"dataset": "blend", "algorithm": "dpo", "seed": 0}]
+    folder.write_values(values)
+    done = folder.sweep()
+    assert done.returncode == 0, done.stderr
+    assert sorted(trial["values"]["of_hh"] for trial in folder.trials()) == [100, 200, 300]
+    assert len(list(folder.store.stages.glob("mixture-*/done.json"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search": {"dpo.bata": {"log": [0.1, 1]}}}, "sweep.search.dpo.bata: unknown searched key 'dpo.bata'"),
+        ({"search": {"dpo.bata": {"log": [0.1, 1]}}}, "did you mean 'dpo.beta'"),
+        ({"search": {"dpo.beta": {"log": [1, 0.1]}}}, "log needs a lowest value below its highest"),
+        ({"search": {"dpo.beta": {"log": [0, 1]}}}, "log needs values above 0"),
+        ({"search": {"dpo.beta": {"lag": [0, 1]}}}, "unknown key 'lag'"),
+        ({"search": {"dpo.beta": {}}}, "exactly one of uniform, log, int, choice is needed"),
+        ({"search": {"dpo.beta": {"uniform": [-1, 1]}}}, "dpo.beta: Input should be greater than 0 (found -1.0)"),
+        ({"search": {"seed": {"int": [0, 3]}}}, "seed is searched, and an axis of the grid"),
+        (
+            {"search": {"dpo.beta": {"log": [0.1, 1], "when": {"ppo.gamma": 1}}}},
+            "depends on ppo.gamma, which no trial has",
+        ),
+        ({"maximise": "pocket-validation-gald"}, "no trial has a result 'pocket-validation-gald'"),
+        ({"subject_to": {"safety": {"at_least": 0.5}}}, "no trial has a result 'safety'"),
+        ({"sampler": "tpa"}, "unknown sampler 'tpa'"),
+        ({"sampler": {"name": "tpe", "arguments": {"startup": 3}}}, "sampler 'tpe' has no argument 'startup'"),
+        ({"sampler": "grid"}, "a grid has points: dpo.beta needs choice, or step"),
+        ({"pruner": {"name": "medium", "value": "reward"}}, "unknown pruner 'medium'"),
+        ({"start": [{"dpo.beta": 20.0}]}, "20.0 is outside of dpo.beta's range"),
+        ({"start": [{"ipo.beta": 0.1}]}, "ipo.beta is not searched"),
+        ({"trials": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_makes_no_sense_is_told_at_its_line(folder: Folder, changes: dict[str, Any], message: str) -> None:
+    folder.write(**changes)
+    refused = refusal(folder)
+    assert message in " ".join(refused.split()) and "sweep.yaml:" in refused
+    assert not folder.store.root.exists() or not list(folder.store.root.glob("experiments/*"))
+
+
+def refusal(folder: Folder) -> str:
+    """What the sweep's opening raises, without a process of its own."""
+    with pytest.raises(AblateError) as caught:
+        Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+class Deaf:
+    """Listens to nothing."""
+
+    def told(self, trial: object) -> None:
+        """Hear nothing."""
+
+
+def test_a_begun_sweep_keeps_its_search(folder: Folder) -> None:
+    assert folder.sweep().returncode == 0
+    folder.write(search={"dpo.beta": {"log": [0.1, 1.0]}})
+    refused = folder.sweep()
+    assert refused.returncode == 2 and "was begun with another search" in refused.stderr
