@@ -281,6 +281,7 @@ KNOWN = sorted(
     if suite.data.files
     and not suite.data.hub
     and "unpacking" not in name  # another suite has the same items and grader
+    and suite.judging is None
     and not (entry := find_entry("grader", suite.grader)).judges
     and (entry.gold or is_of_pairs(suite))
 )

