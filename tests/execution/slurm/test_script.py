@@ -60,12 +60,12 @@ GOLDEN = """\
 #SBATCH --mail-type=FAIL
 #SBATCH --output=store/slurm/x/03-train/%a.out
 #SBATCH --open-mode=append
-set -u
 
 export HF_HOME='a b'"'"'s'
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 module load cuda/12.4
 export PYTHONPATH=store/code/package-1"${PYTHONPATH:+:$PYTHONPATH}"
+set -u  # not before: what setup sources (conda, modules) reads variables that are not set
 """
 
 
@@ -101,14 +101,14 @@ def test_a_packed_stage_gets_its_own_gpus_and_ranks_share_cores() -> None:
     assert (four.gpus, four.processes, four.threads) == ((0, 1, 2, 3), 4, 8)
 
 
-def run_script(tmp_path: Path, python: str) -> subprocess.Popen[str]:
+def run_script(tmp_path: Path, python: str, profile: Profile | None = None) -> subprocess.Popen[str]:
     """Start the rendered script with a stand-in for Python and for scontrol."""
     (tmp_path / "python").write_text(f"#!/bin/bash\n{python}\n")
     (tmp_path / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\nkill -KILL $PPID\n')
     for name in ("python", "scontrol"):
         (tmp_path / name).chmod(0o755)
     script = tmp_path / "stage.sbatch"
-    script.write_text(rendered(ARRAY, Profile(), python=str(tmp_path / "python"), record=str(tmp_path)))
+    script.write_text(rendered(ARRAY, profile or Profile(), str(tmp_path / "python"), str(tmp_path)))
     place = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "4", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     return subprocess.Popen(["bash", str(script)], env={**os.environ, **place}, text=True)
 
@@ -117,6 +117,12 @@ def run_script(tmp_path: Path, python: str) -> subprocess.Popen[str]:
 def test_the_script_ends_as_its_element_does(tmp_path: Path, code: int) -> None:
     assert run_script(tmp_path, f"exit {code}").wait(timeout=60) == code
     assert not (tmp_path / "requeued").exists()
+
+
+def test_what_setup_sources_may_read_variables_that_are_not_set(tmp_path: Path) -> None:
+    (tmp_path / "activate.sh").write_text('export CONDA_BACKUP_CC="$CC_THAT_NOBODY_SET"\n')
+    profile = Profile(setup=f"source {tmp_path}/activate.sh")
+    assert run_script(tmp_path, "exit 3", profile).wait(timeout=60) == 3
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 130)])
