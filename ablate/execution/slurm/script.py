@@ -58,10 +58,15 @@ def _compiled(template: str) -> jinja2.Template:
     return environment.from_string(template)
 
 
+def gpus_of_node(shape: Shape, profile: Profile) -> int:
+    """Return the GPUs that a job asks for on each of its nodes: those of its stages, and of the services they ask."""
+    return shape.gpus * shape.pack + sum(profile.services[name].gpus for name in shape.services)
+
+
 def options(shape: Shape, profile: Profile) -> list[str]:
     """Return the options of sbatch that follow from resources and profile."""
     served = [profile.services[name] for name in shape.services]
-    gpus = shape.gpus * shape.pack + sum(service.gpus for service in served)
+    gpus = gpus_of_node(shape, profile)
     cpus = shape.cpus * shape.pack + sum(service.cpus for service in served)
     memory = shape.memory * shape.pack + sum(service.memory for service in served)
     kind = f"{profile.gpu.name}:" if profile.gpu and profile.gpu.name else ""

@@ -67,11 +67,6 @@ class Shape:
     sharding: Sharding | None = None
     services: tuple[str, ...] = ()
 
-    @property
-    def all_gpus(self) -> int:
-        """The GPUs of a stage, over all its nodes."""
-        return self.nodes * self.gpus
-
     def resources(self, position: int = 0) -> Resources:
         """Return what the stage at ``position`` of a job's stages computes with: its own part of the job's GPUs."""
         return Resources(

@@ -27,8 +27,8 @@ from ablate.execution.slurm.ledger import (
     new_submission,
     open_submissions,
 )
-from ablate.execution.slurm.profile import LoadedProfile
-from ablate.execution.slurm.script import Paths, render
+from ablate.execution.slurm.profile import LoadedProfile, Profile
+from ablate.execution.slurm.script import Paths, gpus_of_node, render
 from ablate.execution.slurm.shapes import on_login, shapes_of
 from ablate.execution.slurm.status import handed_over
 from ablate.plan.plan import Plan
@@ -248,13 +248,14 @@ def _arranged(
     return arrange(items, queued, largest=largest, calls=limits.calls)
 
 
-def gpu_hours(arrays: Iterable[Array]) -> float:
-    """Return the GPU hours of arrays if every stage takes all its time."""
-    return sum(len(array.stages) * array.shape.all_gpus * array.shape.minutes / 60 for array in arrays)
+def gpu_hours(arrays: Iterable[Array], profile: Profile) -> float:
+    """Return the GPU hours of arrays if every job takes all its time, those of its services too."""
+    jobs_of = ((len(array.elements), array.shape) for array in arrays)
+    return sum(n * shape.nodes * gpus_of_node(shape, profile) * shape.minutes / 60 for n, shape in jobs_of)
 
 
 def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
-    most, asked = loaded.profile.limits.gpu_hours, gpu_hours(arrays)
+    most, asked = loaded.profile.limits.gpu_hours, gpu_hours(arrays, loaded.profile)
     if most is not None and asked > most:
         raise UsageError(
             f"up to {asked:.1f} GPU hours would be asked for, and limits.gpu_hours is {most:g}; nothing is queued",
@@ -311,7 +312,7 @@ def _write_scripts(
         write_text(folder / f"{array.key}.sbatch", text)
     result.arrays = [ArrayRecord(folder / array.key) for array in arrays]
     result.stages = sum(len(array.stages) for array in arrays)
-    result.gpu_hours, result.folder = gpu_hours(arrays), folder
+    result.gpu_hours, result.folder = gpu_hours(arrays, loaded.profile), folder
     return result
 
 
@@ -337,7 +338,7 @@ class _Submitter:
                 self._take_back(result.arrays)
                 raise self._placed(error, array) from error
             result.stages += len(array.stages)
-            result.gpu_hours += gpu_hours([array])
+            result.gpu_hours += gpu_hours([array], self.loaded.profile)
 
     def _submit(self, array: Array) -> ArrayRecord:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)

@@ -15,6 +15,7 @@ from ablate.execution.slurm.arrays import Array, Need
 from ablate.execution.slurm.profile import Profile
 from ablate.execution.slurm.script import Paths, options, render
 from ablate.execution.slurm.shapes import Shape
+from ablate.execution.slurm.submit import gpu_hours
 
 TEMPLATE = Path(__file__).parents[3] / "slurm" / "stage.sbatch.j2"
 SHAPE = Shape("train", 90, 8, 61440, 1, pack=2, processes=1)
@@ -123,6 +124,14 @@ def test_what_setup_sources_may_read_variables_that_are_not_set(tmp_path: Path) 
     (tmp_path / "activate.sh").write_text('export CONDA_BACKUP_CC="$CC_THAT_NOBODY_SET"\n')
     profile = Profile(setup=f"source {tmp_path}/activate.sh")
     assert run_script(tmp_path, "exit 3", profile).wait(timeout=60) == 3
+
+
+def test_gpu_hours_are_those_that_jobs_ask_for() -> None:
+    profile = Profile.model_validate({"gpu": {"per_node": 8}, "services": {"judge": {"model": "m", "gpus": 4}}})
+    packed = replace(ARRAY, shape=replace(SHAPE, services=("judge",)))
+    assert "--gres=gpu:6" in options(packed.shape, profile)
+    assert gpu_hours([packed], profile) == 3 * 6 * 1.5  # three elements, one of them half full
+    assert gpu_hours([replace(ARRAY, shape=replace(SHAPE, pack=1, nodes=2, gpus=4))], profile) == 3 * 8 * 1.5
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 130)])

@@ -108,7 +108,7 @@ def test_a_model_that_no_node_holds_takes_several_with_the_same_of_each(tmp_path
     shapes = shapes_of(stages, loaded(tmp_path, "gpu: {per_node: 8, cpus: 6, ram: 50G}\n"), models())
     found = {stage.kind: shapes[stage.id] for stage in stages.values()}
     train = found["train"]
-    assert (train.nodes, train.gpus, train.all_gpus, train.cpus, train.memory) == (4, 8, 32, 48, 8 * 50 * 1024)
+    assert (train.nodes, train.gpus, train.cpus, train.memory) == (4, 8, 48, 8 * 50 * 1024)
     assert (train.resources().nodes, train.resources().processes, train.resources().threads) == (4, 8, 6)
     assert found["generate"].nodes == 1 and found["generate"].gpus == 1
 
