@@ -66,24 +66,29 @@ def _partitions(loaded: LoadedProfile) -> Iterator[Finding]:
     default = [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
     if not profile.partitions and not default:
         yield Finding(False, "partitions: none is written and the cluster has no default")
-    for name in sorted(asked or set(default)):
+    usual = set(profile.partitions or default)
+    for name in sorted(asked | usual):
         if name not in known:
             yield Finding(False, f"partitions: the cluster has no {name!r}; it has {', '.join(sorted(known))}")
             continue
-        yield from _partition(name, known[name], profile)
+        yield from _partition(name, known[name], profile, usual)
 
 
-def _partition(name: str, rows: list[list[str]], profile: Profile) -> Iterator[Finding]:
+def _partition(name: str, rows: list[list[str]], profile: Profile, usual: set[str]) -> Iterator[Finding]:
+    """Compare a partition with what is to run there: of ``needs`` those alone that are sent to it."""
     longest = max(_minutes(row[1]) for row in rows)
     if longest < profile.limits.time:
         yield Finding(False, f"limits.time: partition {name} allows {longest} minutes, not {profile.limits.time}")
     if all(row[5] != "up" for row in rows):
         yield Finding(False, f"partitions: {name} is not up")
     gpus = max(_gpus(row[2]) for row in rows)
-    if profile.gpu and gpus < profile.gpu.per_node:
+    if profile.gpu and name in usual and gpus < profile.gpu.per_node:
         yield Finding(False, f"gpu.per_node: a node of {name} has {gpus} GPUs, not {profile.gpu.per_node}")
     cpus, memory = (max(int(re.sub(r"\D", "", row[column]) or 0) for row in rows) for column in (4, 3))
-    for key, needs in profile.needs.items():
+    sent = {key: needs for key, needs in profile.needs.items() if name in (needs.partitions or usual)}
+    for key, needs in sent.items():
+        if (needs.gpus or 0) * (needs.pack or 1) > gpus:
+            yield Finding(False, f"needs.{key}.gpus: a node of {name} has {gpus} GPUs")
         if (needs.cpus or 0) * (needs.pack or 1) > cpus:
             yield Finding(False, f"needs.{key}.cpus: a node of {name} has {cpus} cores")
         if (needs.memory or 0) * (needs.pack or 1) > memory:
