@@ -60,5 +60,5 @@ def gc(
     total = sum(item.bytes for item in found)
     if not yes and not typer.confirm(f"delete these {len(found)} folders ({total / 1e6:.1f} MB)?"):
         raise typer.Exit(1)
-    remove(found)
-    out.print(f"{total / 1e6:.1f} MB freed", highlight=False)
+    freed = sum(item.bytes for item in remove(place, found))
+    out.print(f"{freed / 1e6:.1f} MB freed", highlight=False)

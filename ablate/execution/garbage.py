@@ -43,11 +43,17 @@ def find_garbage(store: Store) -> list[Garbage]:
     return sorted(found, key=lambda item: -item.bytes)
 
 
-def remove(garbage: list[Garbage]) -> None:
-    """Delete folders; a stage loses its marker first, so that none is ever done and half there."""
-    for item in garbage:
+def remove(store: Store, garbage: list[Garbage]) -> list[Garbage]:
+    """Delete what was found and can still go, and return it: a run may have come to need some of it since.
+
+    A stage loses its marker first, so that none is ever done and half there.
+    """
+    found = {item.folder for item in garbage}
+    going = [item for item in find_garbage(store) if item.folder in found]
+    for item in going:
         StageFolder(item.folder).done_json.unlink(missing_ok=True)
         shutil.rmtree(item.folder)
+    return going
 
 
 def _left_over(stage: StageFolder) -> Iterator[Garbage]:

@@ -46,7 +46,17 @@ def test_what_no_experiment_names_goes_and_nothing_else(store: Store, add_stage:
     found = find_garbage(store)
     assert {item.folder for item in found} == {old.folder, left}
     assert next(item for item in found if item.folder == left).bytes == 1000
-    remove(found)
+    remove(store, found)
     assert not old.folder.exists() and not left.exists()
     assert named.is_done() and (named.output / "made.txt").exists() and queued.is_done()
     assert find_garbage(store) == []
+
+
+def test_what_a_run_needs_by_now_stays(store: Store, add_stage: AddStage) -> None:
+    wanted, old = made(add_stage, "wanted"), made(add_stage, "old")
+    found = find_garbage(store)
+    assert {item.folder for item in found} == {wanted.folder, old.folder}
+    store.experiment("small").folder.mkdir(parents=True)  # while the question was open
+    write_json(store.experiment("small").plan_json, {"stages": {wanted.id: {}}})
+    assert [item.folder for item in remove(store, found)] == [old.folder]
+    assert wanted.is_done() and not old.folder.exists()
