@@ -52,9 +52,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     ``extends`` names one or more files this one is merged over (mappings deeply, lists whole); ``overrides`` are
     ``dotted.key=value`` with YAML values; ``${other.key}`` is resolved last, but for ``${axis}`` in ``datasets``.
     """
-    written, origins = _read_with_parents(path, (), None)
-    for override in overrides:
-        origins = _apply_override(written, override, origins)
+    written, origins = _read_overridden(path, overrides)
     held = hold_axes(written)
     try:
         resolved: Any = OmegaConf.to_container(written, resolve=True)
@@ -63,6 +61,13 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
         raise SpecError(message, location=origins.locate(*_key_path(error.full_key))) from error
     interpolated = frozenset(re.findall(r"(?<!\\)\$\{([\w.]+)\}", OmegaConf.to_yaml(written)))
     return replace(read_values(resolved, origins, path, held), overrides=tuple(overrides), interpolated=interpolated)
+
+
+def overridden_sections(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the keys at the top of a specification that overrides reach into, as a file writes them."""
+    written, _ = _read_overridden(path, overrides)
+    values: Any = OmegaConf.to_container(written, resolve=False)
+    return {name: values[name] for name in (str(_key_path(item.partition("=")[0])[0]) for item in overrides)}
 
 
 def read_values(
@@ -75,6 +80,13 @@ def read_values(
     named = with_own_methods(values, path.parent, origins)  # first: their sections are known from then on
     varied = take_varied(named, held or {})
     return LoadedExperiment(validated(experiment_model(), named, origins.locate), path, origins, varied=varied)
+
+
+def _read_overridden(path: Path, overrides: Sequence[str]) -> tuple[DictConfig, Origins]:
+    written, origins = _read_with_parents(path, (), None)
+    for override in overrides:
+        origins = _apply_override(written, override, origins)
+    return written, origins
 
 
 def _read_with_parents(path: Path, chain: tuple[Path, ...], where: Location | None) -> tuple[DictConfig, Origins]:

@@ -73,9 +73,3 @@ def trial_line(trial: FrozenTrial, sweep: Sweep) -> str:
         cause = trial.user_attrs.get(CAUSE)
         outcome = trial.state.name.lower() + (f": {cause}" if cause else "")
     return f"trial {trial.number}: {values} → {outcome}"
-
-
-def reached(trial: FrozenTrial, sweep: Sweep) -> str:
-    """Return the results of a complete trial by their names."""
-    names = [name.removeprefix("-") for name in sweep.maximise]
-    return ", ".join(f"{name} {value:.4f}" for name, value in zip(names, trial.values, strict=True))

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ablate.context import read_json, write_text
 from ablate.errors import UnknownNameError, UsageError
-from ablate.experiment.loading import LoadedExperiment, load_experiment
+from ablate.experiment.loading import LoadedExperiment, load_experiment, overridden_sections
 from ablate.experiment.sweep import Sweep
 from ablate.store import Store
 from ablate.sweeps.engine import open_study
@@ -77,13 +77,21 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
         return []
 
 
-def write_best(found: Found, store: Store, file: Path) -> None:
-    """Write the experiment of the best trial, which extends the sweep's file. Raises UsageError without one trial."""
+def write_best(found: Found, file: Path) -> None:
+    """Write the experiment of the best trial, which extends the sweep's file with its overrides.
+
+    Raises UsageError without one best trial.
+    """
     if len(found.best) != 1:
-        why = f"{len(found.best)} trials are on the Pareto front" if found.best else "no trial is complete"
+        why = (
+            f"{len(found.best)} trials are on the Pareto front"
+            if found.best
+            else "none is complete and keeps its bounds"
+        )
         raise UsageError(f"there is no best trial of {found.loaded.experiment.name}: {why}")
     best = found.best[0]
     values: Mapping[str, Any] = {
+        **overridden_sections(found.loaded.file, found.loaded.overrides),
         "extends": str(found.loaded.file.absolute()),
         "name": f"{found.loaded.experiment.name}-best",
         "sweep": None,

@@ -221,3 +221,11 @@ def test_a_begun_sweep_keeps_its_search(folder: Folder) -> None:
     folder.write(search={"dpo.beta": {"log": [0.1, 1.0]}})
     refused = folder.sweep()
     assert refused.returncode == 2 and "was begun with another search" in refused.stderr
+
+
+def test_the_best_trial_has_the_overrides_of_its_sweep(folder: Folder) -> None:
+    folder.write(trials=2)
+    assert folder.sweep("dpo.epochs=3").returncode == 0
+    assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
+    assert load_experiment(folder.folder / "best.yaml").experiment.model_dump()["dpo"]["epochs"] == 3
+    assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
