@@ -99,6 +99,13 @@ def tell(study: optuna.Study, trial: optuna.Trial, values: Sequence[float] | Non
     return study.tell(trial, values, state, skip_if_finished=True)
 
 
+def turned(sweep: Sweep) -> bool:
+    """Tell whether a watched value is reported with its sign turned: a pruner takes it to go the objective's way."""
+    if sweep.pruner is None or sweep.pruner.name == "threshold":  # which compares it with bounds, whatever the way
+        return False
+    return (sweep.pruner.direction == "minimise") != sweep.maximise[0].startswith("-")
+
+
 def pruner_of(sweep: Sweep, loaded: LoadedExperiment) -> optuna.pruners.BasePruner:
     """Return the sweep's pruner; one that prunes nothing where none is declared."""
     if sweep.pruner is None:

@@ -22,7 +22,7 @@ from ablate.liveness import Owner
 from ablate.plan.stage import Stage
 from ablate.results.long import collect
 from ablate.store import Store
-from ablate.sweeps.engine import EXCESS, most_trials, open_study, pruner_of, sampler_of, tell
+from ablate.sweeps.engine import EXCESS, most_trials, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_value
 from ablate.sweeps.space import Space
 from ablate.sweeps.trials import Planner, TrialPlan
@@ -180,9 +180,10 @@ class Sweeper:
         watch, first = self.sweep.pruner, item.planned.policies[0]
         if watch is None or first in item.done or not (attempts := self.store.stage(first).attempts()):
             return set()
+        sign = -1 if turned(self.sweep) else 1
         for step, value in events_value(_events(attempts[-1].events), watch.value).items():
             if step not in item.reported:
-                item.trial.report(value, step)
+                item.trial.report(sign * value, step)
                 item.reported.add(step)
         if not item.trial.should_prune():
             return set()

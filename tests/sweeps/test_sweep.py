@@ -229,3 +229,20 @@ def test_the_best_trial_has_the_overrides_of_its_sweep(folder: Folder) -> None:
     assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
     assert load_experiment(folder.folder / "best.yaml").experiment.model_dump()["dpo"]["epochs"] == 3
     assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
+
+
+@pytest.mark.parametrize(
+    ("maximise", "direction", "states"),
+    [
+        ("pocket-validation-gold", "minimise", ["complete", "complete"]),
+        ("-pocket-validation-gold", "maximise", ["complete", "pruned"]),
+    ],
+)
+def test_a_pruner_goes_the_way_of_what_it_watches(
+    folder: Folder, maximise: str, direction: str, states: list[str]
+) -> None:
+    arguments = {"n_startup_trials": 1}
+    pruner = {"name": "median", "value": "reward", "direction": direction, "arguments": arguments}
+    folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.02}], trials=2, pruner=pruner, maximise=maximise)
+    folder.sweep("--parallel", "1", LIGHT_STEPS="40", LIGHT_STEP_SECONDS="0.1")
+    assert [trial["state"] for trial in folder.trials()] == states
