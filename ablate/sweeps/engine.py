@@ -50,10 +50,11 @@ EXCESS = "excess"
 """Attribute of a trial: by how much its results are beyond their bounds, 0 or less where they keep them."""
 
 
-def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path) -> optuna.Study:
+def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str | None = None) -> optuna.Study:
     """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
 
-    Raises StoreError for a file that can't be read, UsageError where it was begun with other objectives or ranges.
+    ``cells`` is a digest of all that a trial depends on beside the searched values; None does not compare it. Raises
+    StoreError for a file that can't be read, UsageError where it was begun with other objectives, ranges or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend_tail(file)
@@ -67,7 +68,7 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path) -> optuna.Stu
         )
     except (ValueError, KeyError, json.JSONDecodeError) as error:
         raise StoreError(f"{file} can't be read: {error}", hint="restore it, or move it away to begin again") from error
-    _check_same(study, sweep, file)
+    _check_same(study, sweep, file, cells)
     return study
 
 
@@ -89,6 +90,9 @@ def most_trials(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperim
     if sweep.sampler.name != "grid":
         return sweep.trials
     points = _grid(ranges, loaded.origins.locate("sweep", "sampler"))
+    if sweep.start:  # they would take the place of points, which then were never run
+        place = loaded.origins.locate("sweep", "start")
+        raise SpecError("a grid begins with its own points", location=place, hint="leave start out")
     return min(sweep.trials, math.prod(len(values) for values in points.values()))
 
 
@@ -172,16 +176,16 @@ def _mend_tail(file: Path) -> None:
         lock.release()
 
 
-def _check_same(study: optuna.Study, sweep: Sweep, file: Path) -> None:
-    asked = {
+def _check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str | None) -> None:
+    asked: dict[str, Any] = {
         "maximise": list(sweep.maximise),
         "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
     }
+    asked |= {"experiment": cells} if cells is not None else {}
     begun = study.user_attrs.get("asked")
     if begun is None:
         study.set_user_attr("asked", asked)
-    elif begun != asked:
-        changed = [name for name in asked if begun[name] != asked[name]]
+    elif changed := [name for name in asked if begun.get(name, asked[name]) != asked[name]]:
         raise UsageError(
             f"the sweep was begun with another {' and another '.join(changed)}",
             hint=f"give it another name, or move {file} away to begin again",

@@ -47,6 +47,12 @@ class Objective:
         }
         return cls(maximise, bounded, sweep)
 
+    @property
+    def suites(self) -> frozenset[str] | None:
+        """The suites that it reads; None: all of them."""
+        named = {column.suite for column in (*self.maximise.values(), *self.bounded.values())}
+        return None if None in named else frozenset(filter(None, named))
+
     def reached(self, results: Results, stages: Collection[str]) -> Reached:
         """Return what the cells made by ``stages`` reached on average; raises MissingResult with the gaps."""
         cells = [item for item in results.subjects if item.subject == "policy" and item.stage in stages]

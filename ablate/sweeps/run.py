@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
 from ablate.liveness import Owner
+from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect
 from ablate.store import Store
@@ -68,6 +69,7 @@ class Sweeper:
         for corner in self.space.corners():
             first = self.planner.one(corner)
         self.objective = Objective.read(loaded, self.sweep, first.plan.suites)
+        self.cells = first.digest(self.objective.suites)
         sampler_of(self.sweep, self.space.ranges, loaded, 0)
         self.pruner = pruner_of(self.sweep, loaded)
         self.most = most_trials(self.sweep, self.space.ranges, loaded)
@@ -82,7 +84,7 @@ class Sweeper:
         """Open the storage, with what the sweep starts from."""
         workers = self.folder / "workers"
         workers.mkdir(parents=True, exist_ok=True)
-        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl")
+        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl", self.cells)
         self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
@@ -104,6 +106,11 @@ class Sweeper:
             add |= self._open(begun)
         return Change(add, stop) if self.open or add or stop else None
 
+    def leave(self) -> None:
+        """Give up the trials that are under way, to whoever goes on: this worker did not die over them."""
+        for item in self.open.values():
+            item.trial.set_user_attr(OWNER, None)
+
     def close(self) -> None:
         """Say that this worker is gone."""
         self._heartbeat(self.owner).unlink(missing_ok=True)
@@ -112,7 +119,8 @@ class Sweeper:
         """Ask for a trial; None when the sweep has all it may have."""
         trials = counted(self.study)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-        if len(begun) >= self.most or self._has_given_up(begun) or self._is_spent(begun):
+        self.gave_up = self._common_cause(begun)
+        if len(begun) >= self.most or self.gave_up is not None or self._is_spent(begun):
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
@@ -126,6 +134,8 @@ class Sweeper:
 
     def _open(self, trial: optuna.Trial) -> dict[str, Stage]:
         """Plan a trial, record it with all others, and return the stages it lacks."""
+        # by its own number: another worker may have begun a trial since this one was asked for
+        self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, trial.number)
         planned = self.planner.one(self.space.suggest(trial))
         self._record()
         done = {stage_id for stage_id in planned.stages if self.store.stage(stage_id).is_done()}
@@ -134,7 +144,11 @@ class Sweeper:
         return item.missing
 
     def _record(self) -> None:
-        record_plan(self.store, self.planner.all(trial.params for trial in counted(self.study) if trial.params))
+        record_plan(self.store, self._plan_of(counted(self.study)))
+
+    def _plan_of(self, trials: Iterable[FrozenTrial]) -> Plan:
+        """Return one plan of trials; one that another worker is drawing values for now is left out."""
+        return self.planner.all(trial.params for trial in trials if self.space.is_whole(trial.params))
 
     def _look_at(self, item: _Open, run: LocalRun) -> dict[str, Stage]:
         """End a trial whose stages have all ended; return the stages to run again, where some failed."""
@@ -196,7 +210,8 @@ class Sweeper:
         for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if len(self.open) >= self.parallel:
                 return
-            owner = Owner(**frozen.user_attrs[OWNER]) if OWNER in frozen.user_attrs else None
+            written = frozen.user_attrs.get(OWNER)
+            owner = Owner(**written) if written else None
             if frozen.number in self.open or (owner and owner.is_alive(self._heartbeat(owner))):
                 continue
             trial = optuna.Trial(self.study, frozen._trial_id)
@@ -212,18 +227,18 @@ class Sweeper:
     def _heartbeat(self, owner: Owner) -> Path:
         return self.folder / "workers" / f"{owner.host}-{owner.pid}"
 
-    def _has_given_up(self, begun: list[FrozenTrial]) -> bool:
-        causes = [trial.user_attrs.get(CAUSE, "") for trial in begun if trial.state == TrialState.FAIL]
-        if len(causes) < self.sweep.give_up or any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in begun):
-            return False
-        self.gave_up = max(causes, key=causes.count)
-        return True
+    def _common_cause(self, begun: list[FrozenTrial]) -> str | None:
+        """Return why most trials failed, where that are enough to give up and none has ended well; else None."""
+        causes: list[str] = [t.user_attrs.get(CAUSE, "") for t in begun if t.state == TrialState.FAIL]
+        enough = min(self.sweep.give_up, self.most)
+        if len(causes) < enough or any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in begun):
+            return None
+        return max(causes, key=causes.count)
 
     def _is_spent(self, begun: list[FrozenTrial]) -> bool:
         if self.sweep.max_hours is None:
             return False
-        plan = self.planner.all(trial.params for trial in begun if trial.params)
-        records = (self.store.stage(stage_id).read_done() for stage_id in plan.stages)
+        records = (self.store.stage(stage_id).read_done() for stage_id in self._plan_of(begun).stages)
         seconds = sum(float(record["seconds"]) for record in records if record)
         return seconds >= 3600 * self.sweep.max_hours
 
@@ -239,7 +254,10 @@ def run_sweep(sweeper: Sweeper, machine: Machine, observer: Observer) -> LocalRu
     snapshot_code(sweeper.store)
     sweeper.begin()
     try:
-        return run_local(sweeper.store, {}, [], machine, observer, sweeper)
+        run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
+        if run.interrupted:
+            sweeper.leave()
+        return run
     finally:
         sweeper.close()
 

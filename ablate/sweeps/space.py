@@ -42,6 +42,11 @@ class Space:
                 values[key] = _suggest(trial, key, given)
         return values
 
+    def is_whole(self, values: Values) -> bool:
+        """Tell whether there is a value for every key that applies: they are drawn one after the other."""
+        applying = (key for key in self.ranges if any(self._applies(key, block, values) for block in self.blocks))
+        return all(key in values for key in applying)
+
     def cells(self, values: Values) -> list[dict[str, Any]]:
         """Return the grid's blocks with the values of one trial; a block has those alone that apply to it."""
         return [

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.execution.study import plan_loaded
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import Scalar
+from ablate.plan.fingerprint import digest
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.store import Store
@@ -31,6 +33,15 @@ class TrialPlan:
     def policies(self) -> list[str]:
         """The stages that make the policies of the trial's cells, in the order of the grid."""
         return [item.stage for item in self.plan.subjects if item.role == "cell" and item.subject == "policy"]
+
+    def digest(self, suites: Collection[str] | None) -> str:
+        """Return a digest of the trial's policies, and of how ``suites`` (None: all) measure them."""
+        cells = [item for item in self.plan.subjects if item.role == "cell" and item.subject == "policy"]
+        measured = [
+            [stage for name, stage in sorted(cell.evaluations.items()) if suites is None or name in suites]
+            for cell in cells
+        ]
+        return digest(json.dumps([self.policies, measured]))
 
 
 class Planner:

@@ -14,6 +14,7 @@ import yaml
 
 from ablate.errors import AblateError
 from ablate.experiment.loading import load_experiment
+from ablate.sweeps.engine import sampler_of
 from ablate.sweeps.run import Sweeper
 from tests.sweeps.conftest import Folder
 
@@ -191,6 +192,10 @@ def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
         ({"pruner": {"name": "medium", "value": "reward"}}, "unknown pruner 'medium'"),
         ({"start": [{"dpo.beta": 20.0}]}, "20.0 is outside of dpo.beta's range"),
         ({"start": [{"ipo.beta": 0.1}]}, "ipo.beta is not searched"),
+        (
+            {"search": {"dpo.beta": {"choice": [0.1, 1.0]}}, "sampler": "grid", "start": [{"dpo.beta": 0.1}]},
+            "sweep.start: a grid begins with its own points",
+        ),
         ({"trials": 0}, "greater than or equal to 1"),
     ],
 )
@@ -223,12 +228,34 @@ def test_a_begun_sweep_keeps_its_search(folder: Folder) -> None:
     assert refused.returncode == 2 and "was begun with another search" in refused.stderr
 
 
+def test_a_begun_sweep_keeps_its_cells(folder: Folder) -> None:
+    folder.write(trials=2)
+    assert folder.sweep().returncode == 0
+    refused = folder.sweep("dpo.epochs=2")
+    assert refused.returncode == 2 and "was begun with another experiment" in refused.stderr
+    folder.write(trials=3)
+    again = folder.sweep("question=Again?", "evaluate.policy=[pocket-validation-gold, pocket-gold]")
+    assert again.returncode == 0, again.stderr  # what is measured beside it changes no trial
+    assert len(folder.trials()) == 3
+
+
 def test_the_best_trial_has_the_overrides_of_its_sweep(folder: Folder) -> None:
     folder.write(trials=2)
     assert folder.sweep("dpo.epochs=3").returncode == 0
     assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
     assert load_experiment(folder.folder / "best.yaml").experiment.model_dump()["dpo"]["epochs"] == 3
     assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
+
+
+def test_a_trial_that_was_stopped_on_request_has_lost_no_worker(folder: Folder) -> None:
+    process = folder.start(LIGHT_SECONDS="30")
+    wait_for(lambda: bool(list(folder.store.stages.glob("train-*/attempts/1/events.jsonl"))))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert folder.sweep().returncode == 0
+    journal = (folder.store.experiment("small").folder / "trials.jsonl").read_text()
+    assert '"lost":0' in journal and '"lost":1' not in journal
 
 
 @pytest.mark.parametrize(
@@ -246,3 +273,51 @@ def test_a_pruner_goes_the_way_of_what_it_watches(
     folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.02}], trials=2, pruner=pruner, maximise=maximise)
     folder.sweep("--parallel", "1", LIGHT_STEPS="40", LIGHT_STEP_SECONDS="0.1")
     assert [trial["state"] for trial in folder.trials()] == states
+
+
+def test_a_sweep_whose_trials_all_failed_says_so(folder: Folder) -> None:
+    folder.write(trials=2, retries=0)
+    done = folder.sweep(FAILS_FROM="0")
+    assert done.returncode == 1 and "no trial has ended well" in " ".join(done.stderr.split())
+
+
+def test_a_trial_that_ends_well_after_others_failed_is_no_reason_to_give_up(folder: Folder) -> None:
+    starts = [{"dpo.beta": beta} for beta in (0.5, 8.0, 9.0)]
+    folder.write(start=starts, trials=5, give_up=2, retries=0)
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    values["grid"][0]["seed"] = 0
+    folder.write_values(values)
+    done = folder.sweep("--parallel", "3", FAILS_FROM="5", SLOW_BETA="0.5")
+    assert done.returncode == 0, done.stderr
+    assert [trial["state"] for trial in folder.trials()][:3] == ["complete", "fail", "fail"]
+    assert len(folder.trials()) == 5
+
+
+def test_draws_follow_from_the_number_of_their_trial(folder: Folder) -> None:
+    """Two workers that ask for a trial at the same time draw different values."""
+    folder.write(sampler="random", trials=4)
+    loaded = load_experiment(folder.folder / "sweep.yaml")
+    workers = [Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2)]
+    folder.store.open()
+    for worker in workers:
+        worker.begin()
+    for worker in workers:  # neither has seen the other's trial
+        worker.study.sampler = sampler_of(worker.sweep, worker.space.ranges, loaded, 0)
+    asked = [worker.study.ask() for worker in workers]
+    for worker, trial in zip(workers, asked, strict=True):
+        worker._open(trial)
+    first, second = (trial.params["dpo.beta"] for trial in workers[0].study.get_trials())
+    assert first != second
+
+
+def test_a_trial_whose_values_are_being_drawn_is_not_planned(folder: Folder) -> None:
+    folder.write(search={"dpo.beta": {"log": [0.01, 10.0]}, "dpo.batch_size": {"int": [16, 32], "step": 16}})
+    worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
+    folder.store.open()
+    worker.begin()
+    trial = worker.study.ask()
+    trial.suggest_float("dpo.beta", 0.01, 10.0, log=True)
+    worker._record()
+    assert not worker.store.experiment("small").read_plan()["subjects"]
+    worker._open(trial)
+    assert len(worker.store.experiment("small").read_plan()["subjects"]) == 2

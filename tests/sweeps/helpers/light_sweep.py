@@ -29,6 +29,8 @@ def work(context: StageContext) -> dict[str, Any]:
         for step in range(1, 1 + int(os.environ.get("LIGHT_STEPS", "1"))):
             context.events.log(step=step, reward=value)
             time.sleep(float(os.environ.get("LIGHT_STEP_SECONDS", "0")))
+        if str(context.config["parameters"]["beta"]) == os.environ.get("SLOW_BETA"):
+            time.sleep(3.0)
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")) if context.kind == "train" else 0.0)
     write_json(context.output / "value.json", value)
     if context.kind == "evaluate":
