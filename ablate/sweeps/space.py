@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -23,14 +23,17 @@ class Space:
     """The searched keys of one experiment, those that others depend on first."""
 
     def __init__(self, loaded: LoadedExperiment, sweep: Sweep) -> None:
-        """Read the ranges; raises SpecError for a key that cells do not have, or that the grid fixes."""
+        """Read the ranges; raises SpecError for a key that cells do not have, that the grid fixes or no trial reads."""
         self._loaded = loaded
         self.blocks: tuple[Block, ...] = tuple(dict(dotted(block)) for block in loaded.experiment.grid)
         known = {key: self._known(key) for key in sweep.search}
         self.ranges: dict[str, Range] = {}
-        for key in sorted(known, key=lambda key: "." in known[key] or bool(sweep.search[key].when)):
-            self._check_conditions(key, sweep.search[key])
-            self.ranges[known[key]] = sweep.search[key]
+        for key in sorted(known, key=lambda key: ("." in known[key], bool(sweep.search[key].when))):
+            when = self._conditions_of(key, sweep.search[key], known.values())
+            self.ranges[known[key]] = sweep.search[key].model_copy(update={"when": when})
+            if not any(self._may_apply(known[key], block) for block in self.blocks):
+                place = loaded.origins.locate("sweep", "search", key)
+                raise SpecError(f"{key} is searched, and no trial reads it", location=place)
         for index, start in enumerate(sweep.start):
             self._check_start(index, start)
 
@@ -72,16 +75,33 @@ class Space:
         return found
 
     def _applies(self, key: str, block: Block, values: Values) -> bool:
-        """Tell whether cells of a block read ``key``: its method's section, and the conditions of its range."""
+        """Tell whether cells of a block read ``key``, given the values of a trial."""
+        return all(
+            set([values[name]] if name in values else self._written(name, block)) & set(as_list(wanted))
+            for name, wanted in self._conditions(key).items()
+        )
+
+    def _may_apply(self, key: str, block: Block) -> bool:
+        """Tell whether cells of a block may read ``key`` in some trial."""
+        for name, wanted in self._conditions(key).items():
+            searched = self.ranges.get(name)
+            if searched is not None and searched.choice is None:
+                continue  # a number of a range
+            here = self._written(name, block) if searched is None else searched.choice or ()
+            if not set(here) & set(as_list(wanted)):
+                return False
+        return True
+
+    def _conditions(self, key: str) -> dict[str, Any]:
+        """Return what cells that read ``key`` have: the method of its section, and what its range depends on."""
         section = key.partition(".")[0]
         conditions: dict[str, Any] = dict(self.ranges[key].when if key in self.ranges else {})
         if "." in key and section in METHODS:
             conditions.setdefault("algorithm", section)
-        for name, wanted in conditions.items():
-            here = [values[name]] if name in values else as_list(block.get(name, self._fixed(name)))
-            if not set(here) & set(as_list(wanted)):
-                return False
-        return True
+        return conditions
+
+    def _written(self, name: str, block: Block) -> Sequence[Any]:
+        return as_list(block.get(name, self._fixed(name)))
 
     def _fixed(self, name: str) -> Any:
         section, dot, rest = name.partition(".")
@@ -97,14 +117,19 @@ class Space:
                 raise SpecError(f"{key} is searched, and an axis of the grid at {there}", location=place)
         return known
 
-    def _check_conditions(self, key: str, given: Range) -> None:
-        for name in given.when:
+    def _conditions_of(self, key: str, given: Range, searched: Collection[str]) -> dict[str, Any]:
+        """Return what a range depends on by the keys of cells; raises SpecError for what no trial has before it."""
+        when: dict[str, Any] = {}
+        for name, wanted in given.when.items():
             place = self._loaded.origins.locate("sweep", "search", key, "when", name)
             known = self._loaded.known_key(name, "key", place)
-            in_grid = any(known in block for block in self.blocks) or self._fixed(known) is not None
-            if known not in self.ranges and not in_grid:
+            fixed = any(known in block for block in self.blocks) or self._fixed(known) is not None
+            if known not in self.ranges and (known in searched or not fixed):
                 hint = "name an axis of the grid, or a searched key that depends on none"
-                raise SpecError(f"{key} depends on {name}, which no trial has", location=place, hint=hint)
+                what = "is drawn after it" if known in searched else "no trial has"
+                raise SpecError(f"{key} depends on {name}, which {what}", location=place, hint=hint)
+            when[known] = wanted
+        return when
 
     def _check_start(self, index: int, start: Values) -> None:
         for key, value in start.items():

@@ -16,6 +16,7 @@ from ablate.errors import AblateError
 from ablate.experiment.loading import load_experiment
 from ablate.sweeps.engine import sampler_of
 from ablate.sweeps.run import Sweeper
+from ablate.sweeps.space import Space
 from tests.sweeps.conftest import Folder
 
 
@@ -151,6 +152,26 @@ def test_conditional_keys_and_several_objectives(folder: Folder) -> None:
     assert refused.returncode == 2 and "8 trials are on the Pareto front" in refused.stderr
 
 
+def test_what_a_key_depends_on_is_drawn_before_it_and_may_be_a_shorthand(folder: Folder) -> None:
+    search = {
+        "dpo.beta": {"log": [0.1, 1.0], "when": {"dpo.epochs": 2}},
+        "dpo.epochs": {"choice": [1, 2]},
+        "reward_model.init": {"choice": ["pocket-small", "pocket-medium"]},
+        "ppo.kl_coefficient": {"log": [0.01, 0.1], "when": {"reward_model": "pocket-medium"}},
+    }
+    folder.write(search=search)
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    values["grid"][0]["algorithm"] = ["dpo", "ppo"]
+    folder.write_values(values)
+    loaded = load_experiment(folder.folder / "sweep.yaml")
+    assert loaded.experiment.sweep is not None
+    space = Space(loaded, loaded.experiment.sweep)
+    assert list(space.ranges) == ["dpo.epochs", "reward_model.init", "dpo.beta", "ppo.kl_coefficient"]
+    first, second = space.corners()
+    assert set(first) == {"dpo.epochs", "reward_model.init"}
+    assert set(second) == set(space.ranges)
+
+
 def test_bounds_decide_which_trials_count(folder: Folder) -> None:
     folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.25}], trials=2, subject_to={"gold": {"at_most": -0.1}})
     assert folder.sweep().returncode == 0
@@ -183,6 +204,20 @@ def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
         (
             {"search": {"dpo.beta": {"log": [0.1, 1], "when": {"ppo.gamma": 1}}}},
             "depends on ppo.gamma, which no trial has",
+        ),
+        ({"search": {"ipo.beta": {"log": [0.1, 1]}}}, "ipo.beta is searched, and no trial reads it"),
+        (
+            {"search": {"dpo.beta": {"log": [0.1, 1], "when": {"algorithm": "dpp"}}}},
+            "dpo.beta is searched, and no trial reads it",
+        ),
+        (
+            {
+                "search": {
+                    "dpo.beta": {"log": [0.1, 1], "when": {"dpo.epochs": 2}},
+                    "dpo.epochs": {"choice": [1, 2], "when": {"seed": 0}},
+                }
+            },
+            "dpo.beta depends on dpo.epochs, which is drawn after it",
         ),
         ({"maximise": "pocket-validation-gald"}, "no trial has a result 'pocket-validation-gald'"),
         ({"subject_to": {"safety": {"at_least": 0.5}}}, "no trial has a result 'safety'"),
