@@ -78,6 +78,7 @@ class Sweeper:
         self.open: dict[int, _Open] = {}
         self.owner = Owner.current()
         self.looked = 0.0
+        self.is_spent = False
         self.gave_up: str | None = None
 
     def begin(self) -> None:
@@ -120,7 +121,7 @@ class Sweeper:
         trials = counted(self.study)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
         self.gave_up = self._common_cause(begun)
-        if len(begun) >= self.most or self.gave_up is not None or self._is_spent(begun):
+        if len(begun) >= self.most or self.gave_up is not None or self._has_spent_all(begun):
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
@@ -235,12 +236,13 @@ class Sweeper:
             return None
         return max(causes, key=causes.count)
 
-    def _is_spent(self, begun: list[FrozenTrial]) -> bool:
-        if self.sweep.max_hours is None:
-            return False
+    def _has_spent_all(self, begun: list[FrozenTrial]) -> bool:
+        if self.sweep.max_hours is None or self.is_spent:
+            return self.is_spent
         records = (self.store.stage(stage_id).read_done() for stage_id in self._plan_of(begun).stages)
         seconds = sum(float(record["seconds"]) for record in records if record)
-        return seconds >= 3600 * self.sweep.max_hours
+        self.is_spent = seconds >= 3600 * self.sweep.max_hours
+        return self.is_spent
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

@@ -356,3 +356,10 @@ def test_a_trial_whose_values_are_being_drawn_is_not_planned(folder: Folder) -> 
     assert not worker.store.experiment("small").read_plan()["subjects"]
     worker._open(trial)
     assert len(worker.store.experiment("small").read_plan()["subjects"]) == 2
+
+
+def test_no_trial_begins_when_the_hours_are_spent(folder: Folder) -> None:
+    folder.write(max_hours=1e-4)  # 0.36 seconds
+    done = folder.sweep("--parallel", "1", LIGHT_SECONDS="0.3")
+    assert done.returncode == 0, done.stderr
+    assert [trial["state"] for trial in folder.trials()] == ["complete"]

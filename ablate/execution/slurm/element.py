@@ -149,8 +149,9 @@ class Element:
             self.asked = True
         else:
             self.stopped = True
-        for pid in self.children:
-            os.kill(pid, number)
+        for pid in tuple(self.children):
+            with suppress(ProcessLookupError):  # it has ended, and was not yet taken out
+                os.kill(pid, number)
 
     def _judge(self, outcomes: dict[str, str]) -> int:
         """Return the exit code; where an element is begun again, count it against what stopped it."""
