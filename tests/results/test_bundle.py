@@ -172,6 +172,16 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, content: bytes | None) -> 
         verify_bundle(path)
 
 
+@pytest.mark.parametrize("files", [["a"], {"a": {}}, {"a": "b"}])
+def test_a_manifest_of_another_form_is_refused(tmp_path: Path, files: Any) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundle.json", json.dumps({"version": 1, "experiment": "x", "files": files, "not_done": []}))
+        archive.writestr("a", "")
+    with pytest.raises(DataError, match=r"bundle\.json is missing or unreadable"):
+        verify_bundle(path)
+
+
 def test_an_unknown_experiment_writes_nothing(recorded: Any, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError):
         write_bundle(recorded.store, "studdy", None, tmp_path / "b.zip")
