@@ -232,3 +232,10 @@ def test_ordinary_text_is_left_alone() -> None:
             redact(text, secret_values({"PATH": "/usr/bin", "TOKENIZERS_PARALLELISM": "false", "HOME": "/root"}))
             == text
         )
+
+
+def test_names_of_secrets_are_told_from_others() -> None:
+    others = ("GIT_AUTHOR_NAME", "KEYBOARD_LAYOUT", "TOKENIZERS_PARALLELISM")
+    assert secret_values(dict.fromkeys(others, "pocket-nectar")) == []
+    names = ("HF_TOKEN", "MY_AUTH", "AUTHORIZATION", "OPENAI_API_KEY", "KEY_ID", "PGPASSWORD", "AUTHTOKEN")
+    assert [name for name in names if secret_values({name: "pocket-nectar"}) != ["pocket-nectar"]] == []
