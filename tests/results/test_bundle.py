@@ -172,6 +172,16 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, content: bytes | None) -> 
         verify_bundle(path)
 
 
+@pytest.mark.parametrize("files", [["a"], {"a": {}}, {"a": "b"}])
+def test_a_manifest_of_another_form_is_refused(tmp_path: Path, files: Any) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bundle.json", json.dumps({"version": 1, "experiment": "x", "files": files, "not_done": []}))
+        archive.writestr("a", "")
+    with pytest.raises(DataError, match=r"bundle\.json is missing or unreadable"):
+        verify_bundle(path)
+
+
 def test_an_unknown_experiment_writes_nothing(recorded: Any, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError):
         write_bundle(recorded.store, "studdy", None, tmp_path / "b.zip")
@@ -222,3 +232,10 @@ def test_ordinary_text_is_left_alone() -> None:
             redact(text, secret_values({"PATH": "/usr/bin", "TOKENIZERS_PARALLELISM": "false", "HOME": "/root"}))
             == text
         )
+
+
+def test_names_of_secrets_are_told_from_others() -> None:
+    others = ("GIT_AUTHOR_NAME", "KEYBOARD_LAYOUT", "TOKENIZERS_PARALLELISM")
+    assert secret_values(dict.fromkeys(others, "pocket-nectar")) == []
+    names = ("HF_TOKEN", "MY_AUTH", "AUTHORIZATION", "OPENAI_API_KEY", "KEY_ID", "PGPASSWORD", "AUTHTOKEN")
+    assert [name for name in names if secret_values({name: "pocket-nectar"}) != ["pocket-nectar"]] == []

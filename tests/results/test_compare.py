@@ -58,6 +58,8 @@ def test_two_models_by_hand(study: Any) -> None:
     # ten answers gained, none lost: 2 / 2^10, then Holm over factuality, reasoning and gold
     assert facts.p == pytest.approx(3 * 2 / 2**10)
     assert facts.size is not None and facts.size.estimate == float("inf")
+    text = json.dumps(as_json(found, "mcnemar"), allow_nan=False)  # JSON has no infinity
+    assert '"effect_size": {"estimate": null' in text
     average = number(found, "average")
     assert average.p is None and "McNemar" in average.reason
     paired = number(compare(store, ours, theirs), "factuality")
@@ -110,6 +112,20 @@ def test_two_experiments(study: Any) -> None:
     assert {item.row for item in found.numbers} == {"dataset=hh"}
     table = numbers_table(found, "paired")
     assert [row.cells[0].text for row in table.rows if row.kind == "heading"] == ["dataset=hh"]
+
+
+def test_baselines_that_share_an_axis_with_cells_are_rows_of_their_own(maker: Any, answers: Any) -> None:
+    maker.suite("facts", "factuality")
+    for policy, right in (("small", 30), ("large", 50)):
+        for name, facts in (("base", answers(right, 100)), ("sft", answers(right + 5, 100))):
+            maker.subject(name, {"policy": policy}, {"facts": facts}, role="baseline", stage=f"{name}-{policy}")
+        maker.subject(policy, {"policy": policy, "algorithm": "dpo"}, {"facts": answers(right + 9, 100)})
+    found = compare(maker.write(), "study", "study")
+    rows = {item.row: item.first[0] for item in found.numbers if item.measured.column.key == "factuality"}
+    assert rows == pytest.approx({
+        "base policy=small": 30.0, "sft policy=small": 35.0, "policy=small": 39.0,
+        "base policy=large": 50.0, "sft policy=large": 55.0, "policy=large": 59.0,
+    })  # fmt: skip
 
 
 def test_an_experiment_beside_itself(study: Any) -> None:

@@ -205,6 +205,9 @@ def test_published_numbers_as_differences(study: Any) -> None:
     found = texts(table_of(study.write(), published=BESIDE | {"show": "difference"}))
     assert found[1] == ["Δ ours − published", "", "−16.8"] and found[3] == ["Δ ours − published", "", "−16.8"]
     assert found[5] == ["Δ ours − published", "", "–"]
+    number = {"percent": False, "digits": 3}
+    found = texts(table_of(study.store, published=BESIDE | {"show": "difference"}, format=number))
+    assert found[:2] == [["SFT", "", "0.400"], ["Δ ours − published", "", "−0.168"]]
 
 
 @pytest.mark.usefixtures("published")

@@ -223,6 +223,36 @@ def test_effects_and_rankings_in_a_report(study: Any) -> None:
     assert ranking.rows[-1].cells[-1].text == ""
 
 
+def test_a_ranking_is_of_the_runs_of_its_column(study: Any) -> None:
+    columns = [{"category": "factuality", "by": "algorithm"}]
+    layout = Layout.model_validate({
+        "tables": [{"name": "t", "rows": ["dataset"], "columns": columns}],
+        "rankings": [{"table": "t", "column": "factuality[algorithm=ppo]"}],
+    })  # fmt: skip
+    table, ranking = build_report(study.write(), "study", layout).tables
+    key = "factuality[algorithm=ppo]"
+    shown = sorted(row.cells[table.column_index(key)].value or 0.0 for row in table.rows if row.kind == "cell")
+    assert sorted(row.cells[ranking.column_index(key)].value or 0.0 for row in ranking.rows) == pytest.approx(shown)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sort": "truncated"},
+        {"groups": {"patterns": [{"heading": "long", "at_least": {"truncated": 1}}]}},
+        {"rankings": [{"table": "t", "column": "truncated"}]},
+        {"rankings": [{"table": "t", "column": "average-[algorithm=ppo]"}]},
+    ],
+)
+def test_rows_have_no_order_by_health_and_no_rank_by_differences(study: Any, more: dict[str, Any]) -> None:
+    columns = ["average", {"average": [], "minus": {"where": {"algorithm": "ppo"}}, "match_on": ["dataset"]}]
+    table = {"name": "t", "rows": ["dataset", "algorithm"], "columns": columns, "health": ["truncated"]}
+    rankings = {"rankings": more["rankings"]} if "rankings" in more else {}
+    own = {key: value for key, value in more.items() if key != "rankings"}
+    with pytest.raises(SpecError, match="unknown column"):
+        build_report(study.write(), "study", Layout.model_validate({"tables": [{**table, **own}], **rankings}))
+
+
 def test_a_number_that_is_missing_is_left_out_and_told(study: Any) -> None:
     for subject in study.plan["subjects"]:
         if subject["subject"] == "policy":

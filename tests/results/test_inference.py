@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -93,6 +93,16 @@ def test_standardised_difference_and_its_noncentral_interval() -> None:
     assert inside / 400 == pytest.approx(0.95, abs=0.033)
 
 
+def test_standardised_difference_of_almost_equal_differences_comes_to_an_end() -> None:
+    values = np.array([[1.0, 1.0, 1.0, 1.0, 0.99999]])
+    found, negative = standardised_difference(suite(values)), standardised_difference(suite(-values))
+    assert found is not None and negative is not None
+    assert (negative.low, negative.high) == pytest.approx((-found.high, -found.low))
+    # noncentral t of a like size, which still ends: ratios to t are the same
+    assert found.low / found.estimate == pytest.approx(special.nctdtrinc(4, 0.975, 900.0) / 900.0, rel=1e-3)
+    assert found.high / found.estimate == pytest.approx(special.nctdtrinc(4, 0.025, 900.0) / 900.0, rel=1e-3)
+
+
 def test_matched_odds_have_the_exact_binomial_interval() -> None:
     found = matched_odds(15, 5)
     assert found is not None and found.estimate == pytest.approx(3.0)
@@ -110,6 +120,12 @@ def test_bootstrap_over_examples_is_that_of_scipy() -> None:
     other = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0))
     assert found.low == pytest.approx(other.confidence_interval.low, abs=0.02)
     assert found.high == pytest.approx(other.confidence_interval.high, abs=0.02)
+
+
+def test_bootstrap_of_few_examples_is_no_surer_than_their_signs() -> None:
+    for values in ([[0.5]], [[0.5, 0.2]], [[0.5, 0.2], [0.3, 0.3], [0.2, 0.1]]):
+        found = hierarchical_bootstrap({"s": suite(np.array(values))}, {"s": 1.0})
+        assert found.p == 2.0 ** (1 - len(values[0]))
 
 
 def test_bootstrap_has_the_variance_of_the_sample() -> None:

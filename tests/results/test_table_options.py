@@ -127,6 +127,7 @@ def test_colour_by_plain_sign(study: Any) -> None:
     assert cells["HH_50% Δ DPO − PPO"].mark == "worse" and cells["SFT"].mark is None
     assert any("by plain sign; no test is meant" in remark for remark in table.remarks)
     assert not any("significantly" in remark for remark in table.remarks)
+    assert "aria-label='better'" in table_html(table) and "significantly" not in table_html(table)
     # a difference that is printed as zero has no sign
     zero = table_of(study.store, compare={"colour": "sign"}, columns=[{"category": "factuality", "digits": 0}])
     assert by_label(zero, "factuality")["HH_50% DPO"].mark == "better"

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 
 REDACTED = "[redacted]"
 
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw|passphrase|credential|auth)")
+# not KEYBOARD_LAYOUT, TOKENIZERS_PARALLELISM, GIT_AUTHOR_NAME: their values are words of ordinary text
+_SECRET_NAME = re.compile(
+    r"(?i)(key(?!board)|token(?!iz)|secret|passw|passphrase|credential|auth(?!or)|authoriz|authoris)"
+)
 _SHORTEST = 8
 """A shorter value of the environment is no secret that could be told from ordinary text."""
 

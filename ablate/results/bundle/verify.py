@@ -59,7 +59,8 @@ def _manifest(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(archive.read(MANIFEST))
         version, _ = manifest["version"], [manifest[key] for key in ("experiment", "files", "not_done")]
-    except (KeyError, ValueError, TypeError) as error:
+        _ = [about[key] for about in manifest["files"].values() for key in ("bytes", "sha256")]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no bundle: {MANIFEST} is missing or unreadable") from error
     if version != VERSION:
         raise DataError(f"{path} is a bundle of version {version}; this ablate reads {VERSION}")

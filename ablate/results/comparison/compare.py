@@ -23,6 +23,7 @@ from ablate.results.statistics.effect_size import (
 )
 from ablate.results.statistics.paired import PairedSuite, mean_sd, paired_test
 from ablate.results.statistics.permutation import mcnemar_p
+from ablate.results.tables.as_json import finite
 from ablate.results.tables.columns import Measured, column_value, measured_columns
 from ablate.results.tables.compare import Comparer, Untested
 from ablate.store import Store
@@ -116,12 +117,12 @@ def _axes(side: Side) -> list[str]:
 
 def _rows(side: Side, axes: Sequence[str]) -> dict[str, tuple[str, tuple[Subject, ...]]]:
     rows: dict[str, tuple[str, tuple[Subject, ...]]] = {}
-    cells = [item.axes for item in side.subjects if item.role == "cell"]
-    varying = [axis for axis in axes if len({repr(own.get(axis)) for own in cells}) > 1]
+    kinds = [[item.axes for item in side.subjects if item.role == role] for role in ("cell", "baseline")]
+    varying = [axis for axis in axes if any(len({repr(own.get(axis)) for own in kind}) > 1 for kind in kinds)]
     for item in side.subjects:
         key = repr([item.subject, item.baseline, *(item.axes.get(axis) for axis in axes)])
         words = [f"{axis}={item.axes[axis]}" for axis in varying if item.axes.get(axis) is not None]
-        label = " ".join(words) or item.baseline or item.label
+        label = " ".join(filter(None, (item.baseline, *words))) or item.label
         rows[key] = label, (*rows.get(key, ("", ()))[1], item)
     return rows
 
@@ -198,10 +199,10 @@ def _corrected(numbers: Sequence[Compared]) -> list[Compared]:
 
 
 def as_json(found: Comparison, test: TestName) -> Mapping[str, Any]:
-    """Return a comparison as JSON values."""
+    """Return a comparison as JSON values; an end of an interval that is infinite is null."""
 
-    def interval(one: Interval | None) -> dict[str, float] | None:
-        return None if one is None else {"estimate": one.estimate, "low": one.low, "high": one.high}
+    def interval(one: Interval | None) -> dict[str, float | None] | None:
+        return None if one is None else {name: finite(value) for name, value in vars(one).items()}
 
     return {
         "first": found.first,

@@ -18,7 +18,7 @@ from ablate.results.layout.correlations import CorrelationLayout, check_correlat
 from ablate.results.layout.effects import EffectsLayout, RankingLayout, check_effects
 from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
 from ablate.results.layout.names import published_names, refuse_unknown
-from ablate.results.layout.tables import TableLayout, check_table, column_keys
+from ablate.results.layout.tables import TableLayout, check_table, score_keys
 
 
 class Layout(Closed):
@@ -94,7 +94,7 @@ def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | Non
     for index, effects in enumerate(layout.effects):
         check_effects(effects, plan, (origins or Origins()).inside("effects", index))
     check_claims(layout.claims, plan, origins or Origins())
-    keys = {table.name: column_keys(table, plan) for table in layout.tables}
+    keys = {table.name: score_keys(table, plan, differences=False) for table in layout.tables}
     for index, ranking in enumerate(layout.rankings):
         where = (origins or Origins()).locate("rankings", index, "column")
         refuse_unknown("column", ranking.column, keys[ranking.table], where)

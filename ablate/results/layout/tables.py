@@ -176,7 +176,7 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
         check("axis", row.axis, axes, "rows", i, *(("axis",) if origins.has("rows", i, "axis") else ()))
     check_columns(table.columns, table.subject, plan, origins.inside("columns"))
     if table.sort is not None:
-        check("column", table.sort.column, column_keys(table, plan), "sort")
+        check("column", table.sort.column, score_keys(table, plan), "sort")
     for i, name in enumerate(table.baselines):
         check("baseline", name, baselines, "baselines", i)
     for i, delta in enumerate(table.deltas):
@@ -195,7 +195,7 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
     for i, pattern in enumerate(table.groups.patterns if table.groups else ()):
         for field in ("at_least", "below"):
             for name in getattr(pattern, field):
-                check("column", name, column_keys(table, plan), "groups", "patterns", i, field, name)
+                check("column", name, score_keys(table, plan), "groups", "patterns", i, field, name)
     if table.groups is not None and table.groups.axis is not None:
         check("axis", table.groups.axis, [row.axis for row in table.rows], "groups", "axis")
     for i, health in enumerate(table.health):
@@ -218,7 +218,12 @@ def check_table(table: TableLayout, plan: Mapping[str, Any], origins: Origins) -
 
 def column_keys(table: TableLayout, plan: Mapping[str, Any]) -> list[str]:
     """Return the keys of the columns with numbers that a table has, in order."""
-    return [*(column.key for column in _single_columns(table, plan)), *(health.key for health in table.health)]
+    return [*score_keys(table, plan), *(health.key for health in table.health)]
+
+
+def score_keys(table: TableLayout, plan: Mapping[str, Any], *, differences: bool = True) -> list[str]:
+    """Return the keys of the columns with scores, by which rows can be ordered; those of differences if asked."""
+    return [column.key for column in _single_columns(table, plan) if differences or column.minus is None]
 
 
 def _single_columns(table: TableLayout, plan: Mapping[str, Any]) -> list[Column]:

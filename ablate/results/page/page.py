@@ -82,7 +82,7 @@ def _cell(table: Table, row: Row, index: int) -> str:
         value = {"best": f"<b>{value}</b>", "second": f"<u>{value}</u>"}[text.rank]
     if text.mark is not None:
         sign = {"better": "▲", "worse": "▼"}[text.mark]
-        value = f"<span class='{text.mark}'>{value}<span aria-label='significantly {text.mark}'>{sign}</span></span>"
+        value = f"<span class='{text.mark}'>{value}<span aria-label='{text.mark}'>{sign}</span></span>"
     if cell.missing is not None:
         value = f"<span class='gap'>{value}</span>"
     spread = f" <span class='spread'>±{escape(text.spread)}</span>" if text.spread else ""

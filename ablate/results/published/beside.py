@@ -73,7 +73,8 @@ def _row(
         theirs = declared.columns.get(column.key)
         if theirs is None:
             continue
-        cell = as_cell(row.numbers[theirs], column.scale)
+        # proportions are published in percent, however ours are written
+        cell = as_cell(row.numbers[theirs], 100.0 if column.unit == "proportion" else column.scale)
         value = own.cells[index].value
         if is_difference:
             gap = "one of the two numbers is missing"

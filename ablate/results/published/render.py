@@ -43,7 +43,7 @@ def source_sentence(published: Published) -> str:
 
 
 def as_cell(number: Decimal | None, scale: float = 1.0) -> Cell:
-    """Return a published number as a cell of a column that is written times ``scale``."""
+    """Return a published number, which was printed times ``scale``, as a cell."""
     return Cell(missing="not published") if number is None else Cell(value=float(number) / scale)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ablate.results.statistics.paired import ENOUGH_DF, PairedSuite
+from ablate.results.statistics.paired import ENOUGH_DF, PairedSuite, least_p
 from ablate.results.statistics.permutation import Floats
 
 ENOUGH_SEEDS = ENOUGH_DF + 1
@@ -27,7 +27,10 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """A mean difference with its percentile interval; ``p`` is two-sided, at least 1 / (resamples + 1)."""
+    """A mean difference with its percentile interval.
+
+    ``p`` is two-sided: at least 2 / (resamples + 1), and no less than that of all n examples' signs agreeing by chance.
+    """
 
     estimate: float
     low: float
@@ -54,7 +57,8 @@ def hierarchical_bootstrap(
         drawn_B += weight * _resampled(stream, suite, share_BS)
     low, high = np.quantile(drawn_B, [(1 - level) / 2, (1 + level) / 2])
     beyond = min(int((drawn_B <= 0).sum()), int((drawn_B >= 0).sum()))
-    return Bootstrap(estimate, float(low), float(high), min(1.0, 2 * (beyond + 1) / (resamples + 1)))
+    least = least_p(sum(int(np.count_nonzero(suite.share_C)) for _, suite in chosen))
+    return Bootstrap(estimate, float(low), float(high), max(min(1.0, 2 * (beyond + 1) / (resamples + 1)), least))
 
 
 def draw_shares(stream: np.random.Generator, units: int, resamples: int) -> Floats:

@@ -6,9 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaincinv, nctdtrinc, stdtrit
+from scipy.special import betaincinv, chdtri, nctdtrinc, stdtrit
 
 from ablate.results.statistics.paired import PairedSuite, PairedTest
+
+_LARGE_T = 1e3
+"""From here on scipy's search for the noncentrality is less exact than its limit; beyond 1e5 it may not end."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,18 @@ def standardised_difference(suite: PairedSuite, *, level: float = 0.95) -> Inter
         return None
     t = float(unit_C.mean() / (unit_C.std(ddof=1) / math.sqrt(units)))
     tail = (1 - level) / 2
-    ends = (float(nctdtrinc(units - 1, p, t)) / math.sqrt(units) for p in (1 - tail, tail))
-    low, high = ends
+    low, high = (_noncentrality(units - 1, p, t) / math.sqrt(units) for p in (1 - tail, tail))
     return Interval(t / math.sqrt(units), low, high)
+
+
+def _noncentrality(df: int, p: float, t: float) -> float:
+    """Return the noncentrality whose t distribution has ``p`` of its mass below t; of a large t its limit.
+
+    There the numerator's error is nothing beside the denominator's, sqrt(chi^2 / df).
+    """
+    if abs(t) < _LARGE_T:
+        return float(nctdtrinc(df, p, t))
+    return t * math.sqrt(float(chdtri(df, p if t > 0 else 1 - p)) / df)
 
 
 def matched_odds(gained: int, lost: int, *, level: float = 0.95) -> Interval | None:

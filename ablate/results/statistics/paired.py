@@ -206,6 +206,11 @@ def _pool(tests: Sequence[PairedTest]) -> tuple[float, int]:
     return (sum((test.seeds - 1) * test.spread for test in tests) / df if df else 0.0), df
 
 
+def least_p(units: int) -> float:
+    """Return the smallest p that ``units`` can show, however equal seeds are: all their signs agree by chance."""
+    return min(1.0, 2.0 ** (1 - units)) if units < 64 else 0.0
+
+
 def assume_spread(test: PairedTest, spread: float, df: int) -> PairedTest:
     """Return a test over several seeds with this variance between them, of so many degrees of freedom, for its own."""
     return _over_seeds(test.estimate, test.within, test.seeds, test.units, test.spread, (spread, df))
@@ -216,9 +221,7 @@ def _over_seeds(
 ) -> PairedTest:
     """Test an estimate whose variance between seeds is ``assumed``: a value and its degrees of freedom."""
     stderr, df = _satterthwaite(within, assumed[0] / seeds, assumed[1])
-    # However equal the seeds are, n units can't show more than all their signs agreeing by chance.
-    least = 2.0 ** (1 - units) if units < 64 else 0.0
-    p = max(_student_p(estimate, stderr, df), min(1.0, least))
+    p = max(_student_p(estimate, stderr, df), least_p(units))
     return PairedTest(estimate, stderr, df, p, seeds, units, spread, within)
 
 

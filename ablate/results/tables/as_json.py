@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ablate.results.tables.table import Table
 
 
 def table_json(table: Table) -> dict[str, Any]:
-    """Return a table; a gap is null, its reason is in the row's ``missing``; a heading is in the rows below it."""
+    """Return a table; a gap is null, its reason is in the row's ``missing``; a heading is in the rows below it.
+
+    An infinite number is null.
+    """
     rows: list[dict[str, Any]] = []
     heading = ""
     for row in table.rows:
@@ -18,7 +22,7 @@ def table_json(table: Table) -> dict[str, Any]:
         found: dict[str, Any] = {"row": row.kind, "heading": heading}
         missing = {}
         for column, cell in zip(table.columns, row.cells, strict=True):
-            found[column.key] = cell.text if cell.value is None else cell.value * column.scale
+            found[column.key] = cell.text if cell.value is None else finite(cell.value * column.scale)
             if cell.missing is not None:
                 missing[column.key] = cell.missing
         rows.append({**found, "missing": missing})
@@ -29,3 +33,8 @@ def table_json(table: Table) -> dict[str, Any]:
         "notes": dict(table.notes),
         "remarks": list(table.remarks),
     }
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or null where it is infinite or undefined: JSON has neither."""
+    return value if math.isfinite(value) else None

@@ -15,6 +15,7 @@ from ablate.results.tables.columns import Measured, column_value, expand_columns
 from ablate.results.tables.compare import metric_of
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import Group, cell_groups
+from ablate.results.tables.sides import column_sides
 from ablate.results.tables.table import Cell, Column, Row, Table
 
 Weighted = list[tuple[float, PairedSuite]]
@@ -24,7 +25,10 @@ def build_ranking(results: Results, layout: RankingLayout, table: TableLayout) -
     """Return the rows of ``table`` by a column's number: rank, its interval, how often best and above the next."""
     (measured,) = (item for item in expand_columns(table, results) if item.column.key == layout.column)
     reader, notes, ranked, gaps = ExampleReader(results.store), Notes(), [], []
-    for group in cell_groups(results, table):
+    groups = cell_groups(results, table)
+    for group in (column_sides(table, groups, group, measured).first for group in groups):
+        if not group.members:
+            continue
         found = _scores(results, reader, measured, group)
         if isinstance(found, str):
             gaps.append(f"{_label(group)}: {found}")
