@@ -116,14 +116,24 @@ def _axes(side: Side) -> list[str]:
 
 def _rows(side: Side, axes: Sequence[str]) -> dict[str, tuple[str, tuple[Subject, ...]]]:
     rows: dict[str, tuple[str, tuple[Subject, ...]]] = {}
-    cells = [item.axes for item in side.subjects if item.role == "cell"]
-    varying = [axis for axis in axes if len({repr(own.get(axis)) for own in cells}) > 1]
+    varying = {
+        subject: [
+            axis
+            for axis in axes
+            if len({repr(item.axes.get(axis)) for item in side.subjects if _is_cell(item, subject)}) > 1
+        ]
+        for subject in {item.subject for item in side.subjects}
+    }
     for item in side.subjects:
         key = repr([item.subject, item.baseline, *(item.axes.get(axis) for axis in axes)])
-        words = [f"{axis}={item.axes[axis]}" for axis in varying if item.axes.get(axis) is not None]
-        label = " ".join(words) or item.baseline or item.label
+        words = [f"{axis}={item.axes[axis]}" for axis in varying[item.subject] if item.axes.get(axis) is not None]
+        label = " ".join([*filter(None, [item.baseline]), *words]) or item.label
         rows[key] = label, (*rows.get(key, ("", ()))[1], item)
     return rows
+
+
+def _is_cell(item: Subject, subject: str) -> bool:
+    return item.role == "cell" and item.subject == subject
 
 
 def _numbers(
