@@ -31,6 +31,8 @@ class Space:
         for key in sorted(known, key=lambda key: "." in known[key] or bool(sweep.search[key].when)):
             self._check_conditions(key, sweep.search[key])
             self.ranges[known[key]] = sweep.search[key]
+        for key in self.ranges:
+            self._check_is_read(key)
         for index, start in enumerate(sweep.start):
             self._check_start(index, start)
 
@@ -68,15 +70,35 @@ class Space:
 
     def _applies(self, key: str, block: Block, values: Values) -> bool:
         """Tell whether cells of a block read ``key``: its method's section, and the conditions of its range."""
-        section = key.partition(".")[0]
-        conditions: dict[str, Any] = dict(self.ranges[key].when if key in self.ranges else {})
-        if "." in key and section in METHODS:
-            conditions.setdefault("algorithm", section)
-        for name, wanted in conditions.items():
+        for name, wanted in self._conditions(key).items():
             here = [values[name]] if name in values else as_list(block.get(name, self._fixed(name)))
             if not set(here) & set(as_list(wanted)):
                 return False
         return True
+
+    def _conditions(self, key: str) -> dict[str, Any]:
+        section = key.partition(".")[0]
+        conditions: dict[str, Any] = dict(self.ranges[key].when if key in self.ranges else {})
+        if "." in key and section in METHODS:
+            conditions.setdefault("algorithm", section)
+        return conditions
+
+    def _could_be(self, name: str, wanted: Any, block: Block) -> bool:
+        if name not in self.ranges:
+            here = as_list(block.get(name, self._fixed(name)))
+        elif (choice := self.ranges[name].choice) is None:
+            return True  # some value of a range of numbers
+        else:
+            here = list(choice)
+        return bool(set(here) & set(as_list(wanted)))
+
+    def _check_is_read(self, key: str) -> None:
+        conditions = self._conditions(key)
+        if any(all(self._could_be(name, value, block) for name, value in conditions.items()) for block in self.blocks):
+            return
+        wanted = " and ".join(f"{name} {' or '.join(map(str, as_list(value)))}" for name, value in conditions.items())
+        place = self._loaded.origins.locate("sweep", "search", key)
+        raise SpecError(f"no trial has {key}: it is of cells with {wanted}", location=place)
 
     def _fixed(self, name: str) -> Any:
         section, dot, rest = name.partition(".")

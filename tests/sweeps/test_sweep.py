@@ -183,6 +183,7 @@ def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
             {"search": {"dpo.beta": {"log": [0.1, 1], "when": {"ppo.gamma": 1}}}},
             "depends on ppo.gamma, which no trial has",
         ),
+        ({"search": {"ppo.gamma": {"uniform": [0.5, 1]}}}, "no trial has ppo.gamma: it is of cells with algorithm ppo"),
         ({"maximise": "pocket-validation-gald"}, "no trial has a result 'pocket-validation-gald'"),
         ({"subject_to": {"safety": {"at_least": 0.5}}}, "no trial has a result 'safety'"),
         ({"sampler": "tpa"}, "unknown sampler 'tpa'"),
