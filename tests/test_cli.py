@@ -171,6 +171,7 @@ def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: 
 def test_algorithms_are_listed_and_shown(here: Here) -> None:
     code, out, _ = here("algorithms", "list")
     assert code == 0 and re.search(r"^ipo_avg +IPO \(averaged\) +pairs, reference_logprobs +Azar", out, re.M)
+    assert "[k-wise]" in out
     code, out, _ = here("algorithms", "show", "dpo")
     assert code == 0 and "  formula  L = -log sigma(beta" in out and "eq. 7" in out
     assert "  beta = 0.1  (float)\n      Strength of the implicit KL penalty; Ivison et al. 2024" in out

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 from rich.table import Table
 
 from ablate.algorithms.base import Method
@@ -28,7 +29,7 @@ def algorithms_list(as_json: Json = False) -> None:
         return
     table = Table("name", "title", "needs", "source", box=None, pad_edge=False)
     for method in METHODS.values():
-        table.add_row(method.name, method.title, ", ".join(method.needs), method.source)
+        table.add_row(method.name, method.title, ", ".join(method.needs), escape(method.source))
     print_wide(table)
     out.print(f"{len(METHODS)} methods; ablate algorithms show NAME", highlight=False)
 

@@ -175,6 +175,12 @@ def test_a_report_has_the_appendix_where_it_is_asked_for(recorded: Any, tmp_path
     assert not (out / "appendix.md").exists()
 
 
+def test_tables_stand_below_their_headings(recorded: Any, tmp_path: Path) -> None:
+    write_appendix(collect(recorded.write(), "study"), tmp_path)
+    text = (tmp_path / "appendix.tex").read_text()
+    assert text.count(r"\caption{") == text.count(r"\begin{minipage}{\linewidth}") and r"\begin{table}" not in text
+
+
 @pytest.mark.latex
 def test_the_document_compiles(recorded: Any, tmp_path: Path) -> None:
     write_appendix(collect(recorded.write(), "study"), tmp_path)

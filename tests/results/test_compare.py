@@ -134,6 +134,14 @@ def test_an_experiment_beside_itself(study: Any) -> None:
     assert found.numbers and all(item.p is None and item.reason == "the same model" for item in found.numbers)
 
 
+def test_baselines_have_rows_of_their_own_also_where_their_model_is_an_axis(study: Any) -> None:
+    for entry in study.plan["subjects"]:
+        if entry["subject"] == "policy":
+            entry["axes"]["policy"] = "small"
+    rows = {item.row for item in compare(study.write(), "study", "study").numbers}
+    assert {"base", "sft", "algorithm=dpo dataset=hh"} <= {" ".join(sorted(row.split())) for row in rows}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [

@@ -329,6 +329,8 @@ def test_groups_order_attributes_and_health(study: Any) -> None:
         (-0.0001, 100, 1, True, "0.0"),
         (60908, 1, 0, False, "60 908"),
         (-1.005, 1, 2, False, "−1.00"),
+        (51.749999999999993, 1, 1, False, "51.8"),
+        (0.5175, 100, 1, False, "51.8"),
     ],
 )
 def test_numbers_become_text(value: float, scale: float, digits: int, signed: bool, text: str) -> None:

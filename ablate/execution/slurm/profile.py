@@ -253,7 +253,7 @@ def _find(name: str) -> Path:
         return path
     found = find_by_name("slurm", path.with_suffix(".yaml").name, Path.cwd())
     if found is None or path.suffix not in ("", ".yaml"):
-        known = [file.stem for folder in search_folders("slurm", Path.cwd()) for file in folder.glob("*.yaml")]
+        known = sorted({file.stem for folder in search_folders("slurm", Path.cwd()) for file in folder.glob("*.yaml")})
         raise UnknownNameError("cluster profile", name, known)
     return found
 

@@ -46,7 +46,7 @@ def write_appendix(results: Results, out: Path) -> list[Path]:
     sections = build_appendix(results)
     heading = f"Appendix of {results.experiment}"
     tex = "\n".join(
-        "\n".join((rf"\subsection*{{{escape_latex(title)}}}", *(fragment(table) for table in tables)))
+        "\n".join((rf"\subsection*{{{escape_latex(title)}}}", *(fragment(table, floats=False) for table in tables)))
         for title, tables in sections
     )
     md = [f"# {escape_markdown(heading)}\n"]

@@ -47,18 +47,22 @@ def _escape_character(character: str) -> str:
     return character if is_accented or character in "ßæøåœłÆØÅŒŁ" else f"[U+{ord(character):04X}]"
 
 
-def fragment(table: Table) -> str:
+_UNBROKEN = (r"\noindent", r"\begin{minipage}{\linewidth}", r"\centering")
+_CAPTIONS_OF_TABLES = r"\expandafter\def\csname @captype\endcsname{table}"
+
+
+def fragment(table: Table, *, floats: bool = True) -> str:
     r"""Return a ``table`` environment for a document that loads booktabs and xcolor (and siunitx, if the table asks).
 
-    Colours are provided, so that a document may define ``ablatebetter`` and ``ablateworse`` its own way.
+    Colours are provided, so that a document may define ``ablatebetter`` and ``ablateworse`` its own way. A table that
+    does not float stands where it is written, below its heading.
     """
     width = len(table.columns)
     align = "".join(_alignment(table, index) for index in range(width))
     lines = [
         r"\providecolor{ablatebetter}{HTML}{" + BETTER + "}",
         r"\providecolor{ablateworse}{HTML}{" + WORSE + "}",
-        r"\begin{table}[htbp]",
-        r"\centering",
+        *((r"\begin{table}[htbp]", r"\centering") if floats else (*_UNBROKEN, _CAPTIONS_OF_TABLES)),
         r"\setlength{\belowcaptionskip}{6pt}",
         r"\caption{" + escape_latex(table.title) + "}",
         r"\label{tab:" + table.name + "}",
@@ -75,7 +79,12 @@ def fragment(table: Table) -> str:
             lines.append(r"\addlinespace" if row.kind == "delta" else r"\midrule")
         previous = row
         lines.append(_row(table, row, width))
-    lines += [r"\bottomrule", r"\end{tabular}}", *_boxed(table), r"\end{table}"]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *_boxed(table),
+        r"\end{table}" if floats else r"\end{minipage}\par\bigskip",
+    ]
     return "\n".join(lines) + "\n"
 
 
