@@ -117,8 +117,12 @@ def _axes(side: Side) -> list[str]:
 
 def _rows(side: Side, axes: Sequence[str]) -> dict[str, tuple[str, tuple[Subject, ...]]]:
     rows: dict[str, tuple[str, tuple[Subject, ...]]] = {}
-    kinds = [[item.axes for item in side.subjects if item.role == role] for role in ("cell", "baseline")]
-    varying = [axis for axis in axes if any(len({repr(own.get(axis)) for own in kind}) > 1 for kind in kinds)]
+    kinds: dict[tuple[str, str], list[Subject]] = {}
+    for item in side.subjects:
+        kinds.setdefault((item.subject, item.role), []).append(item)
+    varying = [
+        axis for axis in axes if any(len({repr(item.axes.get(axis)) for item in kind}) > 1 for kind in kinds.values())
+    ]
     for item in side.subjects:
         key = repr([item.subject, item.baseline, *(item.axes.get(axis) for axis in axes)])
         words = [f"{axis}={item.axes[axis]}" for axis in varying if item.axes.get(axis) is not None]
