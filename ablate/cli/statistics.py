@@ -46,7 +46,9 @@ def power(
             help="What is compared, e.g. 'average[algorithm=ppo] - average[algorithm=dpo]'.", show_default=False
         ),
     ],
-    difference: Annotated[float, typer.Option(help="The difference to find, in points for proportions.")] = 1.0,
+    difference: Annotated[
+        float, typer.Option(min=1e-9, help="The difference to find, in points for proportions.")
+    ] = 1.0,
     over: Annotated[list[str] | None, typer.Option(help="An axis that is averaged over; may be repeated.")] = None,
     each: Annotated[list[str] | None, typer.Option(help="An axis, a row for each value; may be repeated.")] = None,
     alpha: Annotated[float, typer.Option(min=1e-9, max=0.999, help="Level of the two-sided test.")] = 0.05,

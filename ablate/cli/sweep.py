@@ -90,7 +90,7 @@ def show(
     place.check()
     found = module.find_sweep(place, name)
     if best is not None:
-        module.write_best(found, best)
+        module.write_best(found, place, best)
         out.print(f"written to {best}", highlight=False)
     elif as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))

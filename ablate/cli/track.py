@@ -45,7 +45,7 @@ def ui(
     place = Store(store).open()
     _mirror(place, None, None, False)
     out.print(f"http://127.0.0.1:{port} - the views are links above each experiment's runs", highlight=False)
-    subprocess.run(ui_command(place, port=port), check=False)
+    raise typer.Exit(subprocess.run(ui_command(place, port=port), check=False).returncode)
 
 
 def _mirror(store: Store, name: str | None, uri: str | None, rebuild: bool) -> None:

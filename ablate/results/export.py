@@ -19,7 +19,7 @@ FORMATS = ("csv", "json", "parquet")
 def export(store: Store, experiment: str, form: str | None, to: Path | None) -> str | None:
     """Write the long table to ``to``, or return it as text when there is no file; parquet needs a file.
 
-    Without ``form`` the file's suffix says it, and where that says nothing it is CSV; the two may not disagree.
+    Without ``form`` the file's suffix says it; the two may not disagree. Text is CSV where neither says anything.
     """
     form = _format(form, to)
     table = long_table(store, experiment)
@@ -43,7 +43,9 @@ def _format(form: str | None, to: Path | None) -> str:
     suffix = "" if to is None else to.suffix.lower().removeprefix(".")
     if form is not None and suffix in FORMATS and suffix != form:
         raise UsageError(f"format {form} does not go into {to}", hint=f"leave --format out, or name a .{form} file")
-    return form or (suffix if suffix in FORMATS else "csv")
+    if form is None and suffix and suffix not in FORMATS:
+        raise UsageError(f"{to} says no format", hint=f"name a file in {', '.join(FORMATS)}, or give --format")
+    return form or suffix or "csv"
 
 
 def _as_csv(table: pd.DataFrame) -> str:

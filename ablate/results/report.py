@@ -81,8 +81,8 @@ def render_report(
     chosen = resolve_layout(results, layout, data=data)
     report = _build(results, chosen)
     out.mkdir(parents=True, exist_ok=True)
+    figures = _draw(results, chosen, report.tables, out / "figures")  # first: one that can't be drawn is an error
     files = [file for table in report.tables for file in write_table(table, out / "tables")]
-    figures = _draw(results, chosen, report.tables, out / "figures")
     files += [file for drawn in figures for file in drawn.files]
     files.append(_write_page(results, chosen, report, figures, out))
     linked = [(drawn.caption, f"figures/{drawn.name}.png") for drawn in figures]

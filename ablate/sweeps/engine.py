@@ -50,11 +50,11 @@ EXCESS = "excess"
 """Attribute of a trial: by how much its results are beyond their bounds, 0 or less where they keep them."""
 
 
-def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str | None = None) -> optuna.Study:
+def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -> optuna.Study:
     """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
 
-    ``cells`` is a digest of all that a trial depends on beside the searched values; None does not compare it. Raises
-    StoreError for a file that can't be read, UsageError where it was begun with other objectives, ranges or cells.
+    ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a file that
+    can't be read, UsageError where it was begun with other objectives, ranges or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend_tail(file)
@@ -70,6 +70,15 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str | 
         raise StoreError(f"{file} can't be read: {error}", hint="restore it, or move it away to begin again") from error
     _check_same(study, sweep, file, cells)
     return study
+
+
+def read_study(name: str, file: Path) -> optuna.Study:
+    """Open the study of a sweep that was begun, to read it; nothing is written. Raises StoreError."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))
+    except (ValueError, KeyError, json.JSONDecodeError) as error:
+        raise StoreError(f"{file} can't be read: {error}") from error
 
 
 def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
@@ -176,16 +185,16 @@ def _mend_tail(file: Path) -> None:
         lock.release()
 
 
-def _check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str | None) -> None:
+def _check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
     asked: dict[str, Any] = {
         "maximise": list(sweep.maximise),
         "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
+        "experiment": cells,
     }
-    asked |= {"experiment": cells} if cells is not None else {}
     begun = study.user_attrs.get("asked")
     if begun is None:
         study.set_user_attr("asked", asked)
-    elif changed := [name for name in asked if begun.get(name, asked[name]) != asked[name]]:
+    elif changed := [name for name in asked if begun[name] != asked[name]]:
         raise UsageError(
             f"the sweep was begun with another {' and another '.join(changed)}",
             hint=f"give it another name, or move {file} away to begin again",

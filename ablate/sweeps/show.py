@@ -11,12 +11,14 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from ablate.catalogs.closed import validated
+from ablate.catalogs.loading import read_yaml
 from ablate.context import read_json, write_text
 from ablate.errors import UnknownNameError, UsageError
-from ablate.experiment.loading import LoadedExperiment, load_experiment, overridden_sections
+from ablate.experiment.loading import load_experiment, overridden_sections
 from ablate.experiment.sweep import Sweep
 from ablate.store import Store
-from ablate.sweeps.engine import open_study
+from ablate.sweeps.engine import read_study
 from ablate.sweeps.run import CAUSE, counted
 from ablate.sweeps.space import Space
 
@@ -25,7 +27,7 @@ from ablate.sweeps.space import Space
 class Found:
     """A sweep as it stands; ``best`` are the trials that no other beats, one unless there are several objectives."""
 
-    loaded: LoadedExperiment
+    name: str
     sweep: Sweep
     trials: tuple[FrozenTrial, ...]
     best: tuple[FrozenTrial, ...]
@@ -33,7 +35,7 @@ class Found:
     def as_json(self) -> dict[str, Any]:
         """Return the trials with their values and results, and the numbers of the best."""
         return {
-            "name": self.loaded.experiment.name,
+            "name": self.name,
             "maximise": list(self.sweep.maximise),
             "trials": [self._facts(trial) for trial in self.trials],
             "best": [trial.number for trial in self.best],
@@ -46,18 +48,15 @@ class Found:
 
 
 def find_sweep(store: Store, name: str) -> Found:
-    """Read a sweep of the store. Raises UnknownNameError where there is none of that name."""
+    """Read a sweep of the store as it was last run. Raises UnknownNameError where there is none of that name."""
     known = [item for item in store.experiment_names() if trials_file(store, item).exists()]
     folder = store.experiment(name)
-    if name not in known or not folder.source_json.exists():
+    if name not in known or not folder.spec.exists():
         raise UnknownNameError("sweep of this store", name, known)
-    source = read_json(folder.source_json)
-    loaded = load_experiment(Path(source["file"]), source["overrides"])
-    sweep = loaded.experiment.sweep
-    if sweep is None:
-        raise UsageError(f"{source['file']} has no section sweep any more")
-    study = open_study(loaded, sweep, trials_file(store, name))
-    return Found(loaded, sweep, tuple(counted(study)), tuple(best_trials(study)))
+    written, origins = read_yaml(folder.spec)
+    sweep = validated(Sweep, written["sweep"], origins.inside("sweep").locate)
+    study = read_study(name, trials_file(store, name))
+    return Found(name, sweep, tuple(counted(study)), tuple(best_trials(study)))
 
 
 def trials_file(store: Store, name: str) -> Path:
@@ -77,27 +76,26 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
         return []
 
 
-def write_best(found: Found, file: Path) -> None:
+def write_best(found: Found, store: Store, file: Path) -> None:
     """Write the experiment of the best trial, which extends the sweep's file with its overrides.
 
     Raises UsageError without one best trial.
     """
     if len(found.best) != 1:
-        why = (
-            f"{len(found.best)} trials are on the Pareto front"
-            if found.best
-            else "none is complete and keeps its bounds"
-        )
-        raise UsageError(f"there is no best trial of {found.loaded.experiment.name}: {why}")
+        front = f"{len(found.best)} trials are on the Pareto front"
+        why = front if found.best else "none is complete and keeps its bounds"
+        raise UsageError(f"there is no best trial of {found.name}: {why}")
     best = found.best[0]
+    source = read_json(store.experiment(found.name).source_json)
+    loaded = load_experiment(Path(source["file"]), source["overrides"])
     values: Mapping[str, Any] = {
-        **overridden_sections(found.loaded.file, found.loaded.overrides),
-        "extends": str(found.loaded.file.absolute()),
-        "name": f"{found.loaded.experiment.name}-best",
+        **overridden_sections(loaded.file, loaded.overrides),
+        "extends": str(loaded.file.absolute()),
+        "name": f"{found.name}-best",
         "sweep": None,
-        "grid": Space(found.loaded, found.sweep).cells(best.params),
+        "grid": Space(loaded, found.sweep).cells(best.params),
     }
     reached = ", ".join(f"{name} {value:.4g}" for name, value in zip(found.sweep.maximise, best.values, strict=True))
-    header = f"# trial {best.number} of the sweep {found.loaded.experiment.name}: {reached}\n"
+    header = f"# trial {best.number} of the sweep {found.name}: {reached}\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, header + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))

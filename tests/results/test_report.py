@@ -53,9 +53,16 @@ def test_a_single_category_is_its_own_average(maker: Any, answers: Any) -> None:
     assert [(figure.name, figure.columns) for figure in layout.figures] == [("main-average", ())]
 
 
+def test_a_suffix_of_no_format_is_refused(study: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"x\.xlsx says no format"):
+        export(study.write(), "study", None, tmp_path / "x.xlsx")
+    export(study.store, "study", "csv", tmp_path / "x.txt")
+    assert (tmp_path / "x.txt").read_bytes().startswith(b"exper")
+
+
 def test_the_suffix_names_the_format(study: Any, tmp_path: Path) -> None:
     store = study.write()
-    for name, first in (("x.csv", b"exper"), ("x.json", b"[\n"), ("x.parquet", b"PAR1"), ("x.txt", b"exper")):
+    for name, first in (("x.csv", b"exper"), ("x.json", b"[\n"), ("x.parquet", b"PAR1")):
         assert export(store, "study", None, tmp_path / name) is None
         assert (tmp_path / name).read_bytes().startswith(first), name
     assert (export(store, "study", None, None) or "").startswith("exper")

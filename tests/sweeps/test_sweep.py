@@ -54,6 +54,10 @@ def test_trials_are_cells_and_the_best_is_found(folder: Folder) -> None:
 def test_the_best_trial_is_an_experiment(folder: Folder) -> None:
     assert folder.sweep().returncode == 0
     assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
+    file = folder.folder / "sweep.yaml"
+    file.rename(folder.folder / "away.yaml")  # what was found is on record
+    assert len(folder.trials()) == 6
+    (folder.folder / "away.yaml").rename(file)
     best = folder.found()["best"]
     written = yaml.safe_load((folder.folder / "best.yaml").read_text())
     assert written["grid"][0]["dpo.beta"] == folder.trials()[best[0]]["values"]["dpo.beta"]

@@ -52,8 +52,8 @@ def draw_figures(results: Results, layout: Layout, tables: Sequence[Table], fold
     by_name = {table.name: table for table in tables}
     found = []
     with matplotlib.rc_context(style.STYLE):  # type: ignore[arg-type]
-        for figure in layout.figures:
-            drawing = draw(figure, results, layout, by_name)
+        drawings = [(figure, draw(figure, results, layout, by_name)) for figure in layout.figures]
+        for figure, drawing in drawings:  # all are drawn before the first is written
             if drawing is not None:
                 files = style.write(drawing.figure, figure.name, folder) if folder else ()
                 svg = style.to_svg(drawing.figure, figure.name)
