@@ -171,6 +171,8 @@ def test_columns_of_an_axis(study: Any) -> None:
     # the baseline was trained by neither: its number stands in both columns, and differs from itself by nothing
     assert [shown(table, key)["SFT"] for key in keys] == ["40.0", "40.0", ""]
     assert shown(table, keys[2])["HH_50%"] == "+10.0 ± 0.0 ▲"
+    # a number is over the runs of its column, not over those of the whole row
+    assert table.remarks[0].startswith("Mean ± standard deviation over n = 3 distinct runs a row (seed)")
 
 
 def test_a_column_of_differences_equals_rows_of_differences(study: Any) -> None:

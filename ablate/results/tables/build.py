@@ -68,7 +68,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
-        *seeds_remark(cells, layout),
+        *seeds_remark(_by_column(build, cells), layout),
         *best_remark(layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
         *(starts_remark(baselines, cells, layout) if tested else not_run_remark(results, layout)),
@@ -183,6 +183,13 @@ def _shared_axes(layout: TableLayout, group: Group) -> dict[str, Any]:
     axes = {axis: value for axis, value in group.axes.items() if axis not in layout.averaged and value is not None}
     name = next(iter(group.members.values())).baseline
     return axes | ({"baseline": name} if name else {})
+
+
+def _by_column(build: _Build, cells: Sequence[Group]) -> list[Group]:
+    """The rows as the columns have them: each with the runs that a column is over, once."""
+    sides = (column_sides(build.layout, build.groups, group, item) for group in cells for item in build.measured)
+    found = {id(side.first): side.first for side in sides if side.first.members}
+    return list(found.values()) or list(cells)
 
 
 def _method(group: Group) -> str:
