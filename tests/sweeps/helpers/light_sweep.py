@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -55,4 +56,6 @@ for name, method in METHODS.items():
     METHODS[name] = dataclasses.replace(method, entry="light_sweep:work")
 
 if __name__ == "__main__":
+    # a shell starts background jobs with SIGINT ignored, and children inherit that: tests may run in one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
