@@ -66,6 +66,7 @@ def test_the_best_trial_is_an_experiment(folder: Folder) -> None:
     assert refused.returncode == 2 and "sweep.yaml:" in refused.stderr and "small is a sweep" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_the_trials_it_had(folder: Folder) -> None:
     uninterrupted = Folder(folder.folder / "other")
     for kills in range(2):
@@ -82,6 +83,7 @@ def test_a_killed_sweep_goes_on_with_the_trials_it_had(folder: Folder) -> None:
     assert beginning == [trial["values"] for trial in uninterrupted.trials()[:2]]
 
 
+@pytest.mark.slow
 def test_workers_share_a_sweep(folder: Folder) -> None:
     folder.write(trials=8)
     workers = [folder.start(LIGHT_SECONDS="0.2") for _ in range(2)]
@@ -131,6 +133,7 @@ def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
     assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
 
 
+@pytest.mark.slow
 def test_conditional_keys_and_several_objectives(folder: Folder) -> None:
     folder.write(
         search={
@@ -182,6 +185,7 @@ def test_bounds_decide_which_trials_count(folder: Folder) -> None:
     assert folder.found()["best"] == [1]
 
 
+@pytest.mark.slow
 def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
     folder.write(search={"of_hh": {"int": [100, 300], "step": 100}}, trials=5, sampler="grid")
     values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
