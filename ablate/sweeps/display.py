@@ -16,7 +16,7 @@ from ablate.sweeps.space import spelled
 
 
 class SweepDisplay:
-    """Told how stages and trials end; the best is that of the trials this worker saw."""
+    """Told how stages and trials end."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self.console, self.sweep = console, sweep

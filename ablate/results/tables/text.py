@@ -20,7 +20,7 @@ _ROW_STYLES = {"delta": "italic", "published": "italic dim", "detectable": "dim"
 def terminal(table: Table) -> RenderableType:
     """Return the table for a rich console, its footnotes below."""
     is_ranked = table.is_ranked
-    rich = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         rich.add_column(
             Text(column.label), justify="left" if column.kind == "label" else "right", no_wrap=column.kind != "label"
@@ -39,7 +39,7 @@ def terminal(table: Table) -> RenderableType:
         rich.add_row(*cells, style=style)
     notes = [Text(f"[{key}] {text}", style="dim") for key, text in table.notes]
     remarks = [Text(text, style="dim") for text in table.remarks]
-    return Group(rich, *notes, *remarks)
+    return Group(Text(table.title, style="bold"), rich, *notes, *remarks)
 
 
 def _rule_between(previous: Row, row: Row) -> bool:
