@@ -28,16 +28,15 @@ Locate = Callable[[str], Location]
 """Where a cell's value of a key was written."""
 
 
-def check_cell(loaded: LoadedExperiment, facts: Facts, cell: Cell, locate: Locate | None = None) -> None:
+def check_cell(facts: Facts, cell: Cell, find: Locate) -> None:
     """Raise SpecError for lengths beyond a model's positions, and for models that can't do what they are needed for.
 
     Those are models that must share a tokenizer and don't, and a reward model that gives single responses no score.
 
     So for a set that the method can't learn from, for more rounds than it has and for models of a merge that differ.
-    Models on the hub and in folders say neither length nor tokenizer here; their stages check. ``locate`` says where
-    keys of a cell are written that is none of the grid's.
+    Models on the hub and in folders say neither length nor tokenizer here; their stages check. ``find`` says where keys
+    of the cell are written.
     """
-    find = locate or (lambda key: place_of(loaded, cell.block, key))
     if cell.method.own_code is not None:
         check_needs(cell.method, find("algorithm"))
     _check_learning(facts, cell, find)
@@ -369,16 +368,15 @@ _FACTS = {
 
 def check_disjoint(facts: Facts, entry: DatasetEntry, place: Location) -> None:
     """Raise SpecError at ``place``, where prompts to train on are named, when a suite tests on them."""
-    pocket, names = entry.source.pocket, set(entry.source.names())
-    for suite in facts.suites.values():
-        same_split = pocket is not None and suite.data.pocket is not None and pocket.split == suite.data.pocket.split
-        if same_split or names & set(suite.files):
-            shared = f"the {pocket.split} split of the pocket world" if pocket else min(names & set(suite.files))
-            raise SpecError(
-                f"the prompts of {entry.name!r} are those of {shared}, on which the suite {suite.name!r} tests",
-                location=place,
-                hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
-            )
+    pocket = entry.source.pocket
+    read = [f"the {pocket.split} split of the pocket world"] if pocket else sorted(entry.source.names())
+    shared = next((name for name in read if name in facts.tested), None)
+    if shared is not None:
+        raise SpecError(
+            f"the prompts of {entry.name!r} are those of {shared}, on which the suite {facts.tested[shared]!r} tests",
+            location=place,
+            hint="train on prompts of a training split: a policy that saw the test can't be measured by it",
+        )
 
 
 def _check_tokenizers(facts: Facts, cell: Cell, locate: Locate, key: str, role: str) -> None:

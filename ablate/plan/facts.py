@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ablate.catalogs.datasets import DatasetEntry, converter_digest, datasets, file_digests, with_sample
@@ -32,6 +33,16 @@ class Facts:
     """Where answers of judges are kept, for all stages of a store."""
     supply: Supply = lambda entry, root: None
     """Called with a set and the data root before the set's files are looked for there."""
+
+    @cached_property
+    def tested(self) -> Mapping[str, str]:
+        """What suites test on, files and splits of the pocket world in words, each with the first suite that does."""
+        found: dict[str, str] = {}
+        for suite in self.suites.values():
+            pocket = suite.data.pocket
+            for name in [*suite.files, *([f"the {pocket.split} split of the pocket world"] if pocket else [])]:
+                found.setdefault(name, suite.name)
+        return found
 
     def dataset(self, name: str, location: Location | None = None) -> NamedSet:
         """Return a set of the catalog, of the experiment, or of some of its cells."""

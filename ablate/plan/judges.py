@@ -75,12 +75,13 @@ def judges_asked(stage: Stage) -> list[str]:
 def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
     """Yield the models that label or annotate what is learnt from, each with what it does."""
     for stage in stages:
+        if stage.kind not in ("label", "train"):
+            continue
         config = stage.identity.config.value
         if stage.kind == "label" and "judge" in config:
             yield str(config["judge"]["model"]), stage.execution.label
-        asked = ((axis, config.get(axis)) for axis in JUDGES if stage.kind == "train")
-        for axis, judge in asked:
-            if isinstance(judge, Mapping):
+        for axis in JUDGES if stage.kind == "train" else ():
+            if isinstance(judge := config.get(axis), Mapping):
                 yield str(judge["judge"]["model"]), f"{axis} of {stage.execution.label}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -199,6 +200,7 @@ class _Builder:
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
         self.datasets: dict[str, dict[str, Any]] = {}
         self.known: set[tuple[str, str]] = set()
+        self.place = functools.cache(functools.partial(place_of, loaded))
 
     def build(self) -> Plan:
         self._check_conditions()
@@ -234,7 +236,7 @@ class _Builder:
 
     def _cell(self, cell: Cell) -> Subject | None:
         """Return the policy of a cell; None where it is about its reward model alone."""
-        check_cell(self.loaded, self.facts, cell)
+        check_cell(self.facts, cell, functools.partial(self.place, cell.block))
         made = self.training.cell(cell)
         if "dataset" in made.inputs:
             self._describe_dataset(str(cell.values["dataset"]), made.inputs["dataset"])
@@ -275,8 +277,7 @@ class _Builder:
             name = cell.values.get(key)
             if name is not None and not isinstance(name, Chain):
                 as_prompts = key == "dataset" and cell.scored_without_model
-                place = place_of(self.loaded, cell.block, key)
-                self._check_name("prompts" if as_prompts else key, str(name), place)
+                self._check_name("prompts" if as_prompts else key, str(name), self.place(cell.block, key))
 
     def _check_chain(self, chain: Chain) -> None:
         """Look up the names that a chain gives, each where it is written."""

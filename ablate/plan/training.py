@@ -155,7 +155,7 @@ class TrainingPlanner:
         def locate(key: str) -> Location:
             return written_at(origins, key) if key in written else place_of(self._loaded, cell.block, key)
 
-        check_cell(self._loaded, self._facts, other, locate)
+        check_cell(self._facts, other, locate)
         return other
 
     def roots(self, cell: Cell) -> Iterator[Cell]:
