@@ -55,7 +55,7 @@ class Cell:
     def _hash(self) -> int:
         return hash(frozenset(self.values.items()))
 
-    @property
+    @functools.cached_property
     def method(self) -> Method:
         """The method of this cell."""
         return METHODS[str(self.values["algorithm"])]

@@ -29,7 +29,7 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
 
     ``sets``: id of a stage to the sets by the names that the experiment calls them.
     """
-    children = children_of(stages.values())
+    children = children_of(stage for stage in stages.values() if stage.kind != "evaluate")  # which reads no sets
     for stage_id, entries in sets.items():
         roles = list(dict.fromkeys(_roles(stages, children, stage_id)))
         whole = [role for role in roles if role not in OF_PROMPTS]

@@ -75,7 +75,7 @@ def judges_asked(stage: Stage) -> list[str]:
 def judges_of_training(stages: Iterable[Stage]) -> Iterator[tuple[str, str]]:
     """Yield the models that label or annotate what is learnt from, each with what it does."""
     for stage in stages:
-        if stage.kind not in ("label", "train"):
+        if stage.kind not in ("label", "train") or '"judge"' not in stage.identity.config.text:
             continue
         config = stage.identity.config.value
         if stage.kind == "label" and "judge" in config:

@@ -45,6 +45,9 @@ from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
 from ablate.plan.training import TRAINED, TrainingPlanner
 
 RM_AXES = ("reward_model.init", "reward_model.dataset", "seed")
+FIRST_AXES = ("policy", "dataset", "algorithm")
+LAST_AXES = ("seed", "prompts", "reward_model.init", "reward_model.dataset")
+"""Axes that every policy has, before and after those of the grid."""
 MODEL_KEYS = ("policy", "reward_model.init", "reference")
 DATASET_KEYS = {
     "sft.dataset": ("instruction",),
@@ -199,6 +202,7 @@ class _Builder:
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
         self.datasets: dict[str, dict[str, Any]] = {}
+        self.axes = tuple(dict.fromkeys((*FIRST_AXES, *grid.axes, *LAST_AXES)))
         self.known: set[tuple[str, str]] = set()
         self.place = functools.cache(functools.partial(place_of, loaded))
 
@@ -209,7 +213,7 @@ class _Builder:
             self._check_names(cell)
         made = [(cell, subject) for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
         models = {role: starting_models(self.training, self.grid, role) for role in MADE_BY}
-        cells = [replace(subject, start=self._start(cell, subject, models)) for cell, subject in made]
+        cells = [self._started(cell, subject, models) for cell, subject in made]
         baselines = self._baselines(models)
         released = self._released_reward_models()
         check_served(self.loaded, self.served, self.evaluation.asked)
@@ -240,21 +244,7 @@ class _Builder:
         made = self.training.cell(cell)
         if "dataset" in made.inputs:
             self._describe_dataset(str(cell.values["dataset"]), made.inputs["dataset"])
-        axes = {
-            axis: cell.values.get(axis)
-            for axis in dict.fromkeys(
-                (
-                    "policy",
-                    "dataset",
-                    "algorithm",
-                    *self.grid.axes,
-                    "seed",
-                    "prompts",
-                    "reward_model.init",
-                    "reward_model.dataset",
-                )
-            )
-        }
+        axes = {axis: cell.values.get(axis) for axis in self.axes}
         if made.reward_model is not None:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
             if not cell.method.entry:
@@ -264,11 +254,13 @@ class _Builder:
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
         return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs)
 
-    def _start(self, cell: Cell, subject: Subject, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> Values:
-        """Return the axes of the model under a cell that are not the cell's own; of a merge, its first policy's."""
-        root = next(self.training.roots(cell))
-        axes = {key: value for role in MADE_BY for key, value in models[role][root].axes.items()}
-        return {key: value for key, value in axes.items() if subject.axes.get(key) != value}
+    def _started(self, cell: Cell, subject: Subject, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> Subject:
+        """Add the axes of the model under a cell that are not the cell's own; of a merge, its first policy's."""
+        root, own = next(self.training.roots(cell)), subject.axes
+        start = {
+            key: value for role in MADE_BY for key, value in models[role][root].axes.items() if own.get(key) != value
+        }
+        return replace(subject, start=start) if start else subject
 
     def _check_names(self, cell: Cell) -> None:
         for chain in chains_in(cell.policy):
