@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -477,7 +478,7 @@ class Suite(Closed):
             raise ValueError(f"suite {self.name} selects nothing")
         return self.select.model_dump(mode="json")
 
-    @property
+    @cached_property
     def scored_by(self) -> dict[str, str]:
         """Models whose scores the grader reads, by column, as its options name them."""
         named = {column: self.options.get(column) for column in find_entry("grader", self.grader).judges}

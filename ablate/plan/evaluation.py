@@ -154,8 +154,9 @@ class EvaluationPlanner:
         config = self._generation(suite.name, chat and suite.chat)
         items = self._items(suite.name)
         key = (policy.id, config.digest, *items.values())
-        if key in self._generated:
-            return self._generated[key]
+        known = self._generated.get(key)
+        if known is not None:
+            return known
         asked = suite.data.pocket.name if suite.data.pocket else suite.name
         served = self._served.get(policy.id)
         if served is not None:

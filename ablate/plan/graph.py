@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -49,9 +50,16 @@ class Graph:
                 facts.trains and divisible,
                 facts.network or network,
             )
-            execution = Execution(entry or facts.entry, label, locations or {}, *needs)
+            how = entry or facts.entry, label
+            execution = Execution(*how, locations, *needs) if locations else _without_locations(*how, needs)
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found
+
+
+@functools.cache
+def _without_locations(entry: str, label: str, needs: tuple[bool, ...]) -> Execution:
+    """Return how stages are run that read nothing outside the store: evaluations on one suite are run alike."""
+    return Execution(entry, label, {}, *needs)
 
 
 def children_of(stages: Iterable[Stage]) -> dict[str, list[str]]:

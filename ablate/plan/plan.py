@@ -212,7 +212,8 @@ class _Builder:
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
         made = [(cell, subject) for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
-        models = {role: starting_models(self.training, self.grid, role) for role in MADE_BY}
+        roots = list(dict.fromkeys(root for cell in self.grid.cells for root in self.training.roots(cell)))
+        models = {role: starting_models(self.training, self.grid, roots, role) for role in MADE_BY}
         cells = [self._started(cell, subject, models) for cell, subject in made]
         baselines = self._baselines(models)
         released = self._released_reward_models()

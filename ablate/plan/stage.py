@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ablate.plan.fingerprint import Config, digest
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """An artifact of a stage: the stage's id and the artifact's name in its output (empty: all of it)."""
 
     stage: str
@@ -33,9 +33,15 @@ class Identity:
 
     def id(self) -> str:
         """Return ``<kind>-<digest>``: equal exactly when kind, revisions, config and inputs are."""
-        revisions = "+".join([str(self.revision), *sorted(f"{name}:{number}" for name, number in self.parts)])
+        revisions = _spelled(self.revision, self.parts)
         inputs = ";".join(sorted([f"{role}={ref.stage}/{ref.artifact}" for role, ref in self.inputs]))
         return f"{self.kind}-{digest(f'{self.kind}|{revisions}|{self.config.digest}|{inputs}')}"
+
+
+@functools.cache
+def _spelled(revision: int, parts: tuple[tuple[str, int], ...]) -> str:
+    """Return revisions as an id takes them: the same few for tens of thousands of stages."""
+    return "+".join([str(revision), *sorted(f"{name}:{number}" for name, number in parts)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,12 +25,13 @@ class StartingModel:
     axes: Values
 
 
-def starting_models(training: TrainingPlanner, grid: Grid, role: Role) -> dict[Cell, StartingModel]:
+def starting_models(
+    training: TrainingPlanner, grid: Grid, roots: Sequence[Cell], role: Role
+) -> dict[Cell, StartingModel]:
     """Return the model under every root of the grid's cells: what their chains, and the parts of merges, end in.
 
     Its axes are the policy and the axes of the grid that shape it, and what chains write where that makes another one.
     """
-    roots = list(dict.fromkeys(root for cell in grid.cells for root in training.roots(cell)))
     model_of = training.sft_of if role == "sft" else training.base_of
     starts = [model_of(root) for root in roots]
     shaping = ("policy", *(axis for axis in grid.axes if axis.startswith(MADE_BY[role])))
