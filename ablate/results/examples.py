@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as parquet
 
-from ablate.results.long import Evaluation, find_metric
+from ablate.results.long import OVERALL, Evaluation, Results, Subject, find_metric
 from ablate.results.statistics.paired import PairedSuite
 from ablate.results.statistics.permutation import Floats
-from ablate.store import Store
 
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 """Columns of ``examples.parquet``, by name."""
@@ -36,34 +35,54 @@ class Examples:
     """Values of one measure of one stage: an entry for each example, samples averaged, in the order of ``key_E``.
 
     ``value_E`` is NaN where undefined; ``weight_E`` is what makes the measure's number their weighted mean.
+    ``protocol`` is the digest of the protocol they were measured under.
     """
 
     key_E: npt.NDArray[np.object_]
     value_E: Floats
     weight_E: Floats
     cluster_E: npt.NDArray[np.object_]
+    protocol: str
 
 
 class ExampleReader:
-    """Reads ``examples.parquet`` of evaluate stages, each once."""
+    """Reads ``examples.parquet`` of one experiment's evaluate stages, each once."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, results: Results) -> None:
+        self._results = results
         self._tables: dict[str, Columns | None] = {}
         self._examples: dict[tuple[str, str, str | None], Examples | str] = {}
 
-    def read(self, evaluation: Evaluation, value: float, metric: str, task: str | None) -> Examples | str:
-        """Return the examples behind ``value``, or in words why there are none that it is the mean of."""
-        key = (evaluation.stage, metric, task)
-        if key not in self._examples:
-            weights = (find_metric(evaluation, metric, task) or {}).get("weights")
-            self._examples[key] = self._read(evaluation.stage, value, metric, task, weights)
-        return self._examples[key]
+    def read(self, subjects: Sequence[Subject], measure: Measure) -> list[Examples] | str:
+        """Return every subject's examples of a measure, or in words why they can't be compared.
 
-    def _read(
-        self, stage: str, value: float, metric: str, task: str | None, weights: Mapping[str, float] | None
-    ) -> Examples | str:
-        columns = self._columns(stage)
+        All subjects have a value of it, which is the weighted mean of their examples.
+        """
+        task, metric = self._metric(measure)
+        read: list[Examples] = []
+        for subject in subjects:
+            evaluation = self._results.evaluation(subject, measure.suite)
+            value = measure_value(self._results, subject, measure)
+            assert evaluation is not None and value is not None  # complete runs only
+            key = (evaluation.stage, metric, task)
+            if key not in self._examples:
+                self._examples[key] = self._read(evaluation, value, metric, task)
+            examples = self._examples[key]
+            if isinstance(examples, str):
+                return examples
+            read.append(examples)
+        return unlike(read) or read
+
+    def _metric(self, measure: Measure) -> tuple[str | None, str]:
+        """The task (None: all) and the metric that a measure reads; without a metric those of the suite's score."""
+        task, metric = measure.task or "", measure.metric
+        if metric is None:
+            task, _, metric = str(self._results.suites[measure.suite]["primary"]).rpartition("/")
+        return (None if task in ("", OVERALL) else task), metric
+
+    def _read(self, evaluation: Evaluation, value: float, metric: str, task: str | None) -> Examples | str:
+        weights = (find_metric(evaluation, metric, task) or {}).get("weights")
+        columns = self._columns(evaluation.stage)
         if columns is None:
             return "no per-example values"
         rows = _refusal_f1_rows(columns) if metric == "refusal_f1" else _rows(columns, metric)
@@ -84,16 +103,34 @@ class ExampleReader:
         weight_E = _weights(value_E, task_R[first_E], value, weights)
         if weight_E is None:
             return "the score is no mean over examples"
-        return Examples(key_E, value_E, weight_E, cluster_E)
+        return Examples(key_E, value_E, weight_E, cluster_E, evaluation.protocol_digest)
 
     def _columns(self, stage: str) -> Columns | None:
         if stage not in self._tables:
-            path = self._store.stage(stage).artifact("examples.parquet")
+            path = self._results.store.stage(stage).artifact("examples.parquet")
             table = parquet.read_table(path, columns=_COLUMNS) if path.exists() else None
             self._tables[stage] = None if table is None else {
                 name: table.column(name).to_numpy(zero_copy_only=False) for name in _COLUMNS
             }  # fmt: skip
         return self._tables[stage]
+
+
+def measure_value(results: Results, subject: Subject, measure: Measure) -> float | None:
+    """Return the value of ``measure`` for one subject, or None while it is missing or undefined."""
+    found = results.evaluation(subject, measure.suite)
+    if found is None or measure.metric is None:
+        return found.score if found else None
+    entry = find_metric(found, measure.metric, measure.task)
+    return None if entry is None or entry.get("value") is None else float(entry["value"])
+
+
+def unlike(examples: Sequence[Examples]) -> str:
+    """Say why examples of a measure can't be compared with one another; empty where they can."""
+    if len({one.protocol for one in examples}) > 1:
+        return "measured under different protocols"
+    if any(not np.array_equal(one.key_E, examples[0].key_E) for one in examples):
+        return "not the same examples"
+    return ""
 
 
 def _rows(columns: Columns, metric: str) -> Columns:
@@ -155,13 +192,10 @@ def _weights(
 def pair(first: Sequence[Examples], second: Sequence[Examples]) -> PairedSuite | str:
     """Return the differences first - second, seed by seed (a side with one entry is paired with every seed).
 
-    Both sides must hold the same examples; an example undefined in any of them is left out. Returns in words
-    why they cannot be paired.
+    Both sides hold the same examples; one that is undefined in any of them is left out. Returns in words why they
+    cannot be paired.
     """
     reference = first[0]
-    everything = [*first, *second]
-    if any(not np.array_equal(other.key_E, reference.key_E) for other in everything):
-        return "not the same examples"
     first_SE = np.stack([examples.value_E for examples in first])
     second_SE = np.stack([examples.value_E for examples in second])
     difference_SE = first_SE - second_SE

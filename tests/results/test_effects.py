@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from scipy import stats
 from statsmodels.formula.api import ols
@@ -189,6 +191,34 @@ def test_a_ranking_knows_rows_that_share_base_models(maker: Any, answers: Any) -
     above = ranking.rows[0].cells[ranking.column_index("above_next")].value
     # one answer more: above where its example is drawn, 0.89; about 0.5 if the bases of the rows were drawn apart
     assert above is not None and above > 0.8
+
+
+@pytest.mark.parametrize(
+    "changed, reason",
+    [
+        ({"protocol": {"decoding": "sampled"}}, "measured under different protocols"),
+        ({}, "not the same examples"),
+    ],
+)
+def test_rows_of_other_examples_or_protocols_are_not_ranked(
+    maker: Any, answers: Any, changed: dict[str, Any], reason: str
+) -> None:
+    maker.suite("facts", "factuality")
+    for dataset, right in (("a", 30), ("b", 60)):
+        axes = {"dataset": dataset, "algorithm": "dpo", "seed": 0}
+        own = {"facts": changed} if dataset == "b" else None
+        maker.subject(dataset, axes, {"facts": answers(right, 100)}, evaluation=own)
+    if not changed:
+        path = maker.store.stage("evaluate-facts-train-b").output / "examples.parquet"
+        table = parquet.read_table(path)
+        names = pa.array([f"other-{name}" for name in table["example"].to_pylist()])  # as many, but others
+        parquet.write_table(table.set_column(table.schema.get_field_index("example"), "example", names), path)
+    layout = Layout.model_validate({
+        "tables": [{"name": "t", "rows": ["dataset"], "columns": [{"suite": "facts"}]}],
+        "rankings": [{"table": "t", "column": "facts"}],
+    })  # fmt: skip
+    ranking = build_report(maker.write(), "study", layout).tables[-1]
+    assert (ranking.rows, ranking.remarks) == ((), (f"Not ranked: {reason}.",))
 
 
 def build(study: Any, layout: dict[str, Any]) -> Table:

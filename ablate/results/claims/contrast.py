@@ -19,8 +19,7 @@ from ablate.results.long import Results, Subject
 from ablate.results.statistics.paired import PairedSuite, PairedTest, assume_spread, paired_test
 from ablate.results.statistics.permutation import Floats
 from ablate.results.statistics.power import Components, components
-from ablate.results.tables.columns import Measured, column_value, measure_value, measured_columns
-from ablate.results.tables.compare import metric_of
+from ablate.results.tables.columns import Measured, column_value, measured_columns
 from ablate.results.tables.rows import start_units
 from ablate.results.tables.table import Column
 
@@ -64,7 +63,7 @@ class ContrastReader:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._reader = ExampleReader(results.store)
+        self._reader = ExampleReader(results)
         self._entries = results.plan["subjects"]
 
     def read(self, claim: Claim, over: Sequence[str] = (), each: Sequence[str] = ()) -> list[Contrast]:
@@ -185,22 +184,11 @@ class ContrastReader:
         def parts(run: Runs) -> list[tuple[float, Subject]]:
             return [(factor, subject) for factor, subject in zip(factors, run, strict=True) if factor]
 
-        read: dict[str, Examples] = {}
-        protocols = set()
-        for _, subject in (part for point in runs for run in point for part in parts(run)):
-            if subject.stage in read:
-                continue
-            evaluation = self._results.evaluation(subject, measure.suite)
-            value = measure_value(self._results, subject, measure)
-            assert evaluation is not None and value is not None  # complete runs only
-            protocols.add(evaluation.protocol_digest)
-            task, metric = metric_of(self._results, measure)
-            examples = self._reader.read(evaluation, value, metric, task)
-            if isinstance(examples, str):
-                return examples
-            read[subject.stage] = examples
-        if len(protocols) > 1:
-            return "measured under different protocols"
+        subjects = [subject for point in runs for run in point for _, subject in parts(run)]
+        found = self._reader.read(subjects, measure)
+        if isinstance(found, str):
+            return found
+        read = {subject.stage: examples for subject, examples in zip(subjects, found, strict=True)}
         return combine(
             [[[(factor, read[subject.stage]) for factor, subject in parts(run)] for run in point] for point in runs]
         )
@@ -230,12 +218,9 @@ def _made_by_seed(runs: Sequence[Runs]) -> set[str]:
 def combine(points: Sequence[Sequence[Sequence[tuple[float, Examples]]]]) -> list[PairedSuite] | str:
     """Return sums of factor times examples, by point, seed and example; or in words why they can't be taken.
 
-    All must hold the same examples; one that is undefined anywhere is left out.
+    All hold the same examples; one that is undefined anywhere is left out.
     """
-    everything = [examples for point in points for run in point for _, examples in run]
-    first = everything[0]
-    if any(not np.array_equal(other.key_E, first.key_E) for other in everything):
-        return "not the same examples"
+    _, first = points[0][0][0]
     sum_PSE: Floats = np.array(
         [[np.sum([factor * examples.value_E for factor, examples in run], axis=0) for run in point] for point in points]
     )

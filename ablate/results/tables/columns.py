@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.errors import UsageError, suggestion
 from ablate.results import layout as declared
-from ablate.results.examples import Measure
+from ablate.results.examples import Measure, measure_value
 from ablate.results.long import Evaluation, Results, Subject, find_metric
 from ablate.results.tables.table import Column
 
@@ -163,15 +163,6 @@ def _column(
         digits=digits if column.digits is None else column.digits,
         higher_is_better=higher,
     )
-
-
-def measure_value(results: Results, subject: Subject, measure: Measure) -> float | None:
-    """Return the value of ``measure`` for one subject, or None while it is missing or undefined."""
-    found = results.evaluation(subject, measure.suite)
-    if found is None or measure.metric is None:
-        return found.score if found else None
-    entry = find_metric(found, measure.metric, measure.task)
-    return None if entry is None or entry.get("value") is None else float(entry["value"])
 
 
 def column_value(results: Results, subject: Subject, measured: Measured) -> tuple[float | None, list[str]]:

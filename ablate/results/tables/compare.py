@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ablate.results.examples import ExampleReader, Examples, Measure, pair
-from ablate.results.long import OVERALL, Results, Subject
+from ablate.results.examples import ExampleReader, Measure, pair
+from ablate.results.long import Results, Subject
 from ablate.results.statistics.paired import PairedSuite, PairedTest, paired_test
-from ablate.results.tables.columns import Measured, column_value, measure_value
+from ablate.results.tables.columns import Measured, column_value
 from ablate.results.tables.rows import start_units
 
 Pairs = Sequence[tuple[Subject, Subject]]
@@ -34,7 +34,7 @@ class Comparer:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._reader = ExampleReader(results.store)
+        self._reader = ExampleReader(results)
         self._suites: dict[tuple[tuple[tuple[str, str], ...], Measure], PairedSuite | str] = {}
 
     def test(self, pairs: Pairs, measured: Measured) -> PairedTest | Untested | None:
@@ -67,28 +67,7 @@ class Comparer:
         return self._suites[key, measure]
 
     def _pair(self, pairs: Pairs, measure: Measure) -> PairedSuite | str:
-        sides: tuple[list[Examples], list[Examples]] = ([], [])
-        protocols = set()
-        for couple in pairs:
-            for subject, side in zip(couple, sides, strict=True):
-                evaluation = self._results.evaluation(subject, measure.suite)
-                value = measure_value(self._results, subject, measure)
-                assert evaluation is not None and value is not None  # complete pairs only
-                protocols.add(evaluation.protocol_digest)
-                task, metric = metric_of(self._results, measure)
-                examples = self._reader.read(evaluation, value, metric, task)
-                if isinstance(examples, str):
-                    return examples
-                side.append(examples)
-        if len(protocols) > 1:
-            return "measured under different protocols"
-        suite = pair(*sides)
+        sides = list(zip(*pairs, strict=True))
+        read = self._reader.read([*sides[0], *sides[1]], measure)
+        suite = read if isinstance(read, str) else pair(read[: len(pairs)], read[len(pairs) :])
         return suite if isinstance(suite, str) else suite.averaged(start_units([first for first, _ in pairs]))
-
-
-def metric_of(results: Results, measure: Measure) -> tuple[str | None, str]:
-    """Return the task (None: all) and the metric that a measure reads; without a metric those of the suite's score."""
-    task, metric = measure.task or "", measure.metric
-    if metric is None:
-        task, _, metric = str(results.suites[measure.suite]["primary"]).rpartition("/")
-    return (None if task in ("", OVERALL) else task), metric

@@ -6,25 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ablate.results.examples import ExampleReader, Examples
+from ablate.results.examples import ExampleReader, Examples, unlike
 from ablate.results.layout import RankingLayout, TableLayout
 from ablate.results.long import Results
 from ablate.results.statistics.paired import PairedSuite
 from ablate.results.statistics.ranks import RankStability, rank_stability
-from ablate.results.tables.columns import Measured, column_value, expand_columns, measure_value
-from ablate.results.tables.compare import metric_of
+from ablate.results.tables.columns import Measured, column_value, expand_columns
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import Group, cell_groups
 from ablate.results.tables.sides import column_sides
 from ablate.results.tables.table import Cell, Column, Row, Table
 
-Weighted = list[tuple[float, PairedSuite]]
+Scores = list[tuple[float, list[Examples]]]
+"""A row's runs by measure, with the measure's weight in the column."""
 
 
 def build_ranking(results: Results, layout: RankingLayout, table: TableLayout) -> Table:
     """Return the rows of ``table`` by a column's number: rank, its interval, how often best and above the next."""
     (measured,) = (item for item in expand_columns(table, results) if item.column.key == layout.column)
-    reader, notes, ranked, gaps = ExampleReader(results.store), Notes(), [], []
+    reader, notes, ranked, gaps = ExampleReader(results), Notes(), [], []
     groups = cell_groups(results, table)
     for group in (column_sides(table, groups, group, measured).first for group in groups):
         if not group.members:
@@ -36,13 +36,13 @@ def build_ranking(results: Results, layout: RankingLayout, table: TableLayout) -
             ranked.append((group, found))
     columns = _columns(table, measured)
     remarks = [f"Not ranked: {gap}." for gap in gaps]
-    same = _same_examples([row for _, row in ranked])
-    if len(ranked) < 2 or same:
+    mixed = _mixed([row for _, row in ranked])
+    if len(ranked) < 2 or mixed:
         return Table(layout.name, layout.title or "Ranking", columns, (), notes.all(), (
-            *remarks, same or "An order needs two rows with numbers.",
+            *remarks, f"Not ranked: {mixed}." if mixed else "An order needs two rows with numbers.",
         ))  # fmt: skip
     stability = rank_stability(
-        [row for _, row in ranked],
+        [[(weight, _stacked(read)) for weight, read in row] for _, row in ranked],
         higher_is_better=measured.column.higher_is_better is not False,
         same_seeds=_share_models(table, [group for group, _ in ranked]),
         resamples=layout.resamples,
@@ -99,43 +99,32 @@ def _label(group: Group) -> str:
     return " ".join(label for label in group.labels if label)
 
 
-def _scores(results: Results, reader: ExampleReader, measured: Measured, group: Group) -> Weighted | str:
-    """The scores of a row's runs by suite, seed and example; or why they are not there."""
+def _scores(results: Results, reader: ExampleReader, measured: Measured, group: Group) -> Scores | str:
+    """The examples of a row's runs by measure; or why there is no number that they all are behind."""
     subjects = [group.members[key] for key in sorted(group.members, key=repr)]
     for subject in subjects:
         value, gaps = column_value(results, subject, measured)
         if value is None:
             return gaps[0]
-    weighted: Weighted = []
+    scores: Scores = []
     for measure, weight in measured.weights.items():
-        read: list[Examples] = []
-        for subject in subjects:
-            evaluation, value = results.evaluation(subject, measure.suite), measure_value(results, subject, measure)
-            assert evaluation is not None and value is not None  # complete rows only
-            task, metric = metric_of(results, measure)
-            examples = reader.read(evaluation, value, metric, task)
-            if isinstance(examples, str):
-                return f"{measure.suite}: {examples}"
-            read.append(examples)
-        suite = _stacked(read)
-        if isinstance(suite, str):
-            return f"{measure.suite}: {suite}"
-        weighted.append((weight, suite))
-    return weighted
+        read = reader.read(subjects, measure)
+        if isinstance(read, str):
+            return f"{measure.suite}: {read}"
+        weight_E = read[0].weight_E
+        if any(np.isnan(examples.value_E[weight_E > 0]).any() for examples in read):
+            return f"{measure.suite}: undefined for some example"
+        scores.append((weight, read))
+    return scores
 
 
-def _stacked(read: Sequence[Examples]) -> PairedSuite | str:
-    first = read[0]
-    if any(not np.array_equal(other.key_E, first.key_E) for other in read):
-        return "not the same examples"
+def _stacked(read: Sequence[Examples]) -> PairedSuite:
     value_SE = np.stack([examples.value_E for examples in read])
-    if np.isnan(value_SE[:, first.weight_E > 0]).any():
-        return "undefined for some example"
-    _, cluster_E = np.unique(first.cluster_E.astype(str), return_inverse=True)
-    return PairedSuite(np.nan_to_num(value_SE), first.weight_E, cluster_E.astype(np.int64))
+    _, cluster_E = np.unique(read[0].cluster_E.astype(str), return_inverse=True)
+    return PairedSuite(np.nan_to_num(value_SE), read[0].weight_E, cluster_E.astype(np.int64))
 
 
-def _same_examples(rows: Sequence[Weighted]) -> str:
-    """Why rows can't be drawn together, or nothing: suites of one size are over the same clusters."""
-    sizes = {tuple(suite.share_C.size for _, suite in row) for row in rows}
-    return "Not ranked: the rows have not the same examples." if len(sizes) > 1 else ""
+def _mixed(rows: Sequence[Scores]) -> str:
+    """Why rows can't be drawn together, or nothing: all hold the same examples, under one protocol."""
+    reasons = (unlike([examples for _, read in measure for examples in read]) for measure in zip(*rows, strict=True))
+    return next(filter(None, reasons), "")
