@@ -194,6 +194,20 @@ def test_a_ranking_knows_rows_that_share_base_models(maker: Any, answers: Any) -
 
 
 @pytest.mark.parametrize(
+    "column, is_said", [({"suite": "facts"}, False), ({"suite": "facts", "metric": "accuracy"}, True)]
+)
+def test_a_ranking_says_that_a_column_has_no_known_direction(study: Any, column: dict[str, str], is_said: bool) -> None:
+    layout = Layout.model_validate({
+        "tables": [{"name": "t", "rows": ["dataset", "algorithm"], "columns": [column]}],
+        "rankings": [{"table": "t", "column": "/".join(column.values())}],
+    })  # fmt: skip
+    ranking = build_report(study.write(), "study", layout).tables[-1]
+    assert len(ranking.rows) == 4
+    sentence = "accuracy has no direction that is known: the highest number is ranked first."
+    assert (sentence in ranking.remarks) == is_said
+
+
+@pytest.mark.parametrize(
     "changed, reason",
     [
         ({"protocol": {"decoding": "sampled"}}, "measured under different protocols"),

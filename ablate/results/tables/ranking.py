@@ -54,6 +54,10 @@ def build_ranking(results: Results, layout: RankingLayout, table: TableLayout) -
         " how often a row is first and above the next one. Kendall's τ of a resample's order with this one: mean"
         f" {stability.tau:.2f}, 95 % from {stability.tau_low:.2f} to {stability.tau_high:.2f}."
     ))  # fmt: skip
+    if measured.column.higher_is_better is None:
+        remarks.insert(
+            1, f"{measured.column.label} has no direction that is known: the highest number is ranked first."
+        )
     return Table(layout.name, layout.title or "Ranking", columns, rows, notes.all(), tuple(remarks))
 
 
