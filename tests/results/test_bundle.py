@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ablate.cli.app import app
 from ablate.errors import DataError, UnknownNameError
-from ablate.results.bundle.secrets import REDACTED, redact, secret_values
+from ablate.results.bundle.secrets import REDACTED, redact, redact_file, secret_values
 from ablate.results.bundle.verify import verify_bundle
 from ablate.results.bundle.write import write_bundle
 
@@ -226,12 +226,36 @@ def test_ordinary_text_is_left_alone() -> None:
     for text in (
         "max_new_tokens: 80, tokens.parquet, unknown_tokens: 0, tokenizer: words",
         '{"truncated": 0, "sha256": "' + "ab" * 32 + '", "key": "evaluate-a1874be87d76fb0c"}',
+        '<script>{"secret_x": true, "password": null}</script> secret=false',
         "https://arxiv.org/abs/2406.09279?context=cs, a basic question, bearer of news, sk-learn",
     ):
         assert (
             redact(text, secret_values({"PATH": "/usr/bin", "TOKENIZERS_PARALLELISM": "false", "HOME": "/root"}))
             == text
         )
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_json_without_its_secrets_is_json(suffix: str) -> None:
+    """Secrets are whole values, numbers among them; truths, brackets and the text around are left as they are."""
+    record = {
+        "api_key": 123456, "secret_x": True, "access_token": None, "passwords": ["ab,cd ef", "gh'ij"], "seed": 1e-06,
+        "log": "took api_key=abcdefgh, é", "Authorization": "Basic dXNlcjpwdw", "env": {"id": 99887766554433},
+        "quoted": 'a"b\nsecret', "client_secrets": {"one": "hunter22"},
+    }  # fmt: skip
+    clean = {
+        "api_key": REDACTED, "secret_x": True, "access_token": None, "passwords": [REDACTED, REDACTED], "seed": 1e-06,
+        "log": f"took api_key={REDACTED}, é", "Authorization": REDACTED, "env": {"id": REDACTED}, "quoted": REDACTED,
+        "client_secrets": {"one": REDACTED},
+    }  # fmt: skip
+    values = ["99887766554433", 'a"b\nsecret']
+    written = redact_file(suffix, json.dumps(record) + "\n", values)
+    assert written.endswith("}\n") and json.loads(written) == clean
+    assert redact_file(suffix, written, values) == written
+    unchanged = '{"seed":  1, "secret": null}\n\n'
+    assert redact_file(suffix, unchanged, values) == unchanged
+    assert redact_file(suffix, '{"password": "abcd', values) == f'{{"password": "{REDACTED}'
+    assert redact_file(".log", "api_key: 123456", values) == f"api_key: {REDACTED}"
 
 
 def test_names_of_secrets_are_told_from_others() -> None:

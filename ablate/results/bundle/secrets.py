@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 REDACTED = "[redacted]"
 
@@ -15,14 +17,18 @@ _SECRET_NAME = re.compile(
 _SHORTEST = 8
 """A shorter value of the environment is no secret that could be told from ordinary text."""
 
+_SETTING = r"api[_-]?key|access[_-]?key|secret|passw(?:or)?d|(?:access|auth|api|hf|refresh|bearer)[_-]?token"
+_SECRET_KEY = re.compile(rf"(?i){_SETTING}|^authorization$")
+_SHORTEST_SETTING = 4
+
 _PATTERNS = (
     # the name and password of an address
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), rf"\1{REDACTED}@"),
     # a query, a setting, a header: api_key=…, "password": "…", Authorization: Bearer …
     (
         re.compile(
-            r"(?i)([\w-]*(?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|(?:access|auth|api|hf|refresh|bearer)[_-]?token"
-            r"|(?<=[?&])(?:key|token|sig|signature))[\w-]*[\"']?\s*[=:]\s*[\"']?)(?!\[redacted\])[^\s\"'&,;<>]{4,}"
+            rf"(?i)([\w-]*(?:{_SETTING}|(?<=[?&])(?:key|token|sig|signature))[\w-]*[\"']?\s*[=:]\s*[\"']?)"
+            rf"(?!\[redacted\]|(?:true|false|null)(?:[\s\"'&,;<>\]}}]|$))[^\s\"'&,;<>]{{{_SHORTEST_SETTING},}}"
         ),
         rf"\1{REDACTED}",
     ),
@@ -55,3 +61,41 @@ def redact(text: str, values: list[str]) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def redact_file(suffix: str, text: str, values: list[str]) -> str:
+    """Return what :func:`redact` does of a file's text; JSON is redacted value by value and stays JSON."""
+    if suffix == ".json":
+        return _redact_json(text, values, indent=1)
+    if suffix == ".jsonl":
+        return "\n".join(_redact_json(line, values) for line in text.split("\n"))
+    return redact(text, values)
+
+
+def _redact_json(text: str, values: list[str], indent: int | None = None) -> str:
+    """Redact one JSON value; what is no JSON is redacted as text, and what holds no secret stays as it was written."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return redact(text, values)
+    clean = _redacted(value, values)
+    end = text[len(text.rstrip()) :]
+    return text if clean == value else json.dumps(clean, indent=indent) + end
+
+
+def _redacted(value: Any, values: list[str], *, is_secret: bool = False) -> Any:
+    """Return a JSON value without secrets; all that stands under a secret's name is one, but truths and null."""
+    if isinstance(value, dict):
+        return {
+            redact(key, values): _redacted(item, values, is_secret=is_secret or _SECRET_KEY.search(key) is not None)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_redacted(item, values, is_secret=is_secret) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    if is_secret and len(text) >= _SHORTEST_SETTING:
+        return REDACTED
+    clean = redact(text, values)
+    return value if clean == text else clean

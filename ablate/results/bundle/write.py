@@ -24,7 +24,7 @@ import pyarrow.parquet as parquet
 
 import ablate
 from ablate.context import read_json, replacing, write_json
-from ablate.results.bundle.secrets import redact, secret_values
+from ablate.results.bundle.secrets import redact_file, secret_values
 from ablate.results.long import collect
 from ablate.results.report import render_report, resolve_layout_file
 from ablate.store import StageFolder, Store
@@ -142,7 +142,7 @@ def _redact_all(folder: Path) -> None:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        clean = redact(text, values)
+        clean = redact_file(path.suffix, text, values)
         if clean != text:
             path.write_text(clean, encoding="utf-8")
 
