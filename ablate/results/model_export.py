@@ -14,6 +14,7 @@ import yaml
 import ablate
 from ablate.context import read_json
 from ablate.errors import UnknownNameError, UsageError
+from ablate.results.dotted import dotted
 from ablate.results.long import Results, Subject, collect, reason_not_done
 from ablate.results.tables.text import escape_markdown
 from ablate.store import Store
@@ -137,7 +138,7 @@ def _data_rows(sets: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 def _settings(subject: Subject, config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     axes = {axis: value for axis, value in subject.axes.items() if value is not None}
-    return sorted({**axes, **_flat(config)}.items())
+    return sorted({**axes, **dotted(config)}.items())
 
 
 def _score_rows(results: Results, subject: Subject) -> Iterator[tuple[str, ...]]:
@@ -161,16 +162,6 @@ def _origin(results: Results, subject: Subject, done: Mapping[str, Any]) -> Iter
         yield "commit", environment["commit"]
     yield "seconds", done.get("seconds", "")
     yield from (environment.get("packages") or {}).items()
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _markdown(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from ablate.results.dotted import dotted
 from ablate.results.long import Results
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.notes import Notes
@@ -60,20 +60,9 @@ def _unusual_protocols(
     if len(set(digests.values())) < 2:
         return "", {}
     usual = Counter(digests.values()).most_common(1)[0][0]
-    model = _flat(next(item.protocol for stage, item in present.items() if digests[stage] == usual))
-    others = {stage: _flat(item.protocol) for stage, item in present.items() if digests[stage] != usual}
+    model = dotted(next(item.protocol for stage, item in present.items() if digests[stage] == usual))
+    others = {stage: dotted(item.protocol) for stage, item in present.items() if digests[stage] != usual}
     return usual, {
         stage: tuple(key for key in sorted({*model, *own}) if model.get(key) != own.get(key))
         for stage, own in others.items()
     }
-
-
-def _flat(protocol: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested protocol with dotted keys, so that a difference is named where it is."""
-    flat: dict[str, Any] = {}
-    for key, value in protocol.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
