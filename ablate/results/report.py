@@ -14,8 +14,10 @@ from rich.text import Text
 from ablate.context import write_text
 from ablate.errors import SpecError, suggestion
 from ablate.results.appendix.write import write_appendix
+from ablate.results.claims.table import NAME as CLAIMS
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import Layout, check_layout, default_layout, load_layout
+from ablate.results.layout.names import published_file
 from ablate.results.long import Results, collect
 from ablate.results.page.content import page_content
 from ablate.results.page.page import page
@@ -164,13 +166,21 @@ def _build(results: Results, layout: Layout) -> Report:
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     tables += build_analyses(results, layout)
     if layout.data:
-        if any(table.name == data_table.NAME for table in tables):
-            raise SpecError(f"a table of the layout has the name of the table of data, {data_table.NAME!r}")
         tables += (data_table.build_data_table(results),)
     tables += tuple(published_table(read_published(name)) for name in dict.fromkeys(layout.published))
+    _refuse_same_names(tables, layout)
     question = str(results.plan.get("question") or "")
     remarks = (*_missing_remarks(results), *_drift_remarks(results), *_adopted_remarks(results))
     return Report(results.experiment, layout.title or results.experiment, question, tables, remarks)
+
+
+def _refuse_same_names(tables: Sequence[Table], layout: Layout) -> None:
+    """Refuse tables that would be written to the same files."""
+    own = {CLAIMS: "the table of claims"} | ({data_table.NAME: "the table of data"} if layout.data else {})
+    own |= {published_file(name): f"the published table {name!r}" for name in layout.published}
+    for name, count in Counter(table.name for table in tables).items():
+        if count > 1:
+            raise SpecError(f"a table of the layout has the name of {own.get(name, 'another')}, {name!r}")
 
 
 def _missing_remarks(results: Results) -> tuple[str, ...]:

@@ -7,18 +7,21 @@ import io
 import subprocess
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
 from ablate.errors import DataError, SpecError, UnknownNameError, UsageError
-from ablate.results.layout import load_layout
+from ablate.results.layout import Layout, load_layout
 from ablate.results.layout.names import published_names
 from ablate.results.published.alone import render_published
 from ablate.results.published.check import Finding, check, sentences
 from ablate.results.published.read import read_published
 from ablate.results.published.render import published_table
+from ablate.results.report import build_report
 from ablate.results.tables.latex import fragment
 from ablate.results.tables.table import Table, cell_text
 from ablate.results.tables.text import markdown, to_csv
@@ -258,3 +261,24 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_sentences_say_nothing_of_checks_that_were_not_made() -> None:
     assert sentences(check(read_published("alpaca-eval/leaderboard"))) == []
+
+
+@pytest.mark.parametrize("also", ["tables", "effects", "published"])
+def test_files_of_a_report_have_names_of_their_own(study: Any, project: Path, also: str) -> None:
+    """A published table ``own/table`` is written as ``own-table``, which no other table may be."""
+    for suffix in ("yaml", "csv"):
+        (project.parent / f"own-table.{suffix}").write_text((project / f"table.{suffix}").read_text())
+    others: dict[str, list[Any]] = {
+        "tables": [{"name": "own-table", "rows": ["dataset", "algorithm"], "columns": ["average"]}],
+        "effects": [{"name": "own-table", "columns": ["average"], "axes": ["dataset"]}],
+        "published": ["own/table", "own-table"],
+    }
+    report = {"published": ["own/table", "own/table"]} | {also: others[also]}
+    file = project.parents[2] / "layout.yaml"
+    file.write_text(yaml.safe_dump(report))
+    with pytest.raises(SpecError, match=r"layout\.yaml:\d+: \w+\.[01].*'own-table' is used twice"):
+        load_layout(file)
+    with pytest.raises(SpecError, match="the name of the published table '"):
+        build_report(study.write(), "study", Layout.model_validate(report))
+    alone = build_report(study.write(), "study", Layout.model_validate({"published": ["own/table", "own/table"]}))
+    assert [table.name for table in alone.tables] == ["own-table"]

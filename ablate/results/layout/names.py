@@ -56,6 +56,11 @@ def refuse_unknown(kind: str, name: str, known: Iterable[str], location: Locatio
         raise SpecError(f"unknown {kind} {name!r}", location=location, hint=suggestion(name, names))
 
 
+def published_file(name: str) -> str:
+    """Return what the files of a published table are called in a report."""
+    return name.replace("/", "-")
+
+
 def published_names(start: Path) -> list[str]:
     """Return the names of all published tables that are found from ``start``."""
     folders = [folder / PUBLISHED for folder in search_folders("reports", start)]

@@ -17,7 +17,7 @@ from ablate.results.layout.claims import ClaimLayout, check_claims
 from ablate.results.layout.correlations import CorrelationLayout, check_correlation
 from ablate.results.layout.effects import EffectsLayout, RankingLayout, check_effects
 from ablate.results.layout.figures import FigureLayout, RowsFigure, ScatterLayout, check_figure
-from ablate.results.layout.names import published_names, refuse_unknown
+from ablate.results.layout.names import published_file, published_names, refuse_unknown
 from ablate.results.layout.tables import TableLayout, check_table, score_keys
 
 
@@ -69,6 +69,8 @@ def _check_names(layout: Layout, origins: Origins) -> None:
     written += [(("effects", index), one.name) for index, one in enumerate(layout.effects)]
     written += [(("rankings", index), one.name) for index, one in enumerate(layout.rankings)]
     written += [(("claims", 0), "claims")] if layout.claims else []
+    distinct = ((index, name) for index, name in enumerate(layout.published) if name not in layout.published[:index])
+    written += [(("published", index), published_file(name)) for index, name in distinct]
     drawn = [(("figures", index), figure.name) for index, figure in enumerate(layout.figures)]
     for places in (written, drawn):
         for number, (place, name) in enumerate(places):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+from ablate.results.layout.names import published_file
 from ablate.results.published.check import check, sentences
 from ablate.results.published.read import Published, PublishedRow
 from ablate.results.tables.table import Cell, Column, Mark, Row, RowKind, Table
@@ -25,8 +26,7 @@ def published_table(published: Published) -> Table:
         rows.append(_row(published, row, previous))
         previous = row
     remarks = (*_style(published), source_sentence(published), *sentences(check(published)))
-    name = published.name.replace("/", "-")
-    return Table(name, declared.caption, (*labels, *numbers), tuple(rows), (), remarks)
+    return Table(published_file(published.name), declared.caption, (*labels, *numbers), tuple(rows), (), remarks)
 
 
 def _column(published: Published, key: str) -> Column:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from ablate.catalogs.origins import Origins
-from ablate.errors import SpecError
-from ablate.results.claims.table import NAME as CLAIMS
 from ablate.results.claims.table import build_claims
 from ablate.results.layout import Layout
 from ablate.results.layout.claims import read_claims
@@ -22,7 +20,5 @@ def build_analyses(results: Results, layout: Layout) -> tuple[Table, ...]:
     built += [build_ranking(results, ranking, tables[ranking.table]) for ranking in layout.rankings]
     claims = (*layout.claims, *read_claims(results.plan.get("claims", ()), results.plan, Origins()))
     if claims:
-        if CLAIMS in tables:
-            raise SpecError(f"a table of the layout has the name of the table of claims, {CLAIMS!r}")
         built.append(build_claims(results, claims))
     return tuple(built)
