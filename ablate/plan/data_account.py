@@ -27,11 +27,13 @@ OF_PROMPTS = ("prompts", "selection")
 def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, NamedSet]]) -> Iterator[dict[str, Any]]:
     """Yield, for every stage that makes sets and each of them, what tables say of it; uses of prompts alone are apart.
 
-    ``sets``: id of a stage to the sets by the names that the experiment calls them.
+    ``sets``: id of a stage to the sets by the names that the experiment calls them. ``used_by`` names, for every role,
+    the stages that use the set in it.
     """
     children = children_of(stage for stage in stages.values() if stage.kind != "evaluate")  # which reads no sets
     for stage_id, entries in sets.items():
-        roles = list(dict.fromkeys(_roles(stages, children, stage_id)))
+        uses = list(_uses(stages, children, stage_id))
+        roles = list(dict.fromkeys(role for role, _ in uses))
         whole = [role for role in roles if role not in OF_PROMPTS]
         for own in filter(None, (whole, *([role] for role in roles if role in OF_PROMPTS))):
             for name, entry in entries.items():
@@ -39,6 +41,7 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
                     "name": name,
                     "title": entry.shown_title,
                     "roles": own,
+                    "used_by": {role: sorted({user for use, user in uses if use == role}) for role in own},
                     "stage": stage_id,
                     "label_kind": entry.label_kind,
                     "licence": list(entry.licence),
@@ -47,20 +50,20 @@ def describe_data(stages: Mapping[str, Stage], sets: Mapping[str, Mapping[str, N
                 }
 
 
-def _roles(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage_id: str) -> Iterator[str]:
-    """Yield the roles of a stage's rows, followed through the stages that hand them on."""
+def _uses(stages: Mapping[str, Stage], children: Mapping[str, list[str]], stage_id: str) -> Iterator[tuple[str, str]]:
+    """Yield the roles of a stage's rows and whose they are, followed through the stages that hand them on."""
     for child in (stages[other] for other in children.get(stage_id, ())):
         given_as = {role for role, ref in child.identity.inputs if ref.stage == stage_id}
         if "only_prompts" in given_as:
-            yield "selection"
+            yield "selection", child.id
         elif "prompt_texts" in given_as:
-            yield "prompts"
+            yield "prompts", child.id
         elif child.kind in ROLES:
-            yield _role(child)
+            yield _role(child), child.id
         elif _takes_prompts(child):
-            yield "prompts"
+            yield "prompts", child.id
         else:
-            yield from _roles(stages, children, child.id)
+            yield from _uses(stages, children, child.id)
 
 
 def _role(stage: Stage) -> str:

@@ -110,12 +110,14 @@ def model_card(results: Results, subject: Subject) -> str:
 
 
 def _sets(results: Results, subject: Subject) -> Iterator[Mapping[str, Any]]:
-    """Yield the sets of the plan's account that the model was trained on, at whatever distance.
+    """Yield the sets of the plan's account that the model was trained on, at whatever distance, with their roles in it.
 
-    One stage leaves pairs and prompts, which are two entries of the account.
+    One stage leaves pairs and prompts, which are two entries of the account. Roles that a set has for other models
+    alone are left out; an older plan does not say which those are.
     """
     read: dict[str, set[bool]] = {}
-    seen, waiting = set(), [subject.stage]
+    seen: set[str] = set()
+    waiting = [subject.stage]
     while waiting:
         stage = waiting.pop()
         folder = results.store.stage(stage)
@@ -127,7 +129,9 @@ def _sets(results: Results, subject: Subject) -> Iterator[Mapping[str, Any]]:
             waiting.append(item["stage"])
     for about in results.plan.get("data") or ():
         if ("prompts" in about["roles"]) in read.get(about["stage"], ()):
-            yield about
+            used_by = about.get("used_by", {})
+            own = [role for role in about["roles"] if role not in used_by or seen & set(used_by[role])]
+            yield {**about, "roles": own or about["roles"]}
 
 
 def _data_rows(sets: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:

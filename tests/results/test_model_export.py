@@ -65,6 +65,21 @@ def test_the_card_says_what_the_record_says(recorded: Any, tmp_path: Path) -> No
     assert "| commit | c0ffee |" in card and "| trl | 1.16 |" in card and "DPO, of the experiment `study`" in card
 
 
+def test_a_set_is_said_to_be_used_for_what_this_model_used_it_for(recorded: Any, tmp_path: Path) -> None:
+    about = recorded.plan["data"][0]
+    about |= {
+        "roles": ["preferences", "reward model"],
+        "used_by": {"preferences": ["train-0", "train-1"], "reward model": ["reward_model-0"]},
+    }
+    recorded.write()
+    card = (export_model(recorded.store, "train-0", tmp_path / "model") / "README.md").read_text()
+    assert "| HH\\_all | preferences | MIT | abc |" in card
+    del about["used_by"]
+    recorded.write()
+    card = (export_model(recorded.store, "train-0", tmp_path / "older") / "README.md").read_text()
+    assert "| HH\\_all | preferences, reward model | MIT | abc |" in card
+
+
 def test_a_reward_model_is_a_classifier_and_its_name_is_escaped(recorded: Any, tmp_path: Path) -> None:
     card = (export_model(recorded.store, "reward_model: seed=0", tmp_path / "m") / "README.md").read_text()
     assert "pipeline_tag: text-classification" in card and "license: other" in card
