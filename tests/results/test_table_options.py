@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from ablate.errors import SpecError, UsageError
-from ablate.results.layout import TableLayout, load_layout
+from ablate.results.layout import Layout, TableLayout, load_layout
 from ablate.results.long import collect
 from ablate.results.page.page import table_html
 from ablate.results.report import build_report
@@ -291,3 +291,23 @@ def test_siunitx_compiles(tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "wide.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize(
+    "values, labels",
+    [
+        ([4.085322038872442, 0.00012345678, 0.1, 1.0], ["4.085", "0.0001235", "0.1", "1.0"]),
+        ([123456.789, 100000.0, 2], ["123457", "100000", "2"]),
+        ([0.12341, 0.12342, 4.085322038872442], ["0.12341", "0.12342", "4.085322038872442"]),  # alike when short
+    ],
+)
+def test_numbers_that_name_rows_are_short_where_that_tells_them_apart(
+    maker: Any, answers: Any, values: list[float], labels: list[str]
+) -> None:
+    maker.suite("facts", "factuality")
+    for value in values:
+        axes = {"algorithm": "dpo", "dpo.beta": value, "seed": 0}
+        maker.subject(f"beta={value}", axes, {"facts": answers(3, 4)})
+    layout = {"name": "t", "rows": ["dpo.beta"], "columns": [{"suite": "facts"}]}
+    (table,) = build_report(maker.write(), "study", Layout.model_validate({"tables": [layout]})).tables
+    assert [row.cells[0].text for row in table.rows if row.kind == "cell"] == labels

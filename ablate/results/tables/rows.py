@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from ablate.errors import UsageError
@@ -18,6 +18,9 @@ OTHER = "Other"
 BASE_AXES = ("policy", "pretrain.")
 SFT_AXES = ("sft.",)
 """First letters of the axes that shape the model a run starts from."""
+
+_DIGITS = 4
+"""Significant digits of a number that names a row, where they tell the table's values apart."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def cell_groups(results: Results, table: TableLayout) -> list[Group]:
     grouped: dict[tuple[str, ...], list[Subject]] = {}
     for cell in cells:
         grouped.setdefault(row_key(table, cell.axes), []).append(cell)
-    groups = [_group(results, table, members) for members in grouped.values()]
+    names = {row.axis: _value_labels(results, row, cells) for row in table.rows}
+    groups = [_group(table, members, names) for members in grouped.values()]
     return sorted(groups, key=_sort_key(table, cells))
 
 
@@ -135,8 +139,11 @@ def _starts_alike(subject: Subject, baseline: Subject) -> bool:
     return all(subject.start_axes.get(axis) == baseline.axes[axis] for axis in shaping)
 
 
-def value_label(results: Results, row: RowAxis, value: Any) -> str:
-    """Write one axis value: as declared, else the title of a dataset or a method, the value itself."""
+def value_label(results: Results, row: RowAxis, value: Any, digits: int | None = None) -> str:
+    """Write one axis value: as declared, else the title of a dataset or a method, the value itself.
+
+    ``digits`` are the significant ones of a number that is no whole one; its integer part is never rounded.
+    """
     if value is None:
         return row.values.get("null", "")
     text = str(value)
@@ -145,7 +152,10 @@ def value_label(results: Results, row: RowAxis, value: Any) -> str:
     if row.axis.rpartition(".")[2] == "dataset":
         return str(results.plan.get("datasets", {}).get(text, {}).get("title") or text)
     if isinstance(value, float):
-        return f"{Decimal(text):f}"  # 0.00003 beside 0.0001: never an exponent
+        number = Decimal(text)
+        if digits is not None and number.is_finite():
+            number = Context(prec=max(digits, number.adjusted() + 1)).plus(number)
+        return f"{number:f}"  # 0.00003 beside 0.0001: never an exponent
     titles = {"algorithm": "algorithms", "policy": "policies"}.get(row.axis, "")
     return str(results.plan.get(titles, {}).get(text, text))
 
@@ -170,11 +180,19 @@ def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
     return [item for item in results.subjects if item.subject == table.subject]
 
 
-def _group(results: Results, table: TableLayout, members: Sequence[Subject]) -> Group:
+def _value_labels(results: Results, row: RowAxis, cells: Sequence[Subject]) -> dict[str, str]:
+    """Write the values that an axis has in a table, by their repr; numbers short, where no two are then alike."""
+    values = {repr(value): value for value in (cell.axes.get(row.axis) for cell in cells)}
+    full = {key: value_label(results, row, value) for key, value in values.items()}
+    short = {key: value_label(results, row, value, digits=_DIGITS) for key, value in values.items()}
+    return short if len(set(short.values())) == len(set(full.values())) else full
+
+
+def _group(table: TableLayout, members: Sequence[Subject], names: Mapping[str, Mapping[str, str]]) -> Group:
     if table.run_axes == table.averaged:
         refuse_hidden_axis(table, [member.axes for member in members])
     first = members[0]
-    labels = tuple(value_label(results, row, first.axes.get(row.axis)) for row in table.rows)
+    labels = tuple(names[row.axis][repr(first.axes.get(row.axis))] for row in table.rows)
     return Group(labels, first.axes, _distinct(table, members), heading=_heading(table, first.axes))
 
 
