@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,25 +22,47 @@ class Garbage:
 
 
 def find_garbage(store: Store) -> list[Garbage]:
-    """Return what can go, the largest first; nothing that runs, is queued, or that an experiment's last plan names."""
+    """Return what can go, the largest first.
+
+    That is nothing that runs, is queued, or that an experiment's last plan names, and nothing that such a stage is
+    made from.
+    """
     named = {stage for name in store.experiment_names() for stage in store.experiment(name).read_plan()["stages"]}
-    queued = {
+    folders = [StageFolder(folder) for folder in (sorted(store.stages.iterdir()) if store.stages.is_dir() else ())]
+    running = {stage.id for stage in folders if any(is_running(attempt) for attempt in stage.attempts())}
+    busy = running | _queued(store)
+    kept = named | _with_ancestors(store, busy)
+    found: list[Garbage] = []
+    for stage in folders:
+        if stage.id in busy:
+            continue
+        if stage.id not in kept:
+            why = f"no experiment names it: {_label(stage)}"
+            found.append(Garbage(stage.folder, why, bytes_below(stage.folder)))
+        elif stage.is_done():
+            found += _left_over(stage)
+    return sorted(found, key=lambda item: -item.bytes)
+
+
+def _queued(store: Store) -> set[str]:
+    return {
         stage
         for submission in open_submissions(store)
         for record in submission.arrays()
         for stages in record.elements.values()
         for stage in stages
     }
-    found: list[Garbage] = []
-    for folder in sorted(store.stages.iterdir()) if store.stages.is_dir() else ():
-        stage = StageFolder(folder)
-        if stage.id in queued or any(is_running(attempt) for attempt in stage.attempts()):
-            continue
-        if stage.id not in named:
-            found.append(Garbage(folder, f"no experiment names it: {_label(stage)}", bytes_below(folder)))
-        elif stage.is_done():
-            found += _left_over(stage)
-    return sorted(found, key=lambda item: -item.bytes)
+
+
+def _with_ancestors(store: Store, stages: Iterable[str]) -> set[str]:
+    """Return stages and all that they are made from, as far as the store knows it."""
+    waiting, found = list(stages), set[str]()
+    while waiting:
+        stage = store.stage(waiting.pop())
+        if stage.id not in found and stage.stage_json.exists():
+            waiting += [ref["stage"] for ref in stage.read_stage()["inputs"].values()]
+        found.add(stage.id)
+    return found
 
 
 def remove(store: Store, garbage: list[Garbage]) -> list[Garbage]:

@@ -15,7 +15,7 @@ from ablate.execution.slurm.arrays import Array
 from ablate.execution.slurm.ledger import new_submission
 from ablate.execution.slurm.shapes import Shape
 from ablate.plan.graph import Graph
-from ablate.plan.stage import Stage
+from ablate.plan.stage import Ref, Stage
 from ablate.store import StageFolder, Store
 
 AddStage = Callable[[Stage], StageFolder]
@@ -60,3 +60,21 @@ def test_what_a_run_needs_by_now_stays(store: Store, add_stage: AddStage) -> Non
     write_json(store.experiment("small").plan_json, {"stages": {wanted.id: {}}})
     assert [item.folder for item in remove(store, found)] == [old.folder]
     assert wanted.is_done() and not old.folder.exists()
+
+
+def test_what_a_queued_or_running_stage_is_made_from_stays(store: Store, add_stage: AddStage) -> None:
+    """The plan that named them has been replaced by another since."""
+    made_from = {}
+    for label in ("queued", "running"):
+        base, between = made(add_stage, f"base of {label}"), f"between {label} and its base"
+        inner = Graph().add("dataset", {"label": between}, {"x": Ref(base.id, "")}, label=between, entry="a:b")
+        outer = Graph().add("dataset", {"label": label}, {"x": Ref(inner.id, "")}, label=label, entry="a:b")
+        add_stage(inner)
+        made_from[label] = add_stage(outer)
+    assert lease.claim(made_from["running"]) is not None
+    record = new_submission(store, experiment="small", profile="x").array("00-dataset")
+    shape = Shape("dataset", 1, 1, 1)
+    record.write_intent(Array("00-dataset", shape, {0: (made_from["queued"].id,)}, ()), "n", {}, {})
+    assert find_garbage(store) == []
+    old = made(add_stage, "old")
+    assert [item.folder for item in find_garbage(store)] == [old.folder]
