@@ -14,7 +14,8 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,8 @@ from ablate.store import StageFolder
 AGAIN = 75
 BUSY_SECONDS, BUSY_PAUSE = 900.0, 5.0
 """How long an element waits for another process at its stage: longer than a dead one on another host seems alive."""
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+"""Those that it hands on: begin again later, and stop."""
 EARLY_SECONDS = 60.0
 """SLURM may send the signal that much too early."""
 
@@ -61,7 +64,7 @@ class Element:
             print(f"not begun: the last {self.record.facts['alike']} elements failed alike: {reason}", flush=True)
             return EXIT_CODES["blocked"]
         self._note("started", node=os.environ.get("SLURMD_NODENAME", platform.node()))
-        for number in (signal.SIGUSR1, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
         reason = None
         try:
@@ -107,8 +110,11 @@ class Element:
 
     def _run_all(self) -> dict[str, str]:
         """Run the stages at the same time; returns how each ended, ``killed`` for one whose process was."""
-        for position, stage in enumerate(self.stages):
-            self.children[self._fork(position)] = stage
+        with _signals_later():
+            if self.asked or self.stopped:
+                raise StopRequested("it was to stop before its stages had begun")
+            for position, stage in enumerate(self.stages):
+                self.children[self._fork(position)] = stage
         codes = {code: status for status, code in EXIT_CODES.items()}
         outcomes: dict[str, str] = {}
         while self.children:
@@ -124,6 +130,7 @@ class Element:
 
     def _fork(self, position: int) -> int:
         def work() -> int:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             try:
                 return self._run_one(position)
             except BaseException:
@@ -158,7 +165,7 @@ class Element:
         found = set(outcomes.values())
         if found == {"done"}:
             return 0
-        if self.stopped and "interrupted" in found:
+        if self.stopped and found & {"interrupted", "killed"}:  # killed: it had no time to say so
             return EXIT_CODES["interrupted"]
         cause = self._cause(found)
         if cause is not None:
@@ -226,6 +233,16 @@ class Element:
         """Return how often a cause stopped this element; a node is one where process or script were lost, too."""
         found = {"node", "lost"} if cause == "node" else {cause}
         return sum(event["what"] in found for event in self._past())
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Hold signals back until the block has ended: all processes that they are for are then known."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def element_events(record: ArrayRecord, index: int) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from ablate.context import Resources, read_json, write_json
 from ablate.execution import lease
+from ablate.execution.slurm import element
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import ArrayRecord
 from ablate.execution.slurm.profile import Service
@@ -36,19 +38,7 @@ def begin(store: Store) -> Begin:
     """Start an element that has these stages."""
 
     def start(*stages: str, **facts: Any) -> subprocess.Popen[str]:
-        record = the_record(store)
-        if not record.array_json.exists():
-            record.folder.mkdir(parents=True, exist_ok=True)
-        known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
-        known |= {
-            "resources": [asdict(Resources())] * len(stages),
-            "requeue": True,
-            "alike": 3,
-            "services": {},
-            "name": "n",
-            "time": 0.0,
-        }
-        write_json(record.array_json, known | facts)
+        record = prepared(store, *stages, **facts)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "ablate.execution.slurm.element", str(record.folder), "3"],
@@ -59,6 +49,23 @@ def begin(store: Store) -> Begin:
         )
 
     return start
+
+
+def prepared(store: Store, *stages: str, **facts: Any) -> ArrayRecord:
+    """Write down an array whose element 3 has these stages."""
+    record = the_record(store)
+    record.folder.mkdir(parents=True, exist_ok=True)
+    known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
+    known |= {
+        "resources": [asdict(Resources())] * len(stages),
+        "requeue": True,
+        "alike": 3,
+        "services": {},
+        "name": "n",
+        "time": 0.0,
+    }
+    write_json(record.array_json, known | facts)
+    return record
 
 
 def the_record(store: Store) -> ArrayRecord:
@@ -152,6 +159,45 @@ def test_a_cancelled_element_stops_and_is_not_begun_again(
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 130
     assert store.stage(stage).last_failure() is None
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put back what an element that runs in this process does on signals."""
+    known = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    yield
+    for number, handler in known.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize("when", ["before the fork", "before the child is known"])
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_reaches_stages_that_are_about_to_begin(
+    store: Store, add_stage: AddStage, monkeypatch: pytest.MonkeyPatch, when: str, number: int, code: int
+) -> None:
+    monkeypatch.syspath_prepend(str(HELPERS))
+    stages = [light(add_stage, "write", label, seconds=4.0) for label in "ab"]
+    one = element.Element(prepared(store, *stages), 3)
+    fork, serve = one._fork, one._serve
+
+    def slow_fork(position: int) -> int:
+        child = fork(position)
+        if position == 1:
+            os.kill(os.getpid(), number)
+        return child
+
+    def slow_serve(servers: ExitStack) -> dict[str | None, str]:
+        os.kill(os.getpid(), number)
+        return serve(servers)
+
+    if when == "before the fork":
+        monkeypatch.setattr(one, "_serve", slow_serve)
+    else:
+        monkeypatch.setattr(one, "_fork", slow_fork)
+    assert one.run() == code
+    assert not any(store.stage(stage).is_done() for stage in stages)
+    assert ("preemption" in happened(store)) == (code == 75)
 
 
 def test_an_element_that_was_gone_without_a_word(
