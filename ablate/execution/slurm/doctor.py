@@ -122,7 +122,7 @@ def _limits(profile: Profile) -> Iterator[Finding]:
         yield Finding(False, f"limits.submit: {profile.limits.submit} is too much, MaxJobCount is {jobs}")
     if config.get("JobRequeue") == "0" and profile.requeue:
         yield Finding(True, "the site does not requeue by itself (JobRequeue=0): jobs ask for it")
-    if "none" in config.get("AccountingStorageType", "none"):
+    if re.search("none|null", config.get("AccountingStorageType", "none")):
         age = config.get("MinJobAge", "300 sec")
         yield Finding(True, f"no accounting: how a job ended is known for {age} only; what a stage did is in the store")
 
@@ -180,13 +180,25 @@ def _wait(folder: Path, job: str) -> dict[str, Any] | None:
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         if (folder / "seen.json").exists():
-            text = (folder / "seen.json").read_text(encoding="utf-8")
-            return (
-                json.loads(text) if text else {"error": (folder / "error").read_text(encoding="utf-8")[-300:].strip()}
-            )
+            error = (folder / "error").read_text(encoding="utf-8") if (folder / "error").exists() else ""
+            return _read((folder / "seen.json").read_text(encoding="utf-8"), error)
         time.sleep(0.5)
         os.listdir(folder)  # a network file system looks again
     return None
+
+
+def _read(text: str, error: str) -> dict[str, Any]:
+    """Return what the small job saw, as its last line says; ``printed`` is what came with it or in its place."""
+    if not text:
+        return {"error": error[-300:].strip()}
+    *before, last = text.strip().splitlines() or [""]
+    try:
+        seen = json.loads(last)
+    except ValueError:
+        seen = None
+    if not isinstance(seen, dict):
+        return {"printed": f"{text}{error}"[-300:].strip()}
+    return {**seen, "printed": "\n".join(before)[-300:]}
 
 
 def _state(job: str) -> str:
@@ -201,6 +213,11 @@ def _seen(seen: dict[str, Any], profile: Profile, store: Store) -> Iterator[Find
     if "error" in seen:
         yield Finding(False, f"python: it does not start there: {seen['error']}")
         return
+    if "python" not in seen:
+        yield Finding(False, f"container: in place of what Python saw there it prints: {seen['printed']}")
+        return
+    if seen["printed"]:
+        yield Finding(True, f"container: it prints more than what runs in it: {seen['printed']}")
     if "missing" in seen:
         yield Finding(False, f"python: ablate can't be imported there: {seen['missing']} (see setup and python)")
     else:

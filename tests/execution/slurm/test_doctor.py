@@ -36,6 +36,43 @@ def changes(folder: Path, profile: str) -> list[str]:
     return [finding.text for finding in findings if not finding.well]
 
 
+@pytest.mark.parametrize("kind", ["(null)", "(none)", "accounting_storage/none"])
+def test_a_site_that_keeps_no_accounting_is_told(folder: Path, kind: str) -> None:
+    (folder / "scontrol").write_text(f"#!/bin/sh\necho 'AccountingStorageType   = {kind}'\n")
+    (folder / "cluster.yaml").write_text(PROFILE)
+    findings = examine(load_profile(str(folder / "cluster.yaml")), Store(folder / "store"), on_node=False)
+    assert any(finding.text.startswith("no accounting: ") for finding in findings)
+
+
+SAW = '{"python": "3.11", "host": "n1", "cores": 1, "gpus": ["0"]}'
+
+
+@pytest.mark.parametrize(
+    ("printed", "well", "told"),
+    [
+        (f"Welcome to the box\n{SAW}", True, "container: it prints more than what runs in it: Welcome to the box"),
+        (
+            f"{SAW}\nGoodbye from the box",
+            False,
+            f"container: in place of what Python saw there it prints: {SAW}\nGoodbye from the box",
+        ),
+        ("42", False, "container: in place of what Python saw there it prints: 42"),
+    ],
+)
+def test_a_container_that_prints_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, printed: str, well: bool, told: str
+) -> None:
+    """The stand-in for sbatch leaves what the node's command would have printed beside the script."""
+    sbatch = (
+        f'#!/bin/sh\nfor script; do :; done\ncat > "$(dirname "$script")/seen.json" <<\'END\'\n{printed}\nEND\necho 7\n'
+    )
+    (folder / "sbatch").write_text(sbatch)
+    (folder / "cluster.yaml").write_text(PROFILE)
+    findings = examine(load_profile(str(folder / "cluster.yaml")), Store(folder / "store"))
+    assert [finding.well for finding in findings if finding.text == told] == [well]
+    assert any(finding.text == "Python 3.11 with ablate on n1" for finding in findings) is well
+
+
 def test_a_partition_is_compared_with_what_is_sent_there(folder: Path) -> None:
     assert changes(folder, PROFILE) == []
     assert changes(folder, PROFILE.replace("[transfer]", "[transfer], cpus: 8, gpus: 1")) == [
