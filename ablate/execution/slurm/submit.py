@@ -26,11 +26,11 @@ from ablate.execution.slurm.ledger import (
     Turn,
     new_submission,
     open_submissions,
+    submissions,
 )
 from ablate.execution.slurm.profile import LoadedProfile, Profile
 from ablate.execution.slurm.script import Paths, gpus_of_node, render
 from ablate.execution.slurm.shapes import on_login, shapes_of
-from ablate.execution.slurm.status import handed_over
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.store import Store
@@ -145,7 +145,7 @@ def _prepared(
             location=loaded.origins.locate("limits", "submit"),
             hint="repeat the command when some have ended",
         )
-    if bad := lost_on(store, wanted):
+    if bad := lost_on(store):
         exclude = tuple(dict.fromkeys((*loaded.profile.exclude, *bad)))
         loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
         result.excluded = bad
@@ -264,11 +264,13 @@ def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
         )
 
 
-def lost_on(store: Store, stages: Iterable[str]) -> list[str]:
-    """Return the nodes on which stages were lost without a word at least twice."""
+def lost_on(store: Store) -> list[str]:
+    """Return the nodes on which elements were lost without a word at least twice, over all submissions of a store."""
     counts: Counter[str] = Counter()
-    for item in handed_over(store, stages).values():
-        counts.update(event["node"] for event in element_events(item.record, item.index) if event["what"] == "lost")
+    for submission in submissions(store):
+        for record in submission.arrays():
+            events = (event for index in record.elements for event in element_events(record, index))
+            counts.update(event["node"] for event in events if event["what"] == "lost")
     return sorted(node for node, count in counts.items() if count >= LOST_OFTEN)
 
 

@@ -529,6 +529,19 @@ def test_nodes_where_jobs_were_lost_are_left_out(ablate: Run, standin: StandIn, 
     assert "#SBATCH --exclude=n7\n" in next(newest.glob("*/stage.sbatch")).read_text()
 
 
+def test_losses_are_counted_over_all_submissions_of_a_store(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    for number, place in enumerate(("*-dataset", "*-pocket", "*-tokenise")):
+        if number == 2:  # a node's losses may be another experiment's
+            (tmp_path / "small.yaml").write_text(SPEC.replace("name: small", "name: other"))
+        answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+        assert answer.returncode == 0 and ("not sent to n7" in answer.stdout) == (number == 2)
+        standin.change(lambda job: {"state": "NODE_FAIL"})
+        newest = max((tmp_path / "store" / "slurm").glob("2*"))
+        record = next(newest.glob(place))
+        index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
+        (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n')
+
+
 def test_no_slurm_here(ablate: Run) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", PATH="/nowhere")
     assert answer.returncode == 2 and "there is no sbatch on this machine" in answer.stderr
