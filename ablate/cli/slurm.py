@@ -155,7 +155,8 @@ def cancel(
 @cluster_app.command()
 def hold(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_STORE) -> None:
     """Keep queued stages of an experiment from starting, until `ablate release`."""
-    _say(f"{name}: {control.hold(control.live_jobs(_opened(store), name, stages or []))} jobs held")
+    held, started = control.hold(control.live_jobs(_opened(store), name, stages or []))
+    _say(f"{name}: {held} jobs held{f'; {started} have started and go on' if started else ''}")
 
 
 @cluster_app.command()

@@ -217,10 +217,16 @@ def find_stage(store: Store, prefix: str) -> StageFolder:
     if prefix in found:
         found = [prefix]
     if len(found) != 1:
-        problem = f"{len(found)} stages start with" if found else "no stage starts with"
-        hint = _candidates(store, found) if found else "ids are listed by `ablate status NAME --all`"
-        raise UsageError(f"{problem} {prefix!r} in {store.root}", hint=hint)
+        if not found:
+            raise no_stage(prefix, str(store.root))
+        raise UsageError(f"{len(found)} stages start with {prefix!r} in {store.root}", hint=_candidates(store, found))
     return store.stage(found[0])
+
+
+def no_stage(prefix: str, where: str) -> UsageError:
+    """Return the error for a beginning that no stage's id has."""
+    hint = "ids are listed by `ablate status NAME --all`"
+    return UsageError(f"no stage starts with {prefix!r} in {where}", hint=hint)
 
 
 def _candidates(store: Store, ids: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import Turn
 from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts
 from ablate.execution.slurm.submit import reconcile
-from ablate.execution.study import StageStatus, last_lines, tail
+from ablate.execution.study import StageStatus, last_lines, no_stage, tail
 from ablate.store import Store
 
 AT_ONCE = 200
@@ -21,10 +21,14 @@ AT_ONCE = 200
 def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, Handed]:
     """Return the stages of an experiment that are queued or run, or those of ``stages`` (beginnings of ids).
 
-    With them come those that share an element with one: jobs are cancelled and held as a whole.
+    With them come those that share an element with one: jobs are cancelled and held as a whole. Raises UsageError for
+    a beginning that no stage of the experiment has.
     """
     beginnings = tuple(stages)
     planned = store.experiment(name).read_plan()["stages"]
+    for beginning in beginnings:
+        if not any(stage.startswith(beginning) for stage in planned):
+            raise no_stage(beginning, name)
     wanted = [stage for stage in planned if not beginnings or stage.startswith(beginnings)]
     handed = handed_over(store, wanted)
     known = jobs.queue()
@@ -47,9 +51,12 @@ def cancel(store: Store, live: dict[str, Handed]) -> int:
         return _call(["scancel"], live)
 
 
-def hold(live: dict[str, Handed]) -> int:
-    """Keep what has not started from starting; returns how many jobs."""
-    return _call(["scontrol", "hold"], live)
+def hold(live: dict[str, Handed]) -> tuple[int, int]:
+    """Keep what has not started from starting; returns how many jobs, and how many have started and go on."""
+    known = jobs.queue()
+    pending = {stage: item for stage, item in live.items() if item.key in known and known[item.key].is_pending}
+    started = {item.key for item in live.values()} - {item.key for item in pending.values()}
+    return _call(["scontrol", "hold"], pending), len(started)
 
 
 def release(live: dict[str, Handed]) -> int:

@@ -22,6 +22,8 @@ LIVE = frozenset(
     }
 )
 """States in which a job is, or may come to be, at work."""
+PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
+"""Those of them in which it is not at work."""
 NEVER = "DependencyNeverSatisfied"
 STARTED_EARLIER = 300.0
 """Seconds by which clocks of this machine and the accounting's may differ."""
@@ -44,6 +46,11 @@ class Job:
     def is_live(self) -> bool:
         """Whether it is, or may come to be, at work."""
         return self.state in LIVE and not (self.state == "PENDING" and self.reason == NEVER)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it has not started, or is to start again."""
+        return self.state in PENDING
 
 
 Jobs = Mapping[tuple[str, int], Job]

@@ -98,12 +98,24 @@ def sacct() -> None:
         print("|".join(values.get(name, "") for name in shown))
 
 
-def scancel() -> None:
+def elements(words: list[str]) -> set[str]:
     wanted: set[str] = set()
-    for word in sys.argv[1:]:
+    for word in words:
         job, _, some = word.partition("_")
         wanted |= {f"{job}_{index}" for index in indices(some.strip("[]"))} if some else {job}
-    known = jobs()
+    return wanted
+
+
+def scontrol() -> None:
+    wanted, known = elements(sys.argv[2:]), jobs()
+    for item in known:
+        if f"{item['job']}_{item['index']}" in wanted:
+            item["reason"] = "JobHeldUser" if sys.argv[1] == "hold" else "None"
+    save(known)
+
+
+def scancel() -> None:
+    wanted, known = elements(sys.argv[1:]), jobs()
     for item in known:
         if {str(item["job"]), f"{item['job']}_{item['index']}"} & wanted:
             item["state"] = "CANCELLED"
@@ -111,4 +123,6 @@ def scancel() -> None:
 
 
 if __name__ == "__main__":
-    {"sbatch": sbatch, "squeue": squeue, "sacct": sacct, "scancel": scancel}[Path(sys.argv[0]).name]()
+    {"sbatch": sbatch, "squeue": squeue, "sacct": sacct, "scancel": scancel, "scontrol": scontrol}[
+        Path(sys.argv[0]).name
+    ]()

@@ -54,7 +54,7 @@ class StandIn:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        for name in ("sbatch", "squeue", "sacct", "scancel"):
+        for name in ("sbatch", "squeue", "sacct", "scancel", "scontrol"):
             (self.bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {self.script(name)} "$@"\n')
             (self.bin / name).chmod(0o755)
 
@@ -422,6 +422,29 @@ def test_cancelling_a_stage_names_those_that_share_its_job(ablate: Run, standin:
     answer = ablate("cancel", "small", stage, said="y\n")
     assert answer.returncode == 0 and "small: 1 jobs cancelled" in answer.stdout
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) - set(shared), 1)
+
+
+def test_what_has_started_is_not_held(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    first = standin.jobs()[0]["name"]
+    standin.change(lambda job: {"state": "RUNNING"} if job["name"] == first else {})
+    running = {job["index"] for job in standin.jobs() if job["state"] == "RUNNING"}
+    answer = ablate("hold", "small")
+    held = [job for job in standin.jobs() if job["reason"] == "JobHeldUser"]
+    assert held and not any(job["state"] == "RUNNING" for job in held)
+    assert answer.stdout == f"small: {len(held)} jobs held; {len(running)} have started and go on\n"
+    assert len(held) + len(running) == len(standin.jobs())
+
+
+@pytest.mark.parametrize("command", ["cancel", "hold", "release"])
+def test_a_beginning_that_no_stage_has_is_an_error(ablate: Run, standin: StandIn, tmp_path: Path, command: str) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    stage = next(iter(sorted(planned(tmp_path))))
+    answer = ablate(command, "small", stage, "evaluat3-")
+    assert answer.returncode == 2
+    assert "no stage starts with 'evaluat3-' in small\n  ids are listed by `ablate status NAME --all`" in answer.stderr
+    assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
+    assert not any(job["reason"] == "JobHeldUser" for job in standin.jobs())
 
 
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
