@@ -23,6 +23,7 @@ from ablate.execution.estimate import Times, times
 from ablate.execution.overview import in_words, overview, standing_code
 from ablate.execution.slurm import control
 from ablate.execution.slurm import usage as accounting
+from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.doctor import examine
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.status import cluster_statuses
@@ -169,14 +170,22 @@ def release(name: Name, stages: Beginnings = None, store: StoreOption = DEFAULT_
 def usage(name: Name, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """Say what an experiment took, beside its estimate; of a cluster: GPU hours, waiting, use of the cores."""
     place = _opened(store)
-    taken, lines = times(place, name), accounting.usage(place, name)
+    taken, silent = times(place, name), ""
+    lines: list[accounting.Usage] | None
+    try:
+        lines = accounting.usage(place, name)
+    except SlurmError as error:
+        lines, silent = None, error.message
     if as_json:
-        facts = {"stages": [asdict(line) for line in taken], "cluster": [asdict(line) for line in lines]}
-        typer.echo(json.dumps(facts, indent=1))
+        cluster = None if lines is None else [asdict(line) for line in lines]
+        facts = {"stages": [asdict(line) for line in taken], "cluster": cluster}
+        typer.echo(json.dumps(facts | ({"cluster_reason": silent} if silent else {}), indent=1))
         return
     _print_times(taken)
     if lines:
         _print_accounted(lines)
+    if silent:
+        _say(f"GPU hours, waiting and use of the cores are not known, the accounting does not answer: {silent}")
 
 
 def _print_times(taken: Sequence[Times]) -> None:

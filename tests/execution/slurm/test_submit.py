@@ -447,6 +447,18 @@ def test_a_beginning_that_no_stage_has_is_an_error(ablate: Run, standin: StandIn
     assert not any(job["reason"] == "JobHeldUser" for job in standin.jobs())
 
 
+def test_without_accounting_usage_says_what_the_store_knows(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    standin.set("no-accounting")
+    answer = ablate("usage", "small")
+    assert answer.returncode == 0 and re.search(r"^evaluate +0/8 ", answer.stdout, re.M), answer
+    silent = "the accounting does not answer: sacct: Slurm accounting storage is disabled"
+    assert answer.stdout.splitlines()[-1].endswith(silent)
+    told = json.loads(ablate("usage", "small", "--json").stdout)
+    assert told["stages"] and told["cluster"] is None
+    assert told["cluster_reason"] == "sacct: Slurm accounting storage is disabled"
+
+
 def test_a_dry_run_writes_scripts_and_nothing_else(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", "--dry-run", PATH="/usr/bin:/bin")
     assert (answer.returncode, answer.stderr) == (0, "")
