@@ -26,7 +26,7 @@ from ablate.evaluation.items import Finish, Item, Likelihoods, Response
 from ablate.evaluation.joining import Joined, join
 from ablate.evaluation.lmeval import task_names
 from ablate.evaluation.questions import bare_texts
-from ablate.evaluation.report import report
+from ablate.evaluation.report import has_metric, report
 from ablate.evaluation.suite_items import drawn, whole_suite
 from ablate.models.chat import split_reasoning
 from ablate.rewards.pairs import Candidates, Pair
@@ -72,9 +72,21 @@ def grade(request: Request, examples: Path | None = None) -> dict[str, Any]:
         evidence = replace(_judged(request, evidence), resources=request.resources)
         run: Grader = import_function(resolve_entry("grader", suite.grader), "the grader of this suite")
         grades = run(evidence, suite.options)
+    _check_judged(request, grades)
     if examples is not None:
         _write(examples, grades.examples)
     return outputs_report(suite, grades, evidence, joined, asked)
+
+
+def _check_judged(request: Request, grades: Grades) -> None:
+    """Raise UsageError where a suite's score is made of a judge's answers and the outputs have none."""
+    suite = request.suite
+    if suite.judging is not None and grades.metrics and not has_metric(grades.metrics, suite.primary):
+        outputs = request.path or "what is graded"
+        raise UsageError(
+            f"{suite.name} is graded by a judge's answers, and {outputs} has none",
+            hint=f"`ablate judge {suite.name} FILE` asks the suite's judge, with --judge another",
+        )
 
 
 def outputs_report(

@@ -41,13 +41,23 @@ def report(
 def primary_metric(metrics: Sequence[Metric], primary: str) -> Metric:
     """The metric called ``metric`` (over all tasks) or ``task/metric``; raises ``StageError`` for another name."""
     task, _, name = primary.rpartition("/")
-    found = [metric for metric in metrics if (metric.task, metric.metric) == (task or OVERALL, name)]
+    found = _found(metrics, primary)
     if not found:
         known = sorted({name if task == OVERALL else f"{task}/{name}" for task, name in _names(metrics)})
         if not metrics:
             return Metric(task or OVERALL, name, None, 0)
         raise StageError(f"the grader gives no metric {primary!r}", hint=f"it gives: {', '.join(known)}")
     return found[0]
+
+
+def has_metric(metrics: Sequence[Metric], name: str) -> bool:
+    """Whether a metric is called so: ``metric`` (over all tasks) or ``task/metric``."""
+    return bool(_found(metrics, name))
+
+
+def _found(metrics: Sequence[Metric], name: str) -> list[Metric]:
+    task, _, metric = name.rpartition("/")
+    return [found for found in metrics if (found.task, found.metric) == (task or OVERALL, metric)]
 
 
 def _names(metrics: Sequence[Metric]) -> list[tuple[str, str]]:

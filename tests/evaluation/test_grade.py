@@ -286,6 +286,17 @@ def test_labels_of_xstest(graded: Callable[..., dict[str, Any]]) -> None:
     assert found["unsafe/gpt4_label_accuracy"] == 0.0
 
 
+def test_a_judged_suite_without_a_judges_answers_says_who_gives_them(graded: Callable[..., dict[str, Any]]) -> None:
+    said = [{"id": n, "completion": "Sorry, no."} for n in (1, 2, 3)]
+    with pytest.raises(
+        UsageError, match=r"xstest-judged is graded by a judge's answers, and .*outputs\.jsonl has none"
+    ) as e:
+        graded(said, suite="xstest-judged")
+    assert e.value.hint == "`ablate judge xstest-judged FILE` asks the suite's judge, with --judge another"
+    judged = [{**row, "judge_label": label} for row, label in zip(said, ("1_full_compliance",) * 3, strict=True)]
+    assert graded(judged, suite="xstest-judged")["score"] == 0.0
+
+
 def test_labels_alone_leave_the_string_match_undefined(graded: Callable[..., dict[str, Any]]) -> None:
     labelled = [{"id": n, "final_label": "2_full_refusal"} for n in (1, 2, 3)]
     report = graded(labelled, suite="xstest")
