@@ -99,3 +99,10 @@ def events_value(events: Iterable[Mapping[str, Any]], field: str) -> dict[int, f
         for event in events
         if event.get("step") is not None and isinstance(event.get(field), int | float)
     }
+
+
+def events_fields(events: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the fields that have a number in some training event of a step."""
+    steps = [event for event in events if event.get("step") is not None]
+    numbers = {name for event in steps for name, value in event.items() if isinstance(value, int | float)}
+    return numbers - {"step", "time"}

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ablate.errors import SpecError, suggestion
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import Change, LocalRun, Observer, run_local
 from ablate.execution.record import record_plan
@@ -24,7 +25,7 @@ from ablate.plan.stage import Stage
 from ablate.results.long import collect
 from ablate.store import Store
 from ablate.sweeps.engine import EXCESS, most_trials, open_study, pruner_of, sampler_of, tell, turned
-from ablate.sweeps.objective import MissingResult, Objective, events_value
+from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.space import Space
 from ablate.sweeps.trials import Planner, TrialPlan
 
@@ -50,6 +51,7 @@ class _Open:
     done: set[str]
     retries: int = 0
     reported: set[int] = field(default_factory=set)
+    watched: bool = False
 
     @property
     def missing(self) -> dict[str, Stage]:
@@ -80,6 +82,7 @@ class Sweeper:
         self.looked = 0.0
         self.is_spent = False
         self.gave_up: str | None = None
+        self.mistake: SpecError | None = None
 
     def begin(self) -> None:
         """Open the storage, with what the sweep starts from."""
@@ -92,10 +95,15 @@ class Sweeper:
 
     def change(self, run: LocalRun) -> Change | None:
         """Tell Optuna what has ended and begin what there is room for; None when the sweep is over for this worker."""
+        known = self.mistake
+        if known is not None:
+            return None
         add: dict[str, Stage] = {}
         stop: set[str] = set()
         for number in list(self.open):
             add |= self._look_at(self.open[number], run)
+        if self.mistake is not None:
+            return Change({}, {stage_id for item in self.open.values() for stage_id in item.missing})
         if time.monotonic() - self.looked > LOOK_SECONDS:
             self._heartbeat(self.owner).touch()
             for item in list(self.open.values()):
@@ -156,6 +164,7 @@ class Sweeper:
         missing = item.missing
         ended = {stage_id: run.outcomes[stage_id] for stage_id in missing if stage_id in run.outcomes}
         item.done |= {stage_id for stage_id, outcome in ended.items() if outcome.status == "done"}
+        self._check_watched(item)
         if len(ended) < len(missing):
             return {}
         failed = [outcome for outcome in ended.values() if outcome.status == "failed"]
@@ -167,6 +176,19 @@ class Sweeper:
         else:
             self._fail(item, failed[0].message)
         return {}
+
+    def _check_watched(self, item: _Open) -> None:
+        """Keep the error to stop with where a trial's first policy has ended and never reported what is watched."""
+        watch, first = self.sweep.pruner, self.store.stage(item.planned.policies[0])
+        if watch is None or item.watched or first.id not in item.done:
+            return
+        item.watched = True
+        fields = {name for attempt in first.attempts() for name in events_fields(_events(attempt.events))}
+        if fields and watch.value not in fields and self.mistake is None:
+            place = self.loaded.origins.locate("sweep", "pruner", "value")
+            text = f"the training events of {first.id} have no field {watch.value!r}: the pruner would stop nothing"
+            hint = f"{suggestion(watch.value, fields)}; the same command then goes on with the trials there are"
+            self.mistake = SpecError(text, location=place, hint=hint)
 
     def _complete(self, item: _Open) -> None:
         self._record()
@@ -251,14 +273,19 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def run_sweep(sweeper: Sweeper, machine: Machine, observer: Observer) -> LocalRun:
-    """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues."""
+    """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues.
+
+    So does the SpecError raised where training reports no such value as the pruner watches.
+    """
     sweeper.store.open()
     snapshot_code(sweeper.store)
     sweeper.begin()
     try:
         run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
-        if run.interrupted:
+        if run.interrupted or sweeper.mistake is not None:
             sweeper.leave()
+        if sweeper.mistake is not None:
+            raise sweeper.mistake
         return run
     finally:
         sweeper.close()

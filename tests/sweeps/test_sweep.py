@@ -133,6 +133,25 @@ def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
     assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
 
 
+def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(folder: Folder) -> None:
+    folder.write(trials=3, pruner={"name": "median", "value": "rewards"})
+    refused = folder.sweep("--parallel", "1")
+    assert refused.returncode == 2, refused.stderr
+    error = " ".join(refused.stderr.split())
+    assert "sweep.yaml:" in error and "sweep.pruner.value: the training events of train-" in error
+    assert "have no field 'rewards': the pruner would stop nothing did you mean 'reward'? allowed: reward;" in error
+    trained = {path.parent.name for path in folder.store.stages.glob("train-*/done.json")}
+    assert trained and [trial["state"] for trial in folder.trials()] == ["running"]
+    again = folder.sweep("--parallel", "1")
+    assert again.returncode == 2 and len(folder.trials()) == 1, "nothing is begun to find it out once more"
+    folder.write(trials=3, pruner={"name": "median", "value": "reward"})
+    assert folder.sweep("--parallel", "1").returncode == 0
+    assert [trial["number"] for trial in folder.trials() if trial["state"] in ("complete", "pruned")] == [0, 1, 2]
+    assert all(len(folder.store.stage(stage).attempts()) == 1 for stage in trained)
+    journal = (folder.store.experiment("small").folder / "trials.jsonl").read_text()
+    assert '"lost":1' not in journal
+
+
 @pytest.mark.slow
 def test_conditional_keys_and_several_objectives(folder: Folder) -> None:
     folder.write(
