@@ -21,22 +21,20 @@ from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
 from ablate.cli.judge import judge
 from ablate.cli.options import (
+    AS_USUAL,
     DEFAULT_STORE,
     READERS,
     AnyName,
-    FrozenModels,
     Gpus,
     Jobs,
-    MicroBatch,
     Name,
     Overrides,
-    Processes,
-    RolloutServer,
-    SharedBy,
     Spec,
     StoreOption,
+    ThisMachine,
     Threads,
     UnsafeCode,
+    spread_out,
     written,
 )
 from ablate.cli.plan import print_disk, print_sizes
@@ -48,7 +46,7 @@ from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
 from ablate.cli.track import track_app
 from ablate.console import Json, err, out
-from ablate.context import Frozen, Resources, Sharding
+from ablate.context import Resources
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
@@ -117,19 +115,12 @@ def plan(
 
 
 @app.command()
+@spread_out
 def run(
     spec: Spec,
     overrides: Overrides = None,
     store: StoreOption = DEFAULT_STORE,
-    jobs: Jobs = None,
-    threads: Threads = None,
-    gpus: Gpus = None,
-    processes: Processes = 1,
-    micro_batch: MicroBatch = None,
-    sharding: SharedBy = None,
-    frozen: FrozenModels = "device",
-    rollout_server: RolloutServer = None,
-    unsafe_code: UnsafeCode = False,
+    here: ThisMachine = AS_USUAL,
     on: On = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
     canary: Annotated[
@@ -145,10 +136,8 @@ def run(
     """
     place = Store(store)
     place.check()
-    training = _resources(
-        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
-    )
     if on is not None:
+        here.refuse_any()
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
         _submit(place, study.make_plan(spec, overrides or [], place, READERS), on, dry_run, canary)
@@ -158,7 +147,7 @@ def run(
     for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
-    machine = Machine.detect(jobs, threads, gpus, training)
+    machine = here.machine
     _run(place, study.make_plan(spec, overrides or [], place, READERS), machine)
 
 
@@ -199,30 +188,21 @@ def evaluate(
 
 
 @app.command()
+@spread_out
 def retry(
     name: Name,
     store: StoreOption = DEFAULT_STORE,
-    jobs: Jobs = None,
-    threads: Threads = None,
-    gpus: Gpus = None,
-    processes: Processes = 1,
-    micro_batch: MicroBatch = None,
-    sharding: SharedBy = None,
-    frozen: FrozenModels = "device",
-    rollout_server: RolloutServer = None,
-    unsafe_code: UnsafeCode = False,
+    here: ThisMachine = AS_USUAL,
     on: On = None,
 ) -> None:
     """Run again what failed or was interrupted, and what hangs on it, with the spec and overrides of the last run."""
     place = Store(store)
     place.check()
-    training = _resources(
-        on, processes, micro_batch, sharding, frozen, rollout_server, unsafe_code, jobs=jobs, threads=threads, gpus=gpus
-    )
     if on is not None:
+        here.refuse_any()
         _submit(place, study.plan_again(name, place, READERS), on)
         return
-    _run(place, study.plan_again(name, place, READERS), Machine.detect(jobs, threads, gpus, training))
+    _run(place, study.plan_again(name, place, READERS), here.machine)
 
 
 @app.command()
@@ -329,53 +309,6 @@ def main() -> None:
         text = f"error: {what}: {error.strerror or error}"
         err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def _resources(
-    on: str | None,
-    processes: int,
-    micro_batch: int | None,
-    sharding: Sharding | None,
-    frozen: Frozen,
-    rollout_server: str | None,
-    unsafe_code: bool,
-    **machine: int | None,
-) -> Resources:
-    """Return how stages that train run here; raises UsageError where that, or ``machine``, is asked of a cluster."""
-    usual = Resources()
-    asked = {
-        "--unsafe-code": unsafe_code != usual.unsafe_code,
-        "--processes": processes != usual.processes,
-        "--micro-batch": micro_batch != usual.micro_batch,
-        "--sharding": sharding != usual.sharding,
-        "--frozen": frozen != usual.frozen,
-        "--rollout-server": rollout_server != usual.rollout_server,
-        **{f"--{name}": value is not None for name, value in machine.items()},
-    }
-    refused = [option for option, is_asked in asked.items() if is_asked]
-    if on is not None and refused:
-        raise UsageError(f"{refused[0]} is about this machine", hint=PROFILE_SAYS.get(refused[0], "leave it out"))
-    return Resources(
-        micro_batch=micro_batch,
-        processes=processes,
-        sharding=sharding,
-        frozen=frozen,
-        rollout_server=rollout_server,
-        unsafe_code=unsafe_code,
-    )
-
-
-PROFILE_SAYS = {
-    "--unsafe-code": "a cluster's profile says unsafe_code: true",
-    "--processes": "a cluster's profile says needs.train.gpus: a process for each",
-    "--micro-batch": "a cluster's profile says needs.train.micro_batch",
-    "--sharding": "a cluster's profile says needs.train.sharding",
-    "--rollout-server": "a cluster's profile says services: one without a model samples",
-    "--gpus": "a cluster's profile says needs.train.gpus",
-    "--threads": "a cluster's profile says needs.default.cpus",
-    "--jobs": "a cluster's profile says limits.at_once",
-}
-"""Where a profile says what an option says of this machine."""
 
 
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 import yaml
 
 from ablate.catalogs.closed import Closed, validated
 from ablate.catalogs.loading import YamlLoader
-from ablate.context import Frozen, Sharding
+from ablate.context import Frozen, Resources, Sharding
 from ablate.errors import Location, UsageError
 from ablate.execution.record import Readers
+from ablate.execution.slots import Machine
 from ablate.execution.study import known_experiments
 from ablate.results.layout import load_layout
 from ablate.results.layout.claims import read_claims
@@ -92,3 +98,80 @@ SharedBy = Annotated[
     Sharding | None, typer.Option("--sharding", help="How processes share a model; default: by its size and memory.")
 ]
 FrozenModels = Annotated[Frozen, typer.Option("--frozen", help="Where PPO keeps its reference and reward model.")]
+
+
+PROFILE_SAYS = {
+    "--unsafe-code": "a cluster's profile says unsafe_code: true",
+    "--processes": "a cluster's profile says needs.train.gpus: a process for each",
+    "--micro-batch": "a cluster's profile says needs.train.micro_batch",
+    "--sharding": "a cluster's profile says needs.train.sharding",
+    "--rollout-server": "a cluster's profile says services: one without a model samples",
+    "--gpus": "a cluster's profile says needs.train.gpus",
+    "--threads": "a cluster's profile says needs.default.cpus",
+    "--jobs": "a cluster's profile says limits.at_once",
+}
+"""Where a profile says what an option says of this machine."""
+
+
+@dataclass(frozen=True)
+class ThisMachine:
+    """How a run uses this machine, as options that several commands have: see :func:`spread_out`."""
+
+    jobs: Jobs = None
+    threads: Threads = None
+    gpus: Gpus = None
+    processes: Processes = 1
+    micro_batch: MicroBatch = None
+    sharding: SharedBy = None
+    frozen: FrozenModels = "device"
+    rollout_server: RolloutServer = None
+    unsafe_code: UnsafeCode = False
+
+    @property
+    def machine(self) -> Machine:
+        """This machine, with how stages that train run there."""
+        training = Resources(
+            micro_batch=self.micro_batch,
+            processes=self.processes,
+            sharding=self.sharding,
+            frozen=self.frozen,
+            rollout_server=self.rollout_server,
+            unsafe_code=self.unsafe_code,
+        )
+        return Machine.detect(self.jobs, self.threads, self.gpus, training)
+
+    def refuse_any(self) -> None:
+        """Raise UsageError where any of it is asked of a cluster."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != field.default:
+                option = f"--{field.name.replace('_', '-')}"
+                raise UsageError(f"{option} is about this machine", hint=PROFILE_SAYS.get(option, "leave it out"))
+
+
+AS_USUAL = ThisMachine()
+
+
+def spread_out(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`ThisMachine` in place of its one parameter of that type."""
+    hints, spread = get_type_hints(command, include_extras=True), get_type_hints(ThisMachine, include_extras=True)
+    [name] = [name for name, kind in hints.items() if kind is ThisMachine]
+    parameters: list[inspect.Parameter] = []
+    for own in inspect.signature(command).parameters.values():
+        if own.name == name:
+            keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            fields = dataclasses.fields(ThisMachine)
+            parameters += [inspect.Parameter(f.name, keyword, default=f.default) for f in fields]
+        else:
+            parameters.append(own)
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        here = ThisMachine(**{option: given.pop(option) for option in spread})
+        command(**given, **{name: here})
+
+    kinds = spread | {other: kind for other, kind in hints.items() if other != name}
+    with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(annotation=kinds[parameter.name]) for parameter in parameters]
+    )
+    with_options.__annotations__ = kinds
+    return with_options
