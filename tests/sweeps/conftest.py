@@ -15,6 +15,7 @@ import yaml
 from ablate.store import Store
 
 HELPERS = Path(__file__).parent / "helpers"
+SHARED = Path(__file__).parents[1] / "execution" / "helpers"
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,7 +52,7 @@ class Folder:
     def settings(self, **variables: str) -> dict[str, str]:
         """The command's environment."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
-        paths = os.pathsep.join([str(HELPERS), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        paths = os.pathsep.join([str(HELPERS), str(SHARED), str(ROOT), os.environ.get("PYTHONPATH", "")])
         return {**kept, "PYTHONPATH": paths, **variables}
 
     def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

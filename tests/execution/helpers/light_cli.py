@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import signal
 import time
 from pathlib import Path
 
-from ablate.algorithms.registry import METHODS
-from ablate.cli import main
-from ablate.plan.kinds import KINDS, Kind
+import light_kinds
 
 
 def wait_at_gate() -> None:
@@ -21,13 +17,7 @@ def wait_at_gate() -> None:
             time.sleep(0.0005)
 
 
-for name in KINDS:
-    KINDS[name] = Kind("light_work:pretend", heavy=False)
-for name, method in METHODS.items():
-    METHODS[name] = dataclasses.replace(method, entry="light_work:pretend")
+light_kinds.use("light_work:pretend")
 
 if __name__ == "__main__":
-    # a shell starts background jobs with SIGINT ignored, and children inherit that: tests may run in one
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    wait_at_gate()
-    main()
+    light_kinds.run(wait_at_gate)

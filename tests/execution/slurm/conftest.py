@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,6 +106,29 @@ class Study:
             for ref in stage.read_stage()["inputs"].values():
                 parent, own = records[ref["stage"]], records[stage.id]
                 assert parent and own and parent["ended"] <= own["started"]
+
+
+@pytest.fixture
+def really(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Run the command line in the test's folder, with the work that really trains; returns what it prints.
+
+    A call may take the ``PATIENCE`` of the test's file, in seconds.
+    """
+
+    def call(*words: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", "ablate", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=request.module.PATIENCE,
+            check=False,
+        )
+        assert ended.returncode in (0, 3), ended.stderr
+        return ended.stdout
+
+    return call
 
 
 @pytest.fixture

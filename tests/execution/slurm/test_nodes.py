@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +26,7 @@ dpo: {learning_rate: 1.0e-3, epochs: 1, batch_size: 16, max_length: 128}
 grid: [{dataset: pocket-hh, algorithm: dpo}]
 evaluate: {policy: [pocket-gold]}
 """
+PATIENCE = 900
 TASK = {"SLURM_NODEID": "1", "SLURM_NNODES": "2", "SLURM_JOB_ID": "321", "SLURM_STEP_ID": "4"}
 TASK |= {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
 
@@ -54,43 +53,30 @@ def test_srun_starts_a_task_on_each_node_of_a_job_that_has_them(tmp_path: Path) 
         command(tmp_path, attempt, resources, {})
 
 
-def ablate(folder: Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ended = subprocess.run(
-        [sys.executable, "-m", "ablate", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert ended.returncode in (0, 3), ended.stderr
-    return ended.stdout
-
-
 @pytest.mark.slurm
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("sharding", ["ddp", pytest.param("zero2", marks=pytest.mark.deepspeed)])
-def test_two_nodes_of_two_processes_train_as_one_process_does(tmp_path: Path, sharding: str) -> None:
+def test_two_nodes_of_two_processes_train_as_one_process_does(
+    tmp_path: Path, really: Callable[..., str], sharding: str
+) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
     needs = {"default": {"cpus": 1, "memory": "800M", "time": 60}}
     needs["train"] = {"nodes": 2, "processes": 2, "cpus": 2, "memory": "2000M", "sharding": sharding}
     (tmp_path / "cluster.yaml").write_text(
         json.dumps({"limits": {"time": 60}, "environment": {"GLOO_SOCKET_IFNAME": "lo"}, "needs": needs})
     )
-    ablate(tmp_path, "run", "tiny.yaml", "--store", "here", "--jobs", "1", "--threads", "1")
+    really("run", "tiny.yaml", "--store", "here", "--jobs", "1", "--threads", "1")
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     [trained] = [stage for stage in Store(tmp_path / "here").stages.iterdir() if stage.name.startswith("train-")]
     there = tmp_path / "there" / "stages" / trained.name
     for part in ("output", "attempts"):
         shutil.rmtree(there / part)
     (there / "done.json").unlink()
-    ablate(tmp_path, "run", "tiny.yaml", "--on", "cluster.yaml", "--store", "there")
+    really("run", "tiny.yaml", "--on", "cluster.yaml", "--store", "there")
     deadline = time.monotonic() + 900
     while not (there / "done.json").exists():
-        lines = json.loads(ablate(tmp_path, "status", "tiny", "--json", "--store", "there"))["tiny"]
+        lines = json.loads(really("status", "tiny", "--json", "--store", "there"))["tiny"]
         own = next(line for line in lines if line["id"] == trained.name)
         logs = "".join(path.read_text()[-3000:] for path in there.glob("attempts/*/log"))
         assert own["status"] not in ("failed", "blocked", "interrupted"), f"{own}\n{logs}"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,39 +24,25 @@ grid: [{dataset: pocket-hh, algorithm: dpo}]
 baselines: [sft]
 evaluate: {policy: [pocket-gold]}
 """
+PATIENCE = 1800
 PROFILE = "limits: {time: 120}\nneeds: {default: {cpus: 1, memory: 1200M, time: 60}}\n"
 
 
-def ablate(folder: Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    answer = subprocess.run(
-        [sys.executable, "-m", "ablate", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert answer.returncode in (0, 3), answer.stderr
-    return answer.stdout
-
-
 @pytest.mark.timeout(3600)
-def test_the_table_of_a_cluster_is_the_local_one(tmp_path: Path) -> None:
+def test_the_table_of_a_cluster_is_the_local_one(tmp_path: Path, really: Callable[..., str]) -> None:
     (tmp_path / "tiny.yaml").write_text(SPEC)
     (tmp_path / "cluster.yaml").write_text(PROFILE)
-    ablate(tmp_path, "run", "tiny.yaml", "--on", "cluster.yaml", "--store", "there")
-    ablate(tmp_path, "run", "tiny.yaml", "--store", "here", "--jobs", "1", "--threads", "1")
+    really("run", "tiny.yaml", "--on", "cluster.yaml", "--store", "there")
+    really("run", "tiny.yaml", "--store", "here", "--jobs", "1", "--threads", "1")
     deadline = time.monotonic() + 1800
     while True:
-        lines = json.loads(ablate(tmp_path, "status", "tiny", "--json", "--store", "there"))["tiny"]
+        lines = json.loads(really("status", "tiny", "--json", "--store", "there"))["tiny"]
         if {line["status"] for line in lines} <= {"done", "failed", "blocked"}:
             break
         assert time.monotonic() < deadline, lines
         time.sleep(2)
     assert {line["status"] for line in lines} == {"done"}, lines
-    texts = [ablate(tmp_path, "results", "tiny", "--store", store, "--format", "csv") for store in ("here", "there")]
+    texts = [really("results", "tiny", "--store", store, "--format", "csv") for store in ("here", "there")]
     taken = dict.fromkeys(("seconds", "subject_seconds"), "")
     here, there = ([row | taken for row in csv.DictReader(io.StringIO(text))] for text in texts)
     assert here == there and any(row["metric"].startswith("gold") for row in here)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from ablate.algorithms.registry import METHODS
-from ablate.cli import main
+import light_kinds
+
 from ablate.context import StageContext, write_json
 from ablate.errors import StageError
-from ablate.plan.kinds import KINDS, Kind
 
 BEST = 0.5
 """The beta that earns the most."""
@@ -50,12 +47,7 @@ def _value(context: StageContext) -> float | None:
     return None
 
 
-for name in KINDS:
-    KINDS[name] = Kind("light_sweep:work", heavy=False)
-for name, method in METHODS.items():
-    METHODS[name] = dataclasses.replace(method, entry="light_sweep:work")
+light_kinds.use("light_sweep:work")
 
 if __name__ == "__main__":
-    # a shell starts background jobs with SIGINT ignored, and children inherit that: tests may run in one
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    main()
+    light_kinds.run()
