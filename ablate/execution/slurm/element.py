@@ -115,6 +115,7 @@ class Element:
                 raise StopRequested("it was to stop before its stages had begun")
             for position, stage in enumerate(self.stages):
                 self.children[self._fork(position)] = stage
+        self._hand_on()  # what another thread of this process took while this one held signals back
         codes = {code: status for status, code in EXIT_CODES.items()}
         outcomes: dict[str, str] = {}
         while self.children:
@@ -156,9 +157,14 @@ class Element:
             self.asked = True
         else:
             self.stopped = True
-        for pid in tuple(self.children):
-            with suppress(ProcessLookupError):  # it has ended, and was not yet taken out
-                os.kill(pid, number)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Send the stages' processes what came; once more changes nothing."""
+        for number, came in zip(SIGNALS, (self.asked, self.stopped), strict=True):
+            for pid in tuple(self.children) if came else ():
+                with suppress(ProcessLookupError):  # it has ended, and was not yet taken out
+                    os.kill(pid, number)
 
     def _judge(self, outcomes: dict[str, str]) -> int:
         """Return the exit code; where an element is begun again, count it against what stopped it."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -181,10 +182,15 @@ def test_a_signal_reaches_stages_that_are_about_to_begin(
     one = element.Element(prepared(store, *stages), 3)
     fork, serve = one._fork, one._serve
 
+    held = threading.Event()  # a thread that holds no signal back takes it, as those of a library would
+    other = threading.Thread(target=held.wait)
+    other.start()
+
     def slow_fork(position: int) -> int:
         child = fork(position)
         if position == 1:
             os.kill(os.getpid(), number)
+            time.sleep(0.2)
         return child
 
     def slow_serve(servers: ExitStack) -> dict[str | None, str]:
@@ -195,7 +201,11 @@ def test_a_signal_reaches_stages_that_are_about_to_begin(
         monkeypatch.setattr(one, "_serve", slow_serve)
     else:
         monkeypatch.setattr(one, "_fork", slow_fork)
-    assert one.run() == code
+    try:
+        assert one.run() == code
+    finally:
+        held.set()
+        other.join()
     assert not any(store.stage(stage).is_done() for stage in stages)
     assert ("preemption" in happened(store)) == (code == 75)
 
