@@ -97,6 +97,11 @@ def missing_deepspeed() -> str | None:
     return None if find_spec("deepspeed") else "DeepSpeed is not installed: pip install 'ablate[deepspeed]'"
 
 
+def missing_qlora() -> str | None:
+    """Return why weights can't be held in four bits, or None."""
+    return None if find_spec("bitsandbytes") else "bitsandbytes is not installed: pip install 'ablate[qlora]'"
+
+
 def missing_browser() -> str | None:
     """Return why pages can't be opened in a browser, or None."""
     return None if shutil.which("chromium") else "no chromium on PATH"
@@ -110,6 +115,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "bubblewrap": missing_bubblewrap,
     "serving": missing_serving,
     "deepspeed": missing_deepspeed,
+    "qlora": missing_qlora,
     "browser": missing_browser,
 }
 

@@ -77,7 +77,7 @@ class OptimiserParameters(AdamWParameters):
     )
     quantisation: Literal["4bit"] | None = Field(
         None,
-        description="4bit: the frozen weights under an adapter are held in NF4 (QLoRA, arXiv 2305.14314); needs a GPU.",
+        description="4bit: the frozen weights under an adapter are held in NF4 (QLoRA, arXiv 2305.14314).",
         json_schema_extra={"since": None},
     )
 

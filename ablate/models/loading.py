@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ablate.errors import DataError, StageError
 from ablate.models.properties import pad_id
-from ablate.models.quantisation import loading_options
+from ablate.models.quantisation import loading_options, with_gradients
 from ablate.models.reward_heads import head_of, is_pairwise
 
 # What a stage prints goes to a log file, where progress bars are noise.
@@ -90,7 +90,7 @@ def load_policy(
             **loading_options(quantisation),
         ),
     )
-    return model
+    return with_gradients(model) if quantisation else model
 
 
 def load_reward_model(
@@ -131,7 +131,7 @@ def load_reward_model(
         head = head_of(model).weight
         with torch.no_grad():
             head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[-1] + 1) ** 0.5)
-    return model
+    return with_gradients(model) if quantisation else model
 
 
 def require_reward_model(source: Path | str, config: PretrainedConfig, *, pairwise: bool) -> None:

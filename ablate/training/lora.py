@@ -53,6 +53,9 @@ def with_adapter(model: PreTrainedModel, parameters: OptimiserParameters, seed: 
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "adapter"))
         inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    if is_quantised(model):  # whose adapter peft makes in the type that four bits are multiplied in
+        for value in trained_weights(model).values():
+            value.data = value.data.float()
     model._hf_peft_config_loaded = is_quantised(model)  # else the Trainer refuses weights that can't be trained
     if head is not None:  # which peft leaves to its own wrapper of models
         wrapper = ModulesToSaveWrapper(head, ADAPTER)  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from ablate.algorithms.dpo import DPOParameters
 from ablate.errors import StageError
+from ablate.models import quantisation
 from ablate.models.loading import load_policy, load_reward_model, load_tokenizer
 from ablate.training import logprobs, on_policy, policy_gradient, preference, reward, sft
 from ablate.training.checkpoints import Cadence, latest_checkpoint
@@ -234,10 +235,11 @@ def test_ppo_with_an_adapter_resumes_bitwise(rollout_inputs, make_context, monke
         assert (whole.output / name).read_bytes() == (again.output / name).read_bytes(), name
 
 
-def test_what_an_adapter_can_not_be_is_refused(inputs, make_context):
+def test_what_an_adapter_can_not_be_is_refused(inputs, make_context, monkeypatch):
     with pytest.raises(ValidationError, match="quantisation needs lora_rank"):
         DPOParameters(quantisation="4bit")
     with pytest.raises(StageError, match=r"no linear layer 'qproj'\n  did you mean 'q_proj'"):
         preference.run(make_context("targets", dpo_config(lora_targets="qproj"), inputs))
-    with pytest.raises(StageError, match=r"needs bitsandbytes on a CUDA GPU; missing here: .*CUDA GPU"):
+    monkeypatch.setattr(quantisation, "find_spec", lambda name: None)
+    with pytest.raises(StageError, match=r"needs the package bitsandbytes, which is not installed\n  pip install"):
         preference.run(make_context("bits", dpo_config(quantisation="4bit"), inputs))
