@@ -11,7 +11,8 @@ from typing import Any
 from ablate.catalogs.digests import sha256_file
 from ablate.catalogs.judges import Panel, Template, find_template
 from ablate.catalogs.suite_code import find_entry, resolve_entry
-from ablate.catalogs.suites import Suite, refuse_own_judgement
+from ablate.catalogs.suite_parts import refuse_own_judgement
+from ablate.catalogs.suites import Suite
 from ablate.context import EventLog, StageContext, import_function, write_json
 from ablate.data.json_lines import write_json_lines
 from ablate.data.sources import DataFile

@@ -9,7 +9,8 @@ from typing import Any
 from ablate.catalogs.judges import JUDGE_REVISION, locations_of
 from ablate.catalogs.served import Served
 from ablate.catalogs.suite_code import find_entry
-from ablate.catalogs.suites import Judging, Suite
+from ablate.catalogs.suite_parts import Judging
+from ablate.catalogs.suites import Suite
 from ablate.plan.facts import Facts
 from ablate.plan.fingerprint import Config
 from ablate.plan.graph import Graph

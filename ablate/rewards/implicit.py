@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ablate.catalogs.suites import Reading
+from ablate.catalogs.suite_parts import Reading
 from ablate.context import StageContext, write_json
 from ablate.data.json_lines import write_json_lines
 from ablate.data.suite_files import open_source

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from ablate.catalogs.suites import Reading
+from ablate.catalogs.suite_parts import Reading
 from ablate.errors import StageError
 from ablate.models.chat import Messages, encode_rendered, render
 from ablate.models.loading import load_reward_model, load_tokenizer

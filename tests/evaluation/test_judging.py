@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ablate.catalogs.judges import Judge, find_template, locations_of
-from ablate.catalogs.suites import Judging
+from ablate.catalogs.suite_parts import Judging
 from ablate.context import EventLog, StageContext, read_json, write_json
 from ablate.data.json_lines import read_json_lines
 from ablate.errors import DataError, StageError

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ablate.catalogs.suites import Reading
+from ablate.catalogs.suite_parts import Reading
 from ablate.errors import DataError, StageError
 from ablate.models.loading import load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.reward_heads import mark_end_of_turn
