@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ablate.evaluation.policy import Policy
+from ablate.evaluation.sampling import Sampling
 from ablate.models.loading import load_policy, load_reward_model, load_tokenizer, new_policy, save_model
 from ablate.models.tokenizers import word_tokenizer
 from ablate.pocket.vocabulary import vocabulary
@@ -121,8 +122,8 @@ def answer_both_ways(folder: Path, count: int, limit: int) -> None:
             made.append(policy.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
         return made
 
-    policy.generate(prompts[:2], limit=2)
-    ours, answers = timed(lambda: policy.generate(prompts, limit=limit))
+    policy.generate(prompts[:2], Sampling(2))
+    ours, answers = timed(lambda: policy.generate(prompts, Sampling(limit)))
     naive, texts = timed(one_by_one)
     if [answer.text for answer in answers] != texts:
         raise SystemExit("the two ways give different answers")

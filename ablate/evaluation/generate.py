@@ -26,6 +26,7 @@ from ablate.evaluation.items import (
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
 from ablate.evaluation.policy import Answer, Policy, open_policy
+from ablate.evaluation.sampling import Sampling
 from ablate.evaluation.served_policy import ServedPolicy, open_served_policy
 from ablate.evaluation.suite_items import build_items
 from ablate.models.chat import plain_text
@@ -116,12 +117,14 @@ def _ask_turn(policy: AnyPolicy, dialogues: list[_Dialogue], turn: int, repeat: 
         seed = derive_seed(decoding["seed"], "responses", *([turn] if turn else []))
         answers = policy.generate(
             [prompts[id(dialogue)] for dialogue in going_on],
-            limit=decoding["max_new_tokens"],
-            stop=decoding["stop"],
-            temperature=decoding["temperature"] if own is None else own,
-            top_p=decoding["top_p"],
-            seed=seed,
-            repeat=repeat,
+            Sampling(
+                decoding["max_new_tokens"],
+                decoding["stop"],
+                temperature=decoding["temperature"] if own is None else own,
+                top_p=decoding["top_p"],
+                seed=seed,
+                repeat=repeat,
+            ),
             progress=lambda done, total: context.events.progress(done, total, "responses"),
             kept=_journal(context).part(_part_name(turn, own, repeat)),
         )

@@ -21,6 +21,7 @@ from ablate.data.suite_files import Source
 from ablate.errors import DataError, StageError
 from ablate.evaluation.items import Item, Likelihoods, Response, content_id, request_digest, unique_ids
 from ablate.evaluation.journal import Journal, Part
+from ablate.evaluation.sampling import Sampling
 from ablate.models.chat import Messages
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Answerer(Protocol):
     ) -> list[tuple[float, bool] | None]:
         """Log-likelihood and greediness of continuations after contexts; null where they do not fit."""
 
-    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int, kept: Part | None) -> list[Any]:
+    def generate(self, prompts: Sequence[str], how: Sampling, *, kept: Part | None) -> list[Any]:
         """Answers with ``text``, ``finish``, ``tokens`` and ``reasoning``."""
 
 
@@ -216,7 +217,7 @@ def _responses(
     found: dict[int, Response] = {}
     for number, (stops, places) in enumerate(_by_stops(requests, extra).items()):
         prompts, kept = [requests[place].args[0] for place in places], journal.part(f"responses-{number}")
-        answers = policy.generate(prompts, stop=stops, limit=limit, kept=kept)
+        answers = policy.generate(prompts, Sampling(limit, stops), kept=kept)
         for place, answer in zip(places, answers, strict=True):
             request = requests[place]
             prompt, name = request.args[0], request.task_name or ""

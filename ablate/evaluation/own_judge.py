@@ -10,6 +10,7 @@ from torch import nn
 
 from ablate.context import StageContext
 from ablate.evaluation.policy import Policy, open_policy
+from ablate.evaluation.sampling import Sampling
 from ablate.models.chat import plain_text
 from ablate.models.loading import load_tokenizer
 from ablate.rewards.api import Body
@@ -32,7 +33,7 @@ class OwnJudge:
         for (temperature, limit, seed), rows in groups.items():
             prompts = [self._prompt(bodies[row]) for row in rows]
             answers = self.policy.generate(
-                prompts, limit=limit, temperature=temperature, seed=derive_seed(seed, "judge")
+                prompts, Sampling(limit, temperature=temperature, seed=derive_seed(seed, "judge"))
             )
             for row, answer in zip(rows, answers, strict=True):
                 found[row] = {"text": answer.text, "finish": answer.finish}

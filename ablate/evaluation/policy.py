@@ -15,6 +15,7 @@ from torch import nn
 from ablate.context import Resources
 from ablate.evaluation.items import Finish
 from ablate.evaluation.journal import Part
+from ablate.evaluation.sampling import Sampling
 from ablate.models.chat import Messages, encode_rendered, render, split_reasoning
 from ablate.models.loading import load_policy, load_tokenizer
 from ablate.models.properties import context_length, eos_ids, pad_id
@@ -88,36 +89,25 @@ class Policy(Writer):
         self.pad = pad_id(tokenizer)
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        limit: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        repeat: int = 0,
-        progress: Progress | None = None,
-        kept: Part | None = None,
+        self, prompts: Sequence[str], how: Sampling, progress: Progress | None = None, kept: Part | None = None
     ) -> list[Answer]:
-        """One response to each prompt, of at most ``limit`` tokens and no more than the context has room for.
+        """One response to each prompt, of no more tokens than the context has room for.
 
-        ``stop`` strings and what follows them are cut off. Answers that ``kept`` knows are not drawn again, the others
-        are added to it. ``repeat`` counts earlier passes over the same prompts: each has batches of half the size,
-        which change a response by rounding alone. Raises ``UsageError`` for bad sampling values.
+        Answers that ``kept`` knows are not drawn again, the others are added to it. Each repeat has batches of half
+        the size, which change a response by rounding alone. Raises ``UsageError`` for bad sampling values.
         """
         ids = [self.encode(prompt) for prompt in prompts]
-        room = [self.room(len(row), limit) for row in ids]
+        room = [self.room(len(row), how.limit) for row in ids]
         answers = {row: Answer(*value) for row, value in kept.known.items()} if kept else {}
         # Rows with equal room form a batch of their own: learned position embeddings allow no step past the context.
         for length, rows in sorted(_grouped(room).items(), reverse=True):
-            own = derive_seed(seed, "room", length)
-            for batch in self._batches([ids[row] for row in rows], length, SAMPLE_TOKENS >> repeat):
+            seed = derive_seed(how.seed, "room", length)
+            for batch in self._batches([ids[row] for row in rows], length, SAMPLE_TOKENS >> how.repeat):
                 places = [place for place in batch if rows[place] not in answers]
                 prompts_of_batch = [ids[rows[place]] for place in places]
-                drawn = self._sample(prompts_of_batch, places, length, temperature, top_p, own)
+                drawn = self._sample(prompts_of_batch, places, length, how, seed)
                 asked = [prompts[rows[place]] for place in places]
-                made = [self._answer(text, item, stop) for text, item in zip(asked, drawn, strict=True)]
+                made = [self._answer(text, item, how.stop) for text, item in zip(asked, drawn, strict=True)]
                 found = {rows[place]: answer for place, answer in zip(places, made, strict=True)}
                 answers |= found
                 if kept and found:
@@ -136,14 +126,14 @@ class Policy(Writer):
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def _sample(
-        self, prompts: list[list[int]], numbers: list[int], length: int, temperature: float, top_p: float, seed: int
+        self, prompts: list[list[int]], numbers: list[int], length: int, how: Sampling, seed: int
     ) -> list[Sampled]:
         return sample(
             self.model,
             prompts,
             max_new_tokens=length,
-            temperature=temperature,
-            top_p=top_p,
+            temperature=how.temperature,
+            top_p=how.top_p,
             eos_token_ids=self.eos,
             pad_token_id=self.pad,
             generator_seed=seed,

@@ -13,6 +13,7 @@ from ablate.data.json_lines import read_json_lines, write_json_lines
 from ablate.data.records import PreferenceRecord, Response, draw, message
 from ablate.errors import StageError
 from ablate.evaluation.policy import Answer, Policy, open_policy
+from ablate.evaluation.sampling import Sampling
 from ablate.models.chat import Messages, plain_text
 from ablate.training.seeding import derive_seed
 
@@ -35,10 +36,12 @@ def run(context: StageContext) -> dict[str, Any]:
     rendered = [text for prompt in prompts for text in [_rendered(policy, prompt)] * config["n"]]
     answers = policy.generate(
         rendered,
-        limit=config["max_new_tokens"],
-        temperature=config["temperature"],
-        top_p=config["top_p"],
-        seed=derive_seed(config["seed"], "responses"),
+        Sampling(
+            config["max_new_tokens"],
+            temperature=config["temperature"],
+            top_p=config["top_p"],
+            seed=derive_seed(config["seed"], "responses"),
+        ),
         progress=lambda done, total: context.events.progress(done, total, "responses"),
     )
     finishes: Counter[str] = Counter()

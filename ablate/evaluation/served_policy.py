@@ -11,6 +11,7 @@ from ablate.context import StageContext
 from ablate.errors import StageError
 from ablate.evaluation.journal import Part
 from ablate.evaluation.policy import Answer, Progress, Writer, read_text
+from ablate.evaluation.sampling import Sampling
 from ablate.models.loading import load_tokenizer
 from ablate.models.properties import configured_context
 from ablate.rewards.api import Account, AnswerCache, Body, Client, Endpoint
@@ -31,38 +32,28 @@ class ServedPolicy(Writer):
         self.model = served.model or self._only_model()
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        limit: int,
-        stop: Sequence[str] = (),
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        repeat: int = 0,
-        progress: Progress | None = None,
-        kept: Part | None = None,
+        self, prompts: Sequence[str], how: Sampling, progress: Progress | None = None, kept: Part | None = None
     ) -> list[Answer]:
         """One response to each prompt, as :meth:`ablate.evaluation.policy.Policy.generate` gives them.
 
-        A sampled row has a seed of its own. What a ``repeat`` asks is asked anew, whatever was answered before. A stop
+        A sampled row has a seed of its own. What a repeat asks is asked anew, whatever was answered before. A stop
         string is what ended a response where the server says so.
         """
         asked: dict[int, Body] = {}
         for row, prompt in enumerate(prompts):
             ids = self.encode(prompt)
-            if (room := self.room(len(ids), limit)) > 0:
-                drawn = {"top_p": top_p, "seed": derive_seed(seed, "row", row)} if temperature > 0 else {}
-                body = {"prompt": self._sent(prompt, ids), "max_tokens": room, "temperature": temperature, **drawn}
-                asked[row] = {"model": self.model, **body, **({"stop": list(stop)} if stop else {})}
+            if (room := self.room(len(ids), how.limit)) > 0:
+                drawn = {"top_p": how.top_p, "seed": derive_seed(how.seed, "row", row)} if how.temperature > 0 else {}
+                body = {"prompt": self._sent(prompt, ids), "max_tokens": room, "temperature": how.temperature, **drawn}
+                asked[row] = {"model": self.model, **body, **({"stop": list(how.stop)} if how.stop else {})}
         pace = self.served.requests_per_minute
-        client = Client(self.endpoint, self._cache(repeat), requests_per_minute=pace, progress=progress)
+        client = Client(self.endpoint, self._cache(how.repeat), requests_per_minute=pace, progress=progress)
         answers = [Answer("", "too_long", 0)] * len(prompts)
         for row, said in zip(asked, client.answers(list(asked.values())), strict=True):
             self.account.count(said)
             tokens = said["usage"]["out"] if "usage" in said else self._tokens(said["text"])
             ended = {"finished": said["finish"] != "length", "stopped": "stopped" in said}
-            answers[row] = read_text(prompts[row], said["text"], tokens, stop, **ended)
+            answers[row] = read_text(prompts[row], said["text"], tokens, how.stop, **ended)
         return answers
 
     def loglikelihoods(

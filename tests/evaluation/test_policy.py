@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from ablate.evaluation import policy as engine
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.policy import Policy
+from ablate.evaluation.sampling import Sampling
 from ablate.models.loading import load_policy, load_tokenizer
 
 PROMPTS = ["a", "What is the capital of France?", "Write two words about the sea, then stop.", "zz zz " * 20]
@@ -46,9 +46,9 @@ def slow_loglikelihood(policy: Policy, context: str, continuation: str) -> tuple
 def test_greedy_equals_the_loop_whatever_the_batch_size(byte_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = open_policy(byte_policy)
     prompts = [policy.render([{"role": "user", "content": text}]) for text in PROMPTS]
-    wide = policy.generate(prompts, limit=12)
+    wide = policy.generate(prompts, Sampling(limit=12))
     monkeypatch.setattr(engine, "SAMPLE_TOKENS", 1)
-    assert policy.generate(prompts, limit=12) == wide
+    assert policy.generate(prompts, Sampling(limit=12)) == wide
     for prompt, answer in zip(prompts, wide, strict=True):
         made = slow_greedy(policy, prompt, 12)
         ended = made[-1] in policy.eos
@@ -58,10 +58,10 @@ def test_greedy_equals_the_loop_whatever_the_batch_size(byte_policy: Path, monke
 
 def test_samples_do_not_depend_on_the_batch_size(byte_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = open_policy(byte_policy)
-    wide = policy.generate(PROMPTS * 2, limit=8, temperature=0.7, top_p=0.9, seed=5)
-    assert policy.generate(PROMPTS * 2, limit=8, temperature=0.7, top_p=0.9, seed=6) != wide
+    wide = policy.generate(PROMPTS * 2, Sampling(limit=8, temperature=0.7, top_p=0.9, seed=5))
+    assert policy.generate(PROMPTS * 2, Sampling(limit=8, temperature=0.7, top_p=0.9, seed=6)) != wide
     monkeypatch.setattr(engine, "SAMPLE_TOKENS", 1)
-    assert policy.generate(PROMPTS * 2, limit=8, temperature=0.7, top_p=0.9, seed=5) == wide
+    assert policy.generate(PROMPTS * 2, Sampling(limit=8, temperature=0.7, top_p=0.9, seed=5)) == wide
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -97,19 +97,19 @@ def test_what_does_not_fit_the_context_is_never_cut(byte_policy: Path) -> None:
     policy = open_policy(byte_policy, chat=False)
     assert policy.context == 512
     full, nearly, short = "x" * 512, "x" * 509, "x"
-    answers = policy.generate([full, nearly, short], limit=10)
+    answers = policy.generate([full, nearly, short], Sampling(limit=10))
     assert (answers[0].text, answers[0].finish, answers[0].tokens) == ("", "too_long", 0)
     assert answers[1].tokens <= 3
-    assert answers[2] == policy.generate([short], limit=10)[0]
+    assert answers[2] == policy.generate([short], Sampling(limit=10))[0]
     found = policy.loglikelihoods([(full, "y"), ("x" * 511, "y"), ("x" * 511, "yy")])
     assert [pair is None for pair in found] == [True, False, True]
 
 
 def test_stop_strings_are_cut_off(byte_policy: Path) -> None:
     policy = open_policy(byte_policy, chat=False)
-    whole = policy.generate(["abc"], limit=10)[0]
+    whole = policy.generate(["abc"], Sampling(limit=10))[0]
     mark = whole.text[3]
-    cut = policy.generate(["abc"], limit=10, stop=["never there", mark])[0]
+    cut = policy.generate(["abc"], Sampling(limit=10, stop=["never there", mark]))[0]
     assert (cut.text, cut.finish) == (whole.text[: whole.text.index(mark)], "stop")
 
 
@@ -154,13 +154,13 @@ def test_an_attempt_goes_on_where_the_one_before_was_stopped(
     byte_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
 ) -> None:
     monkeypatch.setattr(engine, "SAMPLE_TOKENS", 1)  # a batch for each prompt
-    options: dict[str, Any] = {"limit": 6, "temperature": 0.7, "seed": 5}
-    whole = open_policy(byte_policy).generate(PROMPTS, **options)
+    how = Sampling(limit=6, temperature=0.7, seed=5)
+    whole = open_policy(byte_policy).generate(PROMPTS, how)
     (tmp_path / "1").mkdir()
     first = open_policy(byte_policy)
     stop_after(first, 15)
     with pytest.raises(Stopped):
-        first.generate(PROMPTS, **options, kept=Journal(tmp_path / "1").part("x"))
+        first.generate(PROMPTS, how, kept=Journal(tmp_path / "1").part("x"))
     before = Journal(tmp_path / "2", (tmp_path / "1",)).part("x")
     assert 0 < len(before.known) < len(PROMPTS)
     if torn:
@@ -169,7 +169,7 @@ def test_an_attempt_goes_on_where_the_one_before_was_stopped(
     (tmp_path / "2").mkdir()
     second = open_policy(byte_policy)
     passes = stop_after(second, 1000)
-    assert second.generate(PROMPTS, **options, kept=Journal(tmp_path / "2", (tmp_path / "1",)).part("x")) == whole
+    assert second.generate(PROMPTS, how, kept=Journal(tmp_path / "2", (tmp_path / "1",)).part("x")) == whole
     assert len(passes) == sum(answer.tokens for row, answer in enumerate(whole) if row not in before.known)
 
 

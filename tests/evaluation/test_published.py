@@ -22,6 +22,7 @@ from ablate.evaluation.grading import Evidence
 from ablate.evaluation.items import Item, Response, write_items, write_responses
 from ablate.evaluation.journal import Journal
 from ablate.evaluation.lmeval import capture
+from ablate.evaluation.sampling import Sampling
 from ablate.evaluation.suite_items import build_items
 from ablate.shipped import shipped_folder
 
@@ -73,7 +74,7 @@ class Asked:
         self.requests += requests
         return [None] * len(requests)
 
-    def generate(self, prompts: Sequence[str], *, stop: Sequence[str], limit: int, kept: Any) -> list[Any]:
+    def generate(self, prompts: Sequence[str], how: Sampling, *, kept: Any) -> list[Any]:
         assert not prompts
         return []
 

@@ -21,6 +21,7 @@ from ablate.evaluation.graders.pocket import pocket_gold_response
 from ablate.evaluation.items import read_responses
 from ablate.evaluation.policy import open_policy
 from ablate.evaluation.prompts.pocket import pocket as pocket_items
+from ablate.evaluation.sampling import Sampling
 from ablate.evaluation.served_policy import open_served_policy
 from ablate.pocket import stage as pocket
 
@@ -73,7 +74,7 @@ def completes(server: Any, policy: Path) -> Callable[[dict[str, Any]], dict[str,
     own = open_policy(policy, Resources(), chat=False)
 
     def reply(body: dict[str, Any]) -> dict[str, Any]:
-        (answer,) = own.generate([body["prompt"]], limit=body["max_tokens"])
+        (answer,) = own.generate([body["prompt"]], Sampling(body["max_tokens"]))
         text, mark = answer.text, next((mark for mark in body.get("stop", ()) if mark in answer.text), None)
         finish = "length" if answer.finish == "length" and mark is None else "stop"
         return {"text": text.partition(mark)[0] if mark else text, "finish_reason": finish, "stop_reason": mark}
@@ -214,7 +215,7 @@ def test_a_prompt_that_does_not_fit_is_not_sent(
     served = open_served_policy(stage("long", Served(url=judge_server.url)))
     word = served.tokenizer.decode([served.tokenizer.encode("the", add_special_tokens=False)[0]])
     fits, long = (" ".join([word] * count) for count in (100, 200))
-    answers = served.generate([fits, long], limit=64)
+    answers = served.generate([fits, long], Sampling(64))
     assert [answer.finish for answer in answers] == ["eos", "too_long"]
     (body,) = judge_server.asked
     assert body["max_tokens"] == 128 - len(served.encode(fits))
@@ -254,5 +255,5 @@ def test_what_a_server_can_not_do_is_told(judge_server: Any, stage: Callable[...
         open_served_policy(stage("nowhere", Served(url=judge_server.url.replace("/v1", "/v2"))))
     wrong = open_served_policy(stage("wrong", Served(url=judge_server.url.replace("/v1", "/v2"), model="mine")))
     with pytest.raises(StageError, match=r"status 404[\s\S]*ends before /completions"):
-        wrong.generate(["a"], limit=4)
+        wrong.generate(["a"], Sampling(4))
     assert "mine" in json.loads(context.locations["endpoint"])["model"]
