@@ -19,6 +19,7 @@ from ablate.context import write_text
 from ablate.execution.environment import snapshot_package
 from ablate.execution.slurm import commands
 from ablate.execution.slurm.commands import SlurmError
+from ablate.execution.slurm.jobs import minutes_of
 from ablate.execution.slurm.profile import LoadedProfile, Profile
 from ablate.store import Store
 
@@ -76,7 +77,7 @@ def _partitions(loaded: LoadedProfile) -> Iterator[Finding]:
 
 def _partition(name: str, rows: list[list[str]], profile: Profile, usual: set[str]) -> Iterator[Finding]:
     """Compare a partition with what is to run there: of ``needs`` those alone that are sent to it."""
-    longest = max(_minutes(row[1]) for row in rows)
+    longest = max(minutes_of(row[1]) for row in rows)
     if longest < profile.limits.time:
         yield Finding(False, f"limits.time: partition {name} allows {longest} minutes, not {profile.limits.time}")
     if all(row[5] != "up" for row in rows):
@@ -94,15 +95,6 @@ def _partition(name: str, rows: list[list[str]], profile: Profile, usual: set[st
         if (needs.memory or 0) * (needs.pack or 1) > memory:
             yield Finding(False, f"needs.{key}.memory: a node of {name} has {memory} MiB")
     yield Finding(True, f"partition {name}: nodes of up to {cpus} cores, {memory} MiB, {gpus} GPUs")
-
-
-def _minutes(limit: str) -> float:
-    if limit in ("infinite", "UNLIMITED"):
-        return float("inf")
-    days, _, rest = limit.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    hours, minutes = (parts[-3] if len(parts) == 3 else 0), (parts[-2] if len(parts) > 1 else parts[0])
-    return int(days or 0) * 1440 + hours * 60 + minutes
 
 
 def _gpus(gres: str) -> int:

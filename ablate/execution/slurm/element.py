@@ -7,6 +7,7 @@ batch script understands: 0 done, 1 failed, 3 inputs missing, 4 runs elsewhere, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -21,10 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ablate.context import Resources, read_json, write_json
+from ablate.context import Resources, read_json, write_json, write_text
 from ablate.errors import AblateError, StopRequested
 from ablate.execution.children import forked
 from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
+from ablate.execution.slurm import jobs
 from ablate.execution.slurm.ledger import ArrayRecord
 from ablate.execution.slurm.services import ServiceError, running
 from ablate.store import StageFolder
@@ -45,7 +47,7 @@ class Element:
         self.record, self.index = record, index
         self.stages = record.elements[index]
         self.store = record.folder.parents[2]
-        self.begun = time.monotonic()
+        self.begun, self.minutes = time.monotonic(), float(record.facts["minutes"])
         self.children: dict[int, str] = {}
         self.served: dict[str | None, str] = {}
         self.asked = self.stopped = False
@@ -66,6 +68,8 @@ class Element:
         self._note("started", node=os.environ.get("SLURMD_NODENAME", platform.node()))
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        if self.record.minutes(self.index).exists():  # whether it was granted, SLURM alone knows
+            self.minutes = jobs.time_limit(f"{os.environ['SLURM_ARRAY_JOB_ID']}_{self.index}") or self.minutes
         reason = None
         try:
             with ExitStack() as servers:
@@ -175,8 +179,10 @@ class Element:
             return EXIT_CODES["interrupted"]
         cause = self._cause(found)
         if cause is not None:
-            self._note(cause)
+            self._note(cause, **({"minutes": self.minutes} if cause == "timeout" else {}))
             if not self._is_spent(cause):
+                if cause == "timeout":
+                    self._ask_for_more_time()
                 return AGAIN
             if cause != "failure":
                 return self._give_up(cause)
@@ -188,13 +194,19 @@ class Element:
 
     def _cause(self, found: set[str]) -> str | None:
         if self.asked and found & {"interrupted", "killed"}:
-            limit, elapsed = 60.0 * self.record.facts["minutes"], time.monotonic() - self.begun
+            limit, elapsed = 60.0 * self.minutes, time.monotonic() - self.begun
             # of a short limit the signal may come at any time, but hardly in its first quarter
             late = elapsed >= max(limit - self.record.facts["signal"] - EARLY_SECONDS, limit / 4)
             return "timeout" if late else "preemption"
         if found & {"killed", "lost", "interrupted"}:
             return "node"
         return "failure" if "failed" in found else None
+
+    def _ask_for_more_time(self) -> None:
+        """Leave a longer time limit for the batch script to set, where the profile has one."""
+        minutes = more_time(self.minutes, self.record.facts["retries"]["time_factor"], self.record.facts["longest"])
+        if minutes > self.minutes:
+            write_text(self.record.minutes(self.index), f"{minutes}\n")
 
     def _is_spent(self, cause: str) -> bool:
         """Tell whether a cause has stopped this element more often than the profile lets it begin again."""
@@ -239,6 +251,11 @@ class Element:
         """Return how often a cause stopped this element; a node is one where process or script were lost, too."""
         found = {"node", "lost"} if cause == "node" else {cause}
         return sum(event["what"] in found for event in self._past())
+
+
+def more_time(minutes: float, factor: float, longest: int) -> int:
+    """Return the time limit, in minutes, of what ran out of one: multiplied, up to the longest that the site has."""
+    return min(math.ceil(minutes * factor), longest)
 
 
 @contextmanager

@@ -63,6 +63,25 @@ def queue() -> Jobs:
     return {(job.name, job.index): job for line in printed.splitlines() for job in _queued(line)}
 
 
+def time_limit(job: str) -> float | None:
+    """Return the minutes that one job may take, None where SLURM does not say."""
+    try:
+        printed = commands.call(["squeue", "--noheader", f"--jobs={job}", "--format=%l"], retry=False).strip()
+    except SlurmError:
+        return None
+    return minutes_of(printed) if printed else None
+
+
+def minutes_of(limit: str) -> float:
+    """Return the minutes of a time limit as SLURM prints it: ``30:00``, ``2-00:00:00``, ``infinite``."""
+    if limit in ("infinite", "UNLIMITED"):
+        return float("inf")
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    hours, minutes = (parts[-3] if len(parts) == 3 else 0), (parts[-2] if len(parts) > 1 else parts[0])
+    return int(days or 0) * 1440 + hours * 60 + minutes
+
+
 def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
     """Return what the accounting says of arrays that have job ids; raises SlurmError where there is none."""
     found: dict[tuple[str, int], Job] = {}

@@ -9,6 +9,7 @@ slurm/<submission>/  submission.json        experiment, profile, time
                              stage.sbatch   the script
                              <index>.out    what an element prints
                              <index>.jsonl  what happened to it
+                             <index>.minutes  its next time limit, where it ran out of time and is to have more
                              ends.jsonl     how its elements ended, one after the other
                      closed.json            no job of it is left in the queue
 """
@@ -65,6 +66,10 @@ class ArrayRecord:
     def events(self, index: int) -> Path:
         """File of what happened to an element."""
         return self.folder / f"{index}.jsonl"
+
+    def minutes(self, index: int) -> Path:
+        """File of the time limit that an element is to have when it is begun again; the batch script reads it."""
+        return self.folder / f"{index}.minutes"
 
     @property
     def ends(self) -> Path:

@@ -134,6 +134,9 @@ class Retries(Closed):
 
     preemption: int = Field(50, ge=0, description="Preempted, or asked to stop with a signal.")
     timeout: int = Field(10, ge=0, description="Out of time; training goes on from its checkpoint.")
+    time_factor: float = Field(
+        1, ge=1, description="What multiplies the time limit of a stage that ran out of it, up to limits.time."
+    )
     failure: int = Field(0, ge=0, description="The work failed.")
     node: int = Field(3, ge=0, description="Gone without a word: the node failed, or the job was killed.")
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ablate.execution.record import record_plan
 from ablate.execution.slurm import commands, jobs
 from ablate.execution.slurm.arrays import Array, Item, Place, Queued, arrange, arrange_behind
 from ablate.execution.slurm.commands import PAUSES, Refused, SlurmBusy, interrupts_later
-from ablate.execution.slurm.element import element_events
+from ablate.execution.slurm.element import element_events, more_time
 from ablate.execution.slurm.ledger import (
     ArrayRecord,
     Submission,
@@ -135,7 +135,7 @@ def _prepared(
     result = Submitted(queued=sum(s in queued.places for s in stages), here=here, behind=len(behind) - len(here))
     if not wanted:
         return [], loaded, result
-    arrays = _arranged(stages, wanted, queued, loaded, ahead)
+    arrays = _arranged(store, stages, wanted, queued, loaded, ahead)
     _check_budget(arrays, loaded)
     fitting = _fitting(arrays, loaded.profile.limits.submit - live)
     result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
@@ -229,6 +229,7 @@ def _settle(intents: Sequence[ArrayRecord]) -> None:
 
 
 def _arranged(
+    store: Store,
     stages: Mapping[str, Stage],
     wanted: Sequence[str],
     queued: Queued,
@@ -236,6 +237,9 @@ def _arranged(
     ahead: frozenset[str] = frozenset(),
 ) -> list[Array]:
     shapes = shapes_of(stages, loaded, models())
+    for stage, minutes in _more_time(store, loaded.profile).items():
+        if stage in shapes and minutes > shapes[stage].minutes:
+            shapes[stage] = replace(shapes[stage], minutes=minutes)
     open_stages = {*wanted, *queued.places}
     items = [
         Item(stage, shapes[stage], tuple(parent for parent in stages[stage].parents if parent in open_stages))
@@ -266,12 +270,26 @@ def _check_budget(arrays: Sequence[Array], loaded: LoadedProfile) -> None:
 
 def lost_on(store: Store) -> list[str]:
     """Return the nodes on which elements were lost without a word at least twice, over all submissions of a store."""
-    counts: Counter[str] = Counter()
+    counts = Counter(event["node"] for _, event in _past_events(store) if event["what"] == "lost")
+    return sorted(node for node, count in counts.items() if count >= LOST_OFTEN)
+
+
+def _more_time(store: Store, profile: Profile) -> dict[str, int]:
+    """Return the minutes that stages are to have which ran out of time, where the profile gives them more."""
+    factor, found = profile.retries.time_factor, dict[str, int]()
+    for stages, event in _past_events(store) if factor > 1 else ():
+        if event["what"] == "timeout":
+            minutes = more_time(event.get("minutes", 0), factor, profile.limits.time)
+            found |= {stage: max(minutes, found.get(stage, 0)) for stage in stages}
+    return found
+
+
+def _past_events(store: Store) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield what happened to elements, over all submissions of a store, with the stages of each."""
     for submission in submissions(store):
         for record in submission.arrays():
-            events = (event for index in record.elements for event in element_events(record, index))
-            counts.update(event["node"] for event in events if event["what"] == "lost")
-    return sorted(node for node, count in counts.items() if count >= LOST_OFTEN)
+            for index, stages in record.elements.items():
+                yield from ((stages, event) for event in element_events(record, index))
 
 
 def _fitting(arrays: Sequence[Array], room: int) -> list[Array]:
@@ -346,7 +364,7 @@ class _Submitter:
         record, name = self.submission.array(array.key), self.submission.job_name(array.key)
         profile = self.loaded.profile
         limits: dict[str, Any] = {"minutes": array.shape.minutes, "signal": profile.signal, "requeue": profile.requeue}
-        limits["alike"] = profile.limits.alike
+        limits |= {"alike": profile.limits.alike, "longest": profile.limits.time}
         limits["services"] = {name: profile.services[name].model_dump(mode="json") for name in array.shape.services}
         paths = Paths(record.folder, self.code, self.python)
         text = render(self.loaded.template, array, name, self.jobs, profile, paths, profile.template)

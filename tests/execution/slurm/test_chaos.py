@@ -182,12 +182,16 @@ def wait_for_note(study: Any, what: str, seconds: float) -> None:
 
 
 @pytest.mark.timeout(1500)
-def test_a_time_limit_requeues_what_it_stops(study: Any) -> None:
+def test_a_time_limit_requeues_what_it_stops_with_a_longer_one(study: Any) -> None:
     (study.folder / "hold").touch()
     needs = {"default": {"cpus": 1, "memory": "200M", "time": 10}, "dataset": {"time": 2}}
-    study.profile(needs=needs, signal=60)
+    study.profile(needs=needs, signal=60, retries={"time_factor": 2})
     assert study.submit().returncode == 0
     wait_for_note(study, "timeout", 600)
+    deadline = time.monotonic() + 60
+    while "dataset 4:00" not in study.slurm("squeue", "-h", "-r", "-o", "%.7j %l"):
+        assert time.monotonic() < deadline, study.slurm("squeue")
+        time.sleep(1)
     (study.folder / "hold").unlink()
     study.wait(900)
     study.check_done_once()

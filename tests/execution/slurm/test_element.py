@@ -19,7 +19,7 @@ import pytest
 
 from ablate.context import Resources, read_json, write_json
 from ablate.execution import lease
-from ablate.execution.slurm import element
+from ablate.execution.slurm import commands, element
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import ArrayRecord
 from ablate.execution.slurm.profile import Service
@@ -28,7 +28,7 @@ from ablate.plan.stage import Ref, Stage
 from ablate.store import StageFolder, Store
 
 HELPERS = Path(__file__).parents[1] / "helpers"
-RETRIES = {"preemption": 2, "timeout": 1, "failure": 0, "node": 1}
+RETRIES = {"preemption": 2, "timeout": 1, "failure": 0, "node": 1, "time_factor": 1}
 
 AddStage = Callable[[Stage], StageFolder]
 Begin = Callable[..., "subprocess.Popen[str]"]
@@ -57,6 +57,7 @@ def prepared(store: Store, *stages: str, **facts: Any) -> ArrayRecord:
     record = the_record(store)
     record.folder.mkdir(parents=True, exist_ok=True)
     known = {"elements": {"3": list(stages)}, "pack": len(stages), "retries": RETRIES, "minutes": 600, "signal": 60}
+    known["longest"] = 600
     known |= {
         "resources": [asdict(Resources())] * len(stages),
         "requeue": True,
@@ -132,10 +133,10 @@ def test_a_withdrawn_array_does_nothing(store: Store, add_stage: AddStage, begin
 
 
 @pytest.mark.parametrize(
-    ("minutes", "cause", "budget"), [(600, "preemption", 2), (0.001, "timeout", 1)], ids=["preempted", "out of time"]
+    ("minutes", "cause", "budget"), [(600, "preemption", 2), (0, "timeout", 1)], ids=["preempted", "out of time"]
 )
 def test_a_signal_is_counted_against_its_own_budget(
-    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: float, cause: str, budget: int
+    store: Store, add_stage: AddStage, begin: Begin, tmp_path: Path, minutes: int, cause: str, budget: int
 ) -> None:
     stage = light(add_stage, "slow", path=str(tmp_path / "running"))
     codes = []
@@ -149,6 +150,41 @@ def test_a_signal_is_counted_against_its_own_budget(
     assert happened(store).count(cause) == budget + 1
     failure = store.stage(stage).last_failure()
     assert failure is not None and f"stopped by {cause} {budget + 1} times" in failure["message"]
+
+
+def test_a_time_out_asks_for_more_time_up_to_the_longest(
+    store: Store, monkeypatch: pytest.MonkeyPatch, add_stage: AddStage
+) -> None:
+    retries = RETRIES | {"timeout": 3, "time_factor": 1.5}
+    record = prepared(store, light(add_stage, "write"), minutes=70, longest=150, retries=retries)
+    granted = iter(["1:45:00\n", "2:30:00\n"])
+    monkeypatch.setattr(commands, "call", lambda command, retry: next(granted))
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    asked = []
+    for _ in range(3):
+        one = element.Element(record, 3)
+        one.asked, one.begun = True, one.begun - 60 * 149  # seconds of work: the last of every limit so far
+        monkeypatch.setattr(one, "_run_all", lambda: {"a": "interrupted"})
+        monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+        assert one.run() == 75
+        asked.append(record.minutes(3).read_text())
+    assert asked == ["105\n", "150\n", "150\n"]
+    limits = [event["minutes"] for event in element_events(record, 3) if event["what"] == "timeout"]
+    assert limits == [70, 105, 150]
+
+
+def test_more_time_that_was_not_granted_is_not_counted_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, add_stage: AddStage
+) -> None:
+    record = prepared(store, light(add_stage, "write"), minutes=70, retries=RETRIES | {"time_factor": 2})
+    record.minutes(3).write_text("140\n")
+    monkeypatch.setattr(commands, "call", lambda command, retry: "1:10:00\n")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    one = element.Element(record, 3)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    one.asked, one.begun = True, one.begun - 60 * 69
+    monkeypatch.setattr(one, "_run_all", lambda: {"a": "interrupted"})
+    assert one.run() == 75 and happened(store)[-2:] == ["timeout", "ended"]
 
 
 def test_a_cancelled_element_stops_and_is_not_begun_again(

@@ -105,11 +105,13 @@ def test_a_packed_stage_gets_its_own_gpus_and_ranks_share_cores() -> None:
 def run_script(tmp_path: Path, python: str, profile: Profile | None = None) -> subprocess.Popen[str]:
     """Start the rendered script with a stand-in for Python and for scontrol."""
     (tmp_path / "python").write_text(f"#!/bin/bash\n{python}\n")
-    (tmp_path / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\nkill -KILL $PPID\n')
-    for name in ("python", "scontrol"):
+    (tmp_path / "scontrol").write_text(f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\nkill -TERM $SCRIPT\n')
+    (tmp_path / "sleep").write_text('#!/bin/bash\n[ "$1" = 600 ] || exec /bin/sleep "$@"\nkill -KILL $PPID\n')
+    for name in ("python", "scontrol", "sleep"):
         (tmp_path / name).chmod(0o755)
     script = tmp_path / "stage.sbatch"
-    script.write_text(rendered(ARRAY, profile or Profile(), str(tmp_path / "python"), str(tmp_path)))
+    text = rendered(ARRAY, profile or Profile(), str(tmp_path / "python"), str(tmp_path))
+    script.write_text(text.replace("set -u", "export SCRIPT=$$\nset -u"))
     place = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "4", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     return subprocess.Popen(["bash", str(script)], env={**os.environ, **place}, text=True)
 
@@ -149,6 +151,12 @@ def test_the_script_hands_signals_on_and_requeues_its_own_element(
         assert (tmp_path / "requeued").read_text() == "requeue 77_4\n"
     else:
         assert ended == 130 and not (tmp_path / "requeued").exists()
+
+
+def test_the_script_sets_the_time_limit_that_its_element_asks_for(tmp_path: Path) -> None:
+    """Once the job waits again, though SLURM asks the script to end at the same moment."""
+    run_script(tmp_path, f"echo 120 > {tmp_path}/4.minutes; exit 75").wait(timeout=60)
+    assert (tmp_path / "requeued").read_text() == "requeue 77_4\nupdate JobId=77_4 TimeLimit=120\n"
 
 
 def test_jobs_with_a_way_out_may_ask_the_hub() -> None:

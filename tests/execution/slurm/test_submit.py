@@ -564,6 +564,28 @@ def test_nodes_where_jobs_were_lost_are_left_out(ablate: Run, standin: StandIn, 
     assert "#SBATCH --exclude=n7\n" in next(newest.glob("*/stage.sbatch")).read_text()
 
 
+def test_what_ran_out_of_time_is_given_more_where_the_profile_says_so(
+    ablate: Run, standin: StandIn, tmp_path: Path
+) -> None:
+    (tmp_path / "cluster.yaml").write_text(PROFILE + "retries: {time_factor: 2}\n")
+    ablate("run", "small.yaml", "--on", "cluster.yaml")
+    standin.change(lambda job: {"state": "TIMEOUT"})
+    record = next((tmp_path / "store" / "slurm").glob("*/*-sft"))
+    (record / "0.jsonl").write_text('{"what": "timeout", "minutes": 10}\n{"what": "timeout", "minutes": 20}\n')
+    assert ablate("retry", "small", "--on", "cluster.yaml").returncode == 0
+    newest = max((tmp_path / "store" / "slurm").glob("2*"))
+    limits = {
+        path.parent.name.partition("-")[2]: re.findall("--time=(.*)", path.read_text())
+        for path in newest.glob("*/stage.sbatch")
+    }
+    assert limits.pop("sft") == ["40"] and set(map(tuple, limits.values())) == {("10",)}
+    standin.change(lambda job: {"state": "TIMEOUT"})
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("12}", "12, time: 30}") + "retries: {time_factor: 2}\n")
+    assert ablate("retry", "small", "--on", "cluster.yaml").returncode == 0
+    newest = max((tmp_path / "store" / "slurm").glob("2*"))
+    assert "--time=30\n" in next(newest.glob("*-sft/stage.sbatch")).read_text()
+
+
 def test_losses_are_counted_over_all_submissions_of_a_store(ablate: Run, standin: StandIn, tmp_path: Path) -> None:
     for number, place in enumerate(("*-dataset", "*-pocket", "*-tokenise")):
         if number == 2:  # a node's losses may be another experiment's
