@@ -37,7 +37,7 @@ from ablate.cli.options import (
     spread_out,
     written,
 )
-from ablate.cli.plan import print_disk, print_sizes
+from ablate.cli.plan import confirm_disk, print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
@@ -57,7 +57,7 @@ from ablate.execution.slurm.status import chosen_statuses
 from ablate.execution.slurm.submit import ready_here, submit_plan
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
-from ablate.plan.explain import Explanation, explain
+from ablate.plan.explain import Explanation, disk_to_take, explain
 from ablate.plan.plan import Plan
 from ablate.shipped import init_project
 from ablate.store import Store
@@ -313,8 +313,10 @@ def main() -> None:
 
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
-    target = Path("out") / what.name / "slurm" if dry_run else None
-    code = 0 if dry_run else _run_here(store, what, loaded)
+    target, code = Path("out") / what.name / "slurm" if dry_run else None, 0
+    if not dry_run:
+        confirm_disk(disk_to_take(what, store), store.root)
+        code = _run_here(store, what, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
     if code:
         sys.exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import typer
 from rich.table import Table
 
 from ablate.catalogs.memory import GIB
@@ -33,7 +34,7 @@ def print_sizes(sizes: Sizes) -> None:
 
 def print_disk(disk: Disk, store: Path) -> None:
     """Print what the stages to run would leave on the disk, and whether the store's has that much."""
-    free = shutil.disk_usage(next(folder for folder in (store, *store.parents) if folder.exists())).free
+    free = free_bytes(store)
     if disk.bytes:
         beside = f" beside {', '.join(disk.unknown)}, of which none has run here yet" if disk.unknown else ""
         known = f"about {in_words(disk.bytes)} of disk{beside}"
@@ -43,6 +44,19 @@ def print_disk(disk: Disk, store: Path) -> None:
     out.print(f"{known}{checkpoint}; {in_words(free)} are free", highlight=False, soft_wrap=True)
     if disk.bytes + disk.checkpoint > free:
         out.print("warning: the disk of the store is too small for that", style="yellow", highlight=False)
+
+
+def confirm_disk(disk: Disk, store: Path) -> None:
+    """Ask whether stages are to be submitted that would leave more than the disk of the store has room for."""
+    needed, free = disk.bytes + disk.checkpoint, free_bytes(store)
+    if needed > free:
+        out.print(f"about {in_words(needed)} of disk are needed, and {in_words(free)} are free", highlight=False)
+        typer.confirm("submit nevertheless?", abort=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return what the disk has room for on which a folder lies, or will lie."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
 def in_words(size: float) -> str:

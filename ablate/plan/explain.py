@@ -107,6 +107,12 @@ def explain(plan: Plan, store: Store) -> Explanation:
     return Explanation(plan, kinds, to_run, disk)
 
 
+def disk_to_take(plan: Plan, store: Store) -> Disk:
+    """Return what the stages that are not done would leave on the disk, as :func:`explain` does."""
+    to_run = [stage for stage in plan.stages.values() if not store.stage(stage.id).is_done()]
+    return disk_of(to_run, model_sizes(plan.stages, models()), measured(store)[1])
+
+
 def _count_ancestors(plan: Plan, wanted: Iterable[str]) -> int:
     seen: set[str] = set()
     stack = list(wanted)

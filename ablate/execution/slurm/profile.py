@@ -163,6 +163,12 @@ class Profile(Closed):
     environment: dict[str, str] = Field(default_factory=dict, description="Variables that every job is given.")
     setup: str = Field("", description="Shell lines before Python starts: modules, a virtual environment.")
     container: str = Field("", description="Words before Python: apptainer exec --nv image.sif.")
+    shared: Names = Field((), description="Folders that nodes see, too, though on a disk of the machine that submits.")
+    scratch: str | None = Field(
+        None,
+        pattern=r"^[/$][\w/.${}:-]*$",
+        description="Folder on a node's own disk for temporary files, with the node's variables: /scratch/$USER.",
+    )
     gpu: Gpus | None = Field(None, description="GPUs of a node; null: a cluster without.")
     unsafe_code: bool = Field(False, description="Run generated programs without a sandbox: nodes without bubblewrap.")
     limits: Limits = Limits()

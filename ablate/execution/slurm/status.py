@@ -17,7 +17,7 @@ from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.element import AGAIN, element_events
 from ablate.execution.slurm.jobs import ENDED, NEVER, Job, Jobs, reason_in_words
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
-from ablate.execution.study import StageStatus, Standing, stage_statuses
+from ablate.execution.study import StageStatus, Standing, stage_statuses, tail
 from ablate.liveness import Status
 from ablate.store import Store
 
@@ -211,11 +211,25 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
         return replace(line, status="blocked", note=f"an input was missing when job {item.job} started")
     if ends and "reason" in ends[-1]:
         return replace(line, status="failed", note=f"{ends[-1]['reason']} (job {item.job})")
-    if job.state == "CANCELLED" and not element_events(item.record, item.index):
-        return replace(line, status="cancelled", note=f"before it started (job {item.job})")
+    if not element_events(item.record, item.index):
+        if job.state == "CANCELLED":
+            return replace(line, status="cancelled", note=f"before it started (job {item.job})")
+        if job.state == "FAILED":
+            return replace(line, status="interrupted", note=f"{_never_began(item, job)} (job {item.job})")
     note = f"{ENDED.get(job.state, job.state.lower())}{f' on {job.nodes}' if job.nodes else ''} (job {item.job})"
     status: Standing = "cancelled" if job.state == "CANCELLED" else "interrupted"
     return replace(line, status=status, note=" ".join(filter(None, (note, line.note))))
+
+
+def _never_began(item: Handed, job: Job) -> str:
+    """Say why a job failed that never came to its stages: its script printed it, or could not."""
+    output = item.record.output(item.index)
+    printed = [text for text in tail(output, 5) if text.strip()]
+    if printed:
+        return f"its script ended before the stage began: {printed[-1].strip()}"
+    if output.exists():
+        return "its script ended before the stage began, and printed nothing"
+    return f"{job.nodes or 'its node'} could not write {output}: does it see the store? `ablate doctor --on` finds out"
 
 
 def _with_blocked(store: Store, lines: Sequence[StageStatus]) -> list[StageStatus]:

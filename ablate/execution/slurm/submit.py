@@ -31,6 +31,7 @@ from ablate.execution.slurm.ledger import (
 from ablate.execution.slurm.profile import LoadedProfile, Profile
 from ablate.execution.slurm.script import Paths, gpus_of_node, render
 from ablate.execution.slurm.shapes import on_login, shapes_of
+from ablate.execution.slurm.storage import require_room, require_shared
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.store import Store
@@ -74,7 +75,9 @@ def submit_plan(
     if dry_run is not None:
         return _write_scripts(store, plan.name, plan.stages, loaded, dry_run, ahead)
     commands.require_slurm()
+    require_shared(store, loaded)
     store.open()
+    require_room(store)
     with Turn(store) as turn:
         record_plan(store, plan)
         return submit_stages(store, plan.name, plan.stages, loaded, turn.renew, ahead)

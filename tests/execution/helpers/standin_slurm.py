@@ -3,13 +3,14 @@
 $STANDIN is a folder: ``jobs.json`` has the jobs; ``refuse`` (words, then a job name's beginning) makes sbatch refuse;
 ``busy`` (words, then how often) makes calls fail for a while, after the job is queued where ``heard`` lies beside it;
 ``kill-after`` (a number) ends the calling process once so many jobs are queued, ``interrupt-after`` is its Ctrl-C;
-``no-accounting`` makes sacct fail.
+``no-accounting`` makes sacct fail; ``nodes`` has the machines, by default this one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import signal
 import sys
@@ -89,6 +90,11 @@ def squeue() -> None:
             print("|".join(values[letter] for letter in re.findall(r"%(\w)", shown)))
 
 
+def sinfo() -> None:
+    path = HERE / "nodes"
+    print(path.read_text() if path.exists() else platform.node())
+
+
 def sacct() -> None:
     if (HERE / "no-accounting").exists():
         fail("Slurm accounting storage is disabled")
@@ -123,6 +129,5 @@ def scancel() -> None:
 
 
 if __name__ == "__main__":
-    {"sbatch": sbatch, "squeue": squeue, "sacct": sacct, "scancel": scancel, "scontrol": scontrol}[
-        Path(sys.argv[0]).name
-    ]()
+    commands = (sbatch, squeue, sinfo, sacct, scancel, scontrol)
+    {command.__name__: command for command in commands}[Path(sys.argv[0]).name]()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ablate.execution.slurm.arrays import Array, Need
 from ablate.execution.slurm.profile import Profile
@@ -112,7 +113,8 @@ def run_script(tmp_path: Path, python: str, profile: Profile | None = None) -> s
     script = tmp_path / "stage.sbatch"
     text = rendered(ARRAY, profile or Profile(), str(tmp_path / "python"), str(tmp_path))
     script.write_text(text.replace("set -u", "export SCRIPT=$$\nset -u"))
-    place = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "4", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    place = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "4", "SLURM_JOB_ID": "79", "SLURMD_NODENAME": "n1"}
+    place |= {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     return subprocess.Popen(["bash", str(script)], env={**os.environ, **place}, text=True)
 
 
@@ -126,6 +128,22 @@ def test_what_setup_sources_may_read_variables_that_are_not_set(tmp_path: Path) 
     (tmp_path / "activate.sh").write_text('export CONDA_BACKUP_CC="$CC_THAT_NOBODY_SET"\n')
     profile = Profile(setup=f"source {tmp_path}/activate.sh")
     assert run_script(tmp_path, "exit 3", profile).wait(timeout=60) == 3
+
+
+def test_a_scratch_is_the_jobs_own_and_goes_with_it(tmp_path: Path) -> None:
+    scratch = Profile(scratch="$STORAGE/tmp", environment={"STORAGE": str(tmp_path)})
+    element = 'touch "$TMPDIR/spill"; echo "$TMPDIR" > "$STORAGE/seen"; exit 3'
+    assert run_script(tmp_path, element, scratch).wait(timeout=60) == 3
+    assert (tmp_path / "seen").read_text() == f"{tmp_path}/tmp/ablate-79\n"
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_scratch_that_is_not_there_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run_script(tmp_path, "exit 0", Profile(scratch=f"{tmp_path}/file")).wait(timeout=60) == 1
+    assert f"scratch of the profile: no {tmp_path}/file/ablate-79 on n1" in capfd.readouterr().out
+    with pytest.raises(ValidationError):
+        Profile(scratch='/tmp/"$(reboot)"')
 
 
 def test_gpu_hours_are_those_that_jobs_ask_for() -> None:

@@ -160,6 +160,20 @@ def test_how_ended_jobs_of_unfinished_stages_are_told(cluster: Cluster) -> None:
     assert found["parent 2"][1].startswith("its job was killed for memory")
 
 
+def test_a_job_that_never_came_to_its_stage_says_why(cluster: Cluster) -> None:
+    one, two, three = (cluster.records[0].output(index) for index in range(3))
+    cluster.queue = {f"70_{index}": "FAILED JobLaunchFailure" for index in range(3)}
+    two.write_text("bash: line 20: /opt/python: No such file or directory\n\n")
+    three.touch()
+    found = cluster.states()
+    words = f"n1 could not write {one}: does it see the store? `ablate doctor --on` finds out (job 70_0)"
+    assert found["parent 0"] == ("interrupted", words)
+    assert found["parent 1"][1].startswith("its script ended before the stage began: bash: line 20: /opt/python: No")
+    assert found["parent 2"][1].startswith("its script ended before the stage began, and printed nothing")
+    cluster.note(cluster.records[0], 0, what="started")
+    assert cluster.states()["parent 0"][1].startswith("its job failed on n1")
+
+
 def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
     cluster.past = f"71_[0,1-2%4]|{cluster.records[1].name}|CANCELLED|\n"
     cluster.queue = {"70_[0-2:2,1]": "CANCELLED DependencyNeverSatisfied"}

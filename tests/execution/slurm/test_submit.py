@@ -19,13 +19,15 @@ import pytest
 
 from ablate.algorithms.registry import METHODS
 from ablate.cli import main
+from ablate.cli import plan as cli_plan
 from ablate.context import Resources, write_json
 from ablate.errors import UsageError
 from ablate.execution.environment import snapshot_package
 from ablate.execution.runner import run_stage
-from ablate.execution.slurm import submit
+from ablate.execution.slurm import storage, submit
 from ablate.execution.slurm.control import unnamed_jobs
 from ablate.execution.slurm.ledger import Turn, new_submission, submissions
+from ablate.plan import explain
 from ablate.plan.kinds import KINDS, Kind
 from ablate.store import StageFolder, Store
 
@@ -54,7 +56,7 @@ class StandIn:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        for name in ("sbatch", "squeue", "sacct", "scancel", "scontrol"):
+        for name in ("sbatch", "squeue", "sinfo", "sacct", "scancel", "scontrol"):
             (self.bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {self.script(name)} "$@"\n')
             (self.bin / name).chmod(0o755)
 
@@ -597,6 +599,30 @@ def test_losses_are_counted_over_all_submissions_of_a_store(ablate: Run, standin
         record = next(newest.glob(place))
         index = next(iter(json.loads((record / "array.json").read_text())["elements"]))
         (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n')
+
+
+def test_a_store_that_nodes_do_not_see_is_refused_before_anything_is_written(
+    ablate: Run, standin: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "file_system", lambda path: "ext4")
+    standin.set("nodes", "n1\nn2\n")
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2 and "jobs run on n1 and 1 more; nothing is queued" in answer.stderr
+    assert not standin.jobs() and not (tmp_path / "store").exists()
+    (tmp_path / "cluster.yaml").write_text(PROFILE + f"shared: {tmp_path}\n")
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0 and standin.jobs()
+
+
+def test_more_than_the_disk_has_is_submitted_when_confirmed(
+    ablate: Run, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_plan, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(explain, "measured", lambda store: ({}, {"sft": 2.5e6}))
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml", said="n\n")
+    assert answer.returncode == 1 and "about 2.5 MB of disk are needed, and 0.0 MB are free" in answer.stdout
+    assert "submit nevertheless? [y/N]" in answer.stdout and not standin.jobs()
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml", said="").returncode == 1 and not standin.jobs()
+    assert ablate("run", "small.yaml", "--on", "cluster.yaml", said="y\n").returncode == 0 and standin.jobs()
 
 
 def test_no_slurm_here(ablate: Run) -> None:
