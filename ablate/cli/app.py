@@ -40,7 +40,7 @@ from ablate.cli.options import (
 from ablate.cli.plan import confirm_disk, print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
-from ablate.cli.slurm import On, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.slurm import On, begun, cluster_app, follow, print_submitted, prune_queue, watch
 from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
@@ -50,7 +50,7 @@ from ablate.context import Resources
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
 from ablate.execution.local import LocalRun
-from ablate.execution.overview import standing_code
+from ablate.execution.overview import counted, listed, overview, standing_code
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import chosen_statuses
@@ -443,19 +443,10 @@ def _print_statuses(
     if not found:
         out.print(f"no experiment in {store.root} yet: start one with `ablate run`", highlight=False)
     for item, lines in found.items():
-        _print_status(item, lines, details=details, everything=everything)
-
-
-def _print_status(name: str, lines: list[study.StageStatus], *, details: bool, everything: bool) -> None:
-    counts: dict[str, int] = {}
-    for line in lines:
-        counts[line.status] = counts.get(line.status, 0) + 1
-    out.print(f"{name}: " + ", ".join(f"{count} {word}" for word, count in counts.items()), highlight=False)
-    for line in lines if details else []:
-        if everything or line.status not in ("done", "waiting"):
-            out.print(
-                f"  {line.status:<12}{line.id}  {line.label}  {line.note}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+        if details and out.is_terminal:
+            out.print(overview(item, lines, begun(store, item)))
+        else:
+            out.print(f"{item}: {counted(lines)}", highlight=False)
+        shown = listed(lines, everything=everything) if details else []
+        for text in shown:
+            out.print(text, markup=False, highlight=False, soft_wrap=True)

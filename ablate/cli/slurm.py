@@ -20,7 +20,7 @@ from ablate.console import Json, out
 from ablate.errors import UsageError
 from ablate.execution import study
 from ablate.execution.estimate import Times, times
-from ablate.execution.overview import in_words, overview, standing_code
+from ablate.execution.overview import counted, in_words, overview, standing_code
 from ablate.execution.slurm import control
 from ablate.execution.slurm import usage as accounting
 from ablate.execution.slurm.commands import SlurmError
@@ -90,17 +90,32 @@ def _confirmed(store: Store, stages: Collection[str]) -> bool:
 
 
 def watch(store: Store, names: Sequence[str]) -> None:
-    """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone."""
-    quiet = 0
+    """Show how experiments stand, again and again until nothing of them goes on; Ctrl-C ends the watching alone.
+
+    Where the output is no terminal, a line is printed whenever the counts have changed.
+    """
+    quiet, said = 0, dict[str, str]()
     with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False, transient=True) as live:
         while True:
             found = cluster_statuses(store, names)
-            live.update(Group(*(overview(name, lines) for name, lines in found.items())), refresh=True)
+            if out.is_terminal:
+                shown = (overview(name, lines, begun(store, name)) for name, lines in found.items())
+                live.update(Group(*shown), refresh=True)
+            else:
+                counts = {name: counted(lines) for name, lines in found.items()}
+                for name in (name for name, text in counts.items() if said.get(name) != text):
+                    _say(f"{time.strftime('%H:%M:%S')}  {name}: {counts[name]}")
+                said = counts
             lines = [line for own in found.values() for line in own]
             quiet = 0 if standing_code(lines) == 3 else quiet + 1
             if quiet == QUIET_LOOKS or (quiet and all(line.status != "waiting" for line in lines)):
                 return
             time.sleep(WATCH_SECONDS)
+
+
+def begun(store: Store, name: str) -> float:
+    """Return when an experiment was last run, in seconds since the epoch."""
+    return float(store.experiment(name).read_plan()["created"])
 
 
 def follow(store: Store, prefix: str, lines: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,8 +21,11 @@ TO_GO = GOES_ON | {"waiting"}
 """States of a stage that a run at work has before it; on this machine what is not begun waits."""
 
 
-def overview(name: str, lines: Sequence[StageStatus]) -> RenderableType:
-    """Return a table of kinds with their counts, what runs now, and the expected end."""
+def overview(name: str, lines: Sequence[StageStatus], since: float) -> RenderableType:
+    """Return a table of kinds with their counts, what runs now, the time since it was handed over and the expected end.
+
+    ``since`` is when its last run began, in seconds since the epoch.
+    """
     table = Table(box=None, pad_edge=False, show_header=False)
     kinds: dict[str, list[StageStatus]] = {}
     for line in lines:
@@ -37,9 +41,42 @@ def overview(name: str, lines: Sequence[StageStatus]) -> RenderableType:
     if len(running) > RUNNING_SHOWN:
         table.add_row(f"  └ and {len(running) - RUNNING_SHOWN} more", "", "")
     done = sum(line.status == "done" for line in lines)
-    left = seconds_left(lines)
-    end = f"about {in_words(left)} left" if left else ""
+    end = _end(lines, time.time() - since)
     return Group(Text(name, style="bold"), table, Text(f"{done}/{len(lines)} stages  {end}", style="bold"))
+
+
+def _end(lines: Sequence[StageStatus], elapsed: float) -> str:
+    if standing_code(lines) != 3:
+        return ""
+    left = seconds_left(lines)
+    until = "" if left is None else f", about {in_words(left)} left (until {_clock(time.time() + left)})"
+    return f"begun {in_words(elapsed)} ago{until}"
+
+
+def _clock(when: float) -> str:
+    """Return the time of day, with the day where it is another one."""
+    day = "" if time.strftime("%x", time.localtime(when)) == time.strftime("%x") else "%a "
+    return time.strftime(f"{day}%H:%M", time.localtime(when))
+
+
+def counted(lines: Sequence[StageStatus]) -> str:
+    """Return how many stages stand how: ``3 done, 2 running``."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(line.status for line in lines).items())
+
+
+def listed(lines: Sequence[StageStatus], *, everything: bool) -> list[str]:
+    """Return a line for each stage; unless ``everything`` is wanted, none for what is done or waits for its turn.
+
+    What is queued on a cluster is then one line for each reason, however many stages have it.
+    """
+    shown = [line for line in lines if everything or line.status not in ("done", "waiting", "queued")]
+    told = [f"  {line.status:<12}{line.id}  {line.label}  {line.note}" for line in shown]
+    if not everything:
+        reasons = Counter(line.note.partition(" (job ")[0] for line in lines if line.status == "queued")
+        told += [
+            f"  {'queued':<12}{count} stage{'s' * (count > 1)}: {reason}" for reason, count in reasons.most_common()
+        ]
+    return told
 
 
 def seconds_left(lines: Sequence[StageStatus]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ablate.cli import slurm as cli_slurm
 from ablate.context import Resources, write_json
 from ablate.errors import UnknownNameError, UsageError
 from ablate.execution import lease
-from ablate.execution.overview import overview, seconds_left, standing_code
+from ablate.execution.overview import listed, overview, seconds_left, standing_code
 from ablate.execution.runner import run_stage
 from ablate.execution.slurm import commands
 from ablate.execution.slurm.arrays import Array
@@ -271,8 +273,35 @@ def test_what_waits_on_this_machine_is_to_go_while_something_runs() -> None:
     assert standing_code(lines) == 3
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(overview("small", lines))
-    assert "1/7  2 running, 3 waiting, 1 failed" in shown.get() and "about 2 min left" in shown.get()
+        console.print(overview("small", lines, time.time() - 600))
+    assert "1/7  2 running, 3 waiting, 1 failed" in shown.get()
+    assert re.search(r"1/7 stages  begun 10 min ago, about 2 min left \(until (\w+ )?\d\d:\d\d\)", shown.get())
+    with console.capture() as shown:
+        console.print(overview("small", told("done", "failed"), 0.0))
+    assert "1/2 stages  \n" in shown.get(), "nothing goes on"
+
+
+def test_what_is_queued_is_a_line_for_each_reason(cluster: Cluster) -> None:
+    cluster.queue = {f"70_{index}": "PENDING Resources" for index in range(3)}
+    cluster.queue |= {f"71_{index}": "PENDING Dependency" for index in range(2)} | {"71_2": "PENDING JobHeldUser"}
+    lines = cluster_statuses(cluster.store, ["small"])["small"]
+    assert listed(lines, everything=False) == [
+        "  queued      3 stages: waits for free nodes (Resources)",
+        "  queued      2 stages: waits for other jobs (Dependency)",
+        "  queued      1 stage: held: `ablate release`, or scontrol release (JobHeldUser)",
+    ]
+    assert len(listed(lines, everything=True)) == COUNT
+
+
+def test_watching_without_a_terminal_prints_what_changes(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter(["running queued", "running queued", "done running", "done done"])
+    monkeypatch.setattr(cli_slurm, "cluster_statuses", lambda store, names: {"small": told(*next(looks).split())})
+    monkeypatch.setattr(cli_slurm, "WATCH_SECONDS", 0.0)
+    cli_slurm.watch(store, ["small"])
+    printed = [line.partition("  ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert printed == ["small: 1 running, 1 queued", "small: 1 done, 1 running", "small: 2 done"]
 
 
 @pytest.mark.parametrize(
