@@ -111,7 +111,7 @@ def _once(command: Sequence[str]) -> str:
             text=True,
             timeout=PATIENCE,
             check=False,
-            env={**os.environ, "SLURM_BITSTR_LEN": "0"},  # or the indices of an array are cut off after 64 letters
+            env=_environment(),
             start_new_session=True,  # Ctrl-C reaches us alone, and we wait for the answer
         )
     except FileNotFoundError as error:
@@ -124,6 +124,13 @@ def _once(command: Sequence[str]) -> str:
     if any(known in words.lower() for known in BUSY):
         raise SlurmBusy(f"{command[0]}: {words}", hint="the controller is busy or restarts: the same command continues")
     raise SlurmError(f"{command[0]}: {words}")
+
+
+def _environment() -> dict[str, str]:
+    """Return our variables without a user's habits for squeue and sacct, which hide jobs (SQUEUE_PARTITION)."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+    # the indices of an array are else cut off after 64 letters, and times may be those of a clock on the wall
+    return kept | {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"}
 
 
 def _own_words(text: str) -> list[str]:

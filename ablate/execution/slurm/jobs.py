@@ -15,19 +15,24 @@ from ablate.execution.slurm import commands
 from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.ledger import ArrayRecord
 
-LIVE = frozenset(
+OVER = frozenset(
     {
-        *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"),
-        *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SPECIAL_EXIT", "RESV_DEL_HOLD"),
+        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
+        *("REVOKED", "TIMEOUT"),
     }
 )
-"""States in which a job is, or may come to be, at work."""
-PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
-"""Those of them in which it is not at work."""
+"""States of a job that has ended. In any other, of which newer versions know more, it is or may come to be at work."""
+PENDING = frozenset(
+    {
+        *("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
+        *("LAUNCH_FAILED", "RECONFIG_FAIL"),
+    }
+)
+"""Those of the others in which it is not at work."""
 NEVER = "DependencyNeverSatisfied"
 STARTED_EARLIER = 300.0
 """Seconds by which clocks of this machine and the accounting's may differ."""
-SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%r|%N|%M")
+SQUEUE = ("squeue", "--noheader", "--array", "--states=all", "--format=%i|%j|%T|%N|%M|%r")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Job:
     @property
     def is_live(self) -> bool:
         """Whether it is, or may come to be, at work."""
-        return self.state in LIVE and not (self.state == "PENDING" and self.reason == NEVER)
+        return self.state not in OVER and not (self.state == "PENDING" and self.reason == NEVER)
 
     @property
     def is_pending(self) -> bool:
@@ -87,7 +92,8 @@ def accounted(records: Iterable[ArrayRecord]) -> dict[tuple[str, int], Job]:
     found: dict[tuple[str, int], Job] = {}
     for place, name, state, nodes in sacct(records, ("JobID", "JobName", "State", "NodeList"), "--allocations"):
         for job, index in _elements(place):
-            found[name, index] = Job(job, index, name, state.partition(" ")[0], nodes=nodes)  # CANCELLED by 1000
+            where = "" if nodes == "None assigned" else nodes
+            found[name, index] = Job(job, index, name, state.partition(" ")[0], nodes=where)  # CANCELLED by 1000
     return found
 
 
@@ -135,9 +141,9 @@ def _named(printed: str) -> Iterator[tuple[str, str]]:
 
 
 def _queued(line: str) -> Iterator[Job]:
-    fields = line.strip().split("|")
+    fields = line.strip().split("|", 5)  # an administrator's reason may have any letters
     if len(fields) == 6:
-        place, name, state, reason, nodes, used = fields
+        place, name, state, nodes, used, reason = fields
         for job, index in _elements(place):
             yield Job(job, index, name, state, "" if reason == "None" else reason, nodes, used)
 
@@ -173,18 +179,18 @@ REASONS = (
     (r"BeginTime", "waits until it may start again"),
     (r"JobArrayTaskLimit", "as many elements as limits.at_once allows run"),
     (r"JobHeld\w*", "held: `ablate release`, or scontrol release"),
-    (r"ReqNodeNotAvail.*", "nodes it asks for are down or reserved"),
+    (r"ReqNodeNotAvail.*|Nodes required for job are .*", "nodes it asks for are down or reserved"),
     (r"NodeDown|BadConstraints|PartitionNodeLimit", "no node of its partition can run it"),
     (r"PartitionDown|PartitionInactive", "its partition is closed"),
     (r"PartitionTimeLimit", "its time limit is longer than the partition's: lower limits.time"),
     (r"Reservation\w*", "waits for its reservation"),
     (r"QOSMax(Gres|TRES)?\w*(User|Account)?\w*", "a limit of the QOS for a user or account is reached"),
     (r"QOS\w*", "a limit of the QOS is reached"),
-    (r"Assoc\w*|MaxJobsPer\w*|MaxSubmit\w*", "a limit of the account is reached"),
+    (r"Assoc\w*|Max\w+Per\w+|MaxSubmit\w*", "a limit of the account is reached"),
     (r"InvalidAccount", "its account is not valid: account of the profile"),
     (r"InvalidQOS", "its QOS is not valid: qos of the profile"),
     (r"NonZeroExitCode", "its script ended with an error"),
-    (r"launch failed requeued held|LaunchFailed.*", "a node could not start it and it is held: scontrol release"),
+    (r".* requeued held|LaunchFailed.*", "a node could not start it and it is held: scontrol release"),
 )
 
 

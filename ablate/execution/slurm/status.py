@@ -166,7 +166,7 @@ def _with_job(line: StageStatus, item: Handed, cluster: Cluster, past: Jobs) -> 
 
 def _queued(line: StageStatus, item: Handed, job: Job) -> StageStatus:
     """A job that is at work or waits: the store's word stands where the stage itself has begun."""
-    if job.state != "PENDING":
+    if not job.is_pending:
         note = " ".join(filter(None, (line.note if line.status == "running" else "", f"on {job.nodes}, {job.used}")))
         return replace(line, status="running", note=f"{note} (job {item.job})")
     tries = restarts(item)
@@ -211,6 +211,8 @@ def _ended(line: StageStatus, item: Handed, job: Job | None) -> StageStatus:
         return replace(line, status="blocked", note=f"an input was missing when job {item.job} started")
     if ends and "reason" in ends[-1]:
         return replace(line, status="failed", note=f"{ends[-1]['reason']} (job {item.job})")
+    if job.is_live:
+        return replace(line, status="unknown", note=f"it left the queue, and the accounting lags (job {item.job})")
     if not element_events(item.record, item.index):
         if job.state == "CANCELLED":
             return replace(line, status="cancelled", note=f"before it started (job {item.job})")

@@ -83,7 +83,7 @@ class Cluster:
                 raise told
             job = int(place.partition("_")[0])
             state, _, reason = told.partition(" ")
-            lines.append(f"{place}|{self.records[job - 70].name}|{state}|{reason or 'None'}|n1|0:05")
+            lines.append(f"{place}|{self.records[job - 70].name}|{state}|n1|0:05|{reason or 'None'}")
         return "\n".join(lines)
 
     def states(self) -> dict[str, tuple[str, str]]:
@@ -174,6 +174,24 @@ def test_a_job_that_never_came_to_its_stage_says_why(cluster: Cluster) -> None:
     assert found["parent 2"][1].startswith("its script ended before the stage began, and printed nothing")
     cluster.note(cluster.records[0], 0, what="started")
     assert cluster.states()["parent 0"][1].startswith("its job failed on n1")
+
+
+def test_an_accounting_that_lags_ends_nothing(cluster: Cluster) -> None:
+    cluster.past = "".join(f"70_{index}|{cluster.records[0].name}|RUNNING|n1\n" for index in range(3))
+    words = "it left the queue, and the accounting lags (job 70_0)"
+    assert cluster.states()["parent 0"] == ("unknown", words)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        *(("REQUEUE_HOLD", "queued"), ("RESV_DEL_HOLD", "queued"), ("LAUNCH_FAILED", "queued")),
+        *(("POWER_UP_NODE", "running"), ("EXPEDITING", "running"), ("COMPLETING", "running")),
+    ],
+)
+def test_states_of_any_version(cluster: Cluster, state: str, status: str) -> None:
+    cluster.queue = {"70_0": state}
+    assert cluster.states()["parent 0"][0] == status
 
 
 def test_elements_that_never_started_are_not_taken_apart(cluster: Cluster) -> None:
@@ -337,6 +355,13 @@ def test_watching_ends_with_what_is_watched(
         ("AssocGrpGRES", "a limit of the account"),
         ("ReqNodeNotAvail, UnavailableNodes:n1", "nodes it asks for"),
         ("PartitionTimeLimit", "lower limits.time"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "nodes it asks",
+        ),
+        ("user env retrieval failed requeued held", "held: scontrol release"),
+        ("launch failed requeued held", "held: scontrol release"),
+        ("MaxGRESPerAccount", "a limit of the account"),
         ("SomethingNew", "SomethingNew"),
     ],
 )
