@@ -5,7 +5,8 @@
 The study is SFT -> reward models -> trainings -> six evaluations of each, of stages that are never run: all jobs are
 held, looked at once (`ablate status`), and cancelled at the end. Needs a cluster on which one may queue as many jobs.
 
-- ablate: arrays in which every evaluation keeps step with its own training.
+- ablate: arrays in which every evaluation keeps step with its own training; `recorded` are the seconds before, in which
+  what the stages make is written to the store.
 - one array a level: what a launcher of job arrays does that waits for a whole level (SFT, reward models, …).
 - one call a stage: a script that queues stage by stage, with `afterok` on its inputs.
 """
@@ -21,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ablate.context import write_json
+from ablate.execution.record import record_stages
 from ablate.execution.slurm.profile import Limits, LoadedProfile, Needs, load_profile
 from ablate.execution.slurm.status import cluster_statuses
 from ablate.execution.slurm.submit import submit_stages
@@ -59,19 +61,18 @@ def held(loaded: LoadedProfile) -> LoadedProfile:
     return replace(loaded, profile=profile)
 
 
-def ours(stages: dict[str, Stage], loaded: LoadedProfile, folder: Path) -> tuple[int, float, float]:
-    """Hand the stages over as `ablate run --on` does; returns calls and seconds, and those of `ablate status` then."""
+def ours(stages: dict[str, Stage], loaded: LoadedProfile, folder: Path) -> tuple[int, float, float, float]:
+    """Hand the stages over as `ablate run --on` does: calls, seconds, those before to record them, of `status` then."""
     store = Store(folder / "store").open()
-    for stage in stages.values():
-        place = store.stage(stage.id)
-        place.folder.mkdir(parents=True)
-        write_json(place.stage_json, stage.as_json())
+    begun = time.monotonic()
+    record_stages(store, stages.values())
+    recorded = time.monotonic() - begun
     begun = time.monotonic()
     result = submit_stages(store, "bench", stages, loaded, lambda: None)
     seconds = time.monotonic() - begun
     looked = time_status(store, stages)
     subprocess.run(["scancel", *[job for record in result.arrays if (job := record.job)]], check=True, timeout=600)
-    return len(result.arrays), seconds, looked
+    return len(result.arrays), seconds, recorded, looked
 
 
 def time_status(store: Store, stages: dict[str, Stage]) -> float:
@@ -124,17 +125,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=int, nargs="*", default=[10, 100, 1000, 10000])
     parser.add_argument("--naive", type=int, default=200, help="calls of the last way; its time is scaled up from them")
+    parser.add_argument("--alone", action="store_true", help="ablate alone: jobs stay in SLURM's memory for a while")
     parser.add_argument("--profile", default="slurm/example.yaml")
     options = parser.parse_args(arguments)
     loaded = held(load_profile(options.profile))
-    print(f"{'stages':>8}{'':4}{'ablate':>18}{'one array a level':>22}{'one call a stage':>22}{'status':>10}")
+    print(f"{'stages':>8}{'recorded':>11}{'status':>10}{'ablate':>22}{'one array a level':>22}{'one call a stage':>22}")
     for count in options.stages:
         stages = study(count)
         with tempfile.TemporaryDirectory() as folder:
-            calls, seconds, looked = ours(stages, loaded, Path(folder))
-        found = [(calls, seconds), by_level(stages), one_by_one(stages, options.naive)]
-        shown = "".join(f"{calls:>9} calls {seconds:>6.2f} s" for calls, seconds in found)
-        print(f"{len(stages):>8}{shown}{looked:>8.2f} s", flush=True)
+            calls, seconds, recorded, looked = ours(stages, loaded, Path(folder))
+        print(
+            f"{len(stages):>8}{recorded:>9.2f} s{looked:>8.2f} s{calls:>7} calls {seconds:>6.2f} s", end="", flush=True
+        )
+        others = [] if options.alone else [by_level(stages), one_by_one(stages, options.naive)]
+        print("".join(f"{calls:>7} calls {seconds:>6.2f} s" for calls, seconds in others), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +26,8 @@ from ablate.shipped import find_by_name, search_folders
 from ablate.store import ExperimentFolder, Store
 
 LONGEST_NAME = 255
+WRITERS = 16
+"""Files written at the same time: a disk or a file server takes many to itself at once as soon as one."""
 
 ReadReport = Callable[[Path, Mapping[str, Any]], object]
 """Reads a layout and raises SpecError unless it fits a plan; given by the caller, for ``results`` stands beside."""
@@ -43,8 +46,7 @@ class Readers(NamedTuple):
 def record_plan(store: Store, plan: Plan) -> ExperimentFolder:
     """Write what a run of this plan needs; stages that are there already are left as they are."""
     report = find_report(plan.loaded)
-    for stage in plan.stages.values():
-        _record_stage(store, stage)
+    record_stages(store, plan.stages.values())
     folder = store.experiment(plan.name)
     folder.folder.mkdir(parents=True, exist_ok=True)
     experiment = plan.loaded.experiment.model_dump(mode="json", by_alias=True)
@@ -99,6 +101,13 @@ def check_results(plan: Plan, report: Path | None, readers: Readers) -> None:
         check_report(plan, report, readers.report)
     if plan.loaded.experiment.claims:
         readers.claims(plan.loaded.experiment.claims, plan.as_json(), plan.loaded.origins)
+
+
+def record_stages(store: Store, stages: Iterable[Stage]) -> None:
+    """Write stage.json of every stage that is not done, many at a time: each waits until the disk has it."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(lambda stage: _record_stage(store, stage), stages):
+            pass
 
 
 def _record_stage(store: Store, stage: Stage) -> None:
