@@ -31,6 +31,7 @@ class Study:
 
     def __init__(self, folder: Path, seconds: float = 0.0) -> None:
         self.folder, self.store = folder, Store(folder / "store")
+        self.before: list[str] = []
         self.paths = os.pathsep.join([str(HELPERS), *filter(None, sys.path)])
         (folder / "small.yaml").write_text(SPEC)
         environment = {"PYTHONPATH": self.paths, "LIGHT_WORK_FOLDER": str(folder), "LIGHT_WORK_SECONDS": str(seconds)}
@@ -44,10 +45,10 @@ class Study:
         path.write_text(json.dumps(first | known | changes))  # JSON is YAML
 
     def ablate(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line, with light stages in place of all that computes."""
+        """Run the command line, by the words ``before``, with light stages in place of all that computes."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
         return subprocess.run(
-            [sys.executable, str(HELPERS / "light_cli.py"), *words],
+            [*self.before, sys.executable, str(HELPERS / "light_cli.py"), *words],
             cwd=self.folder,
             env={**kept, "PYTHONPATH": self.paths, "LIGHT_WORK_FOLDER": str(self.folder), **variables},
             capture_output=True,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,3 +144,33 @@ def test_the_accounting_tells_many_elements_that_never_started_apart(study: Any)
             assert time.monotonic() < deadline, found
             time.sleep(1)
         assert {index for _, index in found} == set(indices) and {job.state for job in found.values()} == {"CANCELLED"}
+
+
+@pytest.mark.slow
+@pytest.mark.tmpfs
+def test_a_store_that_nodes_do_not_see_is_told(study: Any) -> None:
+    """The store is mounted for the commands here alone, as a disk of the login node is."""
+    (study.folder / "store").mkdir()
+    with subprocess.Popen(["unshare", "--mount", "sleep", "300"]) as namespace:
+        try:
+            inside = ["nsenter", "--mount", f"--target={namespace.pid}"]
+            study.before = [*inside, "sh", "-c", 'cd "$0" && exec "$@"', str(study.folder)]
+            mount = ["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", str(study.folder / "store")]
+            until(lambda: Path(f"/proc/{namespace.pid}/ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink())
+            subprocess.run([*inside, *mount], check=True)
+            assert study.submit().returncode == 0
+            until(lambda: study.ablate("status", "small", "--exit-code").returncode == 1)
+            lines = json.loads(study.ablate("status", "small", "--json").stdout)["small"]
+        finally:
+            study.ablate("cancel", "small", "--yes")
+            namespace.kill()
+    first = [line["note"] for line in lines if line["kind"] == "pocket"]
+    assert first and all(re.match(r"n\d could not write .*/\d+.out: does it see the store?", note) for note in first)
+    assert {line["status"] for line in lines if line["kind"] != "pocket"} == {"blocked"}
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
