@@ -26,9 +26,16 @@ from ablate.store import Store
 WAIT_SECONDS = 180.0
 """How long the small job may take to start and end."""
 LOOK = """\
-import json, os, sys
+import json, os, shutil, sys, tempfile
 seen = {"python": sys.version.split()[0], "host": os.uname().nodename, "cores": len(os.sched_getaffinity(0))}
 seen["gpus"] = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+if scratch := os.environ.get("ABLATE_SCRATCH"):
+    try:
+        os.makedirs(scratch, exist_ok=True)
+        tempfile.TemporaryFile(dir=scratch).close()
+        seen["scratch"] = f"{scratch} with {shutil.disk_usage(scratch).free / 1e9:.1f} GB free"
+    except OSError as error:
+        seen["no scratch"] = f"{scratch}: {error.strerror}"
 try:
     import ablate.execution.slurm.element
 except ImportError as error:
@@ -162,6 +169,7 @@ def _script(profile: Profile, folder: Path, code: Path) -> str:
     lines += [f"#SBATCH --{name}={value}" for name, value in written.items() if value]
     lines += [f"#SBATCH {flag}" for flag in profile.flags]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in profile.environment.items()]
+    lines += [f'export ABLATE_SCRATCH="{profile.scratch}"'] if profile.scratch else []
     lines += [profile.setup.rstrip(), f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"']
     python = f"{profile.container} {shlex.quote(profile.python or sys.executable)} -P".strip()
     lines += [f"cd {shlex.quote(str(folder))}", f"{python} look.py > seen.tmp 2> error; mv seen.tmp seen.json"]
@@ -214,5 +222,9 @@ def _seen(seen: dict[str, Any], profile: Profile, store: Store) -> Iterator[Find
         yield Finding(False, f"python: ablate can't be imported there: {seen['missing']} (see setup and python)")
     else:
         yield Finding(True, f"Python {seen['python']} with ablate on {seen['host']}")
+    if "scratch" in seen:
+        yield Finding(True, f"scratch {seen['scratch']}")
+    if "no scratch" in seen:
+        yield Finding(False, f"scratch: a job can't write to {seen['no scratch']}")
     if profile.gpu and not seen["gpus"]:
         yield Finding(False, "gpu: a job that asked for one sees none (CUDA_VISIBLE_DEVICES is empty)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_a_container_that_prints_is_shown(
     findings = examine(load_profile(str(folder / "cluster.yaml")), Store(folder / "store"))
     assert [finding.well for finding in findings if finding.text == told] == [well]
     assert any(finding.text == "Python 3.11 with ablate on n1" for finding in findings) is well
+
+
+@pytest.mark.parametrize(
+    ("scratch", "well", "told"),
+    [
+        ("$HOME/tmp", True, r"scratch .*/tmp with [\d.]+ GB free"),
+        ("$HOME/file/tmp", False, "scratch: .*file/tmp: Not a"),
+    ],
+)
+def test_a_scratch_is_looked_for_on_a_node(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, scratch: str, well: bool, told: str
+) -> None:
+    """The stand-in for sbatch runs the script, here."""
+    (folder / "sbatch").write_text('#!/bin/sh\nfor script; do :; done\nbash "$script"\necho 7\n')
+    (folder / "file").touch()
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "cluster.yaml").write_text(f"scratch: {scratch}\n")
+    findings = examine(load_profile(str(folder / "cluster.yaml")), Store(folder / "store"))
+    assert [finding.well for finding in findings if re.match(told, finding.text)] == [well], findings
 
 
 def test_a_partition_is_compared_with_what_is_sent_there(folder: Path) -> None:
