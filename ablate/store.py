@@ -5,7 +5,7 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               attempts/<n>/         owner.json, log, events.jsonl, environment.json, failure.json, work/
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
-experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml
+experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml, trials.jsonl
                      cells/<axes>/{checkpoint,<suite>} -> ../../../../stages/<id>/output/…
 code/<digest>/                      snapshots of the code that attempts ran
 slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
@@ -198,6 +198,11 @@ class ExperimentFolder:
     def estimate_json(self) -> Path:
         """Seconds that a stage of each kind was estimated to take when the experiment first ran."""
         return self.folder / "estimate.json"
+
+    @property
+    def trials(self) -> Path:
+        """Journal of the trials, where the experiment is a search; it only grows."""
+        return self.folder / "trials.jsonl"
 
     @property
     def cells(self) -> Path:

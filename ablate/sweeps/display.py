@@ -11,8 +11,8 @@ from rich.status import Status
 from ablate.execution.runner import Outcome
 from ablate.experiment.sweep import Sweep
 from ablate.plan.stage import Stage
-from ablate.sweeps.run import CAUSE
 from ablate.sweeps.space import spelled
+from ablate.trials import CAUSE
 
 
 class SweepDisplay:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from ablate.errors import Location, SpecError, StoreError, UsageError, suggestio
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Named, Range, Sweep
 from ablate.plan.fingerprint import digest
+from ablate.store import ExperimentFolder
+from ablate.trials import ASKED, EXCESS, readable
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 
@@ -46,39 +48,31 @@ ONE_SEQUENCE = frozenset({"qmc", "grid", "cma_es"})
 
 Others draw anew for each trial from a seed of that trial, so that a continued sweep repeats nothing.
 """
-EXCESS = "excess"
-"""Attribute of a trial: by how much its results are beyond their bounds, 0 or less where they keep them."""
 
 
-def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -> optuna.Study:
-    """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
+def open_study(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder, cells: str) -> optuna.Study:
+    """Open or begin the study of a sweep, whose journal is in ``folder``.
 
-    ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a file that
-    can't be read, UsageError where it was begun with other objectives, ranges or cells.
+    ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a journal
+    that can't be read, UsageError where it was begun with other objectives, ranges or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _mend_tail(file)
+    file = folder.trials
+    _mend_tail(file, is_begun=folder.plan_json.exists())
     directions = [MINIMIZE if name.startswith("-") else MAXIMIZE for name in sweep.maximise]
-    try:
+    with readable(file):
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(file))),
             study_name=loaded.experiment.name,
             directions=directions,
             load_if_exists=True,
         )
-    except (ValueError, KeyError, json.JSONDecodeError) as error:
-        raise StoreError(f"{file} can't be read: {error}", hint="restore it, or move it away to begin again") from error
     _check_same(study, sweep, file, cells)
+    names = [name.removeprefix("-") for name in sweep.maximise]
+    if study.metric_names != names:  # what optuna-dashboard calls the objectives
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            study.set_metric_names(names)
     return study
-
-
-def read_study(name: str, file: Path) -> optuna.Study:
-    """Open the study of a sweep that was begun, to read it; nothing is written. Raises StoreError."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))
-    except (ValueError, KeyError, json.JSONDecodeError) as error:
-        raise StoreError(f"{file} can't be read: {error}") from error
 
 
 def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
@@ -169,8 +163,11 @@ def _excess(trial: FrozenTrial) -> Sequence[float]:
     return excess
 
 
-def _mend_tail(file: Path) -> None:
-    """Cut an unfinished last line off: its writer was killed, and no one has acted on it."""
+def _mend_tail(file: Path, *, is_begun: bool) -> None:
+    """Cut an unfinished last line off: its writer was killed, and no one has acted on it.
+
+    Raises StoreError where a sweep that has begun would have no line left.
+    """
     if not file.exists():
         return
     lock = JournalFileSymlinkLock(str(file))
@@ -178,6 +175,8 @@ def _mend_tail(file: Path) -> None:
     try:
         content = file.read_bytes()
         whole = content.rfind(b"\n") + 1
+        if is_begun and not whole:
+            raise StoreError(f"{file} has lost its trials", hint="restore it, or move it away to begin again")
         if whole < len(content):
             with file.open("r+b") as handle:
                 handle.truncate(whole)
@@ -191,9 +190,9 @@ def _check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> No
         "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
         "experiment": cells,
     }
-    begun = study.user_attrs.get("asked")
+    begun = study.user_attrs.get(ASKED)
     if begun is None:
-        study.set_user_attr("asked", asked)
+        study.set_user_attr(ASKED, asked)
     elif changed := [name for name in asked if begun[name] != asked[name]]:
         raise UsageError(
             f"the sweep was begun with another {' and another '.join(changed)}",

@@ -24,17 +24,16 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect
 from ablate.store import Store
-from ablate.sweeps.engine import EXCESS, most_trials, open_study, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.engine import most_trials, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.space import Space
 from ablate.sweeps.trials import Planner, TrialPlan
+from ablate.trials import CAUSE, EXCESS, LOST, OWNER, POLICIES, SURPLUS, counted
 
 LOOK_SECONDS = 2.0
 """Between two looks at training events, at other workers' trials, and two signs of life of this one."""
 LOSSES = 5
 """Workers that may die over one trial before it counts as failed: it may be what kills them."""
-OWNER, CAUSE, LOST, SURPLUS = "owner", "cause", "lost", "surplus"
-"""Attributes of a trial: its worker, why it failed, how many workers died over it, that it is one too many."""
 
 
 class Listener(Protocol):
@@ -88,7 +87,8 @@ class Sweeper:
         """Open the storage, with what the sweep starts from."""
         workers = self.folder / "workers"
         workers.mkdir(parents=True, exist_ok=True)
-        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl", self.cells)
+        folder = self.store.experiment(self.loaded.experiment.name)
+        self.study = open_study(self.loaded, self.sweep, folder, self.cells)
         self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
@@ -146,6 +146,7 @@ class Sweeper:
         # by its own number: another worker may have begun a trial since this one was asked for
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, trial.number)
         planned = self.planner.one(self.space.suggest(trial))
+        trial.set_user_attr(POLICIES, planned.policies)
         self._record()
         done = {stage_id for stage_id in planned.stages if self.store.stage(stage_id).is_done()}
         known = next(frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == trial.number)
@@ -265,11 +266,6 @@ class Sweeper:
         seconds = sum(float(record["seconds"]) for record in records if record)
         self.is_spent = seconds >= 3600 * self.sweep.max_hours
         return self.is_spent
-
-
-def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that count, those that wait too."""
-    return [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get(SURPLUS)]
 
 
 def run_sweep(sweeper: Sweeper, machine: Machine, observer: Observer) -> LocalRun:
