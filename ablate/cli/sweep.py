@@ -72,6 +72,8 @@ def run(
     if sweeper.gave_up:
         err.print(f"{name}: gave up, no trial has ended well; most often: {sweeper.gave_up}", style="red", markup=False)
         sys.exit(1)
+    if sweeper.is_full:
+        out.print(f"{name} has all its trials: a larger number in sweep.trials goes on", highlight=False)
     show(name, store)
 
 
@@ -81,7 +83,10 @@ def show(
     store: StoreOption = DEFAULT_STORE,
     as_json: Json = False,
     best: Annotated[
-        Path | None, typer.Option("--best", help="Write the experiment of the best trial to this file.")
+        Path | None, typer.Option("--best", help="Write the experiment of the best trials to this file.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", help="Draw its figures into this folder, as PDF and PNG.")
     ] = None,
 ) -> None:
     """Show the trials of a sweep, the best of them last."""
@@ -92,7 +97,15 @@ def show(
     if best is not None:
         module.write_best(found, place, best)
         out.print(f"written to {best}", highlight=False)
-    elif as_json:
+    if figures is not None:
+        drawn = importlib.import_module("ablate.sweeps.figures").write_figures(found, place, figures)
+        for figure in drawn:
+            out.print(f"{figure.files[0]}: {figure.caption}", markup=False, highlight=False, soft_wrap=True)
+        if not drawn:
+            out.print("no trial is complete: there is nothing to draw", highlight=False)
+    if best is not None or figures is not None:
+        return
+    if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     else:
         for trial in found.trials:

@@ -114,6 +114,11 @@ class Sweep(Closed):
         None, gt=0, description="Hours that the stages of all trials may take together; no trial begins after them."
     )
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a report must know of the search: for what, how many keys, how its trials are drawn."""
+        drawn = {"sampler": self.sampler.name, "seed": self.seed, "trials": self.trials}
+        return {"maximise": list(self.maximise), "search": list(self.search), **drawn}
+
     @model_validator(mode="after")
     def _prunes_one_objective(self) -> Sweep:
         if self.pruner is not None and len(self.maximise) > 1:

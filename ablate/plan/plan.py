@@ -150,6 +150,7 @@ class Plan:
             "data": [dict(facts) for facts in self.data],
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
             **({"claims": [dict(claim) for claim in claims]} if claims else {}),
+            **({"sweep": self.loaded.experiment.sweep.facts()} if self.loaded.experiment.sweep else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },

@@ -17,6 +17,7 @@ from ablate.results.appendix.write import write_appendix
 from ablate.results.claims.table import NAME as CLAIMS
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import Layout, check_layout, default_layout, load_layout
+from ablate.results.layout.figures import SearchFigure
 from ablate.results.layout.names import published_file
 from ablate.results.long import Results, collect
 from ablate.results.page.content import page_content
@@ -36,6 +37,7 @@ from ablate.store import Store
 
 if TYPE_CHECKING:
     from ablate.results.figures.draw import Drawn
+    from ablate.trials import Search
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def build_report(
     names what the experiment does not have.
     """
     results = collect(store, experiment_name)
-    return _build(results, resolve_layout(results, layout, data=data))
+    chosen = resolve_layout(results, layout, data=data)
+    return _build(results, chosen, _search(results, chosen))
 
 
 def render_report(
@@ -81,9 +84,12 @@ def render_report(
     results = collect(store, experiment_name)
     before = written_before(out, experiment_name)
     chosen = resolve_layout(results, layout, data=data)
-    report = _build(results, chosen)
+    search = _search(results, chosen)
+    report = _build(results, chosen, search)
     out.mkdir(parents=True, exist_ok=True)
-    figures = _draw(results, chosen, report.tables, out / "figures")  # first: one that can't be drawn is an error
+    figures = _draw(
+        results, chosen, report.tables, search, out / "figures"
+    )  # first: one that can't be drawn is an error
     files = [file for table in report.tables for file in write_table(table, out / "tables")]
     files += [file for drawn in figures for file in drawn.files]
     files.append(_write_page(results, chosen, report, figures, out))
@@ -106,9 +112,10 @@ def render_page(
     results = collect(store, experiment_name)
     before = written_before(out, experiment_name)
     chosen = resolve_layout(results, layout, data=data)
-    report = _build(results, chosen)
+    search = _search(results, chosen)
+    report = _build(results, chosen, search)
     out.mkdir(parents=True, exist_ok=True)
-    file = _write_page(results, chosen, report, _draw(results, chosen, report.tables), out)
+    file = _write_page(results, chosen, report, _draw(results, chosen, report.tables, search), out)
     keep_only(out, experiment_name, [*before, file], before)
     return replace(report, files=(file,))
 
@@ -161,8 +168,25 @@ def _find_layout(named: Path) -> Path:
     raise SpecError(f"no report layout {named}", hint=suggestion(named.name, known))
 
 
-def _build(results: Results, layout: Layout) -> Report:
-    tables = tuple(build_table(results, table) for table in layout.tables)
+def _search(results: Results, layout: Layout) -> Search | None:
+    """Read the trials of a sweep that has begun, where a layout shows some."""
+    is_shown = layout.trials or any(isinstance(figure, SearchFigure) for figure in layout.figures)
+    if not is_shown or not results.store.experiment(results.experiment).trials.exists():
+        return None
+    from ablate.trials import read_search  # loads Optuna, which few reports need
+
+    return read_search(results.store, results.experiment)
+
+
+def _trials(results: Results, search: Search) -> Table:
+    from ablate.results.tables.trials import build_trials_table  # loads Optuna
+
+    return build_trials_table(results, search)
+
+
+def _build(results: Results, layout: Layout, search: Search | None) -> Report:
+    tables = (_trials(results, search),) if layout.trials and search is not None else ()
+    tables += tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     tables += build_analyses(results, layout)
     if layout.data:
@@ -177,6 +201,7 @@ def _build(results: Results, layout: Layout) -> Report:
 def _refuse_same_names(tables: Sequence[Table], layout: Layout) -> None:
     """Refuse tables that would be written to the same files."""
     own = {CLAIMS: "the table of claims"} | ({data_table.NAME: "the table of data"} if layout.data else {})
+    own |= {"trials": "the table of trials"} if layout.trials else {}
     own |= {published_file(name): f"the published table {name!r}" for name in layout.published}
     for name, count in Counter(table.name for table in tables).items():
         if count > 1:
@@ -215,12 +240,14 @@ def _adopted_remarks(results: Results) -> tuple[str, ...]:
     )
 
 
-def _draw(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
+def _draw(
+    results: Results, layout: Layout, tables: Sequence[Table], search: Search | None, folder: Path | None = None
+) -> list[Drawn]:
     if not layout.figures:
         return []
     from ablate.results.figures.draw import draw_figures  # matplotlib takes half a second: loaded only to draw
 
-    return draw_figures(results, layout, tables, folder)
+    return draw_figures(results, layout, tables, folder, search)
 
 
 def _write_page(results: Results, layout: Layout, report: Report, figures: Sequence[Drawn], out: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Any
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
-from ablate.results.layout import Column
+from ablate.results.layout import Column, named_column
+from ablate.results.layout.names import refuse_unknown
 from ablate.results.long import Results, Subject
 from ablate.results.tables.columns import column_value, measured_columns
 
@@ -66,16 +67,14 @@ class Objective:
 
 
 def _column(name: str, suites: Mapping[str, Mapping[str, Any]], place: Location) -> Column:
-    suite, slash, metric = name.partition("/")
-    categories = {facts["category"] for facts in suites.values()}
-    if name == "average":
-        return Column(average=())
-    if name in categories and name not in suites:
-        return Column(category=name)
-    if suite in suites:
-        return Column(suite=suite, metric=metric if slash else None)
-    known = ["average", *categories, *suites]
-    raise SpecError(f"no trial has a result {name!r}", location=place, hint=suggestion(name, known))
+    column = named_column(name, suites)
+    if column is None:
+        known = ["average", *{facts["category"] for facts in suites.values()}, *suites]
+        raise SpecError(f"no trial has a result {name!r}", location=place, hint=suggestion(name, known))
+    metrics = suites[column.suite].get("metrics") if column.suite else None
+    if column.metric is not None and metrics is not None:
+        refuse_unknown(f"metric of suite {column.suite}", column.metric, metrics, place)
+    return column
 
 
 def _mean(results: Results, cells: Sequence[Subject], column: Column) -> float:

@@ -79,6 +79,7 @@ class Sweeper:
         self.open: dict[int, _Open] = {}
         self.owner = Owner.current()
         self.looked = 0.0
+        self.is_full = False
         self.is_spent = False
         self.gave_up: str | None = None
         self.mistake: SpecError | None = None
@@ -92,6 +93,10 @@ class Sweeper:
         self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
+        trials = counted(self.study)
+        self.is_full = sum(trial.state.is_finished() for trial in trials) >= self.most
+        if any(trial.params for trial in trials):
+            self._record()  # with what is measured and reported beside the trials' results now
 
     def change(self, run: LocalRun) -> Change | None:
         """Tell Optuna what has ended and begin what there is room for; None when the sweep is over for this worker."""

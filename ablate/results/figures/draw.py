@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -30,11 +31,15 @@ from ablate.results.layout.figures import (
     RowsFigure,
     ScalingLayout,
     ScatterLayout,
+    SearchFigure,
     TableFigure,
     TrainingLayout,
 )
 from ablate.results.long import Results
 from ablate.results.tables.table import Table
+
+if TYPE_CHECKING:
+    from ablate.trials import Search
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,21 @@ class Drawn:
     files: tuple[Path, ...] = ()
 
 
-def draw_figures(results: Results, layout: Layout, tables: Sequence[Table], folder: Path | None = None) -> list[Drawn]:
-    """Draw every figure of a report that has numbers; with a ``folder`` each is written there as PDF and PNG."""
+def draw_figures(
+    results: Results,
+    layout: Layout,
+    tables: Sequence[Table],
+    folder: Path | None = None,
+    search: Search | None = None,
+) -> list[Drawn]:
+    """Draw every figure of a report that has numbers; with a ``folder`` each is written there as PDF and PNG.
+
+    ``search`` has the trials, where the experiment is a sweep that has begun.
+    """
     by_name = {table.name: table for table in tables}
     found = []
     with matplotlib.rc_context(style.STYLE):  # type: ignore[arg-type]
-        drawings = [(figure, draw(figure, results, layout, by_name)) for figure in layout.figures]
+        drawings = [(figure, draw(figure, results, layout, by_name, search)) for figure in layout.figures]
         for figure, drawing in drawings:  # all are drawn before the first is written
             if drawing is not None:
                 files = style.write(drawing.figure, figure.name, folder) if folder else ()
@@ -66,8 +80,16 @@ def _caption(figure: Figure, drawing: Drawing, tables: Mapping[str, Table]) -> s
     return " ".join([figure.title or tables[table].title, *drawing.remarks])
 
 
-def draw(figure: Figure, results: Results, layout: Layout, tables: Mapping[str, Table]) -> Drawing | None:
+def draw(
+    figure: Figure, results: Results, layout: Layout, tables: Mapping[str, Table], search: Search | None
+) -> Drawing | None:
     """Draw one figure; None when there is nothing to draw yet."""
+    if isinstance(figure, SearchFigure):
+        if search is None:
+            return None
+        from ablate.results.figures.search import draw_search  # loads Optuna, which few reports need
+
+        return draw_search(figure, results, search)
     if isinstance(figure, TableFigure):
         return _of_table(figure, tables[figure.table])
     if isinstance(figure, RowsFigure):

@@ -120,6 +120,16 @@ def where_key(where: Mapping[str, Any]) -> str:
     return f"[{','.join(f'{axis}={value}' for axis, value in where.items())}]" if where else ""
 
 
+def named_column(name: str, suites: Mapping[str, Mapping[str, Any]]) -> Column | None:
+    """Return the column that is named by ``average``, a category, a suite or ``suite/metric``; None where none is."""
+    suite, slash, metric = name.partition("/")
+    if name == "average":
+        return Column(average=())
+    if name not in suites and any(facts["category"] == name for facts in suites.values()):
+        return Column(category=name)
+    return Column(suite=suite, metric=metric if slash else None) if suite in suites else None
+
+
 class Attribute(Closed):
     """A column of facts about a row: its data's pairs or catalog entry, its runs (n), what training it took."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.errors import SpecError
-from ablate.results.layout.figures import BarLayout
+from ablate.results.layout.figures import BarLayout, search_figures
 from ablate.results.layout.names import (
     NOT_AVERAGED,
     SEED_AXES,
@@ -32,6 +32,7 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
         table = _default_table(plan, subject, name, title)
         if table is not None:
             tables.append(table)
+    sweep = plan.get("sweep")
     if not tables and not data:
         raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
     keys = {table.name: column_keys(table, plan) for table in tables if table.subject == "policy"}
@@ -40,6 +41,8 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
         else BarLayout(name=f"{name}-{own[0]}", table=name, columns=own[:1])
         for name, own in keys.items()
     )  # fmt: skip
+    if sweep is not None:
+        return Layout(title=plan["name"], tables=tuple(tables), figures=search_figures(sweep), trials=True, data=data)
     return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)
 
 

@@ -129,6 +129,40 @@ class ScatterLayout(Figure):
     correlation: str = Field(description="name of a table of correlations of this report")
 
 
+class SearchFigure(Figure):
+    """A figure of a sweep's trials."""
+
+
+class HistoryLayout(SearchFigure):
+    """What trial after trial reached, and the best so far; pruned and failed ones at the lower edge."""
+
+    kind: Literal["history"]
+
+
+class SlicesLayout(SearchFigure):
+    """What trials reached over the values of each searched key."""
+
+    kind: Literal["slices"]
+
+
+class ParallelLayout(SearchFigure):
+    """Trials as lines across all searched keys, coloured by what they reached."""
+
+    kind: Literal["parallel"]
+
+
+class ImportanceLayout(SearchFigure):
+    """How much of what trials reached each searched key explains: Optuna's functional analysis of variance."""
+
+    kind: Literal["importance"]
+
+
+class ParetoLayout(SearchFigure):
+    """Trials over every pair of objectives, with the Pareto front."""
+
+    kind: Literal["pareto"]
+
+
 KINDS: Mapping[str, type[Figure]] = {
     "bar": BarLayout,
     "recipe": RecipeLayout,
@@ -140,6 +174,11 @@ KINDS: Mapping[str, type[Figure]] = {
     "front": FrontLayout,
     "training": TrainingLayout,
     "scatter": ScatterLayout,
+    "history": HistoryLayout,
+    "slices": SlicesLayout,
+    "parallel": ParallelLayout,
+    "importance": ImportanceLayout,
+    "pareto": ParetoLayout,
 }
 """Every kind of figure, by the name that reports write."""
 
@@ -160,6 +199,8 @@ FigureLayout: TypeAlias = Annotated[Figure, BeforeValidator(_of_its_kind)]
 
 def check_figure(figure: Figure, tables: Mapping[str, TableLayout], plan: Mapping[str, Any], origins: Origins) -> None:
     """Raise :class:`SpecError` for a column, axis, value, baseline or suite that table or experiment does not have."""
+    if isinstance(figure, SearchFigure):
+        _check_search(figure, plan.get("sweep"), origins)
     if not isinstance(figure, RowsFigure):
         return
     table = tables[figure.table]
@@ -185,6 +226,34 @@ def check_figure(figure: Figure, tables: Mapping[str, TableLayout], plan: Mappin
     if isinstance(figure, CurveLayout) and figure.suite is not None:
         suites = [name for name, about in plan["suites"].items() if about["subject"] == table.subject]
         refuse_unknown("suite", figure.suite, suites, origins.locate("suite"))
+
+
+def _check_search(figure: SearchFigure, sweep: Mapping[str, Any] | None, origins: Origins) -> None:
+    if sweep is None:
+        raise SpecError(
+            "there are no trials to draw: the experiment has no section sweep", location=origins.locate("kind")
+        )
+    if isinstance(figure, ParetoLayout) and len(sweep["maximise"]) < 2:
+        raise SpecError("a Pareto front is of several objectives, the sweep has one", location=origins.locate("kind"))
+    if isinstance(figure, ParallelLayout | ImportanceLayout) and len(sweep["search"]) < 2:
+        raise SpecError("several keys are compared here, the sweep searches one", location=origins.locate("kind"))
+
+
+def search_figures(sweep: Mapping[str, Any]) -> tuple[SearchFigure, ...]:
+    """Return the figures that a sweep has by default."""
+    kinds = ["history", "slices"]
+    kinds += ["parallel", "importance"] if len(sweep["search"]) > 1 else []
+    kinds += ["pareto"] if len(sweep["maximise"]) > 1 else []
+    return tuple(_of_its_kind({"kind": kind, "name": kind, "title": _SEARCH_TITLES[kind]}) for kind in kinds)
+
+
+_SEARCH_TITLES = {
+    "history": "Trials in order",
+    "slices": "Trials by value",
+    "parallel": "Trials across all keys",
+    "importance": "Importance of the searched keys",
+    "pareto": "Pareto front",
+}
 
 
 def _check_step(step: Step, table: TableLayout, entries: list[Mapping[str, Any]], origins: Origins) -> None:

@@ -31,13 +31,24 @@ class Layout(Closed):
     effects: tuple[EffectsLayout, ...] = ()
     rankings: tuple[RankingLayout, ...] = ()
     claims: tuple[ClaimLayout, ...] = ()
+    trials: bool = Field(default=False, description="whether a sweep's table of trials comes first")
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
     published: Names = Field(default=(), description="published tables that follow as they were printed")
 
     @model_validator(mode="after")
     def _has_tables(self) -> Layout:
-        if not (self.tables or self.correlations or self.effects or self.claims or self.data or self.published):
-            message = "a report needs tables, correlations, effects, claims, published tables or data: true"
+        if not (
+            self.tables
+            or self.correlations
+            or self.effects
+            or self.claims
+            or self.trials
+            or self.data
+            or self.published
+        ):
+            message = (
+                "a report needs tables, correlations, effects, claims, published tables, trials: true or data: true"
+            )
             raise PydanticCustomError("tables", message)
         return self
 
@@ -88,6 +99,9 @@ def _check_names(layout: Layout, origins: Origins) -> None:
 
 def check_layout(layout: Layout, plan: Mapping[str, Any], origins: Origins | None = None) -> None:
     """Raise :class:`SpecError` for an axis, category, suite or baseline that the experiment does not have."""
+    if layout.trials and "sweep" not in plan:
+        where = (origins or Origins()).locate("trials")
+        raise SpecError("there are no trials: the experiment has no section sweep", location=where)
     for index, table in enumerate(layout.tables):
         check_table(table, plan, (origins or Origins()).inside("tables", index))
     for index, correlation in enumerate(layout.correlations):

@@ -213,18 +213,19 @@ def _entries(layout: TableLayout, baselines: Sequence[Group], cells: Sequence[Gr
 
 
 def _columns(layout: TableLayout, measured: Sequence[Measured]) -> list[Column]:
-    columns = [Column(row.axis, row.label or _title(row.axis), "label") for row in layout.rows]
+    columns = [Column(row.axis, row.label or key_title(row.axis), "label") for row in layout.rows]
     for attribute in layout.attributes:
         digits = 3 if attribute.name.endswith("_hours") else 0
-        columns.append(Column(attribute.name, attribute.label or _title(attribute.name), "attribute", digits=digits))
+        columns.append(Column(attribute.name, attribute.label or key_title(attribute.name), "attribute", digits=digits))
     columns += [item.column for item in measured]
     for health in layout.health:
-        label = health.label or _title(health.field)
+        label = health.label or key_title(health.field)
         columns.append(Column(health.key, label, "health", digits=health.digits))
     return columns
 
 
-def _title(key: str) -> str:
+def key_title(key: str) -> str:
+    """Return the heading of a column of this key's values, where none is declared."""
     if key in _TITLES:
         return _TITLES[key]
     words = " ".join(_ACRONYMS.get(word, word) for word in key.replace("_", " ").replace(".", " ").split())

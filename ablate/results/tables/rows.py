@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Any
@@ -76,7 +76,7 @@ def cell_groups(results: Results, table: TableLayout) -> list[Group]:
     grouped: dict[tuple[str, ...], list[Subject]] = {}
     for cell in cells:
         grouped.setdefault(row_key(table, cell.axes), []).append(cell)
-    names = {row.axis: _value_labels(results, row, cells) for row in table.rows}
+    names = {row.axis: value_labels(results, row, (cell.axes.get(row.axis) for cell in cells)) for row in table.rows}
     groups = [_group(table, members, names) for members in grouped.values()]
     return sorted(groups, key=_sort_key(table, cells))
 
@@ -180,11 +180,11 @@ def _of_subject(results: Results, table: TableLayout) -> list[Subject]:
     return [item for item in results.subjects if item.subject == table.subject]
 
 
-def _value_labels(results: Results, row: RowAxis, cells: Sequence[Subject]) -> dict[str, str]:
+def value_labels(results: Results, row: RowAxis, values: Iterable[Any]) -> dict[str, str]:
     """Write the values that an axis has in a table, by their repr; numbers short, where no two are then alike."""
-    values = {repr(value): value for value in (cell.axes.get(row.axis) for cell in cells)}
-    full = {key: value_label(results, row, value) for key, value in values.items()}
-    short = {key: value_label(results, row, value, digits=_DIGITS) for key, value in values.items()}
+    distinct = {repr(value): value for value in values}
+    full = {key: value_label(results, row, value) for key, value in distinct.items()}
+    short = {key: value_label(results, row, value, digits=_DIGITS) for key, value in distinct.items()}
     return short if len(set(short.values())) == len(set(full.values())) else full
 
 
