@@ -43,7 +43,7 @@ PRUNERS = {
     "threshold": "ThresholdPruner",
     "wilcoxon": "WilcoxonPruner",
 }
-ONE_SEQUENCE = frozenset({"qmc", "grid", "cma_es"})
+ONE_SEQUENCE = frozenset({"qmc", "grid"})
 """Samplers that go through one sequence, whose place Optuna keeps in the storage: their seed is the sweep's throughout.
 
 Others draw anew for each trial from a seed of that trial, so that a continued sweep repeats nothing.
@@ -136,7 +136,8 @@ def _make(
         if name not in inspect.signature(kind).parameters:
             raise SpecError(f"{what} {named.name!r} knows no {name.partition('_')[0]}", location=place)
     try:
-        return kind(**named.arguments, **extra)
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            return kind(**named.arguments, **extra)
     except ImportError as error:
         raise UsageError(f"{what} {named.name!r} needs another package: {error}", location=place) from error
     except (TypeError, ValueError) as error:

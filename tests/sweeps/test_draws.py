@@ -1,0 +1,117 @@
+"""What a sweep draws: nothing twice however often it is stopped, and no more trials than it has, in one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from ablate.experiment.loading import load_experiment
+from ablate.sweeps.run import Sweeper
+from ablate.trials import counted
+from tests.sweeps.conftest import Folder
+
+
+class Deaf:
+    """Listens to nothing."""
+
+    def told(self, trial: object) -> None:
+        """Hear nothing."""
+
+
+def worker_of(folder: Folder) -> Sweeper:
+    """A worker as a command of its own has it: of what the journal says, and nothing else."""
+    worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
+    folder.store.open()
+    worker.begin()
+    return worker
+
+
+def end(worker: Sweeper, trial: optuna.Trial) -> float:
+    """Let a trial end with what its beta earns; returns its beta."""
+    worker._open(trial)
+    beta = float(trial.params["dpo.beta"])
+    worker._tell(worker.open[trial.number], (-abs(math.log(beta / 0.5)),), TrialState.COMPLETE)
+    return beta
+
+
+def drawn(folder: Path, restarts: int, sampler: Any, trials: int) -> list[float]:
+    """The betas of a sweep whose worker is another one after every ``restarts`` trials."""
+    made = Folder(folder)
+    made.write(sampler=sampler, trials=trials)
+    betas: list[float] = []
+    worker = worker_of(made)
+    while (trial := worker._begin()) is not None:
+        betas.append(end(worker, trial))
+        if len(betas) % restarts == 0:
+            worker = worker_of(made)
+    assert len(betas) == trials == len(counted(worker.study))
+    return betas
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("tpe", {"n_startup_trials": 2}),
+        ("nsga_ii", {"population_size": 2}),
+        ("qmc", {}),
+        pytest.param(
+            "cma_es", {"n_startup_trials": 2},
+            marks=pytest.mark.skipif(importlib.util.find_spec("cmaes") is None, reason="cmaes is not installed"),
+        ),
+        pytest.param("gp", {"n_startup_trials": 2}, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_a_sweep_that_goes_on_draws_what_it_would_have_drawn_and_nothing_twice(
+    tmp_path: Path, name: str, arguments: dict[str, Any]
+) -> None:
+    sampler = {"name": name, "arguments": arguments}
+    whole = drawn(tmp_path / "whole", 100, sampler, 4)
+    assert len(set(whole)) == 4
+    assert drawn(tmp_path / "in-parts", 1, sampler, 4) == whole
+
+
+def test_workers_that_take_turns_have_no_more_trials_than_the_sweep(folder: Folder) -> None:
+    folder.write(sampler="random", trials=3)
+    workers = [worker_of(folder) for _ in range(2)]
+    begun = [trial for _ in range(3) for worker in workers if (trial := worker._begin()) is not None]
+    assert len(begun) == 3 == len(counted(workers[0].study))
+
+
+def test_a_worker_that_is_overtaken_while_it_asks_gives_its_trial_up(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write(sampler="random", trials=1)
+    slow, fast = worker_of(folder), worker_of(folder)
+    ask = slow.study.ask
+
+    def overtaken() -> optuna.Trial:
+        assert fast._begin() is not None
+        return ask()
+
+    monkeypatch.setattr(slow.study, "ask", overtaken)
+    assert slow._begin() is None
+    assert [trial.state for trial in counted(slow.study)] == [TrialState.RUNNING]
+    assert len(slow.study.trials) == 2, "the one too many is on record, and counts for nothing"
+
+
+def test_a_sweep_that_has_its_trials_says_so(folder: Folder) -> None:
+    folder.write(sampler="random", trials=2)
+    worker = worker_of(folder)
+    for _ in range(2):
+        trial = worker._begin()
+        assert trial is not None and not worker_of(folder).is_full
+        end(worker, trial)
+    assert worker_of(folder).is_full
+
+
+def test_the_study_names_its_objectives(folder: Folder) -> None:
+    folder.write(maximise=["pocket-validation-gold", "-gold"])
+    assert worker_of(folder).study.metric_names == ["pocket-validation-gold", "gold"]
+    worker_of(folder)
+    assert folder.store.experiment("small").trials.read_text().count("metric_names") == 1
