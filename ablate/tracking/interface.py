@@ -11,6 +11,7 @@ from ablate.store import Store
 VIEWS = (
     ("Policies", "tags.`ablate.subject` = 'policy'"),
     ("Reward models", "tags.`ablate.subject` = 'reward_model'"),
+    ("Trials", "tags.`ablate.kind` = 'trial'"),
     ("Training", "tags.`ablate.kind` = 'train'"),
     ("Evaluations", "tags.`ablate.kind` = 'evaluate'"),
     ("Failed", "attributes.status = 'FAILED'"),

@@ -1,5 +1,7 @@
 """Mirror of an experiment in MLflow: one MLflow experiment a study, a run for it, and one below it for every stage.
 
+The trials of a sweep are runs between: those of a trial's policies and of their evaluations are below it.
+
 The store is read and never written to outside ``cache/``; no stage knows of MLflow, so that a server that is down holds
 up nothing. A run carries a digest of what it should hold, written with the last of it: mirroring again skips it while
 that is the same, and does it once more where the last call did not get so far. This module loads MLflow (seconds).
@@ -28,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ablate.errors import TrackingError
 from ablate.store import Store
 from ablate.tracking.interface import artifacts, shown, tracking_uri, views_note
-from ablate.tracking.wanted import WantedRun, training_curve, wanted_runs
+from ablate.tracking.wanted import WantedRun, WantedTrials, training_curve, wanted_runs
 
 KEY_TAG = "ablate.key"
 DIGEST_TAG = "ablate.mirrored"
@@ -122,14 +124,19 @@ class _Mirror:
         self._experiment = self._experiment_id()
         existing = self._existing(rebuild)
         wanted = list(wanted_runs(self._store, self._plan))
-        whole = self._whole(wanted)
-        parent, outcome = self._bring_up_to_date(existing.get(whole.key), whole, {})
+        trials = self._trials()
+        whole = self._whole(wanted, trials)
+        root, outcome = self._bring_up_to_date(existing.get(whole.key), whole, {})
+        ids: dict[str, str] = {}
 
         def below(item: WantedRun) -> str:
-            return self._bring_up_to_date(existing.get(item.key), item, {_PARENT_TAG: parent})[1]
+            parent = ids.get(trials.parents.get(item.key, ""), root)
+            ids[item.key], outcome = self._bring_up_to_date(existing.get(item.key), item, {_PARENT_TAG: parent})
+            return outcome
 
         with ThreadPoolExecutor(self._connections) as pool:
-            counts = Counter([outcome, *pool.map(below, wanted)])
+            counts = Counter([outcome, *pool.map(below, trials.runs)])
+            counts.update(pool.map(below, wanted))
         return Mirrored(counts["created"], counts["updated"], counts["unchanged"])
 
     def _experiment_id(self) -> str:
@@ -168,16 +175,25 @@ class _Mirror:
             if not token:
                 return
 
-    def _whole(self, wanted: Sequence[WantedRun]) -> WantedRun:
-        """The run of the experiment, which all others are below."""
-        is_done = sum(item.status == "FINISHED" for item in wanted) >= len(self._plan["stages"])
+    def _trials(self) -> WantedTrials:
+        """The runs of a sweep's trials; none of another experiment."""
+        if not self._store.experiment(self._plan["name"]).trials.exists():
+            return WantedTrials()
+        from ablate.tracking.trials import wanted_trials  # loads Optuna
+
+        return wanted_trials(self._store, self._plan)
+
+    def _whole(self, wanted: Sequence[WantedRun], trials: WantedTrials) -> WantedRun:
+        """The run of the experiment, which all others are below; a sweep is done when its trials have ended."""
+        finished = sum(item.status == "FINISHED" for item in wanted)
+        is_done = trials.is_done if trials.runs else finished >= len(self._plan["stages"])
         return WantedRun(
             key="experiment",
             name=self._plan["name"],
             status="FINISHED" if is_done else "RUNNING",
             params={},
             tags={"ablate.kind": "experiment", "ablate.question": str(self._plan.get("question") or "")},
-            metrics={"stages": float(len(self._plan["stages"]))},
+            metrics={"stages": float(len(self._plan["stages"])), **trials.best},
             output=self._store.experiment(self._plan["name"]).folder,
             started=self._plan.get("created"),
             ended=max((item.ended for item in wanted if item.ended is not None), default=None) if is_done else None,
@@ -186,7 +202,9 @@ class _Mirror:
     def _bring_up_to_date(self, run: Run | None, wanted: WantedRun, more_tags: Mapping[str, str]) -> tuple[str, str]:
         """Create or complete one run; returns its id and which of created, updated, unchanged it was."""
         digest = wanted.digest
-        if run is not None and run.data.tags.get(DIGEST_TAG) == digest and run.info.status == wanted.status:
+        known = {} if run is None else run.data.tags
+        is_there = {DIGEST_TAG: digest, **more_tags}.items() <= known.items()
+        if run is not None and is_there and run.info.status == wanted.status:
             return str(run.info.run_id), "unchanged"
         outcome = "created" if run is None else "updated"
         if run is not None and any(run.data.params.get(key, value) != value for key, value in wanted.params.items()):
@@ -204,12 +222,12 @@ class _Mirror:
             for name, value in wanted.metrics.items()
             if run.data.metrics.get(name) != value
         ]
-        if wanted.status == "FINISHED":
+        if wanted.status == "FINISHED" and wanted.output is not None:
             curve = training_curve(wanted.output)
             metrics += [_metric(point.name, point.value, point.step, wanted.ended) for point in curve]
         changed = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
         self._log(run_id, metrics, params, [*changed, RunTag(DIGEST_TAG, digest)])
-        if self._is_own:
+        if self._is_own and wanted.output is not None:
             self._link(run, wanted.output)
         if wanted.status == "RUNNING":
             self._client.update_run(run_id, status=wanted.status)

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ _LONGEST_VALUE = 5000
 
 @dataclass(frozen=True)
 class WantedRun:
-    """One run: ``key`` is the stage's id, the times are in seconds since 1970, ``metrics`` have no step.
+    """One run: ``key`` is the stage's id or a trial's name, times are in seconds since 1970, ``metrics`` have no step.
 
-    ``output`` is the folder of its artifacts: what the stage published, or the last attempt's log and failure.
+    ``output`` is the folder of its artifacts: what the stage published, or the last attempt's log and failure; null for
+    a trial, which has none of its own.
     """
 
     key: str
@@ -35,7 +36,7 @@ class WantedRun:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
-    output: Path
+    output: Path | None
     started: float | None = None
     ended: float | None = None
 
@@ -43,6 +44,19 @@ class WantedRun:
     def digest(self) -> str:
         """Sixteen hex digits, equal for runs that hold the same."""
         return hashlib.sha256(json.dumps(astuple(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class WantedTrials:
+    """Runs of a sweep's trials that have begun; ``parents`` maps a stage to the first trial it is of, by their keys.
+
+    ``best`` has what the best trial reached, of a sweep with one objective; ``is_done``: all its trials have ended.
+    """
+
+    runs: tuple[WantedRun, ...] = ()
+    parents: Mapping[str, str] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    is_done: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,11 +103,11 @@ def _wanted(store: Store, folder: StageFolder, status: str, label: str, subject:
     params = dict(_flat("", stage.get("config") or {}))
     tags = {
         "ablate.stage": folder.id, "ablate.kind": folder.kind, "ablate.folder": str(folder.folder),
-        **{f"ablate.input.{_name(role)}": ref["stage"] for role, ref in (stage.get("inputs") or {}).items()},
+        **{f"ablate.input.{mlflow_name(role)}": ref["stage"] for role, ref in (stage.get("inputs") or {}).items()},
         **_origin(folder, done),
     }  # fmt: skip
     if subject is not None:
-        axes = {_name(key): str(value) for key, value in subject["axes"].items() if value is not None}
+        axes = {mlflow_name(key): str(value) for key, value in subject["axes"].items() if value is not None}
         params |= axes
         tags |= {f"axis.{key}": value for key, value in axes.items()}
         tags |= {"ablate.subject": subject["subject"], "ablate.role": subject["role"]}
@@ -135,7 +149,9 @@ def _own_metrics(folder: StageFolder, done: Mapping[str, Any]) -> Iterator[tuple
     if done and path.exists():
         yield from _measured(read_json(path), "score", "")
     elif not folder.artifact("history.jsonl").exists():
-        yield from ((f"summary/{_name(name)}", value) for name, value in _numbers((done.get("summary") or {}).items()))
+        yield from (
+            (f"summary/{mlflow_name(name)}", value) for name, value in _numbers((done.get("summary") or {}).items())
+        )
 
 
 def _scores(store: Store, evaluations: Mapping[str, str]) -> Iterator[tuple[str, float]]:
@@ -150,7 +166,7 @@ def _measured(result: Mapping[str, Any], score: str, prefix: str) -> Iterator[tu
     for entry in result.get("metrics", ()):
         parts = [entry.get("task") or "", entry["metric"]]
         values.append((prefix + ".".join(part for part in parts if part), entry.get("value")))
-    return ((_name(name), value) for name, value in _numbers(values))
+    return ((mlflow_name(name), value) for name, value in _numbers(values))
 
 
 def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -160,17 +176,17 @@ def _flat(prefix: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping) and value:
             yield from _flat(name, value)
         elif value is not None:
-            yield _name(name), value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            yield mlflow_name(name), value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _numbers(items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, float]]:
-    return ((_name(name), float(value)) for name, value in items if _is_number(value))
+    return ((mlflow_name(name), float(value)) for name, value in items if _is_number(value))
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _name(text: str) -> str:
-    """What MLflow allows in names: letters, digits and ``_ - . /`` and space, at most 250."""
+def mlflow_name(text: str) -> str:
+    """Return what MLflow allows in names: letters, digits and ``_ - . /`` and space, at most 250."""
     return re.sub(r"[^\w\-. /]", "_", text)[:250]

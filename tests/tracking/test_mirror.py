@@ -13,9 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import requests
 from mlflow.tracking import MlflowClient
+from optuna.distributions import FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
@@ -260,12 +265,82 @@ def test_every_view_finds_its_runs(store: Store) -> None:
     assert found == {
         "Policies": {CELL, "sft"},
         "Reward models": {REWARD_MODEL},
+        "Trials": set(),
         "Training": {CELL},
         "Evaluations": {"label of evaluate-1", "label of evaluate-3"},
         "Failed": {"label of generate-1"},
     }
     note = experiment.tags["mlflow.note.content"]
     assert note.startswith("Why?") and "(#/experiments/1/runs?searchFilter=tags.%60ablate.subject%60%20%3D" in note
+
+
+def search(store: Store, *states: TrialState) -> optuna.Study:
+    """Make a sweep of the study, with a trial of each state: 0.5, 1.5, … reached, in that order."""
+    folder = store.experiment("study")
+    plan = folder.read_plan()
+    plan["sweep"] = {"maximise": ["facts", "-kl@1"], "search": ["dpo.beta"], "sampler": "tpe", "seed": 0, "trials": 4}
+    folder.plan_json.write_text(json.dumps(plan))
+    study = optuna.create_study(
+        study_name="study", storage=JournalStorage(JournalFileBackend(str(folder.trials))),
+        directions=["maximize", "minimize"],
+    )  # fmt: skip
+    study.set_user_attr("asked", {"maximise": ["facts", "-kl@1"]})
+    for number, state in enumerate(states):
+        values = [number + 0.5, 3.0] if state == TrialState.COMPLETE else None
+        attributes = {"policies": ["train-1"] if number == 0 else [f"train-{number + 1}"]}
+        attributes |= {"cause": "no room"} if state == TrialState.FAIL else {}
+        distributions = {"dpo.beta": FloatDistribution(0.01, 1.0, log=True)}
+        study.add_trial(
+            create_trial(
+                state=state, params={"dpo.beta": 0.1 + number / 10}, distributions=distributions, values=values,
+                user_attrs=attributes,
+            )
+        )  # fmt: skip
+    return study
+
+
+def test_the_trials_of_a_sweep_are_runs_above_those_of_their_policies(store: Store) -> None:
+    study = search(store, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    mirror(store, "study")
+    found = runs(tracking_uri(store))
+    first, root = found["trial 0"], found["study"].info.run_id
+    assert first.data.params == {"dpo.beta": "0.1"} and first.data.metrics == {"facts": 0.5, "kl_1": 3.0}
+    tags = {"ablate.kind": "trial", "ablate.state": "complete", "ablate.best": "true", "ablate.policy.0": "train-1"}
+    assert tags.items() <= first.data.tags.items() and first.data.tags["mlflow.parentRunId"] == root
+    for below in (CELL, "label of evaluate-1"):
+        assert found[below].data.tags["mlflow.parentRunId"] == first.info.run_id
+    for beside in ("sft", "label of dataset-1", REWARD_MODEL):
+        assert found[beside].data.tags["mlflow.parentRunId"] == root
+    assert [found[f"trial {number}"].info.status for number in range(3)] == ["FINISHED", "KILLED", "FAILED"]
+    assert found["trial 2"].data.tags["ablate.failure"] == "no room" and found["trial 2"].data.metrics == {}
+    assert found["study"].info.status == "RUNNING"
+
+    again = mirror(store, "study")
+    assert (again.created, again.updated) == (0, 0)
+    values = [1.5, 2.0]
+    distributions = {"dpo.beta": FloatDistribution(0.01, 1.0, log=True)}
+    study.add_trial(create_trial(params={"dpo.beta": 0.7}, distributions=distributions, values=values))
+    later = mirror(store, "study")
+    assert (later.created, later.updated) == (1, 2), "the new trial, the one that is the best no longer, and the sweep"
+    found = runs(tracking_uri(store))
+    assert (found["trial 0"].data.tags["ablate.best"], found["trial 3"].data.tags["ablate.best"]) == ("false", "true")
+    assert found["study"].info.status == "FINISHED"
+
+    before = {name: run.info.run_id for name, run in found.items()}
+    assert mirror(store, "study", rebuild=True).created == len(before)
+    after = runs(tracking_uri(store))
+    assert after.keys() == before.keys() and after["trial 0"].info.run_id != before["trial 0"]
+    assert after[CELL].data.tags["mlflow.parentRunId"] == after["trial 0"].info.run_id
+
+
+def test_runs_follow_a_trial_whose_run_was_deleted(store: Store) -> None:
+    search(store, TrialState.COMPLETE)
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=tracking_uri(store))
+    client.delete_run(runs(tracking_uri(store))["trial 0"].info.run_id)
+    mirror(store, "study")
+    found = runs(tracking_uri(store))
+    assert found[CELL].data.tags["mlflow.parentRunId"] == found["trial 0"].info.run_id
 
 
 def test_what_waits_has_no_run_and_what_runs_is_running(store: Store) -> None:
