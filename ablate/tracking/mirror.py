@@ -1,6 +1,6 @@
 """Mirror of an experiment in MLflow: one MLflow experiment a study, a run for it, and one below it for every stage.
 
-The trials of a sweep are runs between: those of a trial's policies and of their evaluations are below it.
+The trials of a sweep are runs between: its policies, and what measures them, are below the first trial that has them.
 
 The store is read and never written to outside ``cache/``; no stage knows of MLflow, so that a server that is down holds
 up nothing. A run carries a digest of what it should hold, written with the last of it: mirroring again skips it while

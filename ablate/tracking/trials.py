@@ -25,12 +25,22 @@ def wanted_trials(store: Store, plan: Mapping[str, Any]) -> WantedTrials:
     parents: dict[str, str] = {}
     for trial in begun:
         for policy in trial.user_attrs.get(POLICIES, ()):
-            for stage in (policy, *evaluations.get(policy, {}).values()):
+            measuring = (_measuring(store, policy, stage) for stage in evaluations.get(policy, {}).values())
+            for stage in {policy}.union(*measuring):
                 parents.setdefault(stage, _key(trial))
     best = _reached(search, search.best[0]) if len(search.objectives) == 1 and search.best else {}
     is_whole = len(begun) >= plan["sweep"]["trials"] or plan["sweep"]["sampler"] == "grid"
     is_done = is_whole and all(trial.state.is_finished() for trial in search.trials)
     return WantedTrials(tuple(_wanted(search, trial) for trial in begun), parents, best, is_done)
+
+
+def _measuring(store: Store, policy: str, stage: str) -> set[str]:
+    """Return the stages between a policy and one that measures it, that one too; none where it doesn't."""
+    folder = store.stage(stage)
+    inputs = folder.read_stage()["inputs"].values() if folder.stage_json.exists() else ()
+    parents = {entry["stage"] for entry in inputs}
+    found = set().union(*(_measuring(store, policy, parent) for parent in parents - {policy}))
+    return found | {stage} if found or policy in parents else set()
 
 
 def _key(trial: FrozenTrial) -> str:

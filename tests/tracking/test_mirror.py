@@ -301,13 +301,16 @@ def search(store: Store, *states: TrialState) -> optuna.Study:
 
 def test_the_trials_of_a_sweep_are_runs_above_those_of_their_policies(store: Store) -> None:
     study = search(store, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for stage, inputs in (("generate-1", ["train-1"]), ("evaluate-1", ["generate-1", "dataset-1"])):
+        wired = {f"of-{other}": {"stage": other, "artifact": ""} for other in inputs}
+        store.stage(stage).stage_json.write_text(json.dumps({"id": stage, "inputs": wired}))
     mirror(store, "study")
     found = runs(tracking_uri(store))
     first, root = found["trial 0"], found["study"].info.run_id
     assert first.data.params == {"dpo.beta": "0.1"} and first.data.metrics == {"facts": 0.5, "kl_1": 3.0}
     tags = {"ablate.kind": "trial", "ablate.state": "complete", "ablate.best": "true", "ablate.policy.0": "train-1"}
     assert tags.items() <= first.data.tags.items() and first.data.tags["mlflow.parentRunId"] == root
-    for below in (CELL, "label of evaluate-1"):
+    for below in (CELL, "label of generate-1", "label of evaluate-1"):
         assert found[below].data.tags["mlflow.parentRunId"] == first.info.run_id
     for beside in ("sft", "label of dataset-1", REWARD_MODEL):
         assert found[beside].data.tags["mlflow.parentRunId"] == root
