@@ -9,7 +9,7 @@ from typing import Any
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
-from ablate.results.layout import Column, named_column
+from ablate.results.layout import Column, averaged_categories, named_column
 from ablate.results.layout.names import refuse_unknown
 from ablate.results.long import Results, Subject
 from ablate.results.tables.columns import column_value, measured_columns
@@ -71,10 +71,22 @@ def _column(name: str, suites: Mapping[str, Mapping[str, Any]], place: Location)
     if column is None:
         known = ["average", *{facts["category"] for facts in suites.values()}, *suites]
         raise SpecError(f"no trial has a result {name!r}", location=place, hint=suggestion(name, known))
-    metrics = suites[column.suite].get("metrics") if column.suite else None
+    if column.suite is None:
+        _check_mean(name, column, suites, place)
+        return column
+    metrics = suites[column.suite].get("metrics")
     if column.metric is not None and metrics is not None:
         refuse_unknown(f"metric of suite {column.suite}", column.metric, metrics, place)
     return column
+
+
+def _check_mean(name: str, column: Column, suites: Mapping[str, Mapping[str, Any]], place: Location) -> None:
+    """Raise SpecError for a mean over suites of which there is none, or that have different units."""
+    categories = averaged_categories(suites) if column.category is None else [column.category]
+    units = {facts["unit"] for facts in suites.values() if facts["category"] in categories}
+    if len(units) != 1:
+        found = f"suites of different units: {', '.join(sorted(units))}" if units else "no suite"
+        raise SpecError(f"{name} is a mean over {found}", location=place, hint=f"name a suite: {', '.join(suites)}")
 
 
 def _mean(results: Results, cells: Sequence[Subject], column: Column) -> float:

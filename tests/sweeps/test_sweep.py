@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.errors import AblateError
+from ablate.errors import AblateError, StoreError
 from ablate.experiment.loading import load_experiment
+from ablate.results.report import build_report
 from ablate.sweeps.engine import sampler_of
+from ablate.sweeps.figures import write_figures
 from ablate.sweeps.run import Sweeper
+from ablate.sweeps.show import find_sweep
 from ablate.sweeps.space import Space
 from tests.sweeps.conftest import Folder
 
@@ -44,7 +47,8 @@ def test_trials_are_cells_and_the_best_is_found(folder: Folder) -> None:
     best = max(trials, key=lambda trial: trial["results"]["pocket-validation-gold"])
     assert f"  trial {best['number']}: " in done.stdout.splitlines()[-1]
     again = folder.sweep()
-    assert again.returncode == 0 and len(folder.trials()) == 6 and sorted(folder.attempts("train")) == [1] * 12
+    assert again.returncode == 0 and "small has all its trials" in again.stdout
+    assert len(folder.trials()) == 6 and sorted(folder.attempts("train")) == [1] * 12
     folder.write(start=[{"dpo.beta": 0.4}], trials=8)
     assert folder.sweep().returncode == 0
     assert [trial["values"] for trial in folder.trials()[:6]] == [trial["values"] for trial in trials]
@@ -59,6 +63,12 @@ def test_the_best_trial_is_an_experiment(folder: Folder) -> None:
     assert len(folder.trials()) == 6
     (folder.folder / "away.yaml").rename(file)
     best = folder.found()["best"]
+    drawn = write_figures(find_sweep(folder.store, "small"), folder.store, folder.folder / "figures")
+    assert [(one.name, len(one.files)) for one in drawn] == [("history", 2), ("slices", 2)]
+    report = build_report(folder.store, "small")
+    assert report.tables[0].name == "trials" and all(
+        cell.sd == 0.0 for cell in (row.cells[2] for row in report.tables[0].rows)
+    )
     written = yaml.safe_load((folder.folder / "best.yaml").read_text())
     assert written["grid"][0]["dpo.beta"] == folder.trials()[best[0]]["values"]["dpo.beta"]
     assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
@@ -104,7 +114,14 @@ def test_a_torn_last_line_is_cut_off_and_a_damaged_file_refused(folder: Folder) 
     lines = whole.splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:5], b"garbage\n", *lines[6:]]))
     refused = folder.sweep()
-    assert refused.returncode == 1 and f"{file.name} can't be read" in refused.stderr
+    assert refused.returncode == 1
+    assert f"{file.name}:6: not a line of Optuna's journal" in " ".join(refused.stderr.split())
+    for left in (b"", b"garbage"):
+        file.write_bytes(left)
+        worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
+        with pytest.raises(StoreError, match="has lost its trials"):
+            worker.begin()
+        assert file.read_bytes() == left
 
 
 def test_failing_trials_end_a_sweep_with_their_common_cause(folder: Folder) -> None:
@@ -174,8 +191,10 @@ def test_conditional_keys_and_several_objectives(folder: Folder) -> None:
     for trial in folder.trials():
         assert set(trial["values"]) == keys[trial["values"]["algorithm"]]
     assert len(folder.found()["best"]) == 8  # each gains what it loses
-    refused = folder.run("sweep", "show", "small", "--best", "best.yaml")
-    assert refused.returncode == 2 and "8 trials are on the Pareto front" in refused.stderr
+    assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
+    written = yaml.safe_load((folder.folder / "best.yaml").read_text())
+    assert [block["algorithm"] for block in written["grid"]] == [t["values"]["algorithm"] for t in folder.trials()]
+    assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
 
 
 def test_what_a_key_depends_on_is_drawn_before_it_and_may_be_a_shorthand(folder: Folder) -> None:
@@ -247,6 +266,14 @@ def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
             "dpo.beta depends on dpo.epochs, which is drawn after it",
         ),
         ({"maximise": "pocket-validation-gald"}, "no trial has a result 'pocket-validation-gald'"),
+        (
+            {"maximise": "average"},
+            "sweep.maximise: average is a mean over no suite name a suite: pocket-validation-gold",
+        ),
+        (
+            {"maximise": "pocket-validation-gold/goold"},
+            "unknown metric of suite pocket-validation-gold 'goold' did you mean 'gold'",
+        ),
         ({"subject_to": {"safety": {"at_least": 0.5}}}, "no trial has a result 'safety'"),
         ({"sampler": "tpa"}, "unknown sampler 'tpa'"),
         ({"sampler": {"name": "tpe", "arguments": {"startup": 3}}}, "sampler 'tpe' has no argument 'startup'"),
