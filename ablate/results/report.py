@@ -185,7 +185,7 @@ def _trials(results: Results, search: Search) -> Table:
 
 
 def _build(results: Results, layout: Layout, search: Search | None) -> Report:
-    tables = (_trials(results, search),) if layout.trials and search is not None else ()
+    tables: tuple[Table, ...] = (_trials(results, search),) if layout.trials and search is not None else ()
     tables += tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     tables += build_analyses(results, layout)

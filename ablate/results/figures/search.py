@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -224,16 +224,16 @@ def _trials(axes: Axes, shown: Shown, objective: Objective, places: dict[int, fl
     feasible = {trial.number for trial in shown.complete if is_feasible(trial)}
     front = "Pareto front" if len(shown.objectives) > 1 else "Best"
     kinds = (
-        ("Complete", [n for n in places if n in feasible - shown.best], {"marker": "o", "color": _TRIAL}),
-        ("Out of bounds", [n for n in places if n not in feasible], {"marker": "o", "color": _TRIAL, "mfc": "white"}),
-        (front, [n for n in places if n in shown.best], {"marker": "D", "color": _BEST}),
+        ("Complete", [n for n in places if n in feasible - shown.best], "o", _TRIAL, _TRIAL),
+        ("Out of bounds", [n for n in places if n not in feasible], "o", _TRIAL, "white"),
+        (front, [n for n in places if n in shown.best], "D", _BEST, _BEST),
     )
-    for label, numbers, look in kinds:
+    for label, numbers, marker, color, face in kinds:
         if numbers:
             axes.errorbar(
                 [places[n] for n in numbers], [objective.values[n] for n in numbers],
                 yerr=[objective.spreads.get(n, math.nan) for n in numbers], linestyle="none", markersize=3.5,
-                elinewidth=0.6, label=label, **look,
+                elinewidth=0.6, label=label, marker=marker, color=color, markerfacecolor=face,
             )  # fmt: skip
 
 
@@ -259,13 +259,13 @@ def draw_parallel(layout: ParallelLayout, shown: Shown) -> Drawing:
     width = style.COLUMN if len(shown.keys) <= 4 else style.PAGE
     figure = style.new_figure(width, 2.3, layout.title)
     axes = figure.subplots()
-    reach = objective.values.values()
-    colors = ScalarMappable(Normalize(min(reach), max(reach)), "viridis_r" if objective.maximise else "viridis")
+    low, high = min(objective.values.values()), max(objective.values.values())
+    colors = ScalarMappable(Normalize(low, high), "viridis_r" if objective.maximise else "viridis")
     for trial in sorted(shown.complete, key=lambda trial: trial.number in shown.best):
         heights = [key.height(trial.params[key.name]) if key.name in trial.params else _NOT for key in shown.keys]
         is_best = trial.number in shown.best
         axes.plot(
-            range(len(heights)), heights, color=colors.to_rgba(objective.values[trial.number]),
+            range(len(heights)), heights, color=colors.cmap((objective.values[trial.number] - low) / (high - low or 1.0)),
             linewidth=2.0 if is_best else 0.8, linestyle="-" if is_feasible(trial) else ":",
             marker="o", markersize=2.5 if is_best else 1.5,
         )  # fmt: skip
@@ -281,7 +281,7 @@ def draw_parallel(layout: ParallelLayout, shown: Shown) -> Drawing:
     axes.set_xlim(-0.3, len(shown.keys) - 0.5)
     bar = figure.colorbar(colors, ax=axes, aspect=30, pad=0.02)
     bar.set_label(objective.label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     remarks = ["Thick: the Pareto front." if len(shown.objectives) > 1 else "Thick: the best."]
     remarks += ["Below its range: a trial that does not read the key."] if is_conditional else []
     remarks += ["Dotted: out of bounds."] if any(not is_feasible(trial) for trial in shown.complete) else []
@@ -384,7 +384,7 @@ def draw_pareto(layout: ParetoLayout, shown: Shown) -> Drawing:
 def _front_line(axes: Axes, shown: Shown, one: Objective, other: Objective) -> None:
     """Draw the border of what the front beats: beside a point it is at that point's height, on the worse side."""
     points = sorted((one.values[number], other.values[number]) for number in shown.best)
-    where = "pre" if one.maximise else "post"
+    where: Literal["pre", "post"] = "pre" if one.maximise else "post"
     axes.step(
         [x for x, _ in points], [y for _, y in points], where=where, color=style.INK, linewidth=0.8, linestyle=":"
     )
