@@ -264,8 +264,9 @@ def draw_parallel(layout: ParallelLayout, shown: Shown) -> Drawing:
     for trial in sorted(shown.complete, key=lambda trial: trial.number in shown.best):
         heights = [key.height(trial.params[key.name]) if key.name in trial.params else _NOT for key in shown.keys]
         is_best = trial.number in shown.best
+        shade = (objective.values[trial.number] - low) / (high - low or 1.0)
         axes.plot(
-            range(len(heights)), heights, color=colors.cmap((objective.values[trial.number] - low) / (high - low or 1.0)),
+            range(len(heights)), heights, color=colors.cmap(shade),
             linewidth=2.0 if is_best else 0.8, linestyle="-" if is_feasible(trial) else ":",
             marker="o", markersize=2.5 if is_best else 1.5,
         )  # fmt: skip

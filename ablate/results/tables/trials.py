@@ -102,9 +102,9 @@ def _remarks(results: Results, search: Search, measured: Sequence[Measured]) -> 
     several = len(measured) > 1
     bold = "the Pareto front: no other trial is better in one and as good in all" if several else "the best"
     how = f"Drawn by {facts['sampler']}, seed {facts['seed']}, to have {goals}."
-    remarks = [
-        f"{len(search.trials)} of {facts['trials']} trials: {listed}. {how}"
-        f" Bold: {bold}; chosen by these numbers, it is likely to reach less on other seeds and examples."
-    ]
+    remarks = [f"{len(search.trials)} of {facts['trials']} trials: {listed}. {how}"]
+    if search.best:
+        warning = "chosen by these numbers, it is likely to reach less on other seeds and examples"
+        remarks[0] += f" Bold: {bold}; {warning}."
     most = max((len(trial.user_attrs.get(POLICIES, ())) for trial in search.complete), default=1)
     return remarks + ([f"Mean ± standard deviation over a trial's {most} cells."] if most > 1 else [])
