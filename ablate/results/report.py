@@ -18,7 +18,7 @@ from ablate.results.claims.table import NAME as CLAIMS
 from ablate.results.folder import keep_only, written_before
 from ablate.results.layout import Layout, check_layout, default_layout, load_layout
 from ablate.results.layout.figures import SearchFigure
-from ablate.results.layout.names import published_file
+from ablate.results.layout.names import TRIALS, published_file
 from ablate.results.long import Results, collect
 from ablate.results.page.content import page_content
 from ablate.results.page.page import page
@@ -201,7 +201,7 @@ def _build(results: Results, layout: Layout, search: Search | None) -> Report:
 def _refuse_same_names(tables: Sequence[Table], layout: Layout) -> None:
     """Refuse tables that would be written to the same files."""
     own = {CLAIMS: "the table of claims"} | ({data_table.NAME: "the table of data"} if layout.data else {})
-    own |= {"trials": "the table of trials"} if layout.trials else {}
+    own |= {TRIALS: "the table of trials"} if layout.trials else {}
     own |= {published_file(name): f"the published table {name!r}" for name in layout.published}
     for name, count in Counter(table.name for table in tables).items():
         if count > 1:

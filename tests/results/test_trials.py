@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from ablate.errors import SpecError, StoreError
+from ablate.results.bundle.verify import verify_bundle
+from ablate.results.bundle.write import write_bundle
 from ablate.results.figures.search import best_so_far, importance, read_shown
 from ablate.results.layout import Layout, load_layout
 from ablate.results.long import collect
@@ -125,6 +128,9 @@ def test_a_sweep_has_its_figures_in_every_format(sweep: SweepMaker, tmp_path: Pa
     assert not {name for name in names if "parallel" in name or "importance" in name or "pareto" in name}
     page = (tmp_path / "out/report.html").read_text()
     assert page.count("<svg") == 2 and "Trials in order" in page and "id='trials'" in page
+    _, _, content = page.partition('"trials":{')
+    assert content.startswith('"rows":[{"runs":["train-trial0_seed0","train-trial0_seed1"]')
+    assert '"columns":[[],[],["gold"],[]]' in content, "a number leads to what it was measured by"
     assert "figures/history.png" in (tmp_path / "out/report.md").read_text()
 
 
@@ -227,6 +233,14 @@ def test_a_declared_report_may_have_trials_and_single_figures(sweep: SweepMaker,
     report = sweep.report(tmp_path / "out", Layout.model_validate(values))
     assert [table.name for table in report.tables] == ["trials"]
     assert "![Which beta? Bars: standard deviation over a trial's cells.]" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_bundle_of_a_sweep_has_its_trials(sweep: SweepMaker, tmp_path: Path) -> None:
+    written = write_bundle(sweep.maker.write(), "study", None, tmp_path / "b.zip")
+    found = verify_bundle(written.path)
+    assert found.findings == () and found.tables == 2
+    with zipfile.ZipFile(written.path) as archive:
+        assert "report/figures/history.pdf" in archive.namelist()
 
 
 @pytest.mark.parametrize("line", [b"garbage\n", b"5\n", b"{}\n", b'{"op_code": 99}\n', b"\xff\xfe\n", b"\n"])

@@ -83,7 +83,11 @@ def _caption(figure: Figure, drawing: Drawing, tables: Mapping[str, Table]) -> s
 
 
 def draw(
-    figure: Figure, results: Results, layout: Layout, tables: Mapping[str, Table], search: Search | None
+    figure: Figure,
+    results: Results,
+    layout: Layout,
+    tables: Mapping[str, Table],
+    search: Search | None = None,
 ) -> Drawing | None:
     """Draw one figure; None when there is nothing to draw yet."""
     if isinstance(figure, SearchFigure):

@@ -25,6 +25,10 @@ PUBLISHED = "published"
 """Folder of published tables below a folder of reports."""
 
 
+TRIALS = "trials"
+"""Name of the table of a sweep's trials, and thus of its files."""
+
+
 def averaged_categories(suites: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the categories of these suites that an unnamed average takes, the study's first and in its order."""
     averaged = (about for about in suites.values() if not about.get("of_axis"))

@@ -10,10 +10,11 @@ from typing import Any
 from ablate.context import read_json
 from ablate.results.examples import Measure
 from ablate.results.figures.curves import read_history
-from ablate.results.layout import Layout
+from ablate.results.layout import Layout, named_column
+from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results, Subject, reason_not_done
 from ablate.results.page.examples import sample_examples
-from ablate.results.tables.columns import expand_columns
+from ablate.results.tables.columns import Measured, expand_columns, measured_columns
 from ablate.results.tables.table import Table
 from ablate.store import StageFolder
 
@@ -73,13 +74,22 @@ def _links(results: Results, layout: Layout, tables: Sequence[Table]) -> dict[st
     layouts = {table.name: table for table in layout.tables}
     links = {}
     for table in tables:
-        declared = layouts.get(table.name)
-        measures = {item.column.key: item.weights for item in expand_columns(declared, results)} if declared else {}
+        if table.name in layouts:
+            measured = expand_columns(layouts[table.name], results)
+        else:
+            measured = _objectives(results) if table.name == TRIALS else []
+        measures = {item.column.key: item.weights for item in measured}
         links[table.name] = {
             "rows": [{"runs": row.runs, "against": row.against, "kind": row.kind} for row in table.rows],
             "columns": [_suites(measures.get(column.key, ())) for column in table.columns],
         }
     return links
+
+
+def _objectives(results: Results) -> list[Measured]:
+    """Return the columns that a sweep's trials are compared by."""
+    named = (named_column(name.removeprefix("-"), results.suites) for name in results.plan["sweep"]["maximise"])
+    return measured_columns([column for column in named if column is not None], "policy", results)
 
 
 def _suites(measures: Iterable[Measure]) -> list[str]:

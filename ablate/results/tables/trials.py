@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ablate.errors import UsageError
 from ablate.results.layout import NumberFormat, RowAxis, named_column
+from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results
 from ablate.results.statistics.paired import mean_sd
 from ablate.results.tables.build import key_title
@@ -22,9 +23,6 @@ from ablate.trials import CAUSE, POLICIES, Search, is_feasible
 
 _FORMAT = NumberFormat(digits=2, other_digits=3)
 """A digit more than tables have: trials are told apart."""
-
-NAME = "trials"
-"""Name of the table, and thus of its files."""
 
 _STATES = {
     TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -53,7 +51,7 @@ def build_trials_table(results: Results, search: Search) -> Table:
         Column("state", "State", "attribute"),
     )
     title = f"Trials of the sweep {results.experiment}"
-    return Table(NAME, title, columns, tuple(rows), notes.all(), tuple(_remarks(results, search, measured)))
+    return Table(TRIALS, title, columns, tuple(rows), notes.all(), tuple(_remarks(results, search, measured)))
 
 
 def objectives(results: Results, search: Search) -> list[Measured]:
