@@ -200,7 +200,7 @@ class ExperimentFolder:
         return self.folder / "estimate.json"
 
     @property
-    def trials(self) -> Path:
+    def trials_jsonl(self) -> Path:
         """Journal of the trials, where the experiment is a search; it only grows."""
         return self.folder / "trials.jsonl"
 

@@ -50,7 +50,7 @@ class Search:
 
 def read_search(store: Store, name: str) -> Search:
     """Read the search of an experiment that has begun one; nothing is written. Raises StoreError."""
-    file = store.experiment(name).trials
+    file = store.experiment(name).trials_jsonl
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with readable(file):
         study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))

@@ -171,7 +171,7 @@ def _find_layout(named: Path) -> Path:
 def _search(results: Results, layout: Layout) -> Search | None:
     """Read the trials of a sweep that has begun, where a layout shows some."""
     is_shown = layout.trials or any(isinstance(figure, SearchFigure) for figure in layout.figures)
-    if not is_shown or not results.store.experiment(results.experiment).trials.exists():
+    if not is_shown or not results.store.experiment(results.experiment).trials_jsonl.exists():
         return None
     from ablate.trials import read_search  # loads Optuna, which few reports need
 

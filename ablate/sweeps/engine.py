@@ -57,7 +57,7 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder,
     that can't be read, UsageError where it was begun with other objectives, ranges or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = folder.trials
+    file = folder.trials_jsonl
     _mend_tail(file, is_begun=folder.plan_json.exists())
     directions = [MINIMIZE if name.startswith("-") else MAXIMIZE for name in sweep.maximise]
     with readable(file):

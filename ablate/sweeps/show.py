@@ -47,7 +47,7 @@ class Found:
 
 def find_sweep(store: Store, name: str) -> Found:
     """Read a sweep of the store as it was last run. Raises UnknownNameError where there is none of that name."""
-    known = [item for item in store.experiment_names() if store.experiment(item).trials.exists()]
+    known = [item for item in store.experiment_names() if store.experiment(item).trials_jsonl.exists()]
     folder = store.experiment(name)
     if name not in known or not folder.spec.exists():
         raise UnknownNameError("sweep of this store", name, known)

@@ -177,7 +177,7 @@ class _Mirror:
 
     def _trials(self) -> WantedTrials:
         """The runs of a sweep's trials; none of another experiment."""
-        if not self._store.experiment(self._plan["name"]).trials.exists():
+        if not self._store.experiment(self._plan["name"]).trials_jsonl.exists():
             return WantedTrials()
         from ablate.tracking.trials import wanted_trials  # loads Optuna
 

@@ -45,7 +45,7 @@ class SweepMaker:
         folder.folder.mkdir(parents=True)
         self.study = optuna.create_study(
             study_name="study",
-            storage=JournalStorage(JournalFileBackend(str(folder.trials))),
+            storage=JournalStorage(JournalFileBackend(str(folder.trials_jsonl))),
             directions=["minimize" if name.startswith("-") else "maximize" for name in maximise],
         )
         self.study.set_user_attr("asked", {"maximise": list(maximise)})
@@ -245,7 +245,7 @@ def test_a_bundle_of_a_sweep_has_its_trials(sweep: SweepMaker, tmp_path: Path) -
 
 @pytest.mark.parametrize("line", [b"garbage\n", b"5\n", b"{}\n", b'{"op_code": 99}\n', b"\xff\xfe\n", b"\n"])
 def test_a_damaged_line_of_a_journal_is_named(sweep: SweepMaker, line: bytes) -> None:
-    file = sweep.maker.write().experiment("study").trials
+    file = sweep.maker.write().experiment("study").trials_jsonl
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:3], line, *lines[4:]]))
     with pytest.raises(StoreError, match=r"trials\.jsonl:4: not a line of Optuna's journal"):
@@ -253,13 +253,13 @@ def test_a_damaged_line_of_a_journal_is_named(sweep: SweepMaker, line: bytes) ->
 
 
 def test_a_journal_that_lacks_what_others_refer_to_is_refused(sweep: SweepMaker) -> None:
-    file = sweep.maker.write().experiment("study").trials
+    file = sweep.maker.write().experiment("study").trials_jsonl
     file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1:]))
     with pytest.raises(StoreError, match=r"trials\.jsonl can't be read"):
         sweep.report()
 
 
 def test_a_line_that_is_being_written_is_left_out(sweep: SweepMaker) -> None:
-    file = sweep.maker.write().experiment("study").trials
+    file = sweep.maker.write().experiment("study").trials_jsonl
     file.write_bytes(file.read_bytes() + b'{"op_code": 4, "stu')
     assert len(sweep.report().tables[0].rows) == 5

@@ -114,4 +114,4 @@ def test_the_study_names_its_objectives(folder: Folder) -> None:
     folder.write(maximise=["pocket-validation-gold", "-gold"])
     assert worker_of(folder).study.metric_names == ["pocket-validation-gold", "gold"]
     worker_of(folder)
-    assert folder.store.experiment("small").trials.read_text().count("metric_names") == 1
+    assert folder.store.experiment("small").trials_jsonl.read_text().count("metric_names") == 1

@@ -281,7 +281,7 @@ def search(store: Store, *states: TrialState) -> optuna.Study:
     plan["sweep"] = {"maximise": ["facts", "-kl@1"], "search": ["dpo.beta"], "sampler": "tpe", "seed": 0, "trials": 4}
     folder.plan_json.write_text(json.dumps(plan))
     study = optuna.create_study(
-        study_name="study", storage=JournalStorage(JournalFileBackend(str(folder.trials))),
+        study_name="study", storage=JournalStorage(JournalFileBackend(str(folder.trials_jsonl))),
         directions=["maximize", "minimize"],
     )  # fmt: skip
     study.set_user_attr("asked", {"maximise": ["facts", "-kl@1"]})

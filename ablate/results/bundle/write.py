@@ -86,7 +86,7 @@ def write_bundle(store: Store, experiment: str, layout: Path | None, to: Path) -
 def _copy_experiment(store: Store, experiment: str, copy: Store) -> None:
     source, target = store.experiment(experiment), copy.experiment(experiment)
     target.folder.mkdir(parents=True)
-    for path in (source.spec, source.plan_json, source.evaluation, source.trials):
+    for path in (source.spec, source.plan_json, source.evaluation, source.trials_jsonl):
         if path.exists():
             shutil.copyfile(path, target.folder / path.name)
     if source.source_json.exists():
