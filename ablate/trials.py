@@ -50,12 +50,16 @@ class Search:
 
 def read_search(store: Store, name: str) -> Search:
     """Read the search of an experiment that has begun one; nothing is written. Raises StoreError."""
-    file = store.experiment(name).trials_jsonl
+    study = read_study(name, store.experiment(name).trials_jsonl)
+    objectives = tuple(study.user_attrs.get(ASKED, {}).get("maximise", ()))
+    return Search(study, objectives, tuple(counted(study)), tuple(best_trials(study)))
+
+
+def read_study(name: str, file: Path) -> optuna.Study:
+    """Open a study that was begun, to read it; nothing is written. Raises StoreError."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with readable(file):
-        study = optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))
-        objectives = tuple(study.user_attrs.get(ASKED, {}).get("maximise", ()))
-        return Search(study, objectives, tuple(counted(study)), tuple(best_trials(study)))
+        return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

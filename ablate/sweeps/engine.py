@@ -50,15 +50,14 @@ Others draw anew for each trial from a seed of that trial, so that a continued s
 """
 
 
-def open_study(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder, cells: str) -> optuna.Study:
-    """Open or begin the study of a sweep, whose journal is in ``folder``.
+def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -> optuna.Study:
+    """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
 
     ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a journal
     that can't be read, UsageError where it was begun with other objectives, ranges or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    file = folder.trials_jsonl
-    _mend_tail(file, is_begun=folder.plan_json.exists())
+    _mend_tail(file, is_begun=ExperimentFolder(file.parent).plan_json.exists())
     directions = [MINIMIZE if name.startswith("-") else MAXIMIZE for name in sweep.maximise]
     with readable(file):
         study = optuna.create_study(

@@ -88,8 +88,7 @@ class Sweeper:
         """Open the storage, with what the sweep starts from."""
         workers = self.folder / "workers"
         workers.mkdir(parents=True, exist_ok=True)
-        folder = self.store.experiment(self.loaded.experiment.name)
-        self.study = open_study(self.loaded, self.sweep, folder, self.cells)
+        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl", self.cells)
         self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
