@@ -338,6 +338,8 @@ def test_the_trials_of_a_sweep_are_runs_above_those_of_their_policies(store: Sto
 
 def test_runs_follow_a_trial_whose_run_was_deleted(store: Store) -> None:
     search(store, TrialState.COMPLETE)
+    file = store.experiment("study").plan_json
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "sweep"}))
     mirror(store, "study")
     client = MlflowClient(tracking_uri=tracking_uri(store))
     client.delete_run(runs(tracking_uri(store))["trial 0"].info.run_id)
