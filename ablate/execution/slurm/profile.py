@@ -148,8 +148,8 @@ def _misspelt(method: str) -> PydanticCustomError | None:
     return unknown_name("method", method, METHODS)
 
 
-class Profile(Closed):
-    """A cluster: where stages run there, what they are given, and what the site allows."""
+class JobOptions(Closed):
+    """Options of sbatch that all jobs have."""
 
     partitions: Names = Field((), description="Partitions; of several SLURM takes the one that starts first.")
     account: str | None = Field(None, description="Account that is charged.")
@@ -158,6 +158,21 @@ class Profile(Closed):
     reservation: str | None = Field(None, description="Reservation to run in.")
     exclude: Names = Field((), description="Nodes that are never used.")
     flags: Names = Field((), description="Further options of sbatch, each as --name=value.")
+
+    @field_validator("flags")
+    @classmethod
+    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for flag in value:
+            if not re.fullmatch(r"--[a-z-]+(=\S+)?", flag):
+                raise PydanticCustomError(
+                    "flag", "not an option of sbatch: {flag} (write --name=value)", {"flag": flag}
+                )
+        return value
+
+
+class Profile(JobOptions):
+    """A cluster: where stages run there, what they are given, and what the site allows."""
+
     template: str = Field(TEMPLATE, description="Batch script, beside this file or in slurm/.")
     python: str | None = Field(None, description="Python on the nodes; default: the one that submits.")
     environment: dict[str, str] = Field(default_factory=dict, description="Variables that every job is given.")
@@ -181,16 +196,6 @@ class Profile(Closed):
         description="By kind of stage, train.METHOD for one method, network for what asks servers outside, default for "
         "all.",
     )
-
-    @field_validator("flags")
-    @classmethod
-    def _options(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for flag in value:
-            if not re.fullmatch(r"--[a-z-]+(=\S+)?", flag):
-                raise PydanticCustomError(
-                    "flag", "not an option of sbatch: {flag} (write --name=value)", {"flag": flag}
-                )
-        return value
 
     @field_validator("environment")
     @classmethod

@@ -1,20 +1,28 @@
-"""A study of light stages on the cluster that answers `sinfo` here."""
+"""A study of light stages on the cluster that answers `sinfo` here, and a stand-in for SLURM's commands."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ablate.context import read_json
+from ablate.algorithms.registry import METHODS
+from ablate.cli import main
+from ablate.context import read_json, write_json
+from ablate.plan.kinds import KINDS, Kind
 from ablate.store import StageFolder, Store
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HELPERS = Path(__file__).parents[1] / "helpers"
 SPEC = """\
 name: small
@@ -138,3 +146,90 @@ def study(tmp_path: Path) -> Iterator[Study]:
     yield made
     if left := made.jobs():
         made.slurm("scancel", *left)
+
+
+class StandIn:
+    """The stand-in's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir(parents=True)
+        for name in ("sbatch", "squeue", "sinfo", "sacct", "scancel", "scontrol"):
+            (self.bin / name).write_text(f'#!/bin/sh\nexec {sys.executable} -S {self.script(name)} "$@"\n')
+            (self.bin / name).chmod(0o755)
+
+    def script(self, name: str) -> Path:
+        """Give the helper the command's name."""
+        path = self.folder / name
+        shutil.copyfile(HELPERS / "standin_slurm.py", path)
+        return path
+
+    def jobs(self) -> list[dict[str, Any]]:
+        path = self.folder / "jobs.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def change(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        write_json(self.folder / "jobs.json", [job | change(job) for job in self.jobs()])
+
+    def set(self, name: str, text: str = "") -> None:
+        (self.folder / name).write_text(text)
+
+
+@pytest.fixture
+def standin(tmp_path: Path) -> StandIn:
+    return StandIn(tmp_path / "standin")
+
+
+def environment(tmp_path: Path, standin: StandIn) -> dict[str, str]:
+    paths = {"PATH": f"{standin.bin}:{os.environ['PATH']}", "STANDIN": str(standin.folder)}
+    python = {"PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
+    return {**paths, **python, "LIGHT_WORK_FOLDER": str(tmp_path)}
+
+
+@pytest.fixture
+def apart(tmp_path: Path, standin: StandIn, files: None) -> Run:
+    """Run the command line as a process of its own, which can be killed; stages are light, ``files`` the test's."""
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}
+        return subprocess.run(
+            [sys.executable, str(HELPERS / "light_cli.py"), *words],
+            cwd=tmp_path,
+            env={**kept, **environment(tmp_path, standin)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def ablate(
+    tmp_path: Path, standin: StandIn, files: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command line in this process; stages are light."""
+    for name in KINDS:
+        monkeypatch.setitem(KINDS, name, Kind("light_work:pretend", heavy=False))
+    for name, method in METHODS.items():
+        monkeypatch.setitem(METHODS, name, dataclasses.replace(method, entry="light_work:pretend"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, said: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(said))
+            for name in [name for name in os.environ if name.startswith("ABLATE_")]:
+                patch.delenv(name)
+            for name, value in (environment(tmp_path, standin) | variables).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["ablate", *words])
+            with pytest.raises(SystemExit) as stop:
+                main()
+        code = stop.value.code
+        assert code is None or isinstance(code, int)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code or 0, printed.out, printed.err)
+
+    return call
