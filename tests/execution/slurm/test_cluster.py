@@ -169,6 +169,17 @@ def test_a_store_that_nodes_do_not_see_is_told(study: Any) -> None:
     assert {line["status"] for line in lines if line["kind"] != "pocket"} == {"blocked"}
 
 
+@pytest.mark.slow
+def test_a_python_that_nodes_do_not_have_ends_the_study_and_is_told(study: Any) -> None:
+    study.profile(python="/nowhere/python")
+    assert study.submit().returncode == 0
+    until(lambda: study.ablate("status", "small", "--exit-code").returncode == 1)
+    lines = json.loads(study.ablate("status", "small", "--json").stdout)["small"]
+    first = [line["note"] for line in lines if line["kind"] == "pocket"]
+    words = r"its script ended before the stage began: .*/nowhere/python: No such file or directory"
+    assert first and all(re.match(words, note) for note in first)
+
+
 def until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not is_so():

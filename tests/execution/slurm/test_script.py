@@ -124,6 +124,14 @@ def test_the_script_ends_as_its_element_does(tmp_path: Path, code: int) -> None:
     assert not (tmp_path / "requeued").exists()
 
 
+def test_a_python_that_is_not_on_the_node_is_not_asked_for_again_and_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = run_script(tmp_path, "exit 0", Profile(setup=f"rm {tmp_path}/python"))
+    assert script.wait(timeout=60) == 127 and not (tmp_path / "requeued").exists()
+    assert f"{tmp_path}/python: No such file or directory" in capfd.readouterr().err
+
+
 def test_what_setup_sources_may_read_variables_that_are_not_set(tmp_path: Path) -> None:
     (tmp_path / "activate.sh").write_text('export CONDA_BACKUP_CC="$CC_THAT_NOBODY_SET"\n')
     profile = Profile(setup=f"source {tmp_path}/activate.sh")
