@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,13 +209,49 @@ class ExperimentFolder:
         """Folders named after the cells' axes, with links to checkpoints and results."""
         return self.folder / "cells"
 
+    @property
+    def tuning(self) -> Path:
+        """Folder of an experiment's groups of cells that are tuned apart, each with its trials."""
+        return self.folder / "tuning"
+
+    def group(self, name: str) -> GroupFolder:
+        """Return the folder of a group of cells that are tuned together; it need not exist."""
+        return GroupFolder(self.tuning / name)
+
     def read_plan(self) -> dict[str, Any]:
-        """Return plan.json; raises UnknownNameError when the experiment was never planned here."""
+        """Return plan.json; the stages of its tuning, as they stand, are among its own, marked ``tuning``.
+
+        Raises UnknownNameError when the experiment was never planned here.
+        """
         plan = _read_optional(self.plan_json)
         if plan is None:
             planned = sorted(file.parent.name for file in self.folder.parent.glob("*/plan.json"))
             raise UnknownNameError("experiment of this store", self.name, planned)
+        for group in plan.get("tuning", {}).get("groups", ()):
+            tried = self.group(group["name"]).stages()
+            plan["stages"] = {**{stage: {**about, "tuning": True} for stage, about in tried.items()}, **plan["stages"]}
         return plan
+
+
+@dataclass(frozen=True)
+class GroupFolder(ExperimentFolder):
+    """What the store keeps of cells that are tuned together: an experiment of trials, and what they have come to."""
+
+    @property
+    def outcome_json(self) -> Path:
+        """The winner, the trials it is the best of and, once all have ended, their stages: it follows from the journal."""
+        return self.folder / "outcome.json"
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """Return outcome.json; None while no trial has ended."""
+        return _read_optional(self.outcome_json)
+
+    def stages(self) -> Mapping[str, Any]:
+        """Return the stages of the trials: while any is under way all, then those that were done."""
+        known = self.read_outcome() or {}
+        plan = _read_optional(self.plan_json) or {}
+        stages: Mapping[str, Any] = known.get("stages") or plan.get("stages") or {}
+        return stages
 
 
 class Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,7 @@ from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
 from ablate.cli.track import track_app
+from ablate.cli.tune import check_tuned, describe_tuning, tuned
 from ablate.console import Json, err, out
 from ablate.context import Resources
 from ablate.errors import AblateError, UsageError
@@ -107,11 +108,13 @@ def plan(
     """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
     place = Store(store)
     place.check()
-    explanation = explain(study.make_plan(spec, overrides or [], place, READERS), place)
+    what = study.make_plan(spec, overrides or [], place, READERS)
+    tuning = describe_tuning(place, what)
+    explanation = explain(what, place)
     if as_json:
         typer.echo(json.dumps(explanation.as_json(), indent=1))
     else:
-        _print_plan(explanation, place, verbose)
+        _print_plan(explanation, place, verbose, tuning)
 
 
 @app.command()
@@ -313,10 +316,11 @@ def main() -> None:
 
 def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
     loaded = load_profile(on)
-    target, code = Path("out") / what.name / "slurm" if dry_run else None, 0
+    tuning_code = check_tuned(store, what)
+    target, code = Path("out") / what.name / "slurm" if dry_run else None, tuning_code
     if not dry_run:
         confirm_disk(disk_to_take(what, store), store.root)
-        code = _run_here(store, what, loaded)
+        code = _run_here(store, what, loaded) or tuning_code
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
     if code:
         sys.exit(code)
@@ -337,7 +341,11 @@ def _run_here(store: Store, what: Plan, loaded: LoadedProfile) -> int:
 
 
 def _run(store: Store, what: Plan, machine: Machine) -> None:
-    if code := _run_to_the_end(store, what, machine):
+    what, tuning_code = tuned(store, what, machine)
+    if tuning_code == INTERRUPTED:
+        err.print(f"stopped; the same command continues, or: ablate retry {what.name}", highlight=False)
+        sys.exit(INTERRUPTED)
+    if code := _run_to_the_end(store, what, machine) or tuning_code:
         sys.exit(code)
 
 
@@ -391,7 +399,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_plan(explanation: Explanation, store: Store, verbose: bool) -> None:
+def _print_plan(explanation: Explanation, store: Store, verbose: bool, tuning: Sequence[str]) -> None:
     what = explanation.plan
     out.print(
         f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
@@ -403,6 +411,8 @@ def _print_plan(explanation: Explanation, store: Store, verbose: bool) -> None:
     counts = {axis: {cell.values[axis] for cell in what.grid.cells if axis in cell.values} for axis in what.grid.axes}
     varied = ", ".join(f"{axis} ({len(values)})" for axis, values in counts.items())
     out.print(f"{_counted(len(what.grid.cells), 'cell')} over {varied or 'no axis'}", highlight=False)
+    for line in tuning:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     table = Table("stage", "in all", "done", "to run", "seconds each", box=None, pad_edge=False)
     for item in explanation.kinds:
         table.add_row(

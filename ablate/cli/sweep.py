@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from ablate.cli.options import DEFAULT_STORE, Gpus, Jobs, Name, Overrides, Spec, StoreOption, Threads, UnsafeCode
+from ablate.cli.tune import show_tuning
 from ablate.console import Json, err, out
 from ablate.context import Resources
 from ablate.errors import UsageError
@@ -59,6 +60,7 @@ def run(
     loaded = load_experiment(study.find_specification(spec), overrides or [])
     if loaded.experiment.sweep is None:
         hint = "add a section sweep: {search: …, maximise: …, trials: …}; `ablate run` runs the grid as it is"
+        hint = "`ablate run` tunes its cells, then runs them" if loaded.experiment.tune else hint
         raise UsageError(f"{loaded.file} has no section sweep", hint=hint)
     module, display = importlib.import_module("ablate.sweeps.run"), importlib.import_module("ablate.sweeps.display")
     machine = Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code))
@@ -89,10 +91,13 @@ def show(
         Path | None, typer.Option("--figures", help="Draw its figures into this folder, as PDF and PNG.")
     ] = None,
 ) -> None:
-    """Show the trials of a sweep, the best of them last."""
+    """Show the trials of a sweep, the best of them last; of an experiment that is tuned those of each group."""
     module, display = importlib.import_module("ablate.sweeps.show"), importlib.import_module("ablate.sweeps.display")
     place = Store(store)
     place.check()
+    if place.experiment(name).tuning.is_dir():
+        show_tuning(place, name, as_json=as_json, other=best or figures)
+        return
     found = module.find_sweep(place, name)
     if best is not None:
         module.write_best(found, place, best)

@@ -11,6 +11,7 @@ from ablate.catalogs.pins import read_pins
 from ablate.context import import_function
 from ablate.errors import DataError, UsageError
 from ablate.execution.study import find_specification, plan_loaded
+from ablate.execution.tuned import untuned
 from ablate.experiment.loading import load_experiment
 from ablate.plan.plan import Plan
 from ablate.store import Store
@@ -35,7 +36,7 @@ def prefetch(name: str, overrides: Sequence[str], store: Store, say: Callable[[s
         for item in fetch.fetch(pins.applied(entry), root):
             say(f"{item.status:<18}{item.name}  {fetch.megabytes(item.size)}")
 
-    plan = plan_loaded(load_experiment(find_specification(name), overrides), store, supply=supply)
+    plan = plan_loaded(untuned(load_experiment(find_specification(name), overrides)), store, supply=supply)
     for hub_id, revision in _models(plan):
         folder = import_function(FETCH_SNAPSHOT, "what fetches models")(hub_id, revision)
         say(f"{'model':<18}{hub_id}@{revision}  {folder}")

@@ -133,6 +133,8 @@ def _link_cells(store: Store, folder: ExperimentFolder, plan: Plan) -> None:
     """Keep a folder for each row, with links to its checkpoint and to what its suites found, and nothing else."""
     wanted: dict[str, Subject] = {}
     for subject in plan.subjects:
+        if subject.stage not in plan.stages:  # a cell that waits for its tuning
+            continue
         kind = [] if subject.subject == "policy" else [subject.subject]
         label = ",".join([*kind, *subject.words(plan.grid.axes)])
         if wanted.setdefault(_file_name(label), subject).stage != subject.stage:  # labels that differ in slashes only

@@ -23,11 +23,13 @@ from ablate.execution.environment import snapshot_code
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import Readers, check_results, find_report, record_plan
 from ablate.execution.slots import Machine
+from ablate.execution.tuned import read_tuning
 from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.liveness import Status, stage_state
 from ablate.plan.facts import Supply, gather_facts
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
+from ablate.plan.selection import Selection
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
 
@@ -76,10 +78,19 @@ def make_plan(name: str, overrides: Sequence[str], store: Store, readers: Reader
 
 
 def plan_loaded(
-    loaded: LoadedExperiment, store: Store, readers: Readers | None = None, supply: Supply | None = None
+    loaded: LoadedExperiment,
+    store: Store,
+    readers: Readers | None = None,
+    supply: Supply | None = None,
+    selection: Selection | None = None,
 ) -> Plan:
-    """Plan an experiment that is loaded, see :func:`make_plan`; ``supply`` may fetch files before they are read."""
+    """Plan an experiment that is loaded, see :func:`make_plan`; ``supply`` may fetch files before they are read.
+
+    ``selection`` are the cells to plan, in place of those of the grid with the values that its tuning has found so far.
+    """
     report = find_report(loaded)
+    if selection is None and loaded.experiment.tune is not None:
+        selection = Selection.of_tuning(read_tuning(loaded, store))
     facts = gather_facts(
         loaded,
         evals=search_folders("evals", Path.cwd()),
@@ -90,8 +101,8 @@ def plan_loaded(
     )
     facts = facts if supply is None else replace(facts, supply=supply)
     if readers is None:
-        return build_plan(loaded, facts)
-    return build_plan(loaded, facts, check=lambda plan: check_results(plan, report, readers))
+        return build_plan(loaded, facts, selection=selection)
+    return build_plan(loaded, facts, lambda plan: check_results(plan, report, readers), selection)
 
 
 def plan_again(name: str, store: Store, readers: Readers | None = None) -> Plan:

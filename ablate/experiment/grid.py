@@ -94,6 +94,12 @@ class Cell:
         method = self.method
         return method.judge is not None and not self.has_reward_model and LEARNT.isdisjoint(method.needs)
 
+    def reads(self, key: str) -> bool:
+        """Whether a parameter of a section reaches what the cell's own method runs on; a chain's it does not."""
+        section = key.partition(".")[0]
+        has_section = section != "sft" or "sft.dataset" in self.values
+        return has_section and section in _read_keys(self.method, self.has_reward_model)[1]
+
     def sections(self) -> dict[str, Section]:
         """Return the keys of every section, without its name."""
         return self._sections
@@ -475,7 +481,7 @@ class _Projection:
         policy = values["policy"]
         if isinstance(policy, Chain):
             others = (key for key in values if key not in kept and key not in derived)
-            kept |= {key: values[key] for key in others if is_read_by_chain(policy, key, method.name, _reads)}
+            kept |= {key: values[key] for key in others if is_read_by_chain(policy, key, method.name, method_reads)}
         for key in SET_KEYS & kept.keys():
             kept |= self._own_set(block, key, kept[key], values)
         return kept
@@ -530,7 +536,8 @@ def own_rounds(method: Method, values: Values) -> int:
     return int(values.get(f"{method.name}.{method.rounds}") or default)
 
 
-def _reads(method: str, key: str) -> bool:
+def method_reads(method: str, key: str) -> bool:
+    """Whether cells of a method may read a key."""
     scalars, sections = _read_keys(METHODS[method])
     return key.partition(".")[0] in sections if "." in key else key in scalars
 

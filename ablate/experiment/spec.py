@@ -15,7 +15,7 @@ from ablate.catalogs.judges import JudgeChoice
 from ablate.catalogs.pipelines import Mix, Responses, Where, WrittenLabel
 from ablate.catalogs.served import WrittenServed
 from ablate.experiment.sections import DataSection, Scalar
-from ablate.experiment.sweep import Sweep
+from ablate.experiment.sweep import Sweep, Tune
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -183,6 +183,7 @@ class Experiment(CellScalars):
     report: str | None = Field(None, description="Layout of the tables, relative to this file or to the project.")
     claims: tuple[Mapping[str, Any], ...] = Field((), description="Sentences about the numbers that reports judge.")
     sweep: Sweep | None = Field(None, description="A search over keys of the grid, for `ablate sweep`.")
+    tune: Tune | None = Field(None, description="A search for each group of cells, before they run with what it found.")
 
     @field_validator("grid")
     @classmethod
@@ -190,6 +191,12 @@ class Experiment(CellScalars):
         if not value and not info.data.get("reward_models"):
             raise ValueError("the grid needs at least one block")
         return value
+
+    @model_validator(mode="after")
+    def _searches_once(self) -> Experiment:
+        if self.sweep is not None and self.tune is not None:
+            raise ValueError("a specification has a sweep, whose trials are its rows, or is tuned: not both")
+        return self
 
 
 def experiment_model() -> type[Experiment]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -94,6 +94,10 @@ class Bound(Closed):
 class Sweep(Closed):
     """A search over keys of the grid: every trial is the grid's blocks with one value for each searched key."""
 
+    section: ClassVar[str] = "sweep"
+    called: ClassVar[str] = "sweep"
+    """The key of a specification that it is written under, and what messages call it."""
+
     search: Mapping[str, Range] = Field(min_length=1, description="Dotted key to the values it may take.")
     maximise: Names = Field(
         min_length=1,
@@ -123,4 +127,29 @@ class Sweep(Closed):
     def _prunes_one_objective(self) -> Sweep:
         if self.pruner is not None and len(self.maximise) > 1:
             raise ValueError("a pruner compares one number: it goes with one objective")
+        return self
+
+
+class Tune(Sweep):
+    """A search for every group of the grid's cells, before these are run with the values that were found."""
+
+    section: ClassVar[str] = "tune"
+    called: ClassVar[str] = "tuning"
+
+    over: Names = Field(
+        ("dataset", "algorithm"), min_length=1, description="Axes whose values make the groups that are tuned apart."
+    )
+    suites: Names = Field(
+        (), description="Validation suites that average and categories in maximise and subject_to are taken over."
+    )
+    trials: int = Field(ge=1, strict=True, description="Trials of each group in all; a repeated call goes on to it.")
+    seed: int = Field(0, ge=0, strict=True, description="The one seed of the trials' cells, and of the sampler.")
+    max_hours: float | None = Field(
+        None, gt=0, description="Hours that the stages of a group's trials may take together; no trial begins after."
+    )
+
+    @model_validator(mode="after")
+    def _finds_one_winner(self) -> Tune:
+        if len(self.maximise) > 1:
+            raise ValueError("a group has one winner: maximise is one result, others can be bounds in subject_to")
         return self

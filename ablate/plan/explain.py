@@ -46,7 +46,8 @@ class Explanation:
     @functools.cached_property
     def unshared(self) -> int:
         """How many stages would run if every cell and baseline made all it needs for itself."""
-        return sum(_count_ancestors(self.plan, (item.stage, *item.evaluations.values())) for item in self.plan.subjects)
+        planned = (item for item in self.plan.subjects if item.stage in self.plan.stages)
+        return sum(_count_ancestors(self.plan, (item.stage, *item.evaluations.values())) for item in planned)
 
     @functools.cached_property
     def sizes(self) -> Sizes:
@@ -81,6 +82,7 @@ class Explanation:
             ],
             "embedded": self.plan.embedded,
             "shared_judges": list(self.plan.shared_judges),
+            **({"tuning": self.plan.tuning.as_json()} if self.plan.tuning else {}),
             "estimated_worker_seconds": self.seconds,
             "disk": self.disk.as_json(),
             "memory": self.sizes.as_json(),

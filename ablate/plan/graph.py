@@ -55,6 +55,17 @@ class Graph:
             found = self.stages[stage_id] = Stage(stage_id, identity, execution)
         return found
 
+    def needed_by(self, wanted: Iterable[str]) -> dict[str, Stage]:
+        """Return the stages among ``wanted``, and all that they are made from, parents before children."""
+        found: set[str] = set()
+        waiting = [stage_id for stage_id in wanted if stage_id in self.stages]
+        while waiting:
+            stage_id = waiting.pop()
+            if stage_id not in found:
+                found.add(stage_id)
+                waiting.extend(self.stages[stage_id].parents)
+        return {stage_id: stage for stage_id, stage in self.stages.items() if stage_id in found}
+
 
 @functools.cache
 def _without_locations(entry: str, label: str, needs: tuple[bool, ...]) -> Execution:

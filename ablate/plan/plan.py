@@ -30,16 +30,20 @@ from ablate.experiment.grid import (
 )
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import Scalar
+from ablate.experiment.tuning import Tuning
 from ablate.plan.axes import SharedModel, tell_apart
 from ablate.plan.checks import check_adapters, check_cell, check_disjoint, check_embedded, check_label, check_licence
 from ablate.plan.data_account import describe_data
 from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
+from ablate.plan.fingerprint import digest
 from ablate.plan.graph import Graph
 from ablate.plan.judges import judged_suites, repeated_suites, shared_judges
 from ablate.plan.needs import learns_from_records
+from ablate.plan.selection import Selection
 from ablate.plan.served import check_served, served_policies
 from ablate.plan.sets import CELLS_OWN, WRITER, NamedSet, answered_prompts, entries_of, takes_part
+from ablate.plan.split import check_split
 from ablate.plan.stage import Stage
 from ablate.plan.starting import MADE_BY, Role, StartingModel, starting_models
 from ablate.plan.training import TRAINED, TrainingPlanner
@@ -59,6 +63,19 @@ DATASET_KEYS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning found for a cell: its group's number and the values; ``waits`` is why there are none yet."""
+
+    group: int
+    values: Mapping[str, Scalar]
+    waits: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for plan.json."""
+        return {"group": self.group, "values": dict(self.values), **({"waits": self.waits} if self.waits else {})}
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """What gets a row: a policy or a reward model, with its axes and the stages that evaluate it."""
 
@@ -70,6 +87,8 @@ class Subject:
     inputs: Mapping[str, str]
     start: Mapping[str, Scalar] = field(default_factory=dict)
     """Axes of the named model under a policy, where they are other than its own: a chain may write them."""
+    tuned: Tuned | None = None
+    """Where its cell is tuned: how that stands."""
 
     def label(self, varied: Iterable[str]) -> str:
         """Return the varying axes as ``key=value`` words; a baseline's after its name."""
@@ -100,6 +119,8 @@ class Plan:
     data: tuple[Mapping[str, Any], ...]
     shared_judges: tuple[str, ...] = ()
     """What is to be known of models that judge both what policies learn from and the policies."""
+    tuning: Tuning | None = None
+    """How cells are tuned, where they are."""
 
     @property
     def name(self) -> str:
@@ -136,6 +157,7 @@ class Plan:
                     "evaluations": dict(item.evaluations),
                     "inputs": dict(item.inputs),
                     **({"start": dict(item.start)} if item.start else {}),
+                    **({"tuned": item.tuned.as_json()} if item.tuned else {}),
                 }
                 for item in self.subjects
             ],
@@ -151,23 +173,31 @@ class Plan:
             **({"shared_judges": list(self.shared_judges)} if self.shared_judges else {}),
             **({"claims": [dict(claim) for claim in claims]} if claims else {}),
             **({"sweep": self.loaded.experiment.sweep.facts()} if self.loaded.experiment.sweep else {}),
+            **({"tuning": self.tuning.as_json()} if self.tuning else {}),
             "stages": {
                 stage.id: {"kind": stage.kind, "label": stage.execution.label} for stage in self.stages.values()
             },
         }
 
 
-def build_plan(loaded: LoadedExperiment, facts: Facts, check: Callable[[Plan], object] = lambda plan: None) -> Plan:
+def build_plan(
+    loaded: LoadedExperiment,
+    facts: Facts,
+    check: Callable[[Plan], object] = lambda plan: None,
+    selection: Selection | None = None,
+) -> Plan:
     """Expand, validate and plan an experiment; only a plan that ``check`` lets pass writes the digests of its files.
 
-    Raises SpecError before anything could run.
+    ``selection`` are cells to plan in place of all that the grid has. Raises SpecError before anything could run.
     """
     with _collector_paused():
-        grid = expand(loaded)
-        validate_sections(loaded, grid)
+        if selection is None:
+            grid = expand(loaded)
+            selection = Selection(grid, grid)
+        validate_sections(loaded, selection.grid)
         facts, suites = judged_suites(loaded, facts)
         facts = repeated_suites(loaded, facts, suites)
-        plan = _Builder(loaded, facts, grid, suites).build()
+        plan = _Builder(loaded, facts, selection, suites).build()
     check(plan)
     facts.digest_cache.save()
     return plan
@@ -186,10 +216,13 @@ def _collector_paused() -> Iterator[None]:
 
 
 class _Builder:
-    def __init__(self, loaded: LoadedExperiment, facts: Facts, grid: Grid, policy_suites: tuple[str, ...]) -> None:
-        self.loaded, self.facts, self.grid = loaded, facts, grid
+    def __init__(
+        self, loaded: LoadedExperiment, facts: Facts, selection: Selection, policy_suites: tuple[str, ...]
+    ) -> None:
+        grid = selection.grid
+        self.loaded, self.facts, self.grid, self.selection = loaded, facts, grid, selection
         self.graph = Graph()
-        self.training = TrainingPlanner(loaded, facts, self.graph, grid)
+        self.training = TrainingPlanner(loaded, facts, self.graph, replace(selection.whole, axes=grid.axes))
         place = loaded.origins.locate("evaluate", "policy")
         self.policy_suites = self._suites("policy", policy_suites)
         self.served = served_policies(
@@ -199,6 +232,8 @@ class _Builder:
             facts, self.graph, lambda name: self.training.released(name, place, template=False).model, self.served
         )
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
+        if selection.tuning is not None:
+            check_split(loaded, selection.tuning.tune, facts, (*self.policy_suites, *self.rm_suites))
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
         # Best-of-n picks among the responses of one SFT model, so that each is a row of its own.
         self.by_policy = "policy" in grid.axes and any(suite.engine == "best-of-n" for suite in self.rm_suites)
@@ -213,7 +248,8 @@ class _Builder:
         for cell in self.grid.cells:  # before any is planned: with `match`, one cell's sets are part of another's
             self._check_names(cell)
         made = [(cell, subject) for cell in self.grid.cells if (subject := self._cell(cell)) is not None]
-        roots = list(dict.fromkeys(root for cell in self.grid.cells for root in self.training.roots(cell)))
+        known = [cell for cell in self.grid.cells if not self.selection.starts_open(cell)]
+        roots = list(dict.fromkeys(root for cell in known for root in self.training.roots(cell)))
         models = {role: starting_models(self.training, self.grid, roots, role) for role in MADE_BY}
         cells = [self._started(cell, subject, models) for cell, subject in made]
         baselines = self._baselines(models)
@@ -223,7 +259,12 @@ class _Builder:
         subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
         shared = tuple(shared_judges(self.graph.stages.values()))
-        return Plan(self.loaded, self.grid, subjects, self.graph.stages, suites, self.datasets, data, shared)
+        stages, tuning = self.graph.stages, self.selection.tuning
+        if self.selection.waiting:  # what their methods were planned with was not found for them
+            stages = self.graph.needed_by(
+                stage for item in subjects for stage in (item.stage, *item.evaluations.values())
+            )
+        return Plan(self.loaded, self.grid, subjects, stages, suites, self.datasets, data, shared, tuning)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
@@ -243,21 +284,32 @@ class _Builder:
     def _cell(self, cell: Cell) -> Subject | None:
         """Return the policy of a cell; None where it is about its reward model alone."""
         check_cell(self.facts, cell, functools.partial(self.place, cell.block))
+        tuned, axes = self._tuned(cell), {axis: cell.values.get(axis) for axis in self.axes}
+        untuned = Subject("policy", "cell", axes, f"untuned-{digest(repr(axes))}", {}, {}, tuned=tuned)
+        if self.selection.starts_open(cell):
+            return untuned
         made = self.training.cell(cell)
         if "dataset" in made.inputs:
             self._describe_dataset(str(cell.values["dataset"]), made.inputs["dataset"])
-        axes = {axis: cell.values.get(axis) for axis in self.axes}
         if made.reward_model is not None:
             self._reward_model(cell, made.reward_model, made.inputs["sft"])
             if not cell.method.entry:
                 return None
+        if cell in self.selection.waiting:
+            return untuned
         # A policy that is not trained was held to nothing: against itself every pair would be a tie, and a tie is lost.
         reference = self.training.reference_of(cell).model if cell.method.entry else None
         evaluations = self._evaluate_policy(made.policy, chat=made.chat, reference=reference)
-        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs)
+        return Subject("policy", "cell", axes, made.policy.id, evaluations, made.inputs, tuned=tuned)
+
+    def _tuned(self, cell: Cell) -> Tuned | None:
+        tuning = self.selection.tuning
+        return None if tuning is None else Tuned(*tuning.found(cell), self.selection.waiting.get(cell, ""))
 
     def _started(self, cell: Cell, subject: Subject, models: Mapping[Role, Mapping[Cell, StartingModel]]) -> Subject:
         """Add the axes of the model under a cell that are not the cell's own; of a merge, its first policy's."""
+        if self.selection.starts_open(cell):
+            return subject
         root, own = next(self.training.roots(cell)), subject.axes
         start = {
             key: value for role in MADE_BY for key, value in models[role][root].axes.items() if own.get(key) != value

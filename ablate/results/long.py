@@ -31,7 +31,8 @@ class Subject:
     """One model of the experiment: a grid cell, a baseline, or a reward model. ``axes`` are flat; unread ones null.
 
     ``baseline`` is a baseline's name (``base``, ``sft``), which those of several policies or seeds share; ``start`` are
-    axes of the model under a policy, where a chain makes them others than its own.
+    axes of the model under a policy, where a chain makes them others than its own. ``tuned`` says of a cell that is
+    tuned its group's number, the values found (``values``), and why there are none yet (``waits``).
     """
 
     subject: str
@@ -43,6 +44,7 @@ class Subject:
     inputs: Mapping[str, str | None] = field(default_factory=dict)
     baseline: str = ""
     start: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def start_axes(self) -> Mapping[str, Any]:
@@ -109,7 +111,7 @@ class Results:
     def reason(self, subject: Subject, suite: str) -> str:
         """Why there is no score of ``suite`` for ``subject``."""
         if suite not in subject.evaluations:
-            return "not evaluated"
+            return str(subject.tuned.get("waits") or "not evaluated")
         evaluation = self.evaluation(subject, suite)
         if evaluation is not None:
             return evaluation.reason
@@ -123,11 +125,12 @@ class Results:
     def arrow(self) -> pa.Table:
         """Return the long table: one row for each suite score and each (suite, task, metric) of each subject.
 
-        Columns: experiment, subject, role, label, ``axis.<key>`` for every axis, suite, category, task, metric,
-        value, n, stderr, unit, protocol (fingerprint of the resolved one), stage (which measured), subject_stage (which
-        made the model), seconds and gpu_hours of the first, subject_seconds and subject_gpu_hours of the second,
-        ``health.<field>``. The suite's score has an empty task and the metric ``score``. Missing cells have no row: see
-        ``missing``. A column has one type; one whose values have several is text.
+        Columns: experiment, subject, role, label, ``axis.<key>`` for every axis and every key that is tuned, suite,
+        category, task, metric, value, n, stderr, unit, protocol (fingerprint of the resolved one), stage (which
+        measured), subject_stage (which made the model), seconds and gpu_hours of the first, subject_seconds and
+        subject_gpu_hours of the second, ``health.<field>``. The suite's score has an empty task and the metric
+        ``score``. Missing cells have no row: see ``missing``. A column has one type; one whose values have several is
+        text.
         """
         return _long_table(self)
 
@@ -159,6 +162,7 @@ def _subject(entry: Mapping[str, Any]) -> Subject:
         inputs=dict(entry.get("inputs") or {}),
         baseline=baseline_name(entry),
         start=dict(entry.get("start") or {}),
+        tuned=dict(entry.get("tuned") or {}),
     )
 
 
@@ -259,13 +263,14 @@ def _long_table(results: Results) -> pa.Table:
 
 def _subject_columns(results: Results) -> dict[str, pa.Array]:
     subjects = results.subjects
-    axes = dict.fromkeys(key for subject in subjects for key in subject.axes)
+    values = [{**subject.axes, **subject.tuned.get("values", {})} for subject in subjects]
+    axes = dict.fromkeys(key for own in values for key in own)
     return {
         "experiment": pa.array([results.experiment] * len(subjects), pa.string()),
         "subject": pa.array([subject.subject for subject in subjects], pa.string()),
         "role": pa.array([subject.role for subject in subjects], pa.string()),
         "label": pa.array([subject.label for subject in subjects], pa.string()),
-        **{f"axis.{key}": _typed([subject.axes.get(key) for subject in subjects]) for key in axes},
+        **{f"axis.{key}": _typed([own.get(key) for own in values]) for key in axes},
     }
 
 

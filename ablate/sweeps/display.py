@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Self
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.status import Status
 
-from ablate.execution.runner import Outcome
-from ablate.experiment.sweep import Sweep
+from ablate.execution import runner
+from ablate.experiment.sweep import Sweep, Tune
+from ablate.experiment.tuning import Group, Outcome
 from ablate.plan.stage import Stage
 from ablate.sweeps.space import spelled
 from ablate.trials import CAUSE
 
 
-class SweepDisplay:
-    """Told how stages and trials end."""
+class StageDisplay:
+    """Told how stages end."""
 
-    def __init__(self, console: Console, sweep: Sweep) -> None:
-        self.console, self.sweep = console, sweep
+    def __init__(self, console: Console) -> None:
+        self.console = console
         self.running: dict[str, str] = {}
         self.ended_count: Counter[str] = Counter()
         self.status = Status("", console=console) if console.is_terminal else None
 
-    def __enter__(self) -> SweepDisplay:
+    def __enter__(self) -> Self:
         if self.status:
             self.status.start()
         return self
@@ -41,7 +43,7 @@ class SweepDisplay:
         """Show that another process runs it."""
         self.running.pop(stage.id, None)
 
-    def ended(self, stage: Stage, outcome: Outcome) -> None:
+    def ended(self, stage: Stage, outcome: runner.Outcome) -> None:
         """Print a failure; what ends well is told with its trial."""
         self.running.pop(stage.id, None)
         self.ended_count[outcome.status] += 1
@@ -54,12 +56,44 @@ class SweepDisplay:
             names = ", ".join(list(self.running.values())[:3])
             self.status.update(f"{self.ended_count['done']} stages done; {names}")
 
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class SweepDisplay(StageDisplay):
+    """Told how the trials of a sweep end."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        super().__init__(console)
+        self.sweep = sweep
+
     def told(self, trial: FrozenTrial) -> None:
         """Print a trial with its values and what it reached."""
         self._print(trial_line(trial, self.sweep))
 
-    def _print(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+class TuningDisplay(StageDisplay):
+    """Told how the trials of groups end, and the groups."""
+
+    def __init__(self, console: Console, tune: Tune) -> None:
+        super().__init__(console)
+        self.tune = tune
+
+    def told(self, group: Group, trial: FrozenTrial) -> None:
+        """Print a trial with its group, its values and what it reached."""
+        self._print(f"{group.label}: {trial_line(trial, self.tune)}")
+
+    def settled(self, group: Group, outcome: Outcome) -> None:
+        """Print what was found for a group."""
+        self._print(outcome_line(group, outcome, self.tune))
+
+
+def outcome_line(group: Group, outcome: Outcome, tune: Tune) -> str:
+    """Return in a line what was found for a group, or why nothing."""
+    if outcome.result is None:
+        return f"{group.label}: nothing found: {outcome.cause}"
+    found, name = spelled(list(outcome.values.items())), tune.maximise[0].removeprefix("-")
+    return f"{group.label}: {found}, {name} {outcome.result:.4f}, the best of {sum(outcome.ended.values())} trials"
 
 
 def trial_line(trial: FrozenTrial, sweep: Sweep) -> str:

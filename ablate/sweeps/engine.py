@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ablate.errors import Location, SpecError, StoreError, UsageError, suggestion
+from ablate.execution.tuned import what_is_asked
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Named, Range, Sweep
 from ablate.plan.fingerprint import digest
@@ -66,7 +67,7 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -
             directions=directions,
             load_if_exists=True,
         )
-    _check_same(study, sweep, file, cells)
+    check_same(study, sweep, file, cells)
     names = [name.removeprefix("-") for name in sweep.maximise]
     if study.metric_names != names:  # what optuna-dashboard calls the objectives
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
@@ -77,7 +78,7 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -
 def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
     """Return the sampler of the next trial, after ``drawn``. Raises SpecError for arguments it does not have."""
     named = sweep.sampler
-    place = loaded.origins.locate("sweep", "sampler")
+    place = loaded.origins.locate(sweep.section, "sampler")
     own = sweep.seed if named.name in ONE_SEQUENCE else int(digest(f"{sweep.seed}/{drawn}")[:8], 16)
     extra: dict[str, Any] = {"seed": own}
     if named.name == "grid":
@@ -91,9 +92,9 @@ def most_trials(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperim
     """Return how many trials a sweep has: those asked for, or as many as its grid has points."""
     if sweep.sampler.name != "grid":
         return sweep.trials
-    points = _grid(ranges, loaded.origins.locate("sweep", "sampler"))
+    points = _grid(ranges, loaded.origins.locate(sweep.section, "sampler"))
     if sweep.start:  # they would take the place of points, which then were never run
-        place = loaded.origins.locate("sweep", "start")
+        place = loaded.origins.locate(sweep.section, "start")
         raise SpecError("a grid begins with its own points", location=place, hint="leave start out")
     return min(sweep.trials, math.prod(len(values) for values in points.values()))
 
@@ -116,7 +117,7 @@ def pruner_of(sweep: Sweep, loaded: LoadedExperiment) -> optuna.pruners.BasePrun
     """Return the sweep's pruner; one that prunes nothing where none is declared."""
     if sweep.pruner is None:
         return optuna.pruners.NopPruner()
-    place = loaded.origins.locate("sweep", "pruner")
+    place = loaded.origins.locate(sweep.section, "pruner")
     return _make(optuna.pruners, PRUNERS, "pruner", sweep.pruner, {}, place)  # type: ignore[no-any-return]
 
 
@@ -184,17 +185,14 @@ def _mend_tail(file: Path, *, is_begun: bool) -> None:
         lock.release()
 
 
-def _check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
-    asked: dict[str, Any] = {
-        "maximise": list(sweep.maximise),
-        "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
-        "experiment": cells,
-    }
+def check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
+    """Raise UsageError where a study was begun with other objectives, ranges or cells."""
+    asked = {**what_is_asked(sweep), "experiment": cells}
     begun = study.user_attrs.get(ASKED)
     if begun is None:
         study.set_user_attr(ASKED, asked)
     elif changed := [name for name in asked if begun[name] != asked[name]]:
         raise UsageError(
-            f"the sweep was begun with another {' and another '.join(changed)}",
+            f"the {sweep.called} {study.study_name} was begun with another {' and another '.join(changed)}",
             hint=f"give it another name, or move {file} away to begin again",
         )

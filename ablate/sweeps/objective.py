@@ -41,10 +41,11 @@ class Objective:
         about = {name: facts for name, facts in suites.items() if facts["subject"] == "policy"}
         maximise, several = {}, len(sweep.maximise) > 1
         for index, name in enumerate(sweep.maximise):
-            place = loaded.origins.locate("sweep", "maximise", *([index] if several else []))
+            place = loaded.origins.locate(sweep.section, "maximise", *([index] if several else []))
             maximise[name] = _column(name.removeprefix("-"), about, place)
         bounded = {
-            name: _column(name, about, loaded.origins.locate("sweep", "subject_to", name)) for name in sweep.subject_to
+            name: _column(name, about, loaded.origins.locate(sweep.section, "subject_to", name))
+            for name in sweep.subject_to
         }
         return cls(maximise, bounded, sweep)
 

@@ -14,11 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ablate.errors import SpecError, suggestion
 from ablate.execution.environment import snapshot_code
-from ablate.execution.local import Change, LocalRun, Observer, run_local
+from ablate.execution.local import Change, LocalRun, Observer, Source, run_local
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sweep import Sweep
 from ablate.liveness import Owner
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -26,8 +25,7 @@ from ablate.results.long import collect
 from ablate.store import Store
 from ablate.sweeps.engine import most_trials, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
-from ablate.sweeps.space import Space
-from ablate.sweeps.trials import Planner, TrialPlan
+from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
 from ablate.trials import CAUSE, EXCESS, LOST, OWNER, POLICIES, SURPLUS, counted
 
 LOOK_SECONDS = 2.0
@@ -60,21 +58,29 @@ class _Open:
 class Sweeper:
     """The trials of one worker. Any number of workers may take part in one sweep, and end at any moment."""
 
-    def __init__(self, store: Store, loaded: LoadedExperiment, parallel: int, listener: Listener) -> None:
-        """Open the sweep, begun or not; raises SpecError for one that makes no sense. ``parallel``: trials at once."""
-        assert loaded.experiment.sweep is not None
-        self.store, self.loaded, self.parallel, self.listener = store, loaded, parallel, listener
-        self.sweep: Sweep = loaded.experiment.sweep
-        self.space = Space(loaded, self.sweep)
-        self.planner = Planner(loaded, self.space, store)
+    def __init__(
+        self,
+        store: Store,
+        loaded: LoadedExperiment,
+        parallel: int,
+        listener: Listener,
+        planner: Planner | None = None,
+    ) -> None:
+        """Open the sweep, begun or not; raises SpecError for one that makes no sense. ``parallel``: trials at once.
+
+        ``planner`` plans other trials than those of the section ``sweep``.
+        """
+        self.store, self.parallel, self.listener = store, parallel, listener
+        self.planner: Planner = planner or SweepPlanner(loaded, store)
+        self.loaded, self.sweep, self.space = self.planner.loaded, self.planner.sweep, self.planner.space
         for corner in self.space.corners():
             first = self.planner.one(corner)
-        self.objective = Objective.read(loaded, self.sweep, first.plan.suites)
+        self.objective = Objective.read(self.loaded, self.sweep, first.plan.suites)
         self.cells = first.digest(self.objective.suites)
-        sampler_of(self.sweep, self.space.ranges, loaded, 0)
-        self.pruner = pruner_of(self.sweep, loaded)
-        self.most = most_trials(self.sweep, self.space.ranges, loaded)
-        self.folder = store.experiment(loaded.experiment.name).folder
+        sampler_of(self.sweep, self.space.ranges, self.loaded, 0)
+        self.pruner = pruner_of(self.sweep, self.loaded)
+        self.most = most_trials(self.sweep, self.space.ranges, self.loaded)
+        self.folder = store.experiment(self.loaded.experiment.name).folder
         self.study: optuna.Study
         self.open: dict[int, _Open] = {}
         self.owner = Owner.current()
@@ -119,6 +125,11 @@ class Sweeper:
             add |= self._open(begun)
         return Change(add, stop) if self.open or add or stop else None
 
+    def is_over(self) -> bool:
+        """Return whether all trials have ended, those of other workers too, and none will begin."""
+        begun = [trial for trial in counted(self.study) if trial.state != TrialState.WAITING]
+        return all(trial.state.is_finished() for trial in begun) and not self._may_begin(begun)
+
     def leave(self) -> None:
         """Give up the trials that are under way, to whoever goes on: this worker did not die over them."""
         for item in self.open.values():
@@ -132,8 +143,7 @@ class Sweeper:
         """Ask for a trial; None when the sweep has all it may have."""
         trials = counted(self.study)
         begun = [trial for trial in trials if trial.state != TrialState.WAITING]
-        self.gave_up = self._common_cause(begun)
-        if len(begun) >= self.most or self.gave_up is not None or self._has_spent_all(begun):
+        if not self._may_begin(begun):
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
@@ -144,6 +154,10 @@ class Sweeper:
             return None
         trial.set_user_attr(OWNER, asdict(self.owner))
         return trial
+
+    def _may_begin(self, begun: list[FrozenTrial]) -> bool:
+        self.gave_up = self._common_cause(begun)
+        return len(begun) < self.most and self.gave_up is None and not self._has_spent_all(begun)
 
     def _open(self, trial: optuna.Trial) -> dict[str, Stage]:
         """Plan a trial, record it with all others, and return the stages it lacks."""
@@ -190,7 +204,7 @@ class Sweeper:
         item.watched = True
         fields = {name for attempt in first.attempts() for name in events_fields(_events(attempt.events))}
         if fields and watch.value not in fields and self.mistake is None:
-            place = self.loaded.origins.locate("sweep", "pruner", "value")
+            place = self.loaded.origins.locate(self.sweep.section, "pruner", "value")
             text = f"the training events of {first.id} have no field {watch.value!r}: the pruner would stop nothing"
             hint = f"{suggestion(watch.value, fields)}; the same command then goes on with the trials there are"
             self.mistake = SpecError(text, location=place, hint=hint)
@@ -272,7 +286,23 @@ class Sweeper:
         return self.is_spent
 
 
-def run_sweep(sweeper: Sweeper, machine: Machine, observer: Observer) -> LocalRun:
+class Worker(Source, Protocol):
+    """A source of stages that takes part in one sweep, or in several, over the storage that they have in a store."""
+
+    store: Store
+    mistake: SpecError | None
+
+    def begin(self) -> None:
+        """Open the storage."""
+
+    def leave(self) -> None:
+        """Give up what is under way, to whoever goes on."""
+
+    def close(self) -> None:
+        """Say that this worker is gone."""
+
+
+def run_sweep(sweeper: Worker, machine: Machine, observer: Observer) -> LocalRun:
     """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues.
 
     So does the SpecError raised where training reports no such value as the pruner watches.

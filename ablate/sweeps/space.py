@@ -22,17 +22,21 @@ Block = Mapping[str, Any]
 class Space:
     """The searched keys of one experiment, those that others depend on first."""
 
-    def __init__(self, loaded: LoadedExperiment, sweep: Sweep) -> None:
-        """Read the ranges; raises SpecError for a key that cells do not have, that the grid fixes or no trial reads."""
-        self._loaded = loaded
-        self.blocks: tuple[Block, ...] = tuple(dict(dotted(block)) for block in loaded.experiment.grid)
+    def __init__(self, loaded: LoadedExperiment, sweep: Sweep, blocks: Sequence[Block] | None = None) -> None:
+        """Read the ranges; raises SpecError for a key that cells do not have, that the grid fixes or no trial reads.
+
+        ``blocks`` are searched in place of the grid's.
+        """
+        self._loaded, self._section = loaded, sweep.section
+        written = loaded.experiment.grid if blocks is None else blocks
+        self.blocks: tuple[Block, ...] = tuple(dict(dotted(block)) for block in written)
         known = {key: self._known(key) for key in sweep.search}
         self.ranges: dict[str, Range] = {}
         for key in sorted(known, key=lambda key: ("." in known[key], bool(sweep.search[key].when))):
             when = self._conditions_of(key, sweep.search[key], known.values())
             self.ranges[known[key]] = sweep.search[key].model_copy(update={"when": when})
             if not any(self._may_apply(known[key], block) for block in self.blocks):
-                place = loaded.origins.locate("sweep", "search", key)
+                place = loaded.origins.locate(self._section, "search", key)
                 raise SpecError(f"{key} is searched, and no trial reads it", location=place)
         for index, start in enumerate(sweep.start):
             self._check_start(index, start)
@@ -109,7 +113,7 @@ class Space:
         return written.get(rest) if dot and isinstance(written, Mapping) else written
 
     def _known(self, key: str) -> str:
-        place = self._loaded.origins.locate("sweep", "search", key)
+        place = self._loaded.origins.locate(self._section, "search", key)
         known = self._loaded.known_key(key, "searched key", place)
         for index, block in enumerate(self.blocks):
             if known in block or key in block:
@@ -121,7 +125,7 @@ class Space:
         """Return what a range depends on by the keys of cells; raises SpecError for what no trial has before it."""
         when: dict[str, Any] = {}
         for name, wanted in given.when.items():
-            place = self._loaded.origins.locate("sweep", "search", key, "when", name)
+            place = self._loaded.origins.locate(self._section, "search", key, "when", name)
             known = self._loaded.known_key(name, "key", place)
             fixed = any(known in block for block in self.blocks) or self._fixed(known) is not None
             if known not in self.ranges and (known in searched or not fixed):
@@ -133,7 +137,7 @@ class Space:
 
     def _check_start(self, index: int, start: Values) -> None:
         for key, value in start.items():
-            place = self._loaded.origins.locate("sweep", "start", index, key)
+            place = self._loaded.origins.locate(self._section, "start", index, key)
             if key not in self.ranges:
                 raise SpecError(f"{key} is not searched", location=place, hint=suggestion(key, self.ranges))
             if not _contains(self.ranges[key], value):

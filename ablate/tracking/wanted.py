@@ -107,7 +107,8 @@ def _wanted(store: Store, folder: StageFolder, status: str, label: str, subject:
         **_origin(folder, done),
     }  # fmt: skip
     if subject is not None:
-        axes = {mlflow_name(key): str(value) for key, value in subject["axes"].items() if value is not None}
+        values = {**subject["axes"], **subject.get("tuned", {}).get("values", {})}
+        axes = {mlflow_name(key): str(value) for key, value in values.items() if value is not None}
         params |= axes
         tags |= {f"axis.{key}": value for key, value in axes.items()}
         tags |= {"ablate.subject": subject["subject"], "ablate.role": subject["role"]}

@@ -25,11 +25,13 @@ def hyperparameter_tables(results: Results, stages: Mapping[str, StageRecord]) -
     """Return a table for each method, reward model, SFT and base model, with the values that its stages have.
 
     A value that no stage changes from its default is left out, and counted. Settings that the stage which tokenises
-    applied (lengths, truncation) are among those of the method that reads its tokens.
+    applied (lengths, truncation) are among those of the method that reads its tokens. What tuning tried and did not
+    choose is not among them.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for stage in stages.values():
-        if stage.kind == "train" or stage.kind in _KINDS:
+        is_tried = results.plan["stages"][stage.id].get("tuning", False)
+        if not is_tried and (stage.kind == "train" or stage.kind in _KINDS):
             name = f"train.{stage.config['algorithm']}" if stage.kind == "train" else stage.kind
             groups.setdefault(name, []).append(dict(_parameters(stage, stages)))
     defaults = results.plan.get("defaults", {})

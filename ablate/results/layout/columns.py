@@ -131,7 +131,7 @@ def named_column(name: str, suites: Mapping[str, Mapping[str, Any]]) -> Column |
 
 
 class Attribute(Closed):
-    """A column of facts about a row: its data's pairs or catalog entry, its runs (n), what training it took."""
+    """A column of facts about a row: its data's pairs or catalog entry, its runs (n), its training, how it is tuned."""
 
     name: Literal[
         "samples",
@@ -144,6 +144,7 @@ class Attribute(Closed):
         "policy_samples",
         "gpu_hours",
         "cpu_hours",
+        "tuned",
     ]
     label: str | None = None
 

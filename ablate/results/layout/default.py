@@ -89,6 +89,7 @@ def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str)
     to = "sft" if "sft" in baselines else (baselines[0] if baselines else None)
     return TableLayout.model_validate({
         "name": name, "title": title, "subject": subject, "rows": rows, "columns": columns,
+        "attributes": ["tuned"] if subject == "policy" and "tuning" in plan else [],
         "baselines": baselines, "deltas": deltas, "compare": {"to": to},
     })  # fmt: skip
 

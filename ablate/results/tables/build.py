@@ -30,12 +30,13 @@ from ablate.results.tables.rows import DeltaRow, Group, baseline_groups, baselin
 from ablate.results.tables.rules import rule_rows
 from ablate.results.tables.sides import column_sides
 from ablate.results.tables.table import Cell, Column, Row, RowKind, Table
+from ablate.results.tables.tuning import tuning_remarks
 
 _ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
 
 _TITLES = {
     "samples": "# pairs", "runs": "n", "trained_pairs": "# trained on", "steps": "Steps",
-    "policy_samples": "Policy samples", "gpu_hours": "GPU-hours", "cpu_hours": "CPU-hours",
+    "policy_samples": "Policy samples", "tuned": "Tuned", "gpu_hours": "GPU-hours", "cpu_hours": "CPU-hours",
 }  # fmt: skip
 
 _LENGTH = "mean_length"
@@ -75,6 +76,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         *matched_remarks(results, build.comparisons),
         *health_remarks(results, layout, measured, build.groups),
         *judges_remarks(results, measured),
+        *tuning_remarks(results, cells),
         *beside.remarks,
     ]
     order = _beside(columns, [length.key for length in lengths])
@@ -125,7 +127,7 @@ class _Build:
         if not entry.is_baseline:
             texts = label_notes(self.results, entry, self.expected)
             cells[0] = replace(cells[0], notes=tuple(self.notes.key(text) for text in texts))
-        cells += [attribute_cell(self.results, entry, attribute) for attribute in self.layout.attributes]
+        cells += [attribute_cell(self.results, entry, attribute, self.notes) for attribute in self.layout.attributes]
         cells += [self._number(index, entry, place) for place in range(len(self.measured))]
         cells += [health_cell(self.results, entry, self.measured, health) for health in self.layout.health]
         kind: RowKind = "baseline" if entry.is_baseline else "cell"

@@ -11,15 +11,17 @@ from ablate.results.layout import Attribute, Health
 from ablate.results.long import Results, Subject
 from ablate.results.tables.columns import Measured
 from ablate.results.tables.effort import read_effort
+from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import Group, kind_label
 from ablate.results.tables.table import Cell
+from ablate.results.tables.tuning import tuned_cell
 
 EFFORTS = ("trained_pairs", "steps", "policy_samples", "gpu_hours", "cpu_hours")
 """Attributes that say what training took."""
 
 
-def attribute_cell(results: Results, group: Group, attribute: Attribute) -> Cell:
-    """Return a fact about a row: its runs, the pairs that its dataset wrote, or a field of its dataset's entry."""
+def attribute_cell(results: Results, group: Group, attribute: Attribute, notes: Notes) -> Cell:
+    """Return a fact about a row: its runs, what tuning found, its dataset's pairs, or a field of that one's entry."""
     if attribute.name == "runs":
         return Cell(value=float(len(group.members)), n=1)
     if attribute.name in EFFORTS:
@@ -28,6 +30,8 @@ def attribute_cell(results: Results, group: Group, attribute: Attribute) -> Cell
         return Cell(value=float(np.mean(known)), n=len(known)) if known else Cell(missing="not recorded")
     if group.is_baseline:
         return Cell(text="")
+    if attribute.name == "tuned":
+        return tuned_cell(results, group, notes)
     subject = next(iter(group.members.values()))
     if attribute.name == "samples":
         written = {_written_pairs(results, member) for member in group.members.values()}
