@@ -239,7 +239,7 @@ class GroupFolder(ExperimentFolder):
 
     @property
     def outcome_json(self) -> Path:
-        """The winner, the trials it is the best of and, once all have ended, their stages: it follows from the journal."""
+        """The winner, the trials it is the best of and, once all have ended, their stages; all from the journal."""
         return self.folder / "outcome.json"
 
     def read_outcome(self) -> dict[str, Any] | None:

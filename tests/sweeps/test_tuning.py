@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,9 @@ def test_every_group_gets_its_own_best_value_and_the_test_suites_see_it_last(tun
     shown = {row.cells[0].text: row.cells[1].text for table in tables.values() for row in table.rows}
     assert shown["beta"] == "0.1, 1.0" and shown["kl_coefficient"] == "0.05, 0.5"
     assert "Tuning budgets differ: dataset=pocket-hh algorithm=dpo: 3 trials; dataset=pocket-hh algorithm=pp" in text
+    assert tuned.run("bundle", "tuned", "--out", "tuned.zip").returncode == 0
+    names = zipfile.ZipFile(tuned.folder / "tuned.zip").namelist()
+    assert [name for name in names if name.endswith("tuned/tuning/pocket-hh,dpo/outcome.json")]
     again = tuned.tune()
     assert again.returncode == 0 and "nothing to do" in again.stdout and "trial" not in again.stdout
     for words in (["plan", "sweep.yaml"], ["run", "sweep.yaml"]):

@@ -89,6 +89,10 @@ def _copy_experiment(store: Store, experiment: str, copy: Store) -> None:
     for path in (source.spec, source.plan_json, source.evaluation, source.trials_jsonl):
         if path.exists():
             shutil.copyfile(path, target.folder / path.name)
+    for path in sorted(source.tuning.glob("*/outcome.json")):
+        group = target.group(path.parent.name)
+        group.folder.mkdir(parents=True)
+        shutil.copyfile(path, group.outcome_json)
     if source.source_json.exists():
         made_from = read_json(source.source_json)
         write_json(target.source_json, {**made_from, "file": Path(made_from["file"]).name})
