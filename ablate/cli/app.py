@@ -434,7 +434,8 @@ def _print_plan(explanation: Explanation, store: Store, verbose: bool, tuning: S
     for warning in study.judge_warnings(what):
         out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if not explanation.to_run:
-        out.print("nothing to do: all stages are done")
+        is_tuned = what.tuning is None or not what.tuning.to_go
+        out.print("nothing to do: all stages are done" if is_tuned else "nothing else is to be done before the tuning")
     elif explanation.seconds is None:
         out.print("no time estimate: some kinds of stages have not run in this store yet")
     else:
