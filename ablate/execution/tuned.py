@@ -28,7 +28,7 @@ def read_tuning(loaded: LoadedExperiment, store: Store) -> Tuning:
     outcomes: dict[str, Outcome] = {}
     for group in groups:
         kept = folder.group(group.name)
-        found = kept.read_outcome() if kept.trials.exists() else None
+        found = kept.read_outcome() if kept.trials_jsonl.exists() else None
         if group.search and found is not None and found["asked"] == what_group_is_asked(tune, group):
             outcomes[group.name] = as_outcome(found)
     return Tuning(tune, whole, groups, outcomes)

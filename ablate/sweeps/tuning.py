@@ -73,7 +73,7 @@ class Tuner:
         self.is_stopped = False
         for sweeper in self.sweepers.values():
             name = sweeper.loaded.experiment.name
-            if (file := store.experiment(name).trials).exists():
+            if (file := store.experiment(name).trials_jsonl).exists():
                 check_same(read_search(store, name).study, sweeper.sweep, file, sweeper.cells)
 
     @property
