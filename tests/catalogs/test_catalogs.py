@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -241,9 +242,9 @@ def test_the_catalog_has_what_the_study_used() -> None:
         assert catalog[name].study_rows and catalog[name].study and catalog[name].label_kind == "human"
     for entry in catalog.values():
         hub = entry.source.hub
-        if hub is not None and hub.revision is None and entry.name not in ("prm800k-phase1",):
-            told = " ".join([*entry.traps, entry.study or ""])
-            assert "recorded" in told or "As AlpacaFarm" in told or entry.name == "ultrafeedback-cleaned", entry.name
+        if hub is not None:
+            told = re.search("(revision|commit) (is|are) not recorded", " ".join(entry.traps))
+            assert (hub.revision is None) == (told is not None), entry.name
 
 
 def test_the_ten_lines_of_the_manual_are_an_entry(tmp_path: Path) -> None:

@@ -294,8 +294,8 @@ def test_names_of_suites_stand_for_the_repositories_that_they_read(tmp_path: Pat
     wanted, entries = fetchable(["rewardbench-launch", "llmbar", "allenai/reward-bench-2"], known, suites)
     assert wanted == ["allenai/reward-bench", "allenai/preference-test-sets", "llmbar", "allenai/reward-bench-2"]
     assert entries["llmbar"] == known["llmbar"]
-    with pytest.raises(UsageError, match=r"'allenai/reward-bench-2' .*names no revision"):
-        list(fetch_all(*fetchable(["rewardbench-2"], known, suites), tmp_path))
+    with pytest.raises(UsageError, match=r"'allenai/preference-test-sets' .*names no revision"):
+        list(fetch_all(*fetchable(["rewardbench-launch"], known, suites), tmp_path))
     for name, error, words in (
         ("xstest", UsageError, "nothing to fetch for suite 'xstest': its files are your own"),
         ("pocket-gold", UsageError, "nothing to fetch for suite 'pocket-gold': its files are made by this package"),

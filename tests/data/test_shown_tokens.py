@@ -174,7 +174,7 @@ def test_models_by_name(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UnknownNameError, match=r"unknown model 'pocket-smal'\n  did you mean 'pocket-small'"):
         tokenizer_of("pocket-smal", None)
     with pytest.raises(DataError, match=r"allenai/tulu-2-7b has no pinned revision\n  name it allenai/tulu-2-7b@"):
-        tokenizer_of("tulu-2-7b", None)
+        tokenizer_of("allenai/tulu-2-7b", None)
     with pytest.raises(DataError, match=r"(?s)can't load some/model: .*hf download"):
         tokenizer_of(f"some/model@{'0' * 40}", None)
     with pytest.raises(DataError, match="needs the file"):
