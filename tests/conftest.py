@@ -102,6 +102,11 @@ def missing_qlora() -> str | None:
     return None if find_spec("bitsandbytes") else "bitsandbytes is not installed: pip install 'ablate[qlora]'"
 
 
+def missing_alpaca_eval() -> str | None:
+    """Return why our numbers can't be compared with AlpacaEval's own, or None."""
+    return None if find_spec("alpaca_eval") else "the package alpaca_eval is not installed: pip install 'ablate[dev]'"
+
+
 def missing_browser() -> str | None:
     """Return why pages can't be opened in a browser, or None."""
     return None if shutil.which("chromium") else "no chromium on PATH"
@@ -117,6 +122,7 @@ PROBES: dict[str, Callable[[], str | None]] = {
     "deepspeed": missing_deepspeed,
     "qlora": missing_qlora,
     "browser": missing_browser,
+    "alpaca_eval": missing_alpaca_eval,
 }
 
 

@@ -71,6 +71,33 @@ def test_alpaca_evals_published_numbers(data_root: Path, version: str, model: st
         assert fitted["stderr"] * 100 == pytest.approx(REFITTED[model][1], abs=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.alpaca_eval
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated:UserWarning", "ignore::FutureWarning:sklearn")
+@pytest.mark.parametrize("model", REFITTED)
+def test_alpaca_evals_package_computes_the_same(
+    model: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file of two baselines of altered length is on the hub; the fit without them reads difficulties alone."""
+    from alpaca_eval.metrics import glm_winrate
+
+    with (data_root / "alpaca_eval" / "instruction_difficulty_recovered.csv").open(encoding="utf-8") as handle:
+        rows = "".join(f"m,{row['idx']},{row['instruction_difficulty']}\n" for row in csv.DictReader(handle))
+    (tmp_path / "df_gamed.csv").write_text("model,index,instruction_difficulty\n" + rows, encoding="utf-8")
+    monkeypatch.setattr(glm_winrate, "hf_hub_download", lambda **asked: tmp_path / asked["filename"])
+    file = data_root / "alpaca_eval" / "annotations_ae2" / f"{model}.json.gz"
+    with gzip.open(file, "rt", encoding="utf-8") as handle:
+        annotations = json.load(handle)
+    theirs = glm_winrate.get_length_controlled_winrate(annotations, "length_controlled_noreg", save_weights_dir=None)
+    report = grade(Request(suite("alpaca-eval-2"), file, root=data_root))
+    won, controlled = metric(report, "win_rate"), metric(report, "length_controlled_win_rate")
+    assert won["value"] * 100 == pytest.approx(theirs["win_rate"], abs=1e-9)
+    assert won["stderr"] * 100 == pytest.approx(theirs["standard_error"], abs=1e-9)
+    assert metric(report, "discrete_win_rate")["value"] * 100 == pytest.approx(theirs["discrete_win_rate"], abs=1e-9)
+    assert controlled["value"] * 100 == pytest.approx(theirs["length_controlled_winrate"], abs=0.05)
+    assert controlled["stderr"] * 100 == pytest.approx(theirs["lc_standard_error"], abs=0.01)
+
+
 def test_a_missing_preference_is_counted_and_left_out(data_root: Path, tmp_path: Path) -> None:
     with gzip.open(data_root / "alpaca_eval" / "annotations_ae1" / "alpaca-7b.json.gz", "rt") as handle:
         rows = json.load(handle)
