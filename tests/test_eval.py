@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ablate.catalogs.judges import Panel
 from ablate.cli import main
+from ablate.execution.evaluation import Asked, plan_evaluation, write_evaluation
+from ablate.execution.study import make_plan
 from ablate.store import Store
 
 SUITES = """\
@@ -82,6 +85,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         (["pocket-small"], "few-facts,few-pairs", "'few-facts' is about policies and 'few-pairs' about reward models"),
         (["pocket-small"], " , ", "no suite is named"),
         (["org/model"], "few-facts", "has no pinned revision"),
+        (["pocket-small"], "gsm8k,mmlu", "suite 'gsm8k' needs the file gsm8k/test.jsonl.gz, and no data root is set"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said(
@@ -115,6 +119,8 @@ def test_best_of_n_needs_a_policy(
         (["m", "--suites", "few-facts", "--endpoint", "{url"], "--endpoint '{url' is no YAML"),
         (["m", "m", "--suites", "few-facts", "--endpoint", "http://h/v1"], "a server responds for one policy"),
         (["m", "--suites", "few-pairs", "--endpoint", "http://h/v1"], "a server responds for one policy"),
+        (["m", "--suites", "pocket-judged", "--judge", "gpt-4-0614"], "did you mean 'gpt-4-0613'"),
+        (["m", "--suites", "few-facts", "--judge", "gpt-4-0613"], "no suite of this experiment has one"),
     ],
 )
 def test_a_server_that_can_not_respond_is_said(
@@ -129,6 +135,25 @@ def test_a_server_that_can_not_respond_is_said(
     assert call(monkeypatch, "eval", *words) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (project / "store" / "experiments").exists()
+
+
+def test_what_is_asked_is_written_as_it_was_planned(project: Path) -> None:
+    """A later run of the written specification has the same stages: limit, judge, and gaps for what has no data."""
+    (project / "m").mkdir()
+    (project / "m" / "config.json").write_text("{}")
+    store = Store(project / "store")
+    panel = Panel.model_validate({"judges": [{"model": "big-1", "url": "http://h:8000/v1", "key": ""}]})
+    asked = Asked(limit=3, judge=panel)
+    planned = plan_evaluation(store, ["m"], ["few-facts", "pocket-judged", "gsm8k"], "mine", asked)
+    assert [stage.identity.config.value["limit"] for stage in planned.stages.values() if stage.kind == "generate"] == [
+        3,
+        3,
+    ]
+    write_evaluation(store, planned)
+    again = make_plan(str(store.experiment("mine").evaluation), [], store)
+    assert set(again.stages) == set(planned.stages) and again.gaps == planned.gaps and list(planned.gaps) == ["gsm8k"]
+    (judged,) = [stage for stage in again.stages.values() if stage.kind == "judge"]
+    assert [judge["model"] for judge in judged.identity.config.value["judges"]] == ["big-1"]
 
 
 @pytest.mark.slow
@@ -162,10 +187,10 @@ def test_policies_and_reward_models_are_evaluated_and_kept(
     policy, reward_model = str(models["policy"]), str(models["reward_model"])
     assert call(monkeypatch, "eval", policy, "--suites", "few-facts,few-sums", "--name", "mine") == 0
     shown = capsys.readouterr().out
-    assert "Factuality" in shown and "All 2 evaluations are done" in shown
+    assert "Factuality" in shown and "Scores of mine" in shown and "All 2 evaluations are done" in shown
     assert call(monkeypatch, "eval", policy, "--suites", "few-facts,few-sums", "--name", "mine") == 0
     assert "nothing to do" in capsys.readouterr().out
     written = yaml.safe_load(Store(project / "store").experiment("mine").evaluation.read_text())
-    assert written["evaluate"] == {"policy": ["few-facts", "few-sums"]}
+    assert written["evaluate"] == {"policy": ["few-facts", "few-sums"], "without_data": "gap"}
     assert call(monkeypatch, "eval", reward_model, "--suites", "few-pairs", "--name", "judges") == 0
     assert "All 1 evaluations are done" in capsys.readouterr().out

@@ -255,7 +255,7 @@ class Judges(Closed):
 
 
 def _written_judges(value: Any) -> Any:
-    if isinstance(value, Judges):
+    if isinstance(value, Judges) or (isinstance(value, Mapping) and "panels" in value):
         return value
     return {"panels": value, "is_axis": True} if isinstance(value, list) else {"panels": [value]}
 

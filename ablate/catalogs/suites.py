@@ -182,6 +182,13 @@ class Suite(Closed):
         decoding = self.decoding.model_copy(update={"repeats": times})
         return self.model_copy(update={"decoding": decoding}) if self.repeatable else self
 
+    def limited(self, limit: int) -> Suite:
+        """Return this suite with at most ``limit`` examples, of each task or subset where its data have some."""
+        if self.limit is not None and self.limit <= limit:
+            return self
+        note = f"{self.protocol.strip()} At most {limit} examples of each task, drawn with seed {self.sample_seed}."
+        return self.model_copy(update={"limit": limit, "protocol": note.strip()})
+
     @property
     def asks_likelihoods(self) -> bool:
         """Whether a policy is asked how likely given texts are, and for no response."""

@@ -19,7 +19,7 @@ from ablate.catalogs.served import WrittenServed
 from ablate.cli.algorithms import algorithms_app
 from ablate.cli.data import data_app, prefetch
 from ablate.cli.evaluate import grade
-from ablate.cli.judge import judge
+from ablate.cli.judge import Judging, judge
 from ablate.cli.options import (
     AS_USUAL,
     DEFAULT_STORE,
@@ -163,6 +163,12 @@ def evaluate(
         str, typer.Option(help="Suites, by comma: all about policies, or all about reward models.", show_default=False)
     ],
     name: Annotated[str | None, typer.Option(help="Name of the experiment; default: that of the models.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most examples of each suite, of each task or subset; default: all.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Who judges in suites that have a judge: a name, or keys: '{model: …, url: …}'.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     jobs: Jobs = None,
     threads: Threads = None,
@@ -176,12 +182,18 @@ def evaluate(
         int, typer.Option(min=1, help="Times that policies respond anew: how much a score varies by itself.")
     ] = 1,
 ) -> None:
-    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store."""
+    """Evaluate models as they are on suites, and print the table: an experiment without training, kept in the store.
+
+    A suite whose data files are not there is a gap in the table, with the reason.
+    """
     place = Store(store)
     place.check()
     wanted = [suite.strip() for suite in suites.split(",") if suite.strip()]
     served = None if endpoint is None else written("--endpoint", endpoint, _Served, "endpoint").endpoint
-    what = evaluation.plan_evaluation(place, models, wanted, name, served, repeat)
+    panel = None if judge is None else written("--judge", judge, Judging, "judge").judge
+    asked = evaluation.Asked(repeats=repeat, limit=limit, judge=panel, endpoint=served)
+    what = evaluation.plan_evaluation(place, models, wanted, name, asked)
+    _print_warnings(what)
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:
@@ -394,6 +406,11 @@ def _print_failures(store: Store, what: Plan, finished: LocalRun) -> None:
                     err.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _print_warnings(what: Plan) -> None:
+    for warning in study.warnings(what):
+        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def _counted(count: int, noun: str) -> str:
     """Return ``1 cell``, ``2 cells``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -431,8 +448,7 @@ def _print_plan(explanation: Explanation, store: Store, verbose: bool, tuning: S
     for key, value in study.derived_values(what).items():
         out.print(f"derived: {key} = {value}", highlight=False)
     print_sizes(explanation.sizes)
-    for warning in study.judge_warnings(what):
-        out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    _print_warnings(what)
     if not explanation.to_run:
         is_tuned = what.tuning is None or not what.tuning.to_go
         out.print("nothing to do: all stages are done" if is_tuned else "nothing else is to be done before the tuning")

@@ -17,7 +17,7 @@ from ablate.cli.options import written
 from ablate.shipped import search_folders
 
 
-class _Judging(Closed):
+class Judging(Closed):
     """A judge as the command line takes it."""
 
     judge: WrittenPanel
@@ -49,7 +49,7 @@ def judge(
     asked = module.Asked(
         found,
         answers,
-        None if by is None else written("--judge", by, _Judging, "judge").judge,
+        None if by is None else written("--judge", by, Judging, "judge").judge,
         file,
         data,
         options,

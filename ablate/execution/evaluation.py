@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ablate.catalogs.judges import Panel
 from ablate.catalogs.origins import KeyPath, Origins
 from ablate.catalogs.served import Served
 from ablate.catalogs.suites import Subject, find_suite, load_suites
@@ -23,28 +25,51 @@ from ablate.store import Store
 SUITES, MODELS, ENDPOINT = Location(file="--suites"), Location(file="MODELS"), Location(file="--endpoint")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How suites are asked: how often, how many examples of each, who judges, which server responds for the model."""
+
+    repeats: int = 1
+    limit: int | None = None
+    judge: Panel | None = None
+    endpoint: Served | None = None
+
+    def section(self, model: str) -> dict[str, Any]:
+        """What differs from the defaults as keys of ``evaluate``; ``model`` is the one that a server responds for."""
+        how: dict[str, Any] = {"without_data": "gap"}
+        if self.repeats != 1:
+            how["repeats"] = self.repeats
+        if self.limit is not None:
+            how["limit"] = self.limit
+        if self.judge is not None:
+            how["judge"] = self.judge.model_dump(mode="json", exclude_unset=True)
+        if self.endpoint is not None:
+            how["endpoints"] = {model: self.endpoint.model_dump(mode="json", exclude_unset=True)}
+        return how
+
+
 def plan_evaluation(
     store: Store,
     models: Sequence[str],
     suites: Sequence[str],
     name: str | None = None,
-    endpoint: Served | None = None,
-    repeats: int = 1,
+    asked: Asked | None = None,
 ) -> Plan:
     """Plan the experiment that evaluates ``models`` on ``suites``; its file is written when it is run.
 
     A model is a folder, a hub id with @revision or a name of the catalog. Suites are about policies or about reward
-    models, not both. Without a ``name`` the experiment is called after its models. ``endpoint`` is a server that
-    responds for the one model; ``repeats``: how often policies respond. Raises UsageError, SpecError.
+    models, not both; those whose data files are not there are gaps. Without a ``name`` the experiment is called after
+    its models. Raises UsageError, SpecError, and DataError where the data of all suites are missing.
     """
+    asked = asked or Asked()
     if not suites:
         raise UsageError("no suite is named", location=SUITES, hint="e.g. --suites gsm8k,ifeval")
-    if endpoint is not None and (len(models) > 1 or _subject_of(suites) != "policy"):
+    if asked.endpoint is not None and (len(models) > 1 or _subject_of(suites) != "policy"):
         raise UsageError(
             "a server responds for one policy", location=ENDPOINT, hint="ask for each in a call of its own"
         )
     chosen = name or "eval-" + "-".join(_short(model) for model in models)
-    return study.plan_loaded(_specification(store, models, suites, chosen, endpoint, repeats), store)
+    return study.plan_loaded(_specification(store, models, suites, chosen, asked), store)
 
 
 def write_evaluation(store: Store, plan: Plan) -> None:
@@ -56,18 +81,16 @@ def write_evaluation(store: Store, plan: Plan) -> None:
 
 
 def _specification(
-    store: Store, models: Sequence[str], suites: Sequence[str], name: str, endpoint: Served | None, repeats: int
+    store: Store, models: Sequence[str], suites: Sequence[str], name: str, asked: Asked
 ) -> LoadedExperiment:
     subject, named = _subject_of(suites), [_written(model) for model in models]
     rows: dict[str, Any] = {"reward_models": named}
     if subject == "policy":
         rows = {"grid": [{"algorithm": "none", "policy": named}]}
     places: dict[KeyPath, Location] = {("evaluate", subject): SUITES, ("grid",): MODELS, ("reward_models",): MODELS}
-    places |= {("evaluate", "endpoints"): ENDPOINT, ("evaluate", "repeats"): Location(file="--repeat")}
-    how: dict[str, Any] = {} if repeats == 1 else {"repeats": repeats}
-    if endpoint is not None:
-        how["endpoints"] = {named[0]: endpoint.model_dump(mode="json", exclude_unset=True)}
-    values = {"name": name, **rows, "evaluate": {subject: list(suites), **how}}
+    places |= {("evaluate", "endpoints"): ENDPOINT}
+    places |= {("evaluate", key): Location(file=f"--{key.removesuffix('s')}") for key in ("repeats", "judge", "limit")}
+    values = {"name": name, **rows, "evaluate": {subject: list(suites), **asked.section(named[0])}}
     return read_values(values, Origins(places=places), store.experiment(name).evaluation)
 
 

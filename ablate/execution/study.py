@@ -186,10 +186,11 @@ def derived_values(plan: Plan) -> dict[str, str]:
     return derived
 
 
-def judge_warnings(plan: Plan) -> list[str]:
-    """Return what is to be known of a plan's judges before it runs."""
+def warnings(plan: Plan) -> list[str]:
+    """Return what is to be known of a plan before it runs: suites that are left out, and its judges."""
     today = datetime.datetime.now(datetime.UTC).date()
-    return [*plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
+    gaps = [f"suite {name} is left out: {reason}" for name, reason in plan.gaps.items()]
+    return [*gaps, *plan.shared_judges, *retired_judges(plan.stages.values(), today), *_most_cost(plan)]
 
 
 def _most_cost(plan: Plan) -> list[str]:

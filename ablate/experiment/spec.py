@@ -100,6 +100,16 @@ class Evaluations(Closed):
         description="Times that policies respond anew, with one seed: how much a score varies by itself, as it may in "
         "bfloat16 or on a server. Suites of likelihoods or of several samples are as they are.",
     )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        strict=True,
+        description="Most examples of each suite, of each task or subset where its data have some, for a quick look; "
+        "a suite that asks fewer is as it is.",
+    )
+    without_data: Literal["error", "gap"] = Field(
+        "error", description="What a suite is whose data files are not there: an error, or a gap with the reason."
+    )
     endpoints: Mapping[str, WrittenServed] = Field(
         default_factory=dict,
         description="Policies that are evaluated as they are, with the server that responds in their place: its "

@@ -116,8 +116,11 @@ class EvaluationPlanner:
         )
         return self._evaluate(suite, {"responses": selected.ref(), "candidates": responses.ref()})
 
-    def describe(self, suite: Suite) -> dict[str, Any]:
-        """Return what tables say of a suite; of an axis of judges each has a category of its own, in no average."""
+    def describe(self, suite: Suite, gap: str = "") -> dict[str, Any]:
+        """Return what tables say of a suite; of an axis of judges each has a category of its own, in no average.
+
+        ``gap`` is why nothing is evaluated on it.
+        """
         judge = suite.judging.judge.shown if suite.judging is not None and "@" in suite.name else None
         return {
             "title": suite.title,
@@ -127,7 +130,7 @@ class EvaluationPlanner:
             "metrics": suite.metrics,
             "unit": suite.unit,
             "higher_is_better": suite.higher_is_better,
-            "protocol": suite.protocol_digest(dict(self.files(suite.name))),
+            **({"gap": gap} if gap else {"protocol": suite.protocol_digest(dict(self.files(suite.name)))}),
             "note": suite.protocol,
             **_judge_facts(suite.judging),
             **({} if judge is None else {"of_axis": True}),

@@ -63,6 +63,15 @@ def repeated_suites(loaded: LoadedExperiment, facts: Facts, names: Iterable[str]
     return replace(facts, suites={**facts.suites, **{name: suite.repeated(times) for name, suite in found.items()}})
 
 
+def limited_suites(loaded: LoadedExperiment, facts: Facts, names: Iterable[str]) -> Facts:
+    """Return the facts with the experiment's suites asking as few examples as it says."""
+    limit = loaded.experiment.evaluate.limit
+    if limit is None:
+        return facts
+    found = {name: facts.suites[name].limited(limit) for name in names if name in facts.suites}
+    return replace(facts, suites={**facts.suites, **found})
+
+
 def judges_asked(stage: Stage) -> list[str]:
     """Return the models that a stage asks for judgements, but for the policy itself."""
     config = stage.identity.config.value

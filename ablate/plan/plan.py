@@ -15,7 +15,7 @@ from ablate.catalogs.datasets import DatasetEntry
 from ablate.catalogs.judges import read_judge
 from ablate.catalogs.rewards import find_reward
 from ablate.catalogs.suites import Suite, find_suite
-from ablate.errors import Location, SpecError
+from ablate.errors import DataError, Location, SpecError
 from ablate.experiment.chains import Chain, Merged, Trained, chains_in
 from ablate.experiment.grid import (
     OWN_START,
@@ -38,7 +38,7 @@ from ablate.plan.evaluation import EvaluationPlanner
 from ablate.plan.facts import Facts
 from ablate.plan.fingerprint import digest
 from ablate.plan.graph import Graph
-from ablate.plan.judges import judged_suites, repeated_suites, shared_judges
+from ablate.plan.judges import judged_suites, limited_suites, repeated_suites, shared_judges
 from ablate.plan.needs import learns_from_records
 from ablate.plan.selection import Selection
 from ablate.plan.served import check_served, served_policies
@@ -121,6 +121,8 @@ class Plan:
     """What is to be known of models that judge both what policies learn from and the policies."""
     tuning: Tuning | None = None
     """How cells are tuned, where they are."""
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    """Suites that nothing is evaluated on, because their data files are not there, with what is missing."""
 
     @property
     def name(self) -> str:
@@ -197,6 +199,7 @@ def build_plan(
         validate_sections(loaded, selection.grid)
         facts, suites = judged_suites(loaded, facts)
         facts = repeated_suites(loaded, facts, suites)
+        facts = limited_suites(loaded, facts, (*suites, *loaded.experiment.evaluate.reward_model))
         plan = _Builder(loaded, facts, selection, suites).build()
     check(plan)
     facts.digest_cache.save()
@@ -222,6 +225,8 @@ class _Builder:
         grid = selection.grid
         self.loaded, self.facts, self.grid, self.selection = loaded, facts, grid, selection
         self.graph = Graph()
+        self.suites: list[Suite] = []
+        self.gaps: dict[str, str] = {}
         self.training = TrainingPlanner(loaded, facts, self.graph, replace(selection.whole, axes=grid.axes))
         place = loaded.origins.locate("evaluate", "policy")
         self.policy_suites = self._suites("policy", policy_suites)
@@ -255,7 +260,7 @@ class _Builder:
         baselines = self._baselines(models)
         released = self._released_reward_models()
         check_served(self.loaded, self.served, self.evaluation.asked)
-        suites = {suite.name: self.evaluation.describe(suite) for suite in (*self.policy_suites, *self.rm_suites)}
+        suites = {suite.name: self.evaluation.describe(suite, self.gaps.get(suite.name, "")) for suite in self.suites}
         subjects = (*baselines, *cells, *self._reward_model_rows(), *released)
         data = tuple(describe_data(self.graph.stages, self.training.data.named))
         shared = tuple(shared_judges(self.graph.stages.values()))
@@ -264,10 +269,11 @@ class _Builder:
             stages = self.graph.needed_by(
                 stage for item in subjects for stage in (item.stage, *item.evaluations.values())
             )
-        return Plan(self.loaded, self.grid, subjects, stages, suites, self.datasets, data, shared, tuning)
+        return Plan(self.loaded, self.grid, subjects, stages, suites, self.datasets, data, shared, tuning, self.gaps)
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
+        missing: list[DataError] = []
         for name in names:
             written = getattr(self.loaded.experiment.evaluate, subject)
             as_written = (
@@ -277,9 +283,21 @@ class _Builder:
             suite = find_suite(self.facts.suites, name, place)
             if suite.subject != subject:
                 raise SpecError(f"suite {name!r} evaluates a {suite.subject}", location=place)
-            self.facts.require_files(suite, place)
-            suites.append(suite)
+            self.suites.append(suite)
+            try:
+                self.facts.require_files(suite, place)
+                suites.append(suite)
+            except DataError as error:
+                missing.append(error)
+                self.gaps[suite.name] = self._without_root(error.message)
+        if missing and (not suites or self.loaded.experiment.evaluate.without_data == "error"):
+            raise missing[0]
         return suites
+
+    def _without_root(self, message: str) -> str:
+        """Return a message without this machine's folder of data, as a table has it."""
+        root = str(self.facts.root)
+        return message.replace(f"{root}/", "").replace(f"the folder {root}", "the data root")
 
     def _cell(self, cell: Cell) -> Subject | None:
         """Return the policy of a cell; None where it is about its reward model alone."""

@@ -111,7 +111,8 @@ class Results:
     def reason(self, subject: Subject, suite: str) -> str:
         """Why there is no score of ``suite`` for ``subject``."""
         if suite not in subject.evaluations:
-            return str(subject.tuned.get("waits") or "not evaluated")
+            gap = self.suites.get(suite, {}).get("gap")
+            return str(gap or subject.tuned.get("waits") or "not evaluated")
         evaluation = self.evaluation(subject, suite)
         if evaluation is not None:
             return evaluation.reason

@@ -24,7 +24,7 @@ from ablate.results.page.content import page_content
 from ablate.results.page.page import page
 from ablate.results.published.read import read_published
 from ablate.results.published.render import published_table
-from ablate.results.tables import data_table
+from ablate.results.tables import data_table, scores
 from ablate.results.tables.analyses import build_analyses
 from ablate.results.tables.build import build_table
 from ablate.results.tables.correlation import build_correlations
@@ -189,6 +189,8 @@ def _build(results: Results, layout: Layout, search: Search | None) -> Report:
     tables += tuple(build_table(results, table) for table in layout.tables)
     tables += tuple(build_correlations(results, correlation) for correlation in layout.correlations)
     tables += build_analyses(results, layout)
+    if layout.scores:
+        tables += (scores.build_scores(results),)
     if layout.data:
         tables += (data_table.build_data_table(results),)
     tables += tuple(published_table(read_published(name)) for name in dict.fromkeys(layout.published))
@@ -202,6 +204,7 @@ def _refuse_same_names(tables: Sequence[Table], layout: Layout) -> None:
     """Refuse tables that would be written to the same files."""
     own = {CLAIMS: "the table of claims"} | ({data_table.NAME: "the table of data"} if layout.data else {})
     own |= {TRIALS: "the table of trials"} if layout.trials else {}
+    own |= {scores.NAME: "the table of scores"} if layout.scores else {}
     own |= {published_file(name): f"the published table {name!r}" for name in layout.published}
     for name, count in Counter(table.name for table in tables).items():
         if count > 1:
@@ -211,12 +214,14 @@ def _refuse_same_names(tables: Sequence[Table], layout: Layout) -> None:
 def _missing_remarks(results: Results) -> tuple[str, ...]:
     """How much of the experiment is there, and why the rest is not, once for each reason."""
     wanted = {stage for subject in results.subjects for stage in subject.evaluations.values()}
+    gaps = sum("gap" in about for about in results.suites.values())
+    absent = (f"Suites without their data files: {gaps} of {len(results.suites)}.",) if gaps else ()
     if not results.missing:
-        return (f"All {len(wanted)} evaluations are done.",)
+        return (f"All {len(wanted)} evaluations are done.", *absent)
     reasons = Counter({item.stage: item.reason for item in results.missing}.values())
     done = len(wanted) - sum(reasons.values())
     listed = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return (f"{done} of {len(wanted)} evaluations are done. Missing: {listed}.",)
+    return (f"{done} of {len(wanted)} evaluations are done. Missing: {listed}.", *absent)
 
 
 def _drift_remarks(results: Results) -> tuple[str, ...]:

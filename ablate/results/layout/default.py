@@ -43,7 +43,7 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
     )  # fmt: skip
     if sweep is not None:
         return Layout(title=plan["name"], tables=tuple(tables), figures=search_figures(sweep), trials=True, data=data)
-    return Layout(title=plan["name"], tables=tuple(tables), figures=figures, data=data)
+    return Layout(title=plan["name"], tables=tuple(tables), figures=figures, scores=not _trains(plan), data=data)
 
 
 def _policy_columns(suites: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -103,8 +103,7 @@ def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]],
     """Dataset and algorithm, then the axes of the grid that vary, then what else tells two cells of a row apart."""
     known, varying = axis_names(entries), [axis for axis in varying_axes(entries) if axis not in SEED_AXES]
     cells = [entry["axes"] for entry in entries if entry["role"] == "cell"]
-    is_trained = any(axes.get("algorithm") != "none" for axes in cells)
-    main = ("dataset", "algorithm") if is_trained or not cells else ("policy",)
+    main = ("dataset", "algorithm") if _trains(plan) or not cells else ("policy",)
     rows = [axis for axis in main if axis in known] if subject == "policy" else []
     rows += [axis for axis in varying if axis in plan.get("axes", ()) and axis not in rows]
     for axis in varying:
@@ -114,6 +113,12 @@ def _default_rows(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]],
                 values.setdefault(tuple(repr(axes.get(row)) for row in rows), set()).add(repr(axes.get(axis)))
             rows += [axis] if any(len(found) > 1 for found in values.values()) else []
     return rows or known[:1] or ["seed"]
+
+
+def _trains(plan: Mapping[str, Any]) -> bool:
+    """Whether a cell of the grid trains a model: all others are looked at as they are."""
+    cells = [entry["axes"] for entry in plan["subjects"] if entry["role"] == "cell"]
+    return any(axes.get("algorithm", "none") != "none" or axes.get("reward_model.dataset") for axes in cells)
 
 
 def _is_read_by(entries: Sequence[Mapping[str, Any]], axis: str, algorithms: Iterable[str]) -> bool:

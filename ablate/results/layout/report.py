@@ -33,6 +33,7 @@ class Layout(Closed):
     claims: tuple[ClaimLayout, ...] = ()
     trials: bool = Field(default=False, description="whether a sweep's table of trials comes first")
     data: bool = Field(default=False, description="whether the table of the sets that are read follows")
+    scores: bool = Field(default=False, description="whether a table of every suite's score follows, a row for each")
     published: Names = Field(default=(), description="published tables that follow as they were printed")
 
     @model_validator(mode="after")
@@ -44,10 +45,12 @@ class Layout(Closed):
             or self.claims
             or self.trials
             or self.data
+            or self.scores
             or self.published
         ):
             message = (
-                "a report needs tables, correlations, effects, claims, published tables, trials: true or data: true"
+                "a report needs tables, correlations, effects, claims, published tables, trials: true, data: true or "
+                "scores: true"
             )
             raise PydanticCustomError("tables", message)
         return self
