@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ablate.results.examples import Measure
 from ablate.results.long import Evaluation, Results, Subject
-from ablate.results.tables.columns import Measured
 from ablate.results.tables.remarks import judges_remarks
-from ablate.results.tables.table import Column
 from ablate.store import Store
 
 
@@ -23,11 +20,6 @@ def results(tmp_path: Path, about: dict[str, Any], *healths: dict[str, Any], **p
     return Results(Store(tmp_path), "x", {"suites": {"talk": about}, **plan}, subjects, evaluations, ())
 
 
-def measured() -> Measured:
-    column = Column(key="talk", label="Talk", kind="number")
-    return Measured(column, {Measure("talk"): 1.0})
-
-
 def test_a_judge_is_named_and_dated(tmp_path: Path) -> None:
     first = {
         "judge": "m-1",
@@ -39,7 +31,7 @@ def test_a_judge_is_named_and_dated(tmp_path: Path) -> None:
     second = {**first, "judged_from": "2026-01-05", "judged_to": "2026-01-05", "unparsable": 0}
     about = {"title": "Talk", "judge_stands_in_for": "m-0"}
     shared = ["m-1 judges the evaluation and gave the labels"]
-    found = judges_remarks(results(tmp_path, about, first, second, shared_judges=shared), [measured()])
+    found = judges_remarks(results(tmp_path, about, first, second, shared_judges=shared), ["talk", "talk"])
     assert found == [
         "Talk: judged by m-1 in place of m-0, 2026-01-02 to 2026-01-05; 1 of 20 answers could not be read.",
         "M-1 judges the evaluation and gave the labels.",
@@ -48,4 +40,4 @@ def test_a_judge_is_named_and_dated(tmp_path: Path) -> None:
 
 def test_a_table_without_judges_says_nothing(tmp_path: Path) -> None:
     plain = results(tmp_path, {"title": "Talk"}, {"n": 3}, shared_judges=["m-1 judges"])
-    assert judges_remarks(plain, [measured()]) == []
+    assert judges_remarks(plain, ["talk", "talk"]) == []

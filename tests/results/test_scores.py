@@ -53,6 +53,31 @@ def test_rows_of_several_models_say_whose_they_are(maker: Any) -> None:
     ]
 
 
+def test_prompts_that_were_not_asked_and_judges_are_told(maker: Any) -> None:
+    """A model whose context is too short for a suite's shots scores 0 there: the row says that nothing was asked."""
+    maker.suite("long", "reasoning")
+    maker.suite("talk", "chat")
+    told = {"long": {"health": {"responses": 3, "too_long": 2}}, "talk": {"health": {"judge": "m-1", "unparsable": 1}}}
+    scores = {"long": [0.0, 0.0, 1.0], "talk": [1.0, 1.0]}
+    maker.subject("policy", {"policy": "one", "algorithm": "none"}, scores, stage="model-one", evaluation=told)
+    report = build_report(maker.write(), "study")
+    table = report.tables[-1]
+    assert [row[3] for row in texts(table)] == ["33.3 [a]", "100.0"]
+    assert dict(table.notes) == {"a": "2 of 3 prompts have no room in the model's context"}
+    assert table.remarks[-1] == "talk: judged by m-1; 1 of 0 answers could not be read."
+    (main,) = report.tables[:-1]
+    assert any("prompts without room in the model's context up to 67% (long" in remark for remark in main.remarks)
+
+
+def test_suites_that_have_no_mean_are_rows_alone(maker: Any) -> None:
+    """A category of several units has no column, where every suite has a row."""
+    maker.suite("win", "chat")
+    maker.suite("rating", "chat", unit="rating")
+    maker.subject("policy", {"policy": "one", "algorithm": "none"}, {"win": [1.0], "rating": [7.0]})
+    report = build_report(maker.write(), "study")
+    assert [table.name for table in report.tables] == [NAME]
+
+
 def test_models_as_they_are_get_it_without_asking(maker: Any, study: Any) -> None:
     assert not default_layout(study.plan).scores, "an experiment that trains has tables of what it varies"
     study.plan |= {"subjects": [], "suites": {}}

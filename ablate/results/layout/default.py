@@ -24,16 +24,17 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
 
     ``data`` adds the table of the sets that are read, which one that evaluates nothing has as well.
     """
+    sweep = plan.get("sweep")
+    scores = sweep is None and not _trains(plan) and any(entry.get("evaluations") for entry in plan["subjects"])
     tables = []
     for subject, name, title in (
         ("policy", "main", plan.get("question") or plan["name"]),
         ("reward_model", "reward-models", "Reward models"),
     ):
-        table = _default_table(plan, subject, name, title)
+        table = _default_table(plan, subject, name, title, scores=scores)
         if table is not None:
             tables.append(table)
-    sweep = plan.get("sweep")
-    if not tables and not data:
+    if not (tables or scores or data):
         raise SpecError(f"experiment {plan['name']!r} evaluates nothing: there is no table to make")
     keys = {table.name: column_keys(table, plan) for table in tables if table.subject == "policy"}
     figures = tuple(
@@ -43,13 +44,13 @@ def default_layout(plan: Mapping[str, Any], *, data: bool = False) -> Layout:
     )  # fmt: skip
     if sweep is not None:
         return Layout(title=plan["name"], tables=tuple(tables), figures=search_figures(sweep), trials=True, data=data)
-    return Layout(title=plan["name"], tables=tuple(tables), figures=figures, scores=not _trains(plan), data=data)
+    return Layout(title=plan["name"], tables=tuple(tables), figures=figures, scores=scores, data=data)
 
 
-def _policy_columns(suites: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+def _policy_columns(suites: Mapping[str, Mapping[str, Any]], *, alone: bool) -> list[Any]:
     """Return the columns about policies: categories, their average, then what has no part in it.
 
-    A category whose suites have different units has no mean: its suites are columns.
+    A category whose suites have different units has no mean: its suites are columns, where suites may stand ``alone``.
     """
     units: dict[str, set[str]] = {}
     for about in suites.values():
@@ -59,16 +60,17 @@ def _policy_columns(suites: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     columns: list[Any] = ["categories"] if whole == averaged else []
     for category in [*(averaged if whole != averaged else ()), *sorted(units.keys() & NOT_AVERAGED - {"reward"})]:
         members = [suite for suite, about in suites.items() if about["category"] == category]
-        alone = [{"suite": suite} for suite in members]
-        columns += [{"category": category}] if len(units[category]) == 1 else alone
+        single = [{"suite": suite} for suite in members if alone]
+        columns += [{"category": category}] if len(units[category]) == 1 else single
     of_shares = [category for category in averaged if units[category] == {"proportion"}]
     if len(of_shares) > 1:
         place = 1 if whole == averaged else len(columns)
         columns.insert(place, "average" if of_shares == averaged else {"average": of_shares})
-    return [*columns, *({"suite": suite} for suite, about in suites.items() if _classifies(about))]
+    return [*columns, *({"suite": suite} for suite, about in suites.items() if alone and _classifies(about))]
 
 
-def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str) -> TableLayout | None:
+def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str, *, scores: bool) -> TableLayout | None:
+    """Lay out a subject's table; None without one. Where suites have a table of ``scores``, none is a column here."""
     entries = [entry for entry in plan["subjects"] if entry["subject"] == subject]
     suites = [about for about in plan["suites"].values() if about["subject"] == subject]
     if not entries or not suites:
@@ -77,7 +79,10 @@ def _default_table(plan: Mapping[str, Any], subject: str, name: str, title: str)
     if subject == "reward_model":
         columns: list[Any] = ["suites"]
     else:
-        columns = _policy_columns({suite: about for suite, about in plan["suites"].items() if about in suites})
+        named = {suite: about for suite, about in plan["suites"].items() if about in suites}
+        columns = _policy_columns(named, alone=not scores)
+        if not columns:
+            return None
     algorithms = {str(entry["axes"].get("algorithm")) for entry in entries if entry["role"] == "cell"}
     deltas = []
     # Settings of one method's own have no counterpart in the other: a difference would be between any two of them.

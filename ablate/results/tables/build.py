@@ -75,7 +75,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         *(starts_remark(baselines, cells, layout) if tested else not_run_remark(results, layout)),
         *matched_remarks(results, build.comparisons),
         *health_remarks(results, layout, measured, build.groups),
-        *judges_remarks(results, measured),
+        *judges_remarks(results, (measure.suite for item in measured for measure in item.weights)),
         *tuning_remarks(results, cells),
         *beside.remarks,
     ]

@@ -67,7 +67,11 @@ def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: Ta
     return remarks
 
 
+NO_ROOM = "too_long"
+"""Count of health: prompts that left no room for a response in the model's context and were not asked."""
+
 _SHARES = {
+    NO_ROOM: "prompts without room in the model's context",
     "truncated": "responses that the length limit cut",
     "no_eos": "responses without an end",
     "extraction_failed": "answers that could not be extracted",
@@ -114,11 +118,10 @@ def _unknown_health(results: Results, layout: TableLayout, suites: Iterable[str]
     return [f"No suite of this table reports {field!r}: {suggestion(field, known)}." for field in absent]
 
 
-def judges_remarks(results: Results, measured: Sequence[Measured]) -> list[str]:
+def judges_remarks(results: Results, suites: Iterable[str]) -> list[str]:
     """Say which model judged a table's suites and when, and where it also judged what policies learnt from."""
-    suites = dict.fromkeys(measure.suite for item in measured for measure in item.weights)
     remarks = []
-    for suite in suites:
+    for suite in dict.fromkeys(suites):
         about = results.suites.get(suite, {})
         stages = {subject.evaluations[suite] for subject in results.subjects if suite in subject.evaluations}
         found = [results.evaluations[stage] for stage in stages if stage in results.evaluations]
