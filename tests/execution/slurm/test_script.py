@@ -139,11 +139,11 @@ def test_what_setup_sources_may_read_variables_that_are_not_set(tmp_path: Path) 
 
 
 def test_a_scratch_is_the_jobs_own_and_goes_with_it(tmp_path: Path) -> None:
-    scratch = Profile(scratch="$STORAGE/tmp", environment={"STORAGE": str(tmp_path)})
+    scratch = Profile(scratch="$STORAGE/local", environment={"STORAGE": str(tmp_path)})
     element = 'touch "$TMPDIR/spill"; echo "$TMPDIR" > "$STORAGE/seen"; exit 3'
     assert run_script(tmp_path, element, scratch).wait(timeout=60) == 3
-    assert (tmp_path / "seen").read_text() == f"{tmp_path}/tmp/ablate-79\n"
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert (tmp_path / "seen").read_text() == f"{tmp_path}/local/ablate-79\n"
+    assert list((tmp_path / "local").iterdir()) == []
 
 
 def test_a_scratch_that_is_not_there_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,11 +20,11 @@ from ablate.store import Store
 
 MOUNTS = """\
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-40 27 0:40 / /home rw,relatime shared:7 - nfs4 server:/home rw,vers=4.2
+40 27 0:40 / /users rw,relatime shared:7 - nfs4 server:/users rw,vers=4.2
 41 27 0:41 / /lustre rw master:1 shared:2 - lustre 10.0.0.1@o2ib:/fs rw
-42 40 0:42 / /home/ann/my\\040disk rw - xfs /dev/sdb rw
-43 27 0:43 / /work rw - autofs /etc/auto.work rw
-44 43 0:44 / /work rw - beegfs beegfs_nodev rw
+42 40 0:42 / /users/ann/my\\040disk rw - xfs /dev/sdb rw
+43 27 0:43 / /beegfs rw - autofs /etc/auto.fs rw
+44 43 0:44 / /beegfs rw - beegfs beegfs_nodev rw
 45 27 0:45 / /dev/shm rw - tmpfs tmpfs rw
 """
 
@@ -40,12 +40,12 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/tmp/store", "ext4"),
-        ("/homes", "ext4"),
-        ("/home/ann/store", "nfs4"),
-        ("/home/ann/my disk/store", "xfs"),
+        ("/var/store", "ext4"),
+        ("/userset", "ext4"),
+        ("/users/ann/store", "nfs4"),
+        ("/users/ann/my disk/store", "xfs"),
         ("/lustre", "lustre"),
-        ("/work/store", "beegfs"),
+        ("/beegfs/store", "beegfs"),
         ("/dev/shm/a", "tmpfs"),
     ],
 )
@@ -55,7 +55,7 @@ def test_the_file_system_of_a_path(mounts: Path, path: str, kind: str) -> None:
 
 def test_where_the_system_does_not_tell(mounts: Path) -> None:
     mounts.unlink()
-    assert file_system(Path("/tmp/store")) == ""
+    assert file_system(Path("/var/store")) == ""
 
 
 @pytest.mark.parametrize(
