@@ -30,6 +30,7 @@ from ablate.results.appendix.hyperparameters import hyperparameter_tables
 from ablate.results.appendix.stages import read_stages
 from ablate.results.long import collect
 from ablate.results.report import build_report
+from ablate.sweeps.tuning import Tuner
 from ablate.tracking.wanted import wanted_runs
 from tests.sweeps.conftest import HELPERS, ROOT, Folder
 from tests.sweeps.test_sweep import wait_for
@@ -272,6 +273,28 @@ def test_a_group_that_is_not_finished_has_rows_and_no_stages_and_what_it_shares_
     # where what they share is tuned, it can't be there
     tuned.write_whole({"baselines": ["sft"], "evaluate": suites}, search={"sft.epochs": {"choice": [1, 2]}})
     assert not tuned.plan().stages
+
+
+def test_the_size_that_the_plan_tells_is_that_of_all_trials_together(tuned: Tuned) -> None:
+    plan = tuned.plan()
+    assert plan.tuning is not None
+    tuner = Tuner(tuned.store, plan.loaded, plan.tuning, 1, Deaf())
+    stages: set[str] = set()
+    for sweeper in tuner.sweepers.values():
+        [(key, given)] = sweeper.space.ranges.items()
+        assert given.choice is not None
+        stages |= sweeper.planner.all({key: value} for value in given.choice).stages.keys()
+    assert tuner.most_stages() == len(stages)
+
+
+class Deaf:
+    """Listens to nothing."""
+
+    def told(self, group: object, trial: object) -> None:
+        """Hear nothing."""
+
+    def settled(self, group: object, outcome: object) -> None:
+        """Hear nothing."""
 
 
 def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) -> None:
