@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -49,7 +50,12 @@ class Column(Closed):
     match_on: tuple[str, ...] | None = Field(
         default=None, description="with minus: axes on which what is subtracted agrees; null: all that make rows"
     )
-    label: str | None = None
+    label: str | None = Field(
+        default=None, description="its own heading; {name} is what it measures, {value} the values of by and where"
+    )
+    heading: str | None = Field(
+        default=None, description="over this column and its neighbours of the same heading; {name}, {value} as in label"
+    )
     digits: int | None = Field(default=None, ge=0, le=6)
 
     @model_validator(mode="before")
@@ -77,7 +83,15 @@ class Column(Closed):
             raise PydanticCustomError("column", "minus says what is subtracted: where, suite, task or metric")
         if self.minus is not None and self.suite is None and (self.minus.suite or self.minus.task or self.minus.metric):
             raise PydanticCustomError("column", "suite, task and metric of minus go with a column of a suite")
+        self._check_words()
         return self
+
+    def _check_words(self) -> None:
+        for word in re.findall(r"\{(\w*)\}", f"{self.label} {self.heading}"):
+            if word not in ("name", "value"):
+                raise unknown_name("word in braces", word, ("name", "value"))
+            if word == "value" and not (self.by or self.where):
+                raise PydanticCustomError("column", "{value} goes with by or where, whose values it stands for")
 
     @property
     def key(self) -> str:
@@ -108,10 +122,11 @@ class Column(Closed):
         if self.by is None:
             return columns
         values = [value for value in dict.fromkeys(axes.get(self.by) for axes in cells) if value is not None]
+        pairs = [(column, value) for column in columns for value in values]
+        if "{value}" in (self.heading or "") and "{name}" not in (self.heading or ""):
+            pairs.sort(key=lambda pair: values.index(pair[1]))  # a heading is over neighbours
         return [
-            column.model_copy(update={"by": None, "where": {**self.where, self.by: value}})
-            for column in columns
-            for value in values
+            column.model_copy(update={"by": None, "where": {**self.where, self.by: value}}) for column, value in pairs
         ]
 
 
@@ -147,6 +162,7 @@ class Attribute(Closed):
         "tuned",
     ]
     label: str | None = None
+    heading: str | None = Field(default=None, description="over this column and its neighbours with the same heading")
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +176,7 @@ class Health(Closed):
     field: str = Field(description="e.g. mean_length, truncated, extraction_failed")
     suite: str | None = None
     label: str | None = None
+    heading: str | None = Field(default=None, description="over this column and its neighbours with the same heading")
     digits: int = Field(default=1, ge=0, le=6)
 
     @model_validator(mode="before")

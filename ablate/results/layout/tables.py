@@ -136,6 +136,7 @@ class TableLayout(Closed):
         "that no column shows",
     )
     format: NumberFormat = NumberFormat()
+    transpose: bool = Field(default=False, description="print columns as rows and rows as columns")
     published: PublishedBeside | None = Field(default=None, description="published numbers under the table's own")
     detectable: bool = Field(default=True, description="last row: the minimum detectable difference of each column")
 

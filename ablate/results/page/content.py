@@ -15,7 +15,7 @@ from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results, Subject, reason_not_done
 from ablate.results.page.examples import sample_examples
 from ablate.results.tables.columns import Measured, expand_columns, measured_columns
-from ablate.results.tables.table import Table
+from ablate.results.tables.table import Row, Table
 from ablate.store import StageFolder
 
 CURVE_POINTS, CURVE_VALUES = 40, 8
@@ -70,7 +70,7 @@ def _suite(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _links(results: Results, layout: Layout, tables: Sequence[Table]) -> dict[str, Any]:
-    """Return for each declared table the runs of its rows and the suites of its columns."""
+    """Return for each table what its rows and columns are called, the runs of the ones and the suites of the others."""
     layouts = {table.name: table for table in layout.tables}
     links = {}
     for table in tables:
@@ -80,8 +80,10 @@ def _links(results: Results, layout: Layout, tables: Sequence[Table]) -> dict[st
             measured = _objectives(results) if table.name == TRIALS else []
         measures = {item.column.key: item.weights for item in measured}
         links[table.name] = {
-            "rows": [{"runs": row.runs, "against": row.against, "kind": row.kind} for row in table.rows],
-            "columns": [_suites(measures.get(column.key, ())) for column in table.columns],
+            "rows": [{"name": _row_name(table, row), "runs": row.runs, "against": row.against} for row in table.rows],
+            "columns": [
+                {"name": column.label, "suites": _suites(measures.get(column.key, ()))} for column in table.columns
+            ],
         }
     return links
 
@@ -90,6 +92,11 @@ def _objectives(results: Results) -> list[Measured]:
     """Return the columns that a sweep's trials are compared by."""
     named = (named_column(name.removeprefix("-"), results.suites) for name in results.plan["sweep"]["maximise"])
     return measured_columns([column for column in named if column is not None], "policy", results)
+
+
+def _row_name(table: Table, row: Row) -> str:
+    names = zip(table.columns, row.cells, strict=False)  # a heading has one cell
+    return " · ".join(cell.text for column, cell in names if column.kind == "label" and cell.text)
 
 
 def _suites(measures: Iterable[Measure]) -> list[str]:

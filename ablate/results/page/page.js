@@ -37,7 +37,7 @@ function number(value) {
 
 function sortable(table) {
   const rows = [...table.tBodies[0].rows];
-  const heads = [...table.tHead.rows[0].cells];
+  const heads = table.classList.contains("transposed") ? [] : [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   const ranked = (row) => row.classList.contains("cell") || row.classList.contains("baseline");
   const key = (row, column) => {
     const cell = row.cells[column];
@@ -79,8 +79,8 @@ function sortable(table) {
   table.addEventListener("click", (event) => {
     const clicked = event.target.closest("button.number");
     if (!clicked) return;
-    const cell = clicked.closest("td");
-    openView(() => showNumber(table, cell.parentElement, cell.cellIndex, clicked.parentElement.title));
+    const [row, column] = clicked.dataset.at.split(",");
+    openView(() => showNumber(table.id, row, column, clicked.closest("td")));
   });
 }
 
@@ -103,30 +103,24 @@ function draw() {
 back.addEventListener("click", () => { views.pop(); draw(); });
 document.getElementById("close").addEventListener("click", () => dialog.close());
 
-function rowName(row) {
-  return [...row.querySelectorAll("th")].map((cell) => cell.firstChild ? cell.firstChild.textContent : "").filter(Boolean).join(" · ");
-}
-
-function showNumber(table, row, column, hint) {
-  const links = content.tables[table.id];
-  const own = links.rows[row.dataset.row];
-  const head = table.tHead.rows[0].cells[column].textContent;
-  title.textContent = rowName(row) + ": " + head;
-  body.append(element("p", {}, row.cells[column].textContent.trim() + (hint ? " (" + hint + ")" : "")));
-  const suites = links.columns[column];
+function showNumber(table, row, column, cell) {
+  const { rows, columns } = content.tables[table];
+  const own = rows[row];
+  const { name, suites } = columns[column];
+  title.textContent = own.name + ": " + name;
+  body.append(element("p", {}, cell.textContent.trim() + (cell.title ? " (" + cell.title + ")" : "")));
   if (own.against.length) {
     comparison(own.runs, own.against, suites);
     return;
   }
-  const rows = [...table.tBodies[0].rows]
-    .filter((other) => other !== row && links.rows[other.dataset.row].runs.length && !links.rows[other.dataset.row].against.length);
-  const options = [["", "choose a row"], ...rows.map((other) => [other.dataset.row, rowName(other)])];
+  const others = rows.filter((other) => other !== own && other.runs.length && !other.against.length);
+  const options = [["", "choose a row"], ...others.map((other, index) => [String(index), other.name])];
   body.append(element("div", { class: "controls" }, select("Compare with", options, "", (chosen) => {
     if (chosen === "") return;
-    const other = rows.find((one) => one.dataset.row === chosen);
+    const other = others[chosen];
     openView(() => {
-      title.textContent = head + ": " + rowName(row) + " beside " + rowName(other);
-      comparison(own.runs, links.rows[chosen].runs, suites);
+      title.textContent = name + ": " + own.name + " beside " + other.name;
+      comparison(own.runs, other.runs, suites);
     });
   })));
   own.runs.forEach((run) => runSection(run, suites));

@@ -12,7 +12,8 @@ from typing import Any
 import jinja2
 from jinja2.utils import htmlsafe_json_dumps
 
-from ablate.results.tables.table import Row, Table, cell_text
+from ablate.results.tables.grid import Entry, Grid, Head, Line, printed
+from ablate.results.tables.table import CellText, Table
 
 
 def page(
@@ -51,32 +52,45 @@ def _shipped(name: str) -> str:
 
 def table_html(table: Table) -> str:
     """Return one table with its footnotes."""
-    heads = "".join(f"<th scope='col' class='{column.kind}'>{escape(column.label)}</th>" for column in table.columns)
-    rows = "\n".join(_row(table, row, number) for number, row in enumerate(table.rows))
+    grid = printed(table)
+    heads = "".join(f"<tr>{_heads(grid, line)}</tr>" for line in grid.header)
+    rows = "\n".join(_line(table, grid, line) for line in grid.lines)
     notes = [f"<li><sup>{escape(key)}</sup> {escape(text)}</li>" for key, text in table.notes]
     notes += [f"<li>{escape(text)}</li>" for text in table.remarks]
-    ranked = " class='ranked'" if table.is_ranked else ""
+    classes = " ".join(["ranked"] * table.is_ranked + ["transposed"] * table.transpose)
+    kind = f" class='{classes}'" if classes else ""
     footer = f"<ul class='notes'>{''.join(notes)}</ul>" if notes else ""
     return (
-        f"<div class='wide'><table id='{escape(table.name)}'{ranked}>\n<caption>{escape(table.title)}</caption>\n"
-        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n{footer}"
+        f"<div class='wide'><table id='{escape(table.name)}'{kind}>\n<caption>{escape(table.title)}</caption>\n"
+        f"<thead>{heads}</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n{footer}"
     )
 
 
-def _row(table: Table, row: Row, number: int) -> str:
-    if row.kind == "heading":
-        text = escape(row.cells[0].text or "")
-        heading = f"<th scope='rowgroup' colspan='{len(table.columns)}'>{text}</th>"
-        return f"<tr class='heading' data-row='{number}'>{heading}</tr>"
-    cells = "".join(_cell(table, row, index) for index in range(len(table.columns)))
-    return f"<tr class='{row.kind}' data-row='{number}'>{cells}</tr>"
+def _heads(grid: Grid, line: Sequence[Head]) -> str:
+    cells, column = [], 0
+    for head in line:
+        span = f" colspan='{head.width}'" if head.width > 1 else ""
+        scope = "colgroup" if span else "col"
+        text = escape(head.text.value) + _notes(head.text)
+        kind = grid.kinds[column]
+        cells.append(f"<th scope='{scope}'{span} class='{kind}'>{text}</th>" if text else f"<td{span}></td>")
+        column += head.width
+    return "".join(cells)
 
 
-def _cell(table: Table, row: Row, index: int) -> str:
-    text, cell = cell_text(table, row, index), row.cells[index]
-    notes = f"<sup class='spread'>{escape(','.join(text.notes))}</sup>" if text.notes else ""
-    if table.columns[index].kind == "label":
-        return f"<th scope='row' class='label'>{escape(text.value)}{notes}</th>"
+def _line(table: Table, grid: Grid, line: Line) -> str:
+    if line.kind == "heading":
+        heading = f"<th scope='rowgroup' colspan='{grid.width}'>{escape(line.heading)}</th>"
+        return f"<tr class='heading'>{heading}</tr>"
+    cells = "".join(_cell(table, entry, kind) for entry, kind in zip(line.entries, grid.kinds, strict=True))
+    return f"<tr class='{line.kind}'>{cells}</tr>"
+
+
+def _cell(table: Table, entry: Entry, kind: str) -> str:
+    text, row = entry.text, table.rows[entry.row]
+    if kind == "label":
+        return f"<th scope='row' class='label'>{escape(text.value)}{_notes(text)}</th>"
+    cell = row.cells[entry.column]
     value = escape(text.value)
     if text.rank is not None:
         value = {"best": f"<b>{value}</b>", "second": f"<u>{value}</u>"}[text.rank]
@@ -86,19 +100,24 @@ def _cell(table: Table, row: Row, index: int) -> str:
     if cell.missing is not None:
         value = f"<span class='gap'>{value}</span>"
     spread = f" <span class='spread'>±{escape(text.spread)}</span>" if text.spread else ""
-    if row.runs and table.columns[index].kind == "number":
-        value = f"<button type='button' class='number'>{value}</button>"
+    if row.runs and table.columns[entry.column].kind == "number":
+        value = f"<button type='button' class='number' data-at='{entry.row},{entry.column}'>{value}</button>"
     number = "" if cell.value is None else f" data-value='{cell.value!r}'"
-    return f"<td{number}{_hint(table, row, index)}>{value}{spread}{notes}</td>"
+    own = f" class='{entry.kind}'" if table.transpose else ""
+    return f"<td{own}{number}{_hint(table, entry)}>{value}{spread}{_notes(text)}</td>"
 
 
-def _hint(table: Table, row: Row, index: int) -> str:
+def _notes(text: CellText) -> str:
+    return f"<sup class='spread'>{escape(','.join(text.notes))}</sup>" if text.notes else ""
+
+
+def _hint(table: Table, entry: Entry) -> str:
     """A tooltip with n, the corrected p, or why there is nothing."""
-    cell = row.cells[index]
+    cell = table.rows[entry.row].cells[entry.column]
     parts = []
     if cell.missing is not None:
         parts.append(cell.missing)
-    if table.columns[index].kind == "number" and cell.n and row.kind != "detectable":
+    if table.columns[entry.column].kind == "number" and cell.n and entry.kind != "detectable":
         parts.append(f"n = {cell.n}")
     if cell.p is not None:
         parts.append(f"p = {cell.p:.2g} (corrected)")

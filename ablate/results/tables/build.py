@@ -79,7 +79,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         *tuning_remarks(results, cells),
         *beside.remarks,
     ]
-    order = _beside(columns, [length.key for length in lengths])
+    order = _beside(columns, measured, lengths)
     return Table(
         layout.name,
         layout.title,
@@ -89,6 +89,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         tuple(remarks),
         spread=layout.format.spread,
         siunitx=layout.format.siunitx,
+        transpose=layout.transpose,
     )
 
 
@@ -218,11 +219,12 @@ def _columns(layout: TableLayout, measured: Sequence[Measured]) -> list[Column]:
     columns = [Column(row.axis, row.label or key_title(row.axis), "label") for row in layout.rows]
     for attribute in layout.attributes:
         digits = 3 if attribute.name.endswith("_hours") else 0
-        columns.append(Column(attribute.name, attribute.label or key_title(attribute.name), "attribute", digits=digits))
+        label = attribute.label or key_title(attribute.name)
+        columns.append(Column(attribute.name, label, "attribute", digits=digits).under(attribute.heading))
     columns += [item.column for item in measured]
     for health in layout.health:
         label = health.label or key_title(health.field)
-        columns.append(Column(health.key, label, "health", digits=health.digits))
+        columns.append(Column(health.key, label, "health", digits=health.digits).under(health.heading))
     return columns
 
 
@@ -237,8 +239,12 @@ def key_title(key: str) -> str:
 def _lengths(results: Results, layout: TableLayout, measured: Sequence[Measured]) -> list[Health]:
     """Columns of mean lengths for win rates that have none: a judge that likes long responses shows there."""
     declared = {health.suite for health in layout.health if health.field == _LENGTH}
-    suites = [suite for item in measured if (suite := _win_rate(results, item)) is not None and suite not in declared]
-    return [Health(field=_LENGTH, suite=suite, label="Length") for suite in dict.fromkeys(suites)]
+    last = {suite: item.column for item in measured if (suite := _win_rate(results, item)) is not None}
+    return [
+        Health(field=_LENGTH, suite=suite, label="Length", heading=column.headings[0] if column.headings else None)
+        for suite, column in last.items()
+        if suite not in declared
+    ]
 
 
 def _win_rate(results: Results, measured: Measured) -> str | None:
@@ -248,12 +254,12 @@ def _win_rate(results: Results, measured: Measured) -> str | None:
     return first.suite if not others and measured.minus is None and name.endswith(_WIN_RATES) else None
 
 
-def _beside(columns: Sequence[Column], lengths: Sequence[str]) -> list[int]:
+def _beside(columns: Sequence[Column], measured: Sequence[Measured], lengths: Sequence[Health]) -> list[int]:
     """The order of columns in which the length of a suite's responses stands behind the suite's own columns."""
     order = list(range(len(columns)))
-    for index in [index for index, column in enumerate(columns) if column.key in lengths]:
-        suite = columns[index].key.removeprefix(f"{_LENGTH}(").removesuffix(")")
-        own = [i for i in order if columns[i].kind == "number" and columns[i].key.partition("/")[0] == suite]
+    for length in lengths:
+        own = {item.column.key for item in measured if {measure.suite for measure in item.weights} == {length.suite}}
+        (index,) = (i for i, column in enumerate(columns) if column.key == length.key)
         order.remove(index)
-        order.insert(order.index(own[-1]) + 1, index)
+        order.insert(max(place for place, i in enumerate(order) if columns[i].key in own) + 1, index)
     return order

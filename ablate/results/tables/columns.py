@@ -58,23 +58,33 @@ def measured_columns(
 
 
 def _chosen(measured: Measured, column: declared.Column, suites: Mapping[str, Any], results: Results) -> Measured:
-    """Add which runs a column is over, and what it subtracts."""
-    label = measured.column.label
-    if column.label is None and column.where:
-        label += f" ({', '.join(_value_words(results, axis, value) for axis, value in column.where.items())})"
+    """Add which runs a column is over, what it subtracts, and its headings."""
     minus = None
     if column.minus is not None:
         other = {name: getattr(column.minus, name) or getattr(column, name) for name in ("suite", "task", "metric")}
         source = column.model_copy(update={**other, "minus": None})
         (subtracted,) = _measured(source, suites, declared.NumberFormat(), results)
         minus = Subtracted(subtracted.weights, {**column.where, **column.minus.where}, column.match_on)
-        label = column.label or f"Δ {measured.column.label}"
     return replace(
         measured,
-        column=replace(measured.column, label=label, is_difference=minus is not None),
+        column=replace(_headed(measured.column, column, results), is_difference=minus is not None),
         where=column.where,
         minus=minus,
     )
+
+
+def _headed(measured: Column, column: declared.Column, results: Results) -> Column:
+    """Write a column's headings; the default says what the heading over it does not."""
+    name = f"Δ {measured.label}" if column.minus is not None else measured.label
+    value = ", ".join(_value_words(results, axis, value) for axis, value in column.where.items())
+    heading, label = column.heading or "", column.label
+    if label is None and "{name}" in heading and value:
+        label = "{value}"
+    if label is None:
+        is_said = not value or column.minus is not None or "{value}" in heading
+        label = "{name}" if is_said else "{name} ({value})"
+    heading, label = (text.replace("{name}", name).replace("{value}", value) for text in (heading, label))
+    return replace(measured, label=label).under(heading)
 
 
 def _value_words(results: Results, axis: str, value: Any) -> str:
@@ -107,7 +117,7 @@ def _suite(
         entries = [find_metric(item, column.metric, column.task) for item in found]
         units = {entry.get("unit") for entry in entries if entry is not None}
         unit = units.pop() if len(units) == 1 else unit
-    label = column.label or (about.get("title") or name if column.metric is None else column.metric)
+    label = str(about.get("title") or name) if column.metric is None else column.metric
     higher = bool(about.get("higher_is_better", True)) if column.metric is None else None
     return Measured(_column(label, unit, higher, column, number), {Measure(name, column.metric, column.task): 1.0})
 
@@ -117,7 +127,7 @@ def _category(
 ) -> Measured:
     members = _members(category, suites)
     weights = {Measure(name): 1.0 / len(members) for name in members}
-    label = column.label or category.replace("-", " ").capitalize()
+    label = category.replace("-", " ").capitalize()
     return _combined(label, weights, column, suites, number)
 
 
@@ -128,7 +138,7 @@ def _average(
     for category in categories:
         members = _members(category, suites)
         weights |= {Measure(name): 1.0 / len(members) / len(categories) for name in members}
-    return _combined(column.label or "Average", weights, column, suites, number)
+    return _combined("Average", weights, column, suites, number)
 
 
 def _combined(

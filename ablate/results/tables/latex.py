@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 
-from ablate.results.tables.table import CellText, Column, Row, Table, cell_text
+from ablate.results.tables.grid import Entry, Grid, Head, Line, printed
+from ablate.results.tables.table import CellText, Table
 
 BETTER, WORSE = "1F5FBF", "C65A00"
 """Blue and orange of about equal lightness, told apart in the common kinds of colour blindness."""
@@ -57,8 +59,8 @@ def fragment(table: Table, *, floats: bool = True) -> str:
     Colours are provided, so that a document may define ``ablatebetter`` and ``ablateworse`` its own way. A table that
     does not float stands where it is written, below its heading.
     """
-    width = len(table.columns)
-    align = "".join(_alignment(table, index) for index in range(width))
+    grid = printed(table)
+    align = "".join(_alignment(table, grid, index) for index in range(grid.width))
     lines = [
         r"\providecolor{ablatebetter}{HTML}{" + BETTER + "}",
         r"\providecolor{ablateworse}{HTML}{" + WORSE + "}",
@@ -70,15 +72,16 @@ def fragment(table: Table, *, floats: bool = True) -> str:
         r"\setlength{\tabcolsep}{4pt}",
         r"\sbox0{\begin{tabular}{@{}" + align + "@{}}",
         r"\toprule",
-        " & ".join(_heading(table, column) for column in table.columns) + r" \\",
+        *(text for heads in grid.header[:-1] for text in _shared_headings(heads)),
+        " & ".join(_heading(table, grid, index) for index in range(grid.width)) + r" \\",
         r"\midrule",
     ]
-    previous: Row | None = None
-    for row in table.rows:
-        if previous is not None and _rule_between(previous, row):
-            lines.append(r"\addlinespace" if row.kind == "delta" else r"\midrule")
-        previous = row
-        lines.append(_row(table, row, width))
+    previous: Line | None = None
+    for line in grid.lines:
+        if previous is not None and _rule_between(previous, line):
+            lines.append(r"\addlinespace" if line.kind == "delta" else r"\midrule")
+        previous = line
+        lines.append(_line(table, grid, line))
     lines += [
         r"\bottomrule",
         r"\end{tabular}}",
@@ -90,9 +93,10 @@ def fragment(table: Table, *, floats: bool = True) -> str:
 
 def standalone(table: Table) -> str:
     """Return a document with this table alone, on paper that is wide enough for it."""
-    widest = sum(_column_width(table, index) for index in range(len(table.columns)))
-    width = max(14.0, 3.0 + 0.17 * widest + 0.3 * len(table.columns))
-    height = 5.0 + 0.5 * len(table.rows) + 0.45 * (len(table.notes) + 3 * len(table.remarks))
+    grid = printed(table)
+    widest = sum(_column_width(grid, index) for index in range(grid.width))
+    width = max(14.0, 3.0 + 0.17 * widest + 0.3 * grid.width)
+    height = 5.0 + 0.5 * (len(grid.header) + len(grid.lines)) + 0.45 * (len(table.notes) + 3 * len(table.remarks))
     return "\n".join((
         r"\documentclass[10pt]{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -106,26 +110,39 @@ def standalone(table: Table) -> str:
     )) + "\n"  # fmt: skip
 
 
-def _column_width(table: Table, index: int) -> int:
-    texts = [cell_text(table, row, index).plain() for row in table.rows if row.kind != "heading"]
-    return max(len(text) for text in (table.columns[index].label, *texts))
+def _column_width(grid: Grid, index: int) -> int:
+    texts = [entry.text.plain() for entry in grid.column(index)]
+    return max(len(text) for text in (grid.header[-1][index].text.plain(), *texts))
 
 
-def _heading(table: Table, column: Column) -> str:
-    return f"{{{escape_latex(column.label)}}}" if _is_aligned(table, column) else escape_latex(column.label)
+def _shared_headings(heads: Sequence[Head]) -> list[str]:
+    """A line of headings over several columns, and the rules below them."""
+    texts, rules = [], []
+    first = 1
+    for index, head in enumerate(heads):
+        align = "l" if index == 0 else "c"
+        text = _cell(head.text)
+        texts.append(rf"\multicolumn{{{head.width}}}{{{align}}}{{{text}}}" if text else " & ".join([""] * head.width))
+        if text and index > 0:
+            rules.append(rf"\cmidrule(lr){{{first}-{first + head.width - 1}}}")
+        first += head.width
+    return [" & ".join(texts) + r" \\", *rules]
 
 
-def _is_aligned(table: Table, column: Column) -> bool:
-    return table.siunitx and column.kind != "label"
+def _heading(table: Table, grid: Grid, index: int) -> str:
+    text = _cell(grid.header[-1][index].text)
+    return f"{{{text}}}" if _is_aligned(table, grid, index) else text
 
 
-def _alignment(table: Table, index: int) -> str:
+def _is_aligned(table: Table, grid: Grid, index: int) -> bool:
+    return table.siunitx and grid.kinds[index] != "label"
+
+
+def _alignment(table: Table, grid: Grid, index: int) -> str:
     """The column's letter; with siunitx an S with the places that its numbers need and room for what follows them."""
-    column = table.columns[index]
-    if not _is_aligned(table, column):
-        return "l" if column.kind == "label" else "r"
-    rows = [row for row in table.rows if row.kind != "heading" and row.cells[index].value is not None]
-    texts = [cell_text(table, row, index) for row in rows]
+    if not _is_aligned(table, grid, index):
+        return "l" if grid.kinds[index] == "label" else "r"
+    texts = [entry.text for entry in grid.column(index) if entry.is_number]
     numbers = [_plain_number(text) for text in texts]
     whole = max((len(number.lstrip("+-").partition(".")[0]) for number in numbers), default=1)
     places = max((len(number.partition(".")[2]) for number in numbers), default=0)
@@ -140,24 +157,23 @@ def _plain_number(cell: CellText) -> str:
     return cell.value.replace("−", "-").replace("\u202f", "").replace("\u00a0", "").replace(" ", "")
 
 
-def _rule_between(previous: Row, row: Row) -> bool:
-    if row.kind == "heading":
+def _rule_between(previous: Line, line: Line) -> bool:
+    if line.kind == "heading":
         return previous.kind != "heading"
-    return row.kind != previous.kind and bool({row.kind, previous.kind} & {"baseline", "delta", "detectable"})
+    return line.kind != previous.kind and bool({line.kind, previous.kind} & {"baseline", "delta", "detectable"})
 
 
-def _row(table: Table, row: Row, width: int) -> str:
-    if row.kind == "heading":
-        return rf"\multicolumn{{{width}}}{{@{{}}l}}{{\textit{{{escape_latex(row.cells[0].text or '')}}}}} \\"
-    cells = [_in_column(table, row, index) for index in range(width)]
+def _line(table: Table, grid: Grid, line: Line) -> str:
+    if line.kind == "heading":
+        return rf"\multicolumn{{{grid.width}}}{{@{{}}l}}{{\textit{{{escape_latex(line.heading)}}}}} \\"
+    cells = [_in_column(entry, _is_aligned(table, grid, index)) for index, entry in enumerate(line.entries)]
     return " & ".join(cells) + r" \\"
 
 
-def _in_column(table: Table, row: Row, index: int) -> str:
-    cell = cell_text(table, row, index)
-    style = {"detectable": r"\textit{%s}", "published": r"\textit{%s}"}.get(row.kind, "%s")
-    is_aligned = _is_aligned(table, table.columns[index])
-    if is_aligned and row.cells[index].value is not None and cell.rank != "second":
+def _in_column(entry: Entry, is_aligned: bool) -> str:
+    cell = entry.text
+    style = {"detectable": r"\textit{%s}", "published": r"\textit{%s}"}.get(entry.kind, "%s")
+    if is_aligned and entry.is_number and cell.rank != "second":
         before = rf"\color{{ablate{cell.mark}}}" if cell.mark else ""
         before += r"\bfseries " if cell.rank == "best" else ""
         after = _after(cell)

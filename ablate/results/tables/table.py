@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from scipy.special import stdtrit
@@ -20,9 +20,10 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its key in files, its heading, what it holds, and how its numbers are written.
+    """A column: its key in files, its whole heading, what it holds, and how its numbers are written.
 
-    ``scale`` multiplies numbers before they are written (100 for proportions in percent).
+    ``headings`` are, of a column that shares a heading with its neighbours, that one and its own below it. ``scale``
+    multiplies numbers before they are written (100 for proportions in percent).
     """
 
     key: str
@@ -33,6 +34,13 @@ class Column:
     digits: int = 1
     higher_is_better: bool | None = True
     is_difference: bool = False
+    headings: tuple[str, str] | None = None
+
+    def under(self, heading: str | None) -> Column:
+        """Return the column below a heading that its neighbours may share; the column itself without one."""
+        if not heading:
+            return self
+        return replace(self, label=f"{heading}: {self.label}", headings=(heading, self.label))
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ class Row:
 class Table:
     """A finished table. ``notes`` are marked footnotes by key; ``remarks`` hold for the whole table.
 
-    ``spread`` is what is written behind means over runs; ``siunitx`` whether LaTeX aligns numbers with that package.
+    ``spread`` is what is written behind means over runs; ``siunitx`` whether LaTeX aligns numbers with that package;
+    ``transpose`` whether columns are printed as rows.
     """
 
     name: str
@@ -95,6 +104,7 @@ class Table:
     remarks: tuple[str, ...] = ()
     spread: Spread = "sd"
     siunitx: bool = False
+    transpose: bool = False
 
     @property
     def is_ranked(self) -> bool:

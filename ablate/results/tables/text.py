@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ablate.results.tables.table import CellText, Row, Table, cell_text
+from ablate.results.tables.grid import Entry, Line, printed
+from ablate.results.tables.table import Row, Table
 
 _STYLES = {"better": "dodger_blue1", "worse": "dark_orange"}
 _RANK_STYLES = {"best": "bold", "second": "underline"}
@@ -19,39 +20,40 @@ _ROW_STYLES = {"delta": "italic", "published": "italic dim", "detectable": "dim"
 
 def terminal(table: Table) -> RenderableType:
     """Return the table for a rich console, its footnotes below."""
-    is_ranked = table.is_ranked
+    grid = printed(table)
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
-        rich.add_column(
-            Text(column.label), justify="left" if column.kind == "label" else "right", no_wrap=column.kind != "label"
-        )
-    previous: Row | None = None
-    for row in table.rows:
-        if previous is not None and _rule_between(previous, row):
+    levels = [[head.text.plain() for head in line for _ in range(head.width)] for line in grid.header]
+    for kind, *texts in zip(grid.kinds, *levels, strict=True):
+        is_label = kind == "label"
+        rich.add_column(Text("\n".join(texts)), justify="left" if is_label else "right", no_wrap=not is_label)
+    previous: Line | None = None
+    for line in grid.lines:
+        if previous is not None and _rule_between(previous, line):
             rich.add_section()
-        previous = row
-        if row.kind == "heading":
-            rich.add_row(Text(row.cells[0].text or "", style="bold underline"))
-            continue
-        cells = [_rich_cell(cell_text(table, row, index), is_ranked) for index in range(len(table.columns))]
-        # Where bold is the best of a column, a row that is bold as a whole would hide it.
-        style = None if is_ranked and row.kind == "baseline" else _ROW_STYLES.get(row.kind)
-        rich.add_row(*cells, style=style)
+        previous = line
+        if line.kind == "heading":
+            rich.add_row(Text(line.heading, style="bold underline"))
+        else:
+            rich.add_row(*(_rich_cell(entry, table.is_ranked) for entry in line.entries))
     notes = [Text(f"[{key}] {text}", style="dim") for key, text in table.notes]
     remarks = [Text(text, style="dim") for text in table.remarks]
     return Group(Text(table.title, style="bold"), rich, *notes, *remarks)
 
 
-def _rule_between(previous: Row, row: Row) -> bool:
-    changed = {previous.kind, row.kind}
-    return row.kind in ("heading", "detectable") or (len(changed) == 2 and changed & {"baseline", "delta"} != set())
+def _rule_between(previous: Line, line: Line) -> bool:
+    changed = {previous.kind, line.kind}
+    return line.kind in ("heading", "detectable") or (len(changed) == 2 and changed & {"baseline", "delta"} != set())
 
 
-def _rich_cell(cell: CellText, is_ranked: bool) -> Text:
+def _rich_cell(entry: Entry, is_ranked: bool) -> Text:
+    cell = entry.text
     weight = _RANK_STYLES[cell.rank] if cell.rank else "bold" if cell.mark and not is_ranked else ""
-    text = Text(cell.value, style=f"{_STYLES.get(cell.mark or '', '')} {weight}".strip())
+    # Where bold is the best of a column, a row that is bold as a whole would hide it.
+    row = "" if is_ranked and entry.kind == "baseline" else _ROW_STYLES.get(entry.kind, "")
+    text = Text(style=row)
+    text.append(cell.value, style=f"{_STYLES.get(cell.mark or '', '')} {weight}".strip())
     if cell.mark is not None:
-        text.append({"better": "▲", "worse": "▼"}[cell.mark])
+        text.append({"better": "▲", "worse": "▼"}[cell.mark], style=f"{_STYLES[cell.mark]} {weight}".strip())
     if cell.spread:
         text.append(f" ±{cell.spread}", style="dim")
     if cell.notes:
@@ -72,15 +74,14 @@ def escape_markdown(text: str) -> str:
 def markdown(table: Table) -> str:
     """Return the table as GitHub-flavoured Markdown; ▲ and ▼ stand for the colours."""
     lines = [f"### {escape_markdown(table.title)}", ""] if table.title else []
-    lines.append("| " + " | ".join(escape_markdown(column.label) for column in table.columns) + " |")
-    lines.append("|" + "|".join(":---" if column.kind == "label" else "---:" for column in table.columns) + "|")
-    is_ranked = table.is_ranked
-    for row in table.rows:
-        if row.kind == "heading":
-            cells = [f"**{escape_markdown(row.cells[0].text or '')}**", *[""] * (len(table.columns) - 1)]
+    grid = printed(table)
+    lines.append("| " + " | ".join(escape_markdown(text) for text in grid.flat_header()) + " |")
+    lines.append("|" + "|".join(":---" if kind == "label" else "---:" for kind in grid.kinds) + "|")
+    for line in grid.lines:
+        if line.kind == "heading":
+            cells = [f"**{escape_markdown(line.heading)}**", *[""] * (grid.width - 1)]
         else:
-            texts = [cell_text(table, row, index) for index in range(len(table.columns))]
-            cells = [_markdown_cell(text, row, is_ranked) for text in texts]
+            cells = [_markdown_cell(entry, table.is_ranked) for entry in line.entries]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
     lines += [f"- <sup>{key}</sup> {escape_markdown(text)}" for key, text in table.notes]
@@ -88,13 +89,14 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_cell(cell: CellText, row: Row, is_ranked: bool) -> str:
+def _markdown_cell(entry: Entry, is_ranked: bool) -> str:
+    cell = entry.text
     value = escape_markdown(cell.value)
     if cell.rank == "second":
         value = f"<u>{value}</u>"
     elif cell.rank == "best" or (cell.mark is not None and not is_ranked):
         value = f"**{value}**"
-    elif row.kind in ("delta", "published") and value:
+    elif entry.kind in ("delta", "published") and value:
         value = f"*{value}*"
     if cell.mark is not None:
         value += {"better": " ▲", "worse": " ▼"}[cell.mark]
