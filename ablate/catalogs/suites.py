@@ -39,6 +39,7 @@ Category = Literal[
     "chat",
     "gold",
     "reward",
+    "best-of-n",
 ]
 Subject = Literal["policy", "reward_model"]
 Engine = Literal["items", "choices", "lm-eval", "implicit", "pairs", "best-of-n"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ablate.catalogs.rewardbench import SECTIONS
+from ablate.catalogs.suites import load_suites
 from ablate.results.layout import load_layout
 from ablate.results.report import Report, render_report
 from ablate.results.tables.table import Table, cell_text
@@ -119,11 +120,13 @@ def test_table_2(maker: Any, answers: Any, tmp_path: Path) -> None:
 
 def test_table_3(maker: Any, answers: Any, tmp_path: Path) -> None:
     rewardbench(maker)
-    for name in ("picked-gsm8k", "picked-ifeval"):
-        maker.suite(name, "best-of-n", subject="reward_model")
+    shipped = load_suites([shipped_folder("evals")])
+    for name in ("best-of-16-gsm8k", "best-of-16-bbh"):
+        maker.suite(name, shipped[name].category, subject="reward_model")
     for init, right, score in (("tulu-2-13b", 50, 0.798), ("tulu-2-70b", 60, 0.739)):
         axes = {"reward_model.init": init, "reward_model.dataset": "mix", "seed": 0}
-        picked = {"picked-gsm8k": answers(right, 100), "picked-ifeval": answers(right + 10, 100), "rewardbench": None}
+        scores = {"best-of-16-gsm8k": answers(right, 100), "best-of-16-bbh": answers(right + 10, 100)}
+        picked = scores | {"rewardbench": None}
         entry = maker.subject(f"rm {init}", axes, picked, subject="reward_model")
         judged_pairs(maker, entry, "rewardbench", {"overall": score})
     table, printed = render(maker, "table3_reward_models", tmp_path / "out").tables
@@ -131,6 +134,20 @@ def test_table_3(maker: Any, answers: Any, tmp_path: Path) -> None:
     ranks = [[cell.rank for cell in row.cells[-2:]] for row in table.rows if row.kind == "cell"]
     assert ranks == [[None, "best"], ["best", None]]
     assert printed.column_index("rewardbench_score") == 2
+
+
+def test_best_of_n_suites_grade_as_the_suites_whose_responses_they_pick() -> None:
+    shipped = load_suites([shipped_folder("evals")])
+    picking = {name: suite for name, suite in shipped.items() if suite.category == "best-of-n"}
+    of = {"gsm8k": "gsm8k-unpacking-2024", "bbh": "bbh-unpacking-2024", "humaneval": "humaneval", "xstest": "xstest",
+          "facts": "pocket-factuality", "arithmetic": "pocket-reasoning", "safety": "pocket-safety",
+          "constraints": "pocket-if"}  # fmt: skip
+    assert {name.rpartition("-")[2] for name in picking} == set(of)
+    for name, suite in picking.items():
+        graded = shipped[of[name.rpartition("-")[2]]]
+        assert suite.grading_config() == graded.grading_config() and suite.prompts == graded.prompts
+        assert (suite.limit, suite.engine, suite.decoding.samples) == (graded.limit, "best-of-n", 16)
+        assert suite.decoding.stop == graded.decoding.stop and suite.data.files == graded.data.files
 
 
 def scaling(maker: Any, answers: Any) -> None:
