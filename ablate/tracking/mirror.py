@@ -3,14 +3,16 @@
 The trials of a sweep are runs between: its policies, and what measures them, are below the first trial that has them.
 
 The store is read and never written to outside ``cache/``; no stage knows of MLflow, so that a server that is down holds
-up nothing. A run carries a digest of what it should hold, written with the last of it: mirroring again skips it while
-that is the same, and does it once more where the last call did not get so far. This module loads MLflow (seconds).
+up nothing. A run carries a digest of what it should hold, and its status is written last: mirroring again skips it
+while both are the same, and does it once more where the last call did not get so far. Loading MLflow takes seconds.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy import Engine, event
@@ -29,8 +31,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ablate.errors import TrackingError
 from ablate.store import Store
+from ablate.tracking.bulk import NewRun, artifact_uri, insert_runs
 from ablate.tracking.interface import artifacts, shown, tracking_uri, views_note
-from ablate.tracking.wanted import WantedRun, WantedTrials, training_curve, wanted_runs
+from ablate.tracking.wanted import Point, WantedRun, WantedTrials, training_curve, wanted_runs
 
 KEY_TAG = "ablate.key"
 DIGEST_TAG = "ablate.mirrored"
@@ -39,6 +42,8 @@ _PARENT_TAG = "mlflow.parentRunId"
 _MOST_METRICS, _MOST_PARAMS = 800, 90
 """Of a request; MLflow takes 1,000 metrics, 100 parameters and 100 tags, and 1,000 of all together."""
 _PAGE = 1000
+_RUNS = 200
+"""New runs of the store's own database to a transaction."""
 _HEALTH_SECONDS = 10.0
 _CONNECTIONS = 4
 """Requests to a server at a time; SQLite takes one."""
@@ -117,11 +122,12 @@ class _Mirror:
 
     def __init__(self, store: Store, plan: Mapping[str, Any], uri: str, *, is_own: bool) -> None:
         self._store, self._plan, self._is_own = store, plan, is_own
-        self._client = MlflowClient(tracking_uri=uri)
+        self._client, self._uri = MlflowClient(tracking_uri=uri), uri
         self._connections = 1 if uri.startswith("sqlite") else _CONNECTIONS
 
     def run(self, *, rebuild: bool) -> Mirrored:
-        self._experiment = self._experiment_id()
+        experiment = self._find_experiment()
+        self._experiment = experiment.experiment_id
         existing = self._existing(rebuild)
         wanted = list(wanted_runs(self._store, self._plan))
         trials = self._trials()
@@ -136,10 +142,14 @@ class _Mirror:
 
         with ThreadPoolExecutor(self._connections) as pool:
             counts = Counter([outcome, *pool.map(below, trials.runs)])
-            counts.update(pool.map(below, wanted))
-        return Mirrored(counts["created"], counts["updated"], counts["unchanged"])
+            new = [item for item in wanted if item.key not in existing] if self._is_own else []
+            parents = {item.key: ids.get(trials.parents.get(item.key, ""), root) for item in new}
+            for first in range(0, len(new), _RUNS):
+                self._insert(experiment, new[first : first + _RUNS], parents)
+            counts.update(pool.map(below, (item for item in wanted if item.key not in parents)))
+        return Mirrored(counts["created"] + len(new), counts["updated"], counts["unchanged"])
 
-    def _experiment_id(self) -> str:
+    def _find_experiment(self) -> Experiment:
         name = self._plan["name"]
         found = self._client.get_experiment_by_name(name)
         if found is None:
@@ -148,15 +158,31 @@ class _Mirror:
             self._client.set_experiment_tag(created, "mlflow.experimentKind", "custom_model_development")
             note = views_note(str(self._plan.get("question") or ""), created)
             self._client.set_experiment_tag(created, "mlflow.note.content", note)
-            return created
+            return self._client.get_experiment(created)
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        return found
+
+    def _insert(self, experiment: Experiment, items: Sequence[WantedRun], parents: Mapping[str, str]) -> None:
+        runs = [
+            NewRun(
+                uuid.uuid4().hex, item.name, item.status, _milliseconds(item.started) or _now(),
+                None if item.status == "RUNNING" else _milliseconds(item.ended) or _now(),
+                item.params, _tags(item, {_PARENT_TAG: parents[item.key]}), _metrics(item),
+            )
+            for item in items
+        ]  # fmt: skip
+        insert_runs(self._uri, experiment, runs)
+        for run, item in zip(runs, items, strict=True):
+            if item.output is not None:
+                self._link(artifact_uri(experiment, run.run_id), item.output)
 
     def _existing(self, rebuild: bool) -> dict[str, Run]:
         """Return the runs of earlier calls by key; a key's second run (a request that was repeated) is deleted."""
         existing: dict[str, Run] = {}
-        for run in sorted(self._runs(), key=lambda run: DIGEST_TAG not in run.data.tags):
+        for run in sorted(
+            self._runs(), key=lambda run: (DIGEST_TAG not in run.data.tags, run.info.status == "RUNNING")
+        ):
             key = run.data.tags.get(KEY_TAG)
             if key is not None and (rebuild or key in existing):
                 self._delete(run)
@@ -210,25 +236,19 @@ class _Mirror:
         if run is not None and any(run.data.params.get(key, value) != value for key, value in wanted.params.items()):
             self._delete(run)  # MLflow never changes a parameter
             run = None
-        tags = {**wanted.tags, **more_tags, KEY_TAG: wanted.key}
+        tags = _tags(wanted, more_tags)
         if run is None:
-            run = self._client.create_run(
-                self._experiment, start_time=_milliseconds(wanted.started), tags=tags, run_name=wanted.name
-            )
+            # A new run is running until all of it is written, so that its digest says nothing before.
+            first = {key: value for key, value in tags.items() if key != DIGEST_TAG or wanted.status != "RUNNING"}
+            started = _milliseconds(wanted.started)
+            run = self._client.create_run(self._experiment, start_time=started, tags=first, run_name=wanted.name)
         run_id = str(run.info.run_id)
         params = [Param(key, value) for key, value in wanted.params.items() if key not in run.data.params]
-        metrics = [
-            _metric(name, value, 0, wanted.ended)
-            for name, value in wanted.metrics.items()
-            if run.data.metrics.get(name) != value
-        ]
-        if wanted.status == "FINISHED" and wanted.output is not None:
-            curve = training_curve(wanted.output)
-            metrics += [_metric(point.name, point.value, point.step, wanted.ended) for point in curve]
+        metrics = [metric for metric in _metrics(wanted) if run.data.metrics.get(metric.key) != metric.value]
         changed = [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value]
-        self._log(run_id, metrics, params, [*changed, RunTag(DIGEST_TAG, digest)])
+        self._log(run_id, metrics, params, changed)
         if self._is_own and wanted.output is not None:
-            self._link(run, wanted.output)
+            self._link(run.info.artifact_uri, wanted.output)
         if wanted.status == "RUNNING":
             self._client.update_run(run_id, status=wanted.status)
         else:
@@ -242,9 +262,9 @@ class _Mirror:
             metrics, params = metrics[_MOST_METRICS:], params[_MOST_PARAMS:]
         self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
 
-    def _link(self, run: Run, output: Path) -> None:
+    def _link(self, uri: str, output: Path) -> None:
         """Let a run's artifacts be what the stage left in the store."""
-        place = Path(unquote(urlsplit(run.info.artifact_uri).path))
+        place = Path(unquote(urlsplit(uri).path))
         place.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             if os.readlink(place) == str(output):
@@ -258,9 +278,22 @@ class _Mirror:
         self._client.delete_run(run.info.run_id)
 
 
-def _metric(name: str, value: float, step: int, ended: float | None) -> Metric:
+def _tags(wanted: WantedRun, more_tags: Mapping[str, str]) -> dict[str, str]:
+    return {**wanted.tags, **more_tags, KEY_TAG: wanted.key, DIGEST_TAG: wanted.digest}
+
+
+def _metrics(wanted: WantedRun) -> list[Metric]:
+    """What a stage measured, and its training curve once it is finished."""
+    output = wanted.output if wanted.status == "FINISHED" else None
+    curve = [] if output is None else training_curve(output)
+    points = [*(Point(name, value, 0) for name, value in wanted.metrics.items()), *curve]
     # The time is the stage's own, so that mirroring again writes the same point.
-    return Metric(name, value, _milliseconds(ended) or 0, step)
+    ended = _milliseconds(wanted.ended) or 0
+    return [Metric(point.name, point.value, ended, point.step) for point in points]
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
 
 
 def _milliseconds(seconds: float | None) -> int | None:

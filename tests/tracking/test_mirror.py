@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -27,6 +28,7 @@ from ablate.cli.app import app
 from ablate.errors import TrackingError
 from ablate.store import Store
 from ablate.tracking import mirror as mirroring
+from ablate.tracking.bulk import insert_runs
 from ablate.tracking.interface import VIEWS, database, tracking_uri, ui_command
 from ablate.tracking.mirror import mirror
 from ablate.tracking.wanted import wanted_runs
@@ -207,7 +209,81 @@ def test_rebuilding_makes_every_run_anew(store: Store) -> None:
     assert {file.path for file in client.list_artifacts(after[CELL].info.run_id)} == {"history.jsonl"}
 
 
-def test_a_mirror_stopped_half_way_is_finished_by_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def elsewhere(store: Store, empty_database: Path) -> str:
+    """A database that is not the store's own: it gets its runs through MLflow's client, as a server does."""
+    path = store.root / "elsewhere.db"
+    shutil.copy(empty_database, path)
+    return f"sqlite:///{path}"
+
+
+def content(uri: str) -> dict[str, Any]:
+    """All that MLflow's client says of the runs of the study, by name; without ids and what follows from them."""
+    found, parents = {}, {run.info.run_id: name for name, run in runs(uri).items()}
+    for name, run in runs(uri).items():
+        tags = {**run.data.tags, "mlflow.parentRunId": parents.get(run.data.tags.get("mlflow.parentRunId"))}
+        points = {key: history(uri, run, key) for key in run.data.metrics}
+        info = {key: value for key, value in dict(run.info).items() if key not in ("run_id", "run_uuid")}
+        info["artifact_uri"] = Path(info["artifact_uri"]).name
+        found[name] = (info, tags, run.data.params, run.data.metrics, points)
+    return found
+
+
+def test_the_stores_own_database_gets_what_the_client_of_mlflow_writes(store: Store, elsewhere: str) -> None:
+    attempt = store.stage("evaluate-9").attempt(1)
+    attempt.folder.mkdir(parents=True)
+    attempt.ended_json.write_text(json.dumps({"status": "interrupted", "time": 1700000200.0}))
+    curve = '{"loss": 1.0}\n{"loss": 3.0}\n{"loss": 2.0}\n{"step": 2, "loss": 2.0}\n{"step": 0, "loss": 5.0}\n'
+    write_stage(store, "train-2", history__jsonl=curve)
+    mirror(store, "study")
+    mirror(store, "study", uri=elsewhere)
+    own, theirs = content(tracking_uri(store)), content(elsewhere)
+    for name, about in theirs.items():
+        for made, expected in zip(own[name], about, strict=True):
+            if "start_time" in expected and expected["start_time"] > 1.75e12:  # no start is known: now
+                made["start_time"] = expected["start_time"]
+            assert made == expected, name
+    assert set(own) == set(theirs) and own["not run"][3]["train/loss"] == 2.0
+
+
+@pytest.mark.parametrize("stop_at", [0, 1])
+def test_runs_are_written_in_transactions_that_are_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    calls = [0]
+
+    def stopped(*arguments: Any) -> None:
+        calls[0] += 1
+        if calls[0] > stop_at:
+            raise KeyboardInterrupt
+        insert_runs(*arguments)
+
+    monkeypatch.setattr(mirroring, "_RUNS", 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(mirroring, "insert_runs", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            mirror(store, "study")
+    assert len(runs(tracking_uri(store))) == 1 + 3 * stop_at
+    done = mirror(store, "study")
+    assert (done.created, done.updated, done.unchanged) == (7 - 3 * stop_at, 0, 1 + 3 * stop_at)
+    check_content(tracking_uri(store))
+
+
+def test_what_the_database_refuses_is_said_and_nothing_is_half_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(mirroring, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex="0" * 32)))
+        with pytest.raises(TrackingError, match="does not take the runs of 'study'"):
+            mirror(store, "study")
+    assert set(runs(tracking_uri(store))) == {"study"}
+    mirror(store, "study")
+    check_content(tracking_uri(store))
+
+
+def test_a_mirror_stopped_half_way_is_finished_by_the_next(
+    store: Store, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log_batch, calls = MlflowClient.log_batch, [0]
 
     def stopped(*arguments: Any, **named: Any) -> Any:
@@ -219,11 +295,11 @@ def test_a_mirror_stopped_half_way_is_finished_by_the_next(store: Store, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(MlflowClient, "log_batch", stopped)
         with pytest.raises(KeyboardInterrupt):
-            mirror(store, "study")
-    done = mirror(store, "study")
+            mirror(store, "study", uri=elsewhere)
+    done = mirror(store, "study", uri=elsewhere)
     assert done.updated == 1 and done.created > 0 < done.unchanged  # the one it stopped in, those after, those before
     assert done.created + done.updated + done.unchanged == 8
-    check_content(tracking_uri(store))
+    check_content(elsewhere)
 
 
 def test_a_run_made_twice_is_kept_once(store: Store) -> None:
@@ -237,11 +313,13 @@ def test_a_run_made_twice_is_kept_once(store: Store) -> None:
     check_content(uri)
 
 
-def test_many_points_go_in_batches_that_mlflow_takes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_points_go_in_batches_that_mlflow_takes(
+    store: Store, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mirroring, "_MOST_METRICS", 2)
     monkeypatch.setattr(mirroring, "_MOST_PARAMS", 3)
-    mirror(store, "study")
-    check_content(tracking_uri(store))
+    mirror(store, "study", uri=elsewhere)
+    check_content(elsewhere)
 
 
 def test_a_parameter_that_changed_makes_the_run_anew(store: Store) -> None:
