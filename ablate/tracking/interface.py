@@ -55,5 +55,5 @@ def ui_command(store: Store, *, host: str = "127.0.0.1", port: int = 5000) -> li
     """Return the command line that serves MLflow's pages on a store's mirror."""
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(store),
-        "--default-artifact-root", artifacts(store).as_uri(), "--host", host, "--port", str(port),
+        "--default-artifact-root", artifacts(store).as_uri(), "--host", host, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
