@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ablate.results.layout import Layout
 from ablate.results.page import examples
 from ablate.results.page.examples import Graded, choose
 from ablate.results.report import render_page, render_report
@@ -88,6 +89,26 @@ def open_number(browser: Any, row: str, column: str) -> None:
         return true;
     }})()""")
     assert found
+
+
+def test_transposed_tables_and_headings_over_columns(store: Any, tmp_path: Path, chromium: Any) -> None:
+    columns = [{"category": "factuality", "by": "algorithm", "heading": "{name}"}]
+    turned = {"name": "turned", "rows": ["dataset", "algorithm"], "columns": ["categories"], "transpose": True}
+    layout = Layout.model_validate({"tables": [turned, {"name": "headed", "rows": ["dataset"], "columns": columns}]})
+    (file,) = render_page(store, "study", layout, tmp_path / "out").files
+    chromium.open(file)
+    assert chromium.run("document.querySelectorAll('#turned thead button').length") == 0
+    click(chromium, "#turned button.number", 1)  # the first line is factuality, the second model PPO on the first set
+    title = "document.getElementById('detail-title').textContent"
+    assert chromium.run(title) == f"{HOSTILE[0]} · PPO: Factuality"
+    assert "train-hh_ppo_0" in texts(chromium, "button.stage")
+    click(chromium, "#close")
+    assert texts(chromium, "#headed thead tr:first-child th") == ["Factuality"]
+    click(chromium, "#headed thead button", 2)
+    assert chromium.run("document.querySelector('#headed th[aria-sort]').textContent") == "PPO"
+    click(chromium, "#headed button.number", 1)
+    assert chromium.run(title).endswith(": Factuality: PPO")
+    assert chromium.errors == []
 
 
 def test_it_opens_from_disk_and_asks_for_nothing(page: Path, chromium: Any) -> None:
