@@ -155,7 +155,8 @@ def test_what_is_said_below_a_table_names_the_whole_heading(study: Any) -> None:
     store = study.write()
     upright = declared(store, {"suite": "facts", "by": "algorithm", "heading": "{name}"})
     turned = declared(store, {"suite": "facts", "by": "algorithm", "heading": "{name}"}, transpose=True)
-    assert upright.remarks == turned.remarks and upright.notes == turned.notes
+    assert upright.remarks == turned.remarks[1:] and upright.notes == turned.notes
+    assert turned.remarks[0].startswith("Printed with columns as rows")
     assert [entry.text.value for entry in printed(turned).lines[0].entries[:2]] == ["facts", "DPO"]
 
 

@@ -25,6 +25,7 @@ from ablate.results.tables.remarks import (
     seeds_remark,
     starts_remark,
     tests_remarks,
+    transposed_remark,
 )
 from ablate.results.tables.rows import DeltaRow, Group, baseline_groups, baseline_pairs, cell_groups, delta_rows
 from ablate.results.tables.rules import rule_rows
@@ -69,6 +70,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
     outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
     remarks = [
+        *transposed_remark(layout),
         *seeds_remark(_by_column(build, cells), layout),
         *best_remark(layout),
         *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),

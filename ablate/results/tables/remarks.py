@@ -26,6 +26,12 @@ def best_remark(layout: TableLayout) -> list[str]:
     return [texts[layout.best]] if layout.best else []
 
 
+def transposed_remark(layout: TableLayout) -> list[str]:
+    """Say that notes speak of rows and columns as they are declared."""
+    text = "Printed with columns as rows: what is said of a row below holds for a column here, and the other way round."
+    return [text] if layout.transpose else []
+
+
 _CORRECTIONS = {
     "holm": "Holm-corrected over the table's {} tests",
     "benjamini-hochberg": "false discovery rate over the table's {} tests by Benjamini and Hochberg",
