@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
-from ablate.results.tables.table import CellText, Column, RowKind, Table, cell_text
+from ablate.results.tables.table import CellText, Column, ColumnKind, RowKind, Table, cell_text
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Line:
 class Grid:
     """``header`` has lines of headings, the last of them one for each column; ``kinds`` are those of the columns."""
 
-    kinds: tuple[Literal["label", "attribute", "number", "health"], ...]
+    kinds: tuple[ColumnKind, ...]
     header: tuple[tuple[Head, ...], ...]
     lines: tuple[Line, ...]
 
@@ -97,7 +96,9 @@ def _transposed(table: Table) -> Grid:
         above = heading if own else ""
         labels = [Entry(CellText(name), 0, index, "cell") for name in names]
         lines.append(Line("cell", (*labels, *(_entry(table, number, index) for number in rows))))
-    return Grid((*("label",) * stub, *("number",) * len(rows)), _names_above(table, stub), tuple(lines))
+    labels: tuple[ColumnKind, ...] = ("label",) * stub
+    numbers: tuple[ColumnKind, ...] = ("number",) * len(rows)
+    return Grid(labels + numbers, _names_above(table, stub), tuple(lines))
 
 
 def _names_above(table: Table, stub: int) -> tuple[tuple[Head, ...], ...]:

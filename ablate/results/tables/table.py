@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 Mark = Literal["better", "worse"]
 Rank = Literal["best", "second"]
 RowKind = Literal["heading", "baseline", "cell", "delta", "published", "detectable"]
+ColumnKind = Literal["label", "attribute", "number", "health"]
 Spread = Literal["sd", "stderr", "ci", "none"]
 
 MINUS = "−"
@@ -28,7 +29,7 @@ class Column:
 
     key: str
     label: str
-    kind: Literal["label", "attribute", "number", "health"]
+    kind: ColumnKind
     unit: str = ""
     scale: float = 1.0
     digits: int = 1
