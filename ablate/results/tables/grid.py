@@ -96,9 +96,9 @@ def _transposed(table: Table) -> Grid:
         above = heading if own else ""
         labels = [Entry(CellText(name), 0, index, "cell") for name in names]
         lines.append(Line("cell", (*labels, *(_entry(table, number, index) for number in rows))))
-    of_names: tuple[ColumnKind, ...] = ("label",) * stub
-    of_numbers: tuple[ColumnKind, ...] = ("number",) * len(rows)
-    return Grid(of_names + of_numbers, _names_above(table, stub), tuple(lines))
+    kinds: list[ColumnKind] = ["label"] * stub
+    kinds += ["number"] * len(rows)
+    return Grid(tuple(kinds), _names_above(table, stub), tuple(lines))
 
 
 def _names_above(table: Table, stub: int) -> tuple[tuple[Head, ...], ...]:
