@@ -6,6 +6,7 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
 experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml, trials.jsonl
+                     trials/<number>/attempts/<n>/  leases of a search's trial: owner.json, heartbeat, ended.json
                      cells/<axes>/{checkpoint,<suite>} -> ../../../../stages/<id>/output/…
 code/<digest>/                      snapshots of the code that attempts ran
 slurm/<submission>/<array>/         what was handed to SLURM: stages of each job array, its script, job id, logs
@@ -203,6 +204,10 @@ class ExperimentFolder:
     def trials_jsonl(self) -> Path:
         """Journal of the trials, where the experiment is a search; it only grows."""
         return self.folder / "trials.jsonl"
+
+    def leases(self, number: int) -> StageFolder:
+        """Return the folder of the leases on a trial, which are like those on a stage."""
+        return StageFolder(self.folder / "trials" / str(number))
 
     @property
     def cells(self) -> Path:

@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ablate.errors import Location, StoreError
 from ablate.store import Store
 
-OWNER, CAUSE, LOST, SURPLUS = "owner", "cause", "lost", "surplus"
-"""Attributes of a trial: its worker, why it failed, how many workers died over it, that it is one too many."""
+CAUSE, SURPLUS = "cause", "surplus"
+"""Attributes of a trial: why it failed, that it is one too many."""
 EXCESS, POLICIES = "excess", "policies"
 """By how much its results are beyond their bounds (0 or less where it keeps them); the stages of its policies."""
 ASKED = "asked"

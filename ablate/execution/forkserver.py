@@ -4,7 +4,7 @@ It only imports: after a parallel torch operation in a parent, a forked child wo
 replies are JSON lines on its standard input and output:
 
     {"run": "<stage folder>", "resources": {…}}   ->   {"stage": …, "status": …, "message": …, "seconds": …}
-    {"stop": "<stage id>"}                        ->   the running stage answers "interrupted"
+    {"stop": "<stage id>", "at_checkpoint": …}    ->   the running stage answers "interrupted"
 
 When its input closes (the scheduler is gone) it stops its workers and ends.
 """
@@ -74,7 +74,7 @@ class ForkServer:
         if "stop" in request:
             for worker in self.workers.values():
                 if worker.stage == request["stop"]:
-                    self._stop(worker)
+                    self._stop(worker, signal.SIGUSR1 if request["at_checkpoint"] else signal.SIGTERM)
             return
         folder = Path(request["run"])
         reading, writing = os.pipe()
@@ -85,9 +85,9 @@ class ForkServer:
         self.workers[reading] = _Worker(folder.name, pid, reading)
         self.selector.register(reading, selectors.EVENT_READ)
 
-    def _stop(self, worker: _Worker) -> None:
+    def _stop(self, worker: _Worker, number: int = signal.SIGTERM) -> None:
         worker.stopped = True
-        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, number)
 
     def _work(self, folder: Path, resources: Resources, pipe: int) -> None:
         """Run one stage in the forked process; never returns."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Protocol
 
 from ablate.execution.runner import Outcome
@@ -53,7 +54,7 @@ class LocalRun:
 
 @dataclass(frozen=True)
 class Change:
-    """What a source wants of a run that goes on: stages to run as well, and stages to stop."""
+    """What a source wants of a run that goes on: stages to run as well, and stages to stop, at a checkpoint."""
 
     add: Mapping[str, Stage] = field(default_factory=dict)
     stop: Collection[str] = ()
@@ -80,13 +81,18 @@ def run_local(
     """Run the stages ``wanted`` (ids, parents before children; stages already done are left out by the caller).
 
     Returns when all have ended, and those that ``source`` adds. On KeyboardInterrupt the running stages are stopped
-    and the run says so.
+    and the run says so; on SIGUSR1, too, once those that write checkpoints have written one.
     """
     scheduler = _Scheduler(store, machine, observer)
-    with _terminate_as_interrupt():
+    with _interrupting_signals():
         try:
             scheduler.add({stage_id: stages[stage_id] for stage_id in wanted})
             scheduler.loop(source)
+        except _StopAtCheckpoints:
+            try:
+                scheduler.interrupt(at_checkpoints=True)
+            except KeyboardInterrupt:  # there is no time for that any more
+                scheduler.interrupt()
         except KeyboardInterrupt:
             scheduler.interrupt()
         finally:
@@ -94,17 +100,31 @@ def run_local(
     return scheduler.run
 
 
+class _StopAtCheckpoints(KeyboardInterrupt):
+    """SIGUSR1: a batch system is about to end this process, and there is time for a last checkpoint."""
+
+
 @contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (a closing terminal, a batch system) stop a run as Ctrl-C does; only the main thread gets signals."""
+def _interrupting_signals() -> Iterator[None]:
+    """Let SIGTERM (a closing terminal, a batch system) stop a run as Ctrl-C does, and SIGUSR1 at checkpoints.
+
+    Only the main thread gets signals.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        for answered in (number, signal.SIGUSR1):  # a batch system may send it several times, to several processes
+            signal.signal(answered, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGTERM else _StopAtCheckpoints
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class _Scheduler:
@@ -160,11 +180,11 @@ class _Scheduler:
             self._receive(0.1)
             self.observer.tick()
 
-    def interrupt(self) -> None:
+    def interrupt(self, *, at_checkpoints: bool = False) -> None:
         """Stop what runs, and wait for it to say so."""
         self.run.interrupted = True
         for stage_id, (server, _) in self.running.items():
-            server.stop(stage_id)
+            server.stop(stage_id, at_checkpoint=at_checkpoints)
         while self.running:
             self._receive(0.5)
 
@@ -180,7 +200,7 @@ class _Scheduler:
     def _stop(self, stages: Collection[str]) -> None:
         for stage_id in stages:
             if stage_id in self.running:
-                self.running[stage_id][0].stop(stage_id)
+                self.running[stage_id][0].stop(stage_id, at_checkpoint=True)
             elif stage_id not in self.run.outcomes:
                 self._record(self.stages[stage_id], Outcome(stage_id, "interrupted", "is not wanted any more"))
 

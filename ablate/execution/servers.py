@@ -45,9 +45,9 @@ class Server:
         """Ask for a stage to be run."""
         self._send({"run": str(folder), "resources": asdict(resources)})
 
-    def stop(self, stage_id: str) -> None:
-        """Ask for a running stage to be stopped."""
-        self._send({"stop": stage_id})
+    def stop(self, stage_id: str, *, at_checkpoint: bool = False) -> None:
+        """Ask for a running stage to be stopped, once it has written a checkpoint if it writes any."""
+        self._send({"stop": stage_id, "at_checkpoint": at_checkpoint})
 
     def replies(self) -> list[dict[str, Any]]:
         """Read what has arrived; raises StageError when the server has ended."""

@@ -30,7 +30,8 @@ class Machine:
     def resources(self, gpus: tuple[int, ...], stage: Execution) -> Resources:
         """Return what a stage is given that gets ``gpus``; one that can't be divided trains in one process."""
         if not stage.trains:
-            return Resources(self.threads, gpus, unsafe_code=self.training.unsafe_code)
+            own = self.training
+            return Resources(self.threads, gpus, unsafe_code=own.unsafe_code, judges=own.judges)
         processes = self.training.processes if stage.ranks else 1
         return replace(self.training, processes=processes, threads=max(1, self.threads // processes), gpus=gpus)
 

@@ -194,7 +194,7 @@ def _refuse_idle_overrides(loaded: LoadedExperiment, blocks: Sequence[_Axes]) ->
         written, _, value = override.partition("=")
         key = SHORTHANDS.get(written, written)
         is_taken = written in loaded.interpolated or (key == "policy" and any(axes.has_chains for axes in blocks))
-        if not is_taken and all(key in axes.keys for axes in blocks):
+        if not is_taken and blocks and all(key in axes.keys for axes in blocks):
             numbers = ", ".join(str(number) for number in range(1, len(blocks) + 1))
             where = f"block{'s' * (len(blocks) > 1)} {numbers}"
             raise SpecError(

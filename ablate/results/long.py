@@ -143,7 +143,11 @@ def collect(store: Store, experiment: str) -> Results:
     :class:`ablate.errors.StoreError` when the store has a newer layout.
     """
     store.check()
-    plan = store.experiment(experiment).read_plan()
+    return collect_plan(store, experiment, store.experiment(experiment).read_plan())
+
+
+def collect_plan(store: Store, experiment: str, plan: Mapping[str, Any]) -> Results:
+    """Read the stages that a plan of ``experiment`` names, which need not be the plan in the store."""
     subjects = tuple(_subject(entry) for entry in plan["subjects"])
     ids = dict.fromkeys(stage for subject in subjects for stage in subject.evaluations.values())
     evaluations = {stage: found for stage in ids if (found := _read_evaluation(store.stage(stage))) is not None}

@@ -5,31 +5,33 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ablate.context import read_json
 from ablate.errors import SpecError, suggestion
+from ablate.execution import lease
 from ablate.execution.environment import snapshot_code
 from ablate.execution.local import Change, LocalRun, Observer, Source, run_local
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment
-from ablate.liveness import Owner
+from ablate.liveness import Owner, is_running
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
-from ablate.results.long import collect
-from ablate.store import Store
+from ablate.results.long import collect_plan
+from ablate.store import AttemptFolder, Store
 from ablate.sweeps.engine import most_trials, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
-from ablate.trials import CAUSE, EXCESS, LOST, OWNER, POLICIES, SURPLUS, counted
+from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted
 
 LOOK_SECONDS = 2.0
-"""Between two looks at training events, at other workers' trials, and two signs of life of this one."""
+"""Between two looks at training events and at other workers' trials, and two signs of life of this one's."""
 LOSSES = 5
 """Workers that may die over one trial before it counts as failed: it may be what kills them."""
 
@@ -44,6 +46,7 @@ class Listener(Protocol):
 @dataclass
 class _Open:
     trial: optuna.Trial
+    lease: AttemptFolder
     planned: TrialPlan
     done: set[str]
     retries: int = 0
@@ -73,17 +76,19 @@ class Sweeper:
         self.store, self.parallel, self.listener = store, parallel, listener
         self.planner: Planner = planner or SweepPlanner(loaded, store)
         self.loaded, self.sweep, self.space = self.planner.loaded, self.planner.sweep, self.planner.space
+        self.possible: dict[str, Stage] = {}
         for corner in self.space.corners():
             first = self.planner.one(corner)
+            self.possible |= first.stages
         self.objective = Objective.read(self.loaded, self.sweep, first.plan.suites)
         self.cells = first.digest(self.objective.suites)
         sampler_of(self.sweep, self.space.ranges, self.loaded, 0)
         self.pruner = pruner_of(self.sweep, self.loaded)
         self.most = most_trials(self.sweep, self.space.ranges, self.loaded)
-        self.folder = store.experiment(self.loaded.experiment.name).folder
+        self.folder = store.experiment(self.loaded.experiment.name)
         self.study: optuna.Study
         self.open: dict[int, _Open] = {}
-        self.owner = Owner.current()
+        self.quiet: dict[int, float] = {}
         self.looked = 0.0
         self.is_full = False
         self.is_spent = False
@@ -92,16 +97,20 @@ class Sweeper:
 
     def begin(self) -> None:
         """Open the storage, with what the sweep starts from."""
-        workers = self.folder / "workers"
-        workers.mkdir(parents=True, exist_ok=True)
-        self.study = open_study(self.loaded, self.sweep, self.folder / "trials.jsonl", self.cells)
+        self.folder.folder.mkdir(parents=True, exist_ok=True)
+        self.study = open_study(self.loaded, self.sweep, self.folder.trials_jsonl, self.cells)
         self.study.pruner = self.pruner
         for start in self.sweep.start:
             self.study.enqueue_trial(dict(start), skip_if_exists=True)
-        trials = counted(self.study)
-        self.is_full = sum(trial.state.is_finished() for trial in trials) >= self.most
-        if any(trial.params for trial in trials):
-            self._record()  # with what is measured and reported beside the trials' results now
+        self.is_full = sum(trial.state.is_finished() for trial in counted(self.study)) >= self.most
+        self._record()  # with what is measured and reported beside the trials' results now
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials are under way or still to begin."""
+        begun = self._begun()
+        running = sum(trial.state == TrialState.RUNNING for trial in begun)
+        return running + (self.most - len(begun) if self._may_begin(begun) else 0)
 
     def change(self, run: LocalRun) -> Change | None:
         """Tell Optuna what has ended and begin what there is room for; None when the sweep is over for this worker."""
@@ -115,51 +124,42 @@ class Sweeper:
         if self.mistake is not None:
             return Change({}, {stage_id for item in self.open.values() for stage_id in item.missing})
         if time.monotonic() - self.looked > LOOK_SECONDS:
-            self._heartbeat(self.owner).touch()
             for item in list(self.open.values()):
-                stop |= self._prune(item)
-            for trial in self._orphans():
-                add |= self._open(trial)
+                stop |= self._prune(item) if self._holds(item) else self._drop(item)
+            for orphan in self._orphans():
+                add |= self._open(*orphan)
             self.looked = time.monotonic()
         while len(self.open) < self.parallel and (begun := self._begin()) is not None:
-            add |= self._open(begun)
-        return Change(add, stop) if self.open or add or stop else None
+            add |= self._open(*begun)
+        if self.open or add or stop:
+            return Change(add, stop)
+        return Change() if self._may_inherit() else None
 
     def is_over(self) -> bool:
         """Return whether all trials have ended, those of other workers too, and none will begin."""
-        begun = [trial for trial in counted(self.study) if trial.state != TrialState.WAITING]
+        begun = self._begun()
         return all(trial.state.is_finished() for trial in begun) and not self._may_begin(begun)
 
     def leave(self) -> None:
         """Give up the trials that are under way, to whoever goes on: this worker did not die over them."""
         for item in self.open.values():
-            item.trial.set_user_attr(OWNER, None)
+            lease.end(item.lease, "left")
 
-    def close(self) -> None:
-        """Say that this worker is gone."""
-        self._heartbeat(self.owner).unlink(missing_ok=True)
-
-    def _begin(self) -> optuna.Trial | None:
+    def _begin(self) -> tuple[optuna.Trial, AttemptFolder] | None:
         """Ask for a trial; None when the sweep has all it may have."""
-        trials = counted(self.study)
-        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        trials, begun = counted(self.study), self._begun()
         if not self._may_begin(begun):
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
-        before = [other for other in counted(self.study) if other.state != TrialState.WAITING]
-        if sum(other.number < trial.number for other in before) >= self.most:  # another worker was faster
+        if sum(other.number < trial.number for other in self._begun()) >= self.most:  # another worker was faster
             trial.set_user_attr(SURPLUS, True)
             tell(self.study, trial, None, TrialState.FAIL)
             return None
-        trial.set_user_attr(OWNER, asdict(self.owner))
-        return trial
+        held = lease.claim(self.folder.leases(trial.number))
+        return None if held is None else (trial, held)  # None: another worker found it without an owner
 
-    def _may_begin(self, begun: list[FrozenTrial]) -> bool:
-        self.gave_up = self._common_cause(begun)
-        return len(begun) < self.most and self.gave_up is None and not self._has_spent_all(begun)
-
-    def _open(self, trial: optuna.Trial) -> dict[str, Stage]:
+    def _open(self, trial: optuna.Trial, held: AttemptFolder) -> dict[str, Stage]:
         """Plan a trial, record it with all others, and return the stages it lacks."""
         # by its own number: another worker may have begun a trial since this one was asked for
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, trial.number)
@@ -168,15 +168,30 @@ class Sweeper:
         self._record()
         done = {stage_id for stage_id in planned.stages if self.store.stage(stage_id).is_done()}
         known = next(frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == trial.number)
-        item = self.open[trial.number] = _Open(trial, planned, done, reported=set(known.intermediate_values))
+        self.quiet.clear()
+        item = self.open[trial.number] = _Open(trial, held, planned, done, reported=set(known.intermediate_values))
         return item.missing
 
     def _record(self) -> None:
-        record_plan(self.store, self._plan_of(counted(self.study)))
+        """Record one plan of all trials, those too that others drew while it was written: the last to write has all."""
+        recorded = -1
+        while len(drawn := self._drawn(counted(self.study))) > recorded:
+            record_plan(self.store, self._plan_of(drawn))
+            recorded = len(drawn)
 
-    def _plan_of(self, trials: Iterable[FrozenTrial]) -> Plan:
-        """Return one plan of trials; one that another worker is drawing values for now is left out."""
-        return self.planner.all(trial.params for trial in trials if self.space.is_whole(trial.params))
+    def _begun(self) -> list[FrozenTrial]:
+        return [trial for trial in counted(self.study) if trial.state != TrialState.WAITING]
+
+    def _may_begin(self, begun: list[FrozenTrial]) -> bool:
+        self.gave_up = self._common_cause(begun)
+        return len(begun) < self.most and self.gave_up is None and not self._has_spent_all(begun)
+
+    def _drawn(self, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+        """Return trials but for those that wait, or that another worker is drawing values for now."""
+        return [trial for trial in trials if self.space.is_whole(trial.params)]
+
+    def _plan_of(self, drawn: Iterable[FrozenTrial]) -> Plan:
+        return self.planner.all(trial.params for trial in drawn)
 
     def _look_at(self, item: _Open, run: LocalRun) -> dict[str, Stage]:
         """End a trial whose stages have all ended; return the stages to run again, where some failed."""
@@ -210,8 +225,7 @@ class Sweeper:
             self.mistake = SpecError(text, location=place, hint=hint)
 
     def _complete(self, item: _Open) -> None:
-        self._record()
-        results = collect(self.store, self.loaded.experiment.name)
+        results = collect_plan(self.store, self.loaded.experiment.name, item.planned.plan.as_json())
         try:
             reached = self.objective.reached(results, item.planned.policies)
         except MissingResult as error:
@@ -228,6 +242,7 @@ class Sweeper:
     def _tell(self, item: _Open, values: tuple[float, ...] | None, state: TrialState) -> None:
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, item.trial.number)
         ended = tell(self.study, item.trial, values, state)
+        lease.end(item.lease, state.name.lower())
         del self.open[item.trial.number]
         self.listener.told(ended)
 
@@ -237,37 +252,70 @@ class Sweeper:
         if watch is None or first in item.done or not (attempts := self.store.stage(first).attempts()):
             return set()
         sign = -1 if turned(self.sweep) else 1
-        for step, value in events_value(_events(attempts[-1].events), watch.value).items():
+        events = (event for attempt in attempts for event in _events(attempt.events))
+        for step, value in events_value(events, watch.value).items():
             if step not in item.reported:
                 item.trial.report(sign * value, step)
                 item.reported.add(step)
         if not item.trial.should_prune():
             return set()
         self._tell(item, None, TrialState.PRUNED)
-        needed = {stage_id for other in self.open.values() for stage_id in other.planned.stages}
-        return set(item.missing) - needed
+        return self._alone_in(item)
 
-    def _orphans(self) -> Iterator[optuna.Trial]:
-        """Take over trials whose workers died, while there is room for them."""
-        for frozen in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if len(self.open) >= self.parallel:
-                return
-            written = frozen.user_attrs.get(OWNER)
-            owner = Owner(**written) if written else None
-            if frozen.number in self.open or (owner and owner.is_alive(self._heartbeat(owner))):
+    def _alone_in(self, item: _Open) -> set[str]:
+        """Return the stages of a trial that is open no more and that no open one needs."""
+        return set(item.missing) - {stage_id for other in self.open.values() for stage_id in other.planned.stages}
+
+    def _holds(self, item: _Open) -> bool:
+        """Tell whether a trial is still this worker's, and say that it is alive."""
+        lease.beat(item.lease)
+        return self.folder.leases(item.trial.number).attempts()[-1].number == item.lease.number
+
+    def _drop(self, item: _Open) -> set[str]:
+        """Leave a trial to the worker that took it over while this one stood still; return the stages to stop."""
+        del self.open[item.trial.number]
+        return self._alone_in(item)
+
+    def _orphans(self) -> Iterator[tuple[optuna.Trial, AttemptFolder]]:
+        """Take over trials whose workers died or left, while there is room for them."""
+        for number in self._others():
+            if len(self.open) >= self.parallel or (held := lease.claim(self.folder.leases(number))) is None:
+                continue
+            frozen = next(known for known in self.study.get_trials(deepcopy=False) if known.number == number)
+            if frozen.state.is_finished():  # meanwhile, by the worker whose lease has just ended
+                lease.end(held, "ended before")
                 continue
             trial = optuna.Trial(self.study, frozen._trial_id)
-            lost = frozen.user_attrs.get(LOST, 0) + (owner is not None)
-            trial.set_user_attr(LOST, lost)
-            trial.set_user_attr(OWNER, asdict(self.owner))
-            if lost > LOSSES:
+            earlier = self.folder.leases(number).attempts()[:-1]
+            if (lost := sum(not attempt.ended_json.exists() for attempt in earlier)) > LOSSES:
                 trial.set_user_attr(CAUSE, f"{lost} workers died over it")
                 self.listener.told(tell(self.study, trial, None, TrialState.FAIL))
+                lease.end(held, "fail")
                 continue
-            yield trial
+            yield trial, held
 
-    def _heartbeat(self, owner: Owner) -> Path:
-        return self.folder / "workers" / f"{owner.host}-{owner.pid}"
+    def _others(self) -> list[int]:
+        """Return the trials that others have begun and not ended."""
+        running = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        return [trial.number for trial in running if trial.number not in self.open]
+
+    def _may_inherit(self) -> bool:
+        """Tell whether a trial may be without a worker: it is to be taken over, and nobody else might be left then.
+
+        The death of one on another machine is certain only after minutes; a sign of life meanwhile is enough.
+        """
+        for number in self._others():
+            attempts = self.folder.leases(number).attempts()
+            if not attempts or not is_running(attempts[-1]) or self._is_quiet(number, attempts[-1]):
+                return True
+        return False
+
+    def _is_quiet(self, number: int, attempt: AttemptFolder) -> bool:
+        """Tell whether a worker on another machine has given no sign of life since this one has nothing to do."""
+        modified = attempt.heartbeat.stat().st_mtime
+        return (
+            not Owner(**read_json(attempt.owner_json)).is_here and self.quiet.setdefault(number, modified) == modified
+        )
 
     def _common_cause(self, begun: list[FrozenTrial]) -> str | None:
         """Return why most trials failed, where that are enough to give up and none has ended well; else None."""
@@ -280,7 +328,7 @@ class Sweeper:
     def _has_spent_all(self, begun: list[FrozenTrial]) -> bool:
         if self.sweep.max_hours is None or self.is_spent:
             return self.is_spent
-        records = (self.store.stage(stage_id).read_done() for stage_id in self._plan_of(begun).stages)
+        records = (self.store.stage(stage_id).read_done() for stage_id in self._plan_of(self._drawn(begun)).stages)
         seconds = sum(float(record["seconds"]) for record in records if record)
         self.is_spent = seconds >= 3600 * self.sweep.max_hours
         return self.is_spent
@@ -298,9 +346,6 @@ class Worker(Source, Protocol):
     def leave(self) -> None:
         """Give up what is under way, to whoever goes on."""
 
-    def close(self) -> None:
-        """Say that this worker is gone."""
-
 
 def run_sweep(sweeper: Worker, machine: Machine, observer: Observer) -> LocalRun:
     """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues.
@@ -312,13 +357,11 @@ def run_sweep(sweeper: Worker, machine: Machine, observer: Observer) -> LocalRun
     sweeper.begin()
     try:
         run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
-        if run.interrupted or sweeper.mistake is not None:
-            sweeper.leave()
-        if sweeper.mistake is not None:
-            raise sweeper.mistake
-        return run
     finally:
-        sweeper.close()
+        sweeper.leave()
+    if sweeper.mistake is not None:
+        raise sweeper.mistake
+    return run
 
 
 def _events(file: Path) -> Iterator[dict[str, Any]]:

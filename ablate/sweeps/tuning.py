@@ -129,11 +129,6 @@ class Tuner:
         for sweeper in self.sweepers.values():
             sweeper.leave()
 
-    def close(self) -> None:
-        """Say that this worker is gone."""
-        for sweeper in self.sweepers.values():
-            sweeper.close()
-
     def heard(self, group: Group, trial: FrozenTrial) -> None:
         """Keep what a group has come to, now that a trial of it has ended."""
         self._note(group.name)

@@ -66,6 +66,12 @@ def test_what_there_is_is_cut_to_what_is_asked_for(
     assert Machine.detect(**asked) == machine
 
 
+def test_stages_of_a_worker_know_the_judges_that_its_job_serves() -> None:
+    machine = Machine(1, 2, (), Resources(judges={"m": "http://n1:8000/v1"}))
+    for trains in (False, True):
+        assert machine.resources((), Execution("", "", trains=trains)).judges == {"m": "http://n1:8000/v1"}
+
+
 def test_threads_never_outnumber_the_cores(offers: Callable[..., None]) -> None:
     for cores in range(1, 40):
         offers(cores)

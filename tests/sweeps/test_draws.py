@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from ablate.experiment.loading import load_experiment
+from ablate.store import AttemptFolder
 from ablate.sweeps.run import Sweeper
 from ablate.trials import counted
 from tests.sweeps.conftest import Folder
@@ -32,9 +33,9 @@ def worker_of(folder: Folder) -> Sweeper:
     return worker
 
 
-def end(worker: Sweeper, trial: optuna.Trial) -> float:
+def end(worker: Sweeper, trial: optuna.Trial, held: AttemptFolder) -> float:
     """Let a trial end with what its beta earns; returns its beta."""
-    worker._open(trial)
+    worker._open(trial, held)
     beta = float(trial.params["dpo.beta"])
     worker._tell(worker.open[trial.number], (-abs(math.log(beta / 0.5)),), TrialState.COMPLETE)
     return beta
@@ -46,8 +47,8 @@ def drawn(folder: Path, restarts: int, sampler: Any, trials: int) -> list[float]
     made.write(sampler=sampler, trials=trials)
     betas: list[float] = []
     worker = worker_of(made)
-    while (trial := worker._begin()) is not None:
-        betas.append(end(worker, trial))
+    while (begun := worker._begin()) is not None:
+        betas.append(end(worker, *begun))
         if len(betas) % restarts == 0:
             worker = worker_of(made)
     assert len(betas) == trials == len(counted(worker.study))
@@ -104,9 +105,9 @@ def test_a_sweep_that_has_its_trials_says_so(folder: Folder) -> None:
     folder.write(sampler="random", trials=2)
     worker = worker_of(folder)
     for _ in range(2):
-        trial = worker._begin()
-        assert trial is not None and not worker_of(folder).is_full
-        end(worker, trial)
+        begun = worker._begin()
+        assert begun is not None and not worker_of(folder).is_full
+        end(worker, *begun)
     assert worker_of(folder).is_full
 
 

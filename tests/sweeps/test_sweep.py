@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
+from ablate import liveness
+from ablate.context import read_json, write_json
 from ablate.errors import AblateError, StoreError
+from ablate.execution import lease
+from ablate.execution.local import Change, LocalRun
 from ablate.experiment.loading import load_experiment
 from ablate.results.report import build_report
+from ablate.store import AttemptFolder, StageFolder
 from ablate.sweeps.engine import sampler_of
 from ablate.sweeps.figures import write_figures
 from ablate.sweeps.run import Sweeper
@@ -25,6 +33,15 @@ from tests.sweeps.conftest import Folder
 
 def earned(beta: float) -> float:
     return -abs(math.log(beta / 0.5))
+
+
+def leases(folder: Folder) -> Path:
+    return folder.store.experiment("small").folder / "trials"
+
+
+def lost_workers(folder: Folder) -> int:
+    """How many workers ended without a word about a trial they had."""
+    return sum(not (path / "ended.json").exists() for path in leases(folder).glob("*/attempts/*"))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -102,7 +119,7 @@ def test_workers_share_a_sweep(folder: Folder) -> None:
     trials = folder.trials()
     assert len(trials) == 8 and {trial["state"] for trial in trials} == {"complete"}
     assert sorted(folder.attempts("sft")) == [1]
-    assert not list((folder.store.experiment("small").folder / "workers").iterdir())
+    assert lost_workers(folder) == 0
 
 
 def test_a_torn_last_line_is_cut_off_and_a_damaged_file_refused(folder: Folder) -> None:
@@ -150,6 +167,24 @@ def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
     assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
 
 
+def test_a_training_that_was_stopped_early_goes_on_from_its_checkpoint(folder: Folder) -> None:
+    """Successive halving stops a trial at a rung; whoever gives the same cell more budget later loses no step."""
+    halving = {"name": "successive_halving", "value": "reward", "arguments": {"min_resource": 4, "reduction_factor": 2}}
+    folder.write(start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.02}], trials=2, pruner=halving)
+    steps = {"LIGHT_STEPS": "60", "LIGHT_STEP_SECONDS": "0.1"}
+    assert folder.sweep("--parallel", "1", **steps).returncode == 0
+    assert [trial["state"] for trial in folder.trials()] == ["complete", "pruned"]
+    cell = {"dataset": "pocket-ultrafeedback", "algorithm": "dpo", "dpo.beta": 0.02, "seed": 0}
+    later = {"extends": "sweep.yaml", "name": "later", "sweep": None, "grid": [cell]}
+    (folder.folder / "later.yaml").write_text(yaml.safe_dump(later))
+    assert folder.run("run", "later.yaml", LIGHT_STEPS="60").returncode == 0
+    planned = folder.store.experiment("later").read_plan()["stages"]
+    attempts = folder.store.stage(next(stage for stage in planned if stage.startswith("train-"))).attempts()
+    assert [read_json(attempt.ended_json)["status"] for attempt in attempts] == ["interrupted", "done"]
+    first, second = ([json.loads(line)["step"] for line in one.events.read_text().splitlines()] for one in attempts)
+    assert 4 <= len(first) < 60 and first + second == list(range(1, 61))
+
+
 def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(folder: Folder) -> None:
     folder.write(trials=3, pruner={"name": "median", "value": "rewards"})
     refused = folder.sweep("--parallel", "1")
@@ -165,8 +200,7 @@ def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(f
     assert folder.sweep("--parallel", "1").returncode == 0
     assert [trial["number"] for trial in folder.trials() if trial["state"] in ("complete", "pruned")] == [0, 1, 2]
     assert all(len(folder.store.stage(stage).attempts()) == 1 for stage in trained)
-    journal = (folder.store.experiment("small").folder / "trials.jsonl").read_text()
-    assert '"lost":1' not in journal
+    assert lost_workers(folder) == 0
 
 
 @pytest.mark.slow
@@ -303,6 +337,12 @@ def refusal(folder: Folder) -> str:
     return str(caught.value)
 
 
+def claimed(worker: Sweeper, trial: optuna.Trial) -> AttemptFolder:
+    held = lease.claim(worker.folder.leases(trial.number))
+    assert held is not None
+    return held
+
+
 class Deaf:
     """Listens to nothing."""
 
@@ -343,8 +383,8 @@ def test_a_trial_that_was_stopped_on_request_has_lost_no_worker(folder: Folder) 
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert folder.sweep().returncode == 0
-    journal = (folder.store.experiment("small").folder / "trials.jsonl").read_text()
-    assert '"lost":0' in journal and '"lost":1' not in journal
+    assert lost_workers(folder) == 0
+    assert "left" in [read_json(path)["status"] for path in leases(folder).glob("*/attempts/1/ended.json")]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +434,7 @@ def test_draws_follow_from_the_number_of_their_trial(folder: Folder) -> None:
         worker.study.sampler = sampler_of(worker.sweep, worker.space.ranges, loaded, 0)
     asked = [worker.study.ask() for worker in workers]
     for worker, trial in zip(workers, asked, strict=True):
-        worker._open(trial)
+        worker._open(trial, claimed(worker, trial))
     first, second = (trial.params["dpo.beta"] for trial in workers[0].study.get_trials())
     assert first != second
 
@@ -408,8 +448,56 @@ def test_a_trial_whose_values_are_being_drawn_is_not_planned(folder: Folder) -> 
     trial.suggest_float("dpo.beta", 0.01, 10.0, log=True)
     worker._record()
     assert not worker.store.experiment("small").read_plan()["subjects"]
-    worker._open(trial)
+    worker._open(trial, claimed(worker, trial))
     assert len(worker.store.experiment("small").read_plan()["subjects"]) == 2
+
+
+def test_a_worker_on_another_machine_keeps_its_trial_as_long_as_its_heart_beats(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write(trials=1)
+    loaded = load_experiment(folder.folder / "sweep.yaml")
+    there, here = (Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2))
+    folder.store.open()
+    for worker in (there, here):
+        worker.begin()
+    assert there.change(LocalRun()).add  # type: ignore[union-attr]
+    held = there.open[0].lease
+    write_json(held.owner_json, {**read_json(held.owner_json), "host": "elsewhere"})
+    assert here.change(LocalRun()) == Change(), "it may have died, and nobody else might be left to find out"
+    os.utime(held.heartbeat, (time.time() + 1,) * 2)
+    assert here.change(LocalRun()) is None
+    os.utime(held.heartbeat, (0, 0))
+    monkeypatch.setattr(liveness, "WATCHED_SECONDS", 0.0)
+    here.looked = there.looked = 0.0
+    taken = here.change(LocalRun())
+    assert taken is not None and taken.add.keys() == there.open[0].missing.keys() and list(here.open) == [0]
+    late = there.change(LocalRun())
+    assert late is not None and set(late.stop) == set(taken.add) and not there.open, "it stood still, and comes back"
+    assert there.change(LocalRun()) is None
+    here.leave()
+    there.looked = 0.0
+    assert list(there.change(LocalRun()).add) == list(taken.add)  # type: ignore[union-attr]
+
+
+def test_a_trial_that_was_asked_for_has_one_worker(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between asking for a trial and claiming it, another worker may find it without an owner."""
+    folder.write(trials=1)
+    loaded = load_experiment(folder.folder / "sweep.yaml")
+    slow, fast = (Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2))
+    folder.store.open()
+    for worker in (slow, fast):
+        worker.begin()
+    claim = lease.claim
+
+    def late(leases: StageFolder) -> AttemptFolder | None:
+        monkeypatch.setattr(lease, "claim", claim)
+        fast.change(LocalRun())
+        return claim(leases)
+
+    monkeypatch.setattr(lease, "claim", late)
+    assert slow._begin() is None
+    assert list(fast.open) == [0] and not slow.open
 
 
 def test_no_trial_begins_when_the_hours_are_spent(folder: Folder) -> None:

@@ -19,21 +19,30 @@ BEST = 0.5
 
 
 def work(context: StageContext) -> dict[str, Any]:
-    """Pass on what the policy earns; a training stage says what it is, as it would over its steps."""
+    """Pass on what the policy earns; a training stage says what it is, as it would over its steps, and checkpoints."""
     value = _value(context)
     if context.kind == "train":
         if context.config["parameters"]["beta"] > float(os.environ.get("FAILS_FROM", "inf")):
             raise StageError("the loss is NaN")
-        for step in range(1, 1 + int(os.environ.get("LIGHT_STEPS", "1"))):
+        for step in range(1 + _last_step(context), 1 + int(os.environ.get("LIGHT_STEPS", "1"))):
             context.events.log(step=step, reward=value)
+            (context.work / "step").write_text(str(step))
             time.sleep(float(os.environ.get("LIGHT_STEP_SECONDS", "0")))
         if str(context.config["parameters"]["beta"]) == os.environ.get("SLOW_BETA"):
             time.sleep(3.0)
+        while (gate := os.environ.get("LIGHT_GATE")) and not Path(gate).exists():
+            time.sleep(0.1)
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")) if context.kind == "train" else 0.0)
     write_json(context.output / "value.json", value)
     if context.kind == "evaluate":
         write_json(context.output / "metrics.json", {"score": value, "metrics": [], "health": {}, "protocol": {}})
     return {}
+
+
+def _last_step(context: StageContext) -> int:
+    """Return the step that an earlier attempt came to."""
+    files = (folder / "step" for folder in context.previous_work)
+    return max((int(file.read_text()) for file in files if file.exists()), default=0)
 
 
 def _value(context: StageContext) -> float | None:
