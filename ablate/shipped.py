@@ -11,6 +11,8 @@ from ablate.errors import UsageError
 Kind = Literal["experiments", "evals", "reports", "slurm"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+SHIPPED = "_shipped"
+"""Folder of the package that holds, in a wheel, what a clone has beside the package."""
 DATASETS = "datasets"
 """Name of a project's folder of datasets; those of ablate are in the package's catalog, not in a folder beside it."""
 
@@ -49,7 +51,7 @@ def shipped_folder(kind: Kind) -> Path:
     clone = _PACKAGE.parent
     if (clone / "pyproject.toml").is_file() and (clone / kind).is_dir():
         return clone / kind
-    return _PACKAGE / "_shipped" / kind
+    return _PACKAGE / SHIPPED / kind
 
 
 def search_folders(kind: Kind, start: Path) -> list[Path]:

@@ -9,10 +9,12 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ablate.shipped import KINDS, SHIPPED, shipped_folder
 from ablate.store import Store
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "lm-eval", "numpy", "pyarrow", "pydantic")
@@ -63,31 +65,38 @@ def code_commit() -> str | None:
 def snapshot_code(store: Store) -> str:
     """Keep a copy of the package's sources in the store, once per digest; returns the digest."""
     digest = code_digest()
-    _copy(_sources(), store.code / digest)
+    _copy({path.relative_to(_PACKAGE.parent): path for path in _sources()}, store.code / digest)
     return digest
 
 
 def snapshot_package(store: Store) -> Path:
     """Keep a copy of the whole package in the store, once per digest; returns the folder to put on PYTHONPATH.
 
-    A job that starts hours later runs this copy, whatever happens to the sources.
+    A job that starts hours later runs this copy, with the suites that it came with, whatever happens to the sources.
     """
-    files = [path for path in sorted(_PACKAGE.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    files = {path.relative_to(_PACKAGE.parent): path for path in _files(_PACKAGE)}
+    for kind in KINDS:
+        folder = shipped_folder(kind)
+        files |= {Path(_PACKAGE.name, SHIPPED, kind, path.relative_to(folder)): path for path in _files(folder)}
     whole = hashlib.sha256()
-    for path in files:
-        whole.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    for place, path in sorted(files.items()):
+        whole.update(f"{place.as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     target = store.code / f"package-{whole.hexdigest()[:16]}"
     _copy(files, target)
     return target
 
 
-def _copy(files: list[Path], target: Path) -> None:
-    """Copy files of the package to ``target`` unless it is there; it appears whole."""
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
+def _copy(files: Mapping[Path, Path], target: Path) -> None:
+    """Copy files, by where they go in ``target``, unless it is there; it appears whole."""
     if target.exists():
         return
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    for path in files:
-        copy = temporary / path.relative_to(_PACKAGE.parent)
+    for place, path in files.items():
+        copy = temporary / place
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     try:
@@ -127,4 +136,4 @@ def _versions() -> dict[str, str]:
 
 
 def _sources() -> list[Path]:
-    return sorted(path for path in _PACKAGE.rglob("*.py") if "_shipped" not in path.parts)
+    return sorted(path for path in _PACKAGE.rglob("*.py") if SHIPPED not in path.parts)
