@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +26,7 @@ from ablate.execution.slurm import usage as accounting
 from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.doctor import examine
 from ablate.execution.slurm.profile import load_profile
-from ablate.execution.slurm.status import cluster_statuses
+from ablate.execution.slurm.status import Handed, cluster_statuses
 from ablate.execution.slurm.submit import Submitted
 from ablate.liveness import stage_state
 from ablate.store import Store
@@ -62,6 +62,24 @@ def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> N
     _say(f"next: ablate status {name} --watch")
 
 
+def print_workers(name: str, result: Submitted, *, dry_run: bool = False) -> None:
+    """Say how many workers of a sweep were handed to SLURM, how many were there already, and what is next."""
+    count = f"{result.workers} {'worker' if result.workers == 1 else 'workers'}"
+    hours = f", up to {result.gpu_hours:.1f} GPU hours" if result.gpu_hours else ""
+    if dry_run:
+        _say(f"{name}: {count}{hours}; nothing is submitted")
+        _say(f"the scripts: {result.folder}/")
+    elif result.workers:
+        _say(f"{name}: {count} submitted{hours}{f'; {result.queued} were there already' if result.queued else ''}")
+    elif result.queued:
+        _say(f"{name}: no worker is missing, {result.queued} are at work or queued")
+    else:
+        _say(f"{name}: nothing to submit, no trial is left to run")
+    _say_what_is_left_out(result)
+    if not dry_run:
+        _say(f"next: ablate sweep show {name}, ablate status {name}")
+
+
 def _say_what_is_left_out(result: Submitted) -> None:
     if result.excluded:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
@@ -82,11 +100,13 @@ def prune_queue(store: Store) -> None:
         _say(f"{control.cancel(store, stale)} jobs cancelled")
 
 
-def _confirmed(store: Store, stages: Collection[str]) -> bool:
-    """List stages, and ask whether their jobs are to be cancelled."""
-    for stage in stages:
-        _say(f"  {stage}  {store.stage(stage).read_stage()['label']}")
-    return typer.confirm(f"cancel the jobs of these {len(stages)} stages?")
+def _confirmed(store: Store, live: Mapping[str, Handed]) -> bool:
+    """List stages and workers, and ask whether their jobs are to be cancelled."""
+    for known, item in live.items():
+        _say(f"  {known}  {store.stage(known).read_stage()['label'] if item.stages else 'worker of the sweep'}")
+    workers = sum(not item.stages for item in live.values())
+    named = [f"{count} {what}" for count, what in ((len(live) - workers, "stages"), (workers, "workers")) if count]
+    return typer.confirm(f"cancel the jobs of these {' and '.join(named)}?")
 
 
 def watch(store: Store, names: Sequence[str]) -> None:

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ablate.cli.options import DEFAULT_STORE, Gpus, Jobs, Name, Overrides, Spec, StoreOption, Threads, UnsafeCode
+from ablate.cli.options import AS_USUAL, DEFAULT_STORE, Name, Overrides, Spec, StoreOption, ThisMachine, spread_out
+from ablate.cli.slurm import On, print_workers
 from ablate.cli.tune import show_tuning
 from ablate.console import Json, err, out
-from ablate.context import Resources
 from ablate.errors import UsageError
 from ablate.execution import study
-from ablate.execution.slots import Machine
-from ablate.experiment.loading import load_experiment
+from ablate.execution.slurm.profile import LoadedProfile, load_profile
+from ablate.execution.slurm.status import worker_statuses
+from ablate.experiment.loading import LoadedExperiment, load_experiment
 from ablate.store import Store
 
 
@@ -42,6 +43,7 @@ def _sweep() -> None:
 
 
 @sweep_app.command()
+@spread_out
 def run(
     spec: Spec,
     overrides: Overrides = None,
@@ -49,12 +51,17 @@ def run(
     parallel: Annotated[
         int | None, typer.Option("--parallel", "-p", min=1, help="Trials at once; default: stages at a time.")
     ] = None,
-    jobs: Jobs = None,
-    threads: Threads = None,
-    gpus: Gpus = None,
-    unsafe_code: UnsafeCode = False,
+    here: ThisMachine = AS_USUAL,
+    on: On = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --on: jobs that run trials, in all; default: one.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --on: write the scripts, submit nothing.")] = False,
 ) -> None:
-    """Run trials until the sweep has them all; repeat it to go on, or beside another call to help it."""
+    """Run trials until the sweep has them all; repeat it to go on, or beside another call to help it.
+
+    With --on, hand workers to SLURM that do so, and return.
+    """
     place = Store(store)
     place.check()
     loaded = load_experiment(study.find_specification(spec), overrides or [])
@@ -62,21 +69,45 @@ def run(
         hint = "add a section sweep: {search: …, maximise: …, trials: …}; `ablate run` runs the grid as it is"
         hint = "`ablate run` tunes its cells, then runs them" if loaded.experiment.tune else hint
         raise UsageError(f"{loaded.file} has no section sweep", hint=hint)
+    if on is not None:
+        here.refuse_any()
+        _hand_over(place, loaded, load_profile(on), workers or 1, parallel, dry_run)
+        return
+    if workers is not None or dry_run:
+        hint = "--parallel is trials at once on this machine; the same command in another terminal helps"
+        raise UsageError(f"{'--dry-run' if workers is None else '--workers'} belongs to --on", hint=hint)
     module, display = importlib.import_module("ablate.sweeps.run"), importlib.import_module("ablate.sweeps.display")
-    machine = Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code))
+    machine = here.machine
     with display.SweepDisplay(out, loaded.experiment.sweep) as shown:
         sweeper = module.Sweeper(place, loaded, parallel or machine.jobs, shown)
         finished = module.run_sweep(sweeper, machine, shown)
-    name = loaded.experiment.name
     if finished.interrupted:
         err.print("stopped; the same command continues", highlight=False)
         sys.exit(INTERRUPTED)
-    if sweeper.gave_up:
-        err.print(f"{name}: gave up, no trial has ended well; most often: {sweeper.gave_up}", style="red", markup=False)
-        sys.exit(1)
+    name = loaded.experiment.name
+    _end_where_it_gave_up(name, sweeper.gave_up)
     if sweeper.is_full:
         out.print(f"{name} has all its trials: a larger number in sweep.trials goes on", highlight=False)
     show(name, store)
+
+
+def _hand_over(
+    store: Store, loaded: LoadedExperiment, profile: LoadedProfile, workers: int, parallel: int | None, dry_run: bool
+) -> None:
+    """Hand the workers to SLURM that are missing, and say so."""
+    module, display = importlib.import_module("ablate.sweeps.cluster"), importlib.import_module("ablate.sweeps.display")
+    name = loaded.experiment.name
+    sweeper = module.Sweeper(store, loaded, 1, display.SweepDisplay(out, loaded.experiment.sweep))
+    target = Path("out") / name / "slurm" if dry_run else None
+    submitted = module.hand_over(sweeper, workers, parallel, profile, dry_run=target)
+    _end_where_it_gave_up(name, sweeper.gave_up)
+    print_workers(name, submitted, dry_run=dry_run)
+
+
+def _end_where_it_gave_up(name: str, cause: str | None) -> None:
+    if cause:
+        err.print(f"{name}: gave up, no trial has ended well; most often: {cause}", style="red", markup=False)
+        sys.exit(1)
 
 
 @sweep_app.command()
@@ -119,3 +150,5 @@ def show(
         out.print(f"{name}: {ended} of {found.sweep.trials} trials; best:", highlight=False)
         for trial in found.best:
             out.print(f"  {display.trial_line(trial, found.sweep)}", markup=False, highlight=False, soft_wrap=True)
+        for line in worker_statuses(place, name):
+            out.print(f"{line.id}: {line.status}, {line.note}", markup=False, highlight=False, soft_wrap=True)

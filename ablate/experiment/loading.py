@@ -52,7 +52,21 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
     ``extends`` names one or more files this one is merged over (mappings deeply, lists whole); ``overrides`` are
     ``dotted.key=value`` with YAML values; ``${other.key}`` is resolved last, but for ``${axis}`` in ``datasets``.
     """
-    written, origins = _read_overridden(path, overrides)
+    return _resolved(*_read_overridden(path, overrides), path, overrides)
+
+
+def specification_copy(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what a specification says with all that it extends and its overrides, for :func:`load_copy`."""
+    values: Any = OmegaConf.to_container(_read_overridden(path, overrides)[0], resolve=False)
+    return dict(values)
+
+
+def load_copy(copy: Path, path: Path, overrides: Sequence[str]) -> LoadedExperiment:
+    """Read a copy as :func:`load_experiment` read the file at ``path`` when the copy was made, whatever it says now."""
+    return _resolved(*_read_with_parents(copy, (), None), path, overrides)
+
+
+def _resolved(written: DictConfig, origins: Origins, path: Path, overrides: Sequence[str]) -> LoadedExperiment:
     held = hold_axes(written)
     try:
         resolved: Any = OmegaConf.to_container(written, resolve=True)
@@ -65,8 +79,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> LoadedExperime
 
 def overridden_sections(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the keys at the top of a specification that overrides reach into, as a file writes them."""
-    written, _ = _read_overridden(path, overrides)
-    values: Any = OmegaConf.to_container(written, resolve=False)
+    values = specification_copy(path, overrides)
     return {name: values[name] for name in (str(_key_path(item.partition("=")[0])[0]) for item in overrides)}
 
 

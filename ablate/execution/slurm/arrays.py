@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ablate.execution.slurm.shapes import Shape
 
@@ -43,13 +43,34 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a worker calls, as ``module:function``, with its array's folder, JSON of its own and its resources.
+
+    ``needs`` is the kind of stage that the profile's lines about its resources are of.
+    """
+
+    entry: str
+    arguments: Mapping[str, Any]
+    needs: str
+
+
+@dataclass(frozen=True)
 class Array:
-    """A job array: stages by index, several of them where they are packed; and what it waits for."""
+    """A job array: stages by index, several of them where they are packed; and what it waits for.
+
+    Elements without stages are workers, which find out themselves what there is to do: ``work`` says with what.
+    """
 
     key: str
     shape: Shape
     elements: Mapping[int, tuple[str, ...]]
-    needs: tuple[Need, ...]
+    needs: tuple[Need, ...] = ()
+    work: Work | None = None
+
+    @property
+    def asked_for(self) -> str:
+        """Return the kind of stage that the profile's lines about its resources are of."""
+        return self.work.needs if self.work else self.shape.kind
 
     @property
     def stages(self) -> list[str]:

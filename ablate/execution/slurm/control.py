@@ -9,7 +9,7 @@ from ablate.execution.slurm import commands, jobs
 from ablate.execution.slurm.arrays import spelled_indices
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import Turn
-from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts
+from ablate.execution.slurm.status import Handed, cluster_statuses, handed_over, restarts, workers_of
 from ablate.execution.slurm.submit import reconcile
 from ablate.execution.study import StageStatus, last_lines, no_stage, tail
 from ablate.store import Store
@@ -19,21 +19,28 @@ AT_ONCE = 200
 
 
 def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, Handed]:
-    """Return the stages of an experiment that are queued or run, or those of ``stages`` (beginnings of ids).
+    """Return the stages and workers of an experiment that are queued or run, or those of ``stages``.
 
-    With them come those that share an element with one: jobs are cancelled and held as a whole. Raises UsageError for
-    a beginning that no stage of the experiment has.
+    ``stages`` are beginnings of ids. With a stage come those that share an element with it: jobs are cancelled and held
+    as a whole. Raises UsageError for a beginning that no stage or worker of the experiment has.
     """
     beginnings = tuple(stages)
     planned = store.experiment(name).read_plan()["stages"]
+    workers = {item.worker: item for item in workers_of(store, name)}
     for beginning in beginnings:
-        if not any(stage.startswith(beginning) for stage in planned):
+        if not any(known.startswith(beginning) for known in (*planned, *workers)):
             raise no_stage(beginning, name)
     wanted = [stage for stage in planned if not beginnings or stage.startswith(beginnings)]
-    handed = handed_over(store, wanted)
-    known = jobs.queue()
-    live = [item for item in handed.values() if (job := known.get(item.key)) is not None and job.is_live]
-    return {stage: item for item in live for stage in item.stages if not store.stage(stage).is_done()}
+    queue = jobs.queue()
+
+    def is_live(item: Handed) -> bool:
+        job = queue.get(item.key)
+        return job is not None and job.is_live
+
+    live = filter(is_live, handed_over(store, wanted).values())
+    found = {stage: item for item in live for stage in item.stages if not store.stage(stage).is_done()}
+    chosen = {known: item for known, item in workers.items() if not beginnings or known.startswith(beginnings)}
+    return found | {known: item for known, item in chosen.items() if is_live(item)}
 
 
 def unnamed_jobs(store: Store) -> dict[str, Handed]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ablate.context import Resources, read_json, write_json, write_text
+from ablate.context import Resources, import_function, read_json, write_json, write_text
 from ablate.errors import AblateError, StopRequested
 from ablate.execution.children import forked
 from ablate.execution.runner import EXIT_CODES, Outcome, run_stage
@@ -40,12 +40,17 @@ EARLY_SECONDS = 60.0
 """SLURM may send the signal that much too early."""
 
 
+WORKER = "worker"
+"""What an element is called in its events and its output that has no stages but looks for work itself."""
+
+
 class Element:
-    """One element of a job array: its stages, and what happened to it so far."""
+    """One element of a job array: its stages, or a worker, and what happened to it so far."""
 
     def __init__(self, record: ArrayRecord, index: int) -> None:
         self.record, self.index = record, index
         self.stages = record.elements[index]
+        self.tasks = self.stages or (WORKER,)
         self.store = record.folder.parents[2]
         self.begun, self.minutes = time.monotonic(), float(record.facts["minutes"])
         self.children: dict[int, str] = {}
@@ -78,7 +83,7 @@ class Element:
         except (ServiceError, StopRequested) as error:
             print(f"not begun: {error}", flush=True)
             is_stop = isinstance(error, StopRequested)
-            outcomes = dict.fromkeys(self.stages, "interrupted" if is_stop else "failed")
+            outcomes = dict.fromkeys(self.tasks, "interrupted" if is_stop else "failed")
             reason = None if is_stop else error.message
         code = self._judge(outcomes)
         self._tell(outcomes, reason)
@@ -88,9 +93,10 @@ class Element:
 
     def _serve(self, servers: ExitStack) -> dict[str | None, str]:
         """Start what the stages ask, unless all are done; returns addresses by judge's model, null: for rollouts."""
-        if all(StageFolder(self.store / "stages" / stage).is_done() for stage in self.stages):
+        if self.stages and all(StageFolder(self.store / "stages" / stage).is_done() for stage in self.stages):
             return {}
-        next_gpu = sum(len(self.record.resources(position).gpus) for position in range(len(self.stages)))
+        positions = range(len(self.stages) or self.record.pack)
+        next_gpu = sum(len(self.record.resources(position).gpus) for position in positions)
         addresses: dict[str | None, str] = {}
         for name, service in self.record.services.items():
             gpus = range(next_gpu, next_gpu + service.gpus)
@@ -117,8 +123,8 @@ class Element:
         with _signals_later():
             if self.asked or self.stopped:
                 raise StopRequested("it was to stop before its stages had begun")
-            for position, stage in enumerate(self.stages):
-                self.children[self._fork(position)] = stage
+            for position, task in enumerate(self.tasks):
+                self.children[self._fork(position)] = task
         self._hand_on()  # what another thread of this process took while this one held signals back
         codes = {code: status for status, code in EXIT_CODES.items()}
         outcomes: dict[str, str] = {}
@@ -137,7 +143,7 @@ class Element:
         def work() -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             try:
-                return self._run_one(position)
+                return self._run_one(position) if self.stages else self._run_worker()
             except BaseException:
                 traceback.print_exc()
                 raise
@@ -155,6 +161,20 @@ class Element:
         if outcome.message:
             print(f"{stage}: {outcome.message}", flush=True)
         return EXIT_CODES[outcome.status]
+
+    def _run_worker(self) -> int:
+        """Call what the array says; returns one of the exit codes of a stage."""
+        work = self.record.work
+        assert work is not None
+        function = import_function(work.entry, "what this worker does")
+        resources = [self._resources(position) for position in range(self.record.pack)]
+        try:
+            code: int = function(self.record.folder, work.arguments, resources)
+        except AblateError as error:
+            print(f"error: {error}", flush=True)
+            self._note("error", reason=error.message)
+            return EXIT_CODES["failed"]
+        return code
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGUSR1:
@@ -225,8 +245,8 @@ class Element:
 
     def _tell(self, outcomes: dict[str, str], reason: str | None) -> None:
         """Add to the array's list how this element ended, for those after it; ``reason``: why it was not begun."""
-        for stage, status in outcomes.items():
-            if status in ("done", "failed"):
+        for stage in self.stages:
+            if (status := outcomes[stage]) in ("done", "failed"):
                 failure = StageFolder(self.store / "stages" / stage).last_failure() or {}
                 why = reason or failure.get("message")
                 append_line(self.record.ends, {"stage": stage, "reason": why if status == "failed" else None})

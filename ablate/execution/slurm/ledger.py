@@ -3,6 +3,7 @@
 slurm/<submission>/  submission.json        experiment, profile, time
                      profile.yaml          the profile, as it was then
                      stage.sbatch.j2       the batch script's template, as it was then
+                     specification.yaml    what the workers of a sweep search, as it was then
                      <array>/array.json     stages by index, resources, the job's name: written before sbatch
                              job.json       job id: written after
                              void.json      instead: there is no such job, and should it appear it does nothing
@@ -28,7 +29,7 @@ from typing import Any
 from ablate.context import Resources, read_json, write_json
 from ablate.errors import LeaseLost, UsageError
 from ablate.execution import lease
-from ablate.execution.slurm.arrays import Array
+from ablate.execution.slurm.arrays import Array, Work
 from ablate.execution.slurm.profile import Service
 from ablate.store import StageFolder, Store
 
@@ -93,6 +94,11 @@ class ArrayRecord:
         return {int(index): tuple(stages) for index, stages in self.facts["elements"].items()}
 
     @property
+    def work(self) -> Work | None:
+        """What its elements do that are workers; None where they have stages."""
+        return Work(**self.facts["work"]) if self.facts.get("work") else None
+
+    @property
     def pack(self) -> int:
         """Stages that may share an element."""
         return int(self.facts["pack"])
@@ -126,6 +132,7 @@ class ArrayRecord:
             "pack": array.shape.pack,
             "resources": [asdict(array.shape.resources(position)) for position in range(array.shape.pack)],
             "shape": asdict(array.shape),
+            "work": asdict(array.work) if array.work else None,
             "retries": dict(retries),
             **limits,
             "time": time.time(),
@@ -161,6 +168,11 @@ class Submission:
     def template(self) -> Path:
         """The batch script's template as it was."""
         return self.folder / "stage.sbatch.j2"
+
+    @property
+    def specification(self) -> Path:
+        """What the workers of a sweep search, as it was."""
+        return self.folder / "specification.yaml"
 
     @property
     def closed_json(self) -> Path:

@@ -21,8 +21,8 @@ from ablate.errors import SpecError, UnknownNameError
 from ablate.plan.kinds import KINDS
 from ablate.shipped import find_by_name, search_folders
 
-DEFAULT, NETWORK = "default", "network"
-"""Keys of needs that are of no kind: for all stages, and for those that ask servers outside the cluster."""
+DEFAULT, NETWORK, SWEEP = "default", "network", "sweep"
+"""Keys of needs that are of no kind: for all stages, for those that ask servers outside, for workers of a sweep."""
 TEMPLATE = "stage.sbatch.j2"
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>\d\d)(?::(?P<seconds>\d\d))?")
 _MEMORY = re.compile(r"(?P<number>\d+)(?P<unit>[MGT])")
@@ -193,8 +193,8 @@ class Profile(JobOptions):
     requeue: bool = Field(True, description="Whether jobs may be requeued, by themselves and by SLURM.")
     needs: dict[str, Needs] = Field(
         default_factory=dict,
-        description="By kind of stage, train.METHOD for one method, network for what asks servers outside, default for "
-        "all.",
+        description="By kind of stage, train.METHOD for one method, network for what asks servers outside, sweep for "
+        "workers of a sweep, default for all.",
     )
 
     @field_validator("environment")
@@ -213,7 +213,7 @@ class Profile(JobOptions):
             if dot and kind == "train":
                 wrong = _misspelt(method)
             else:
-                known = (DEFAULT, NETWORK, *KINDS)
+                known = (DEFAULT, NETWORK, SWEEP, *KINDS)
                 wrong = None if key in known else unknown_name("kind of stage", key, known)
             if wrong is not None:  # at the key's own line
                 raise ValidationError.from_exception_data("needs", [{"type": wrong, "loc": (key,), "input": key}])

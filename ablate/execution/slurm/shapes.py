@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ablate.catalogs.models import ModelEntry
 from ablate.context import Resources, Sharding
 from ablate.errors import SpecError
-from ablate.execution.slurm.profile import DEFAULT, LoadedProfile, Profile
+from ablate.execution.slurm.profile import DEFAULT, NETWORK, SWEEP, LoadedProfile, Needs, Profile
 from ablate.plan.judges import judges_asked
 from ablate.plan.size import model_sizes
 from ablate.plan.stage import Stage
@@ -39,6 +39,8 @@ SIZES = (
 
 LIGHT_MINUTES, LIGHT_MEMORY = 60, 4 * 1024
 HEAVY_MINUTES, HEAVY_MEMORY, HEAVY_CPUS = 120, 16 * 1024, 4
+WORKER_MEMORY = 1024
+"""MiB that a worker takes beside its stages: for the search, and for the servers that stages are forked from."""
 SMALL = 50e6
 """Parameters below which a model needs no GPU memory worth counting, nor much of the host's."""
 
@@ -97,6 +99,68 @@ def shapes_of(stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mappin
             made[key] = _shape(stage, method, sizes[stage.id], adapter, services, loaded)
         shapes[stage.id] = made[key]
     return shapes
+
+
+def worker_shape(
+    stages: Mapping[str, Stage], loaded: LoadedProfile, models: Mapping[str, ModelEntry]
+) -> tuple[Shape, str]:
+    """Return what a worker is given that runs any of these stages, and the kind of stage whose needs it has.
+
+    What the profile says of ``sweep`` comes first; ``pack`` is how many stages it runs at a time. Raises SpecError
+    for what the profile says no node has, and for stages that can't run in one job on one node.
+    """
+    profile, own = loaded.profile, loaded.profile.needs.get(SWEEP, Needs())
+    shapes = shapes_of(stages, loaded, models)
+    _check_workers(stages, shapes, loaded)
+    heaviest = max(stages.values(), key=lambda stage: (stage.execution.trains, _weight(shapes[stage.id])))
+    base, of_all = shapes[heaviest.id], list(shapes.values())
+    gpus = max(shape.gpus for shape in of_all) if own.gpus is None else own.gpus
+    shape = replace(
+        base,
+        kind=SWEEP,
+        minutes=profile.need("time", SWEEP, None) or profile.limits.time,
+        cpus=own.cpus or max(shape.cpus for shape in of_all),
+        memory=own.memory or max(shape.memory for shape in of_all) + WORKER_MEMORY,
+        gpus=gpus,
+        pack=own.pack or 1,
+        partitions=own.partitions or base.partitions,
+        qos=own.qos or base.qos,
+        constraint=own.constraint or base.constraint,
+        micro_batch=own.micro_batch or base.micro_batch,
+        hub=own.hub or any(shape.hub for shape in of_all),
+        processes=gpus or own.processes or max(shape.processes for shape in of_all),
+        sharding=own.sharding or base.sharding,
+        services=tuple(dict.fromkeys(name for shape in of_all for name in shape.services)),
+    )
+    _check(shape, heaviest, _method(heaviest), loaded)
+    return shape, SWEEP if SWEEP in profile.needs else heaviest.kind
+
+
+def _weight(shape: Shape) -> tuple[int, int, int]:
+    return shape.gpus, shape.cpus, shape.memory
+
+
+def _check_workers(stages: Mapping[str, Stage], shapes: Mapping[str, Shape], loaded: LoadedProfile) -> None:
+    """Raise SpecError, at the line that asks for it, for a stage that a worker in one job on one node can't run."""
+    here = on_login(stages, loaded)
+    for stage in stages.values():
+        shape, what = shapes[stage.id], f"{stage.kind} ({stage.execution.label})"
+        if stage.id in here:
+            raise SpecError(
+                f"{what} is for the machine that submits, and a sweep's workers run on nodes",
+                location=_place(loaded, "runs_on", stage.kind, _method(stage), ("needs", NETWORK, "runs_on")),
+                hint="send the workers where there is a way out: needs.sweep.partitions; or leave --on out",
+            )
+        if shape.nodes > 1:
+            raise SpecError(
+                f"{what} takes {shape.nodes} nodes, and a sweep's worker has one",
+                location=_place(loaded, "nodes", stage.kind, _method(stage), ("gpu", "per_node")),
+            )
+        if samplers := [name for name in shape.services if loaded.profile.services[name].model is None]:
+            raise SpecError(
+                f"{what} asks service {samplers[0]}, which has one policy, and a sweep's worker trains several",
+                location=loaded.origins.locate("services", samplers[0]),
+            )
 
 
 def on_login(stages: Mapping[str, Stage], loaded: LoadedProfile) -> frozenset[str]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from ablate.errors import UnknownNameError, UsageError
+from ablate.execution.runner import EXIT_CODES
 from ablate.execution.slurm import jobs
 from ablate.execution.slurm.commands import SlurmError
-from ablate.execution.slurm.element import AGAIN, element_events
+from ablate.execution.slurm.element import AGAIN, WORKER, element_events
 from ablate.execution.slurm.jobs import ENDED, NEVER, Job, Jobs, reason_in_words
 from ablate.execution.slurm.ledger import ArrayRecord, submissions
+from ablate.execution.slurm.profile import SWEEP
 from ablate.execution.study import StageStatus, Standing, stage_statuses, tail
 from ablate.liveness import Status
 from ablate.store import Store
@@ -45,6 +47,11 @@ class Handed:
         return self.record.elements[self.index]
 
     @property
+    def worker(self) -> str:
+        """What its element is called where it is a worker, without stages."""
+        return f"{WORKER}-{self.job or self.record.name}"
+
+    @property
     def job(self) -> str:
         """The job as SLURM's commands take it; empty while its id is not known."""
         return f"{self.array}_{self.index}" if self.array else ""
@@ -70,6 +77,55 @@ def handed_over(store: Store, wanted: Iterable[str]) -> dict[str, Handed]:
     return found
 
 
+def workers_of(store: Store, name: str) -> list[Handed]:
+    """Return the workers of an experiment that were ever handed to SLURM, oldest first."""
+    return [
+        Handed(record, index, record.job)
+        for submission in submissions(store)
+        if submission.facts["experiment"] == name
+        for record in submission.arrays()
+        if record.work is not None
+        for index in record.elements
+    ]
+
+
+def worker_statuses(store: Store, name: str) -> list[StageStatus]:
+    """Return how the workers of a sweep stand, see :func:`cluster_statuses`."""
+    workers = workers_of(store, name)
+    return [] if _have_ended(workers) else _worker_lines(workers, look())
+
+
+def _have_ended(workers: Sequence[Handed]) -> bool:
+    """Tell whether all workers wrote down that there was nothing to do any more."""
+    return all(_end(item) == 0 for item in workers)
+
+
+def _end(item: Handed) -> int | None:
+    """Return the exit code of an element that has ended for good; None for another."""
+    events = element_events(item.record, item.index)
+    code = events[-1].get("code") if events and events[-1]["what"] == "ended" else None
+    return None if code == AGAIN else code
+
+
+def _worker_lines(workers: Sequence[Handed], cluster: Cluster) -> list[StageStatus]:
+    """Return the workers that are at work or will be; where there are none, how the last ones ended without success."""
+    known = {item: cluster.queue.get(item.key) for item in workers}
+    live = {item: job for item, job in known.items() if job is not None and job.is_live}
+    if live or cluster.silent or not workers:
+        begun = StageStatus("", SWEEP, "worker of the sweep", "waiting")
+        return [_queued(replace(begun, id=item.worker), item, job) for item, job in live.items()]
+    last = [item for item in workers if item.record.folder.parent == workers[-1].record.folder.parent]
+    return [] if any(_end(item) == 0 for item in last) else [_dead(item) for item in last]
+
+
+def _dead(item: Handed) -> StageStatus:
+    events = element_events(item.record, item.index)
+    status: Standing = "failed" if _end(item) == EXIT_CODES["failed"] else "interrupted" if events else "cancelled"
+    reasons = [event["reason"] for event in events if "reason" in event]
+    why = reasons[-1] if reasons else f"see {item.record.output(item.index)}" if events else "before it started"
+    return StageStatus(item.worker, SWEEP, "worker of the sweep", status, f"{why} (job {item.job})")
+
+
 def look() -> Cluster:
     """Ask squeue, once; where it does not answer, that is said and nothing is concluded from it."""
     try:
@@ -85,7 +141,8 @@ def cluster_statuses(store: Store, names: Iterable[str]) -> dict[str, list[Stage
     """
     standing = {name: stage_statuses(store, name) for name in names}
     handed = handed_over(store, {line.id for lines in standing.values() for line in lines if line.status != "done"})
-    if not handed:
+    workers = {name: workers_of(store, name) for name in standing}
+    if not handed and all(_have_ended(own) for own in workers.values()):
         return standing
     cluster = look()
     gone = [item for item in handed.values() if item.key not in cluster.queue]
@@ -94,7 +151,10 @@ def cluster_statuses(store: Store, names: Iterable[str]) -> dict[str, list[Stage
     def told(line: StageStatus) -> StageStatus:
         return _with_job(line, handed[line.id], cluster, past) if line.id in handed else line
 
-    return {name: _with_blocked(store, [told(line) for line in lines]) for name, lines in standing.items()}
+    return {
+        name: [*_with_blocked(store, [told(line) for line in lines]), *_worker_lines(workers[name], cluster)]
+        for name, lines in standing.items()
+    }
 
 
 def chosen_statuses(

@@ -46,12 +46,14 @@ SETTLE_SECONDS = 5.0
 class Submitted:
     """What one call did: arrays and stages handed to SLURM, those that were there or did not fit, nodes left out.
 
+    Of a sweep: ``workers`` handed over, and ``queued`` ones that were there.
     ``gpu_hours`` is what the time limits add up to; ``here`` are stages that will run on this machine, ``behind``
     counts those that hang on them.
     """
 
     arrays: list[ArrayRecord] = field(default_factory=list)
     stages: int = 0
+    workers: int = 0
     queued: int = 0
     left: int = 0
     here: list[str] = field(default_factory=list)
@@ -114,10 +116,24 @@ def submit_stages(
     queued, live = reconcile(store)
     arrays, loaded, result = _prepared(store, stages, queued, live, loaded, ahead)
     if arrays:
-        submission = _start(store, name, loaded)
-        result.folder = submission.folder
-        _Submitter(store, submission, loaded, renew).submit(arrays, result)
+        submission = new_submission(store, experiment=name, profile=str(loaded.file))
+        submit_arrays(store, submission, arrays, loaded, renew, result)
     return result
+
+
+def submit_arrays(
+    store: Store,
+    submission: Submission,
+    arrays: Sequence[Array],
+    loaded: LoadedProfile,
+    renew: Callable[[], None],
+    result: Submitted,
+) -> None:
+    """Queue arrays as a new submission, and say so in ``result``, see :func:`submit_plan`."""
+    shutil.copyfile(loaded.file, submission.profile)
+    write_text(submission.template, loaded.template)
+    result.folder = submission.folder
+    _Submitter(store, submission, loaded, renew).submit(arrays, result)
 
 
 def _prepared(
@@ -139,6 +155,17 @@ def _prepared(
     if not wanted:
         return [], loaded, result
     arrays = _arranged(store, stages, wanted, queued, loaded, ahead)
+    fitting, loaded = admitted(store, arrays, live, loaded, result)
+    return fitting, loaded, result
+
+
+def admitted(
+    store: Store, arrays: Sequence[Array], live: int, loaded: LoadedProfile, result: Submitted
+) -> tuple[list[Array], LoadedProfile]:
+    """Return the first arrays there is room for, and the profile without nodes where jobs were lost.
+
+    ``live`` jobs are queued already. Raises UsageError where none fits, or all may take more than the budget.
+    """
     _check_budget(arrays, loaded)
     fitting = _fitting(arrays, loaded.profile.limits.submit - live)
     result.left = sum(len(array.stages) for array in arrays[len(fitting) :])
@@ -152,7 +179,7 @@ def _prepared(
         exclude = tuple(dict.fromkeys((*loaded.profile.exclude, *bad)))
         loaded = replace(loaded, profile=loaded.profile.model_copy(update={"exclude": exclude}))
         result.excluded = bad
-    return fitting, loaded, result
+    return fitting, loaded
 
 
 def ready_here(store: Store, stages: Mapping[str, Stage], loaded: LoadedProfile) -> list[str]:
@@ -306,13 +333,6 @@ def _fitting(arrays: Sequence[Array], room: int) -> list[Array]:
     return fitting
 
 
-def _start(store: Store, name: str, loaded: LoadedProfile) -> Submission:
-    submission = new_submission(store, experiment=name, profile=str(loaded.file))
-    shutil.copyfile(loaded.file, submission.profile)
-    write_text(submission.template, loaded.template)
-    return submission
-
-
 def _write_scripts(
     store: Store,
     experiment: str,
@@ -321,8 +341,20 @@ def _write_scripts(
     folder: Path,
     ahead: frozenset[str],
 ) -> Submitted:
-    """Write the scripts of a first submission to a folder, alone there; the place of a job id has the array's key."""
     arrays, loaded, result = _prepared(store, stages, Queued(), 0, loaded, ahead)
+    write_scripts(store, experiment, arrays, loaded, folder, result)
+    return result
+
+
+def write_scripts(
+    store: Store,
+    experiment: str,
+    arrays: Sequence[Array],
+    loaded: LoadedProfile,
+    folder: Path,
+    result: Submitted,
+) -> None:
+    """Write the scripts of a first submission to a folder, alone there; the place of a job id has the array's key."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.sbatch"):
         old.unlink()
@@ -336,7 +368,6 @@ def _write_scripts(
     result.arrays = [ArrayRecord(folder / array.key) for array in arrays]
     result.stages = sum(len(array.stages) for array in arrays)
     result.gpu_hours, result.folder = gpu_hours(arrays, loaded.profile), folder
-    return result
 
 
 class _Submitter:
@@ -404,7 +435,7 @@ class _Submitter:
 
     def _placed(self, error: Refused, array: Array) -> AblateError:
         """Return SLURM's refusal with the line of the profile that is most likely its cause."""
-        path = cause_of(error.message, array.shape.kind, self.loaded)
+        path = cause_of(error.message, array.asked_for, self.loaded)
         return UsageError(
             f"SLURM refuses {array.shape.kind}: {error.message}; nothing is queued",
             location=self.loaded.origins.locate(*path) if path else Location(str(self.loaded.file)),
