@@ -1,4 +1,4 @@
-"""What it costs to hand a study to SLURM: sbatch calls and seconds, against one call a stage and one array a level.
+"""What it costs to hand a study to SLURM: sbatch calls and seconds, against one call a stage and submitit's arrays.
 
     python benchmarks/slurm.py [--stages 10 100 1000 10000] [--naive 200] [--profile slurm/example.yaml]
 
@@ -7,7 +7,7 @@ held, looked at once (`ablate status`), and cancelled at the end. Needs a cluste
 
 - ablate: arrays in which every evaluation keeps step with its own training; `recorded` are the seconds before, in which
   what the stages make is written to the store.
-- one array a level: what a launcher of job arrays does that waits for a whole level (SFT, reward models, …).
+- submitit: one array a level (SFT, reward models, …), each after all of the level before (`pip install submitit`).
 - one call a stage: a script that queues stage by stage, with `afterok` on its inputs.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,17 +88,24 @@ def time_status(store: Store, stages: dict[str, Stage]) -> float:
     return seconds
 
 
-def by_level(stages: dict[str, Stage]) -> tuple[int, float]:
-    """Queue one array a level, each after the whole level before; returns calls and seconds."""
-    levels: dict[int, int] = {}
+def by_level(stages: dict[str, Stage], folder: Path) -> tuple[int, float]:
+    """Queue one array a level with submitit, each after the whole level before; returns calls and seconds."""
+    from submitit import SlurmExecutor  # a peer, which only this needs
+
+    levels = Counter[int]()
     depth: dict[str, int] = {}
     for stage in stages.values():
         depth[stage.id] = 1 + max((depth[parent] for parent in stage.parents), default=-1)
-        levels[depth[stage.id]] = levels.get(depth[stage.id], 0) + 1
-    begun, jobs = time.monotonic(), []
+        levels[depth[stage.id]] += 1
+    executor = SlurmExecutor(folder)
+    begun, jobs = time.monotonic(), list[str]()
     for count in levels.values():
-        after = [f"--dependency=afterok:{jobs[-1]}"] if jobs else []
-        jobs.append(sbatch("--array=0-" + str(count - 1), *after))
+        after = {"dependency": f"afterok:{jobs[-1]}"} if jobs else {}
+        executor.update_parameters(
+            mem="100M", time=10, array_parallelism=count, additional_parameters={"hold": True, **after}
+        )
+        made = executor.map_array(abs, range(count)) if count > 1 else [executor.submit(abs, 0)]
+        jobs.append(made[0].job_id.partition("_")[0])
     seconds = time.monotonic() - begun
     subprocess.run(["scancel", *jobs], check=True, timeout=600)
     return len(jobs), seconds
@@ -129,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", default="slurm/example.yaml")
     options = parser.parse_args(arguments)
     loaded = held(load_profile(options.profile))
-    print(f"{'stages':>8}{'recorded':>11}{'status':>10}{'ablate':>22}{'one array a level':>22}{'one call a stage':>22}")
+    print(f"{'stages':>8}{'recorded':>11}{'status':>10}{'ablate':>22}{'submitit':>22}{'one call a stage':>22}")
     for count in options.stages:
         stages = study(count)
         with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(
             f"{len(stages):>8}{recorded:>9.2f} s{looked:>8.2f} s{calls:>7} calls {seconds:>6.2f} s", end="", flush=True
         )
-        others = [] if options.alone else [by_level(stages), one_by_one(stages, options.naive)]
+        with tempfile.TemporaryDirectory() as folder:
+            others = [] if options.alone else [by_level(stages, Path(folder)), one_by_one(stages, options.naive)]
         print("".join(f"{calls:>7} calls {seconds:>6.2f} s" for calls, seconds in others), flush=True)
 
 
