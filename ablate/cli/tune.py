@@ -35,11 +35,22 @@ def tuned(store: Store, what: Plan, machine: Machine) -> tuple[Plan, int]:
         tuner = _tuner(store, what, machine.jobs, shown)
         if what.tuning.to_go:
             record_plan(store.open(), what)
-            _say(f"{what.name}: {_size(what.tuning)}")
+            _say(f"{what.name}: {_size(what.tuning, tuner)}")
             code = INTERRUPTED if sweeps.run_sweep(tuner, machine, shown).interrupted else 0
             what = study.plan_loaded(what.loaded, store, READERS)
             record_plan(store, what)
+            _check_nothing_to_go(what, code)
     return what, code or _say_what_failed(what)
+
+
+def _check_nothing_to_go(what: Plan, code: int) -> None:
+    """Raise UsageError where groups that this run has tuned have trials to go by what another one wrote since."""
+    assert what.tuning is not None
+    if what.tuning.to_go and not code:
+        raise UsageError(
+            f"{len(what.tuning.to_go)} groups of {what.name} have trials to go again",
+            hint="another run of it asks for fewer trials: end it, then repeat this command",
+        )
 
 
 def check_tuned(store: Store, what: Plan) -> int:
@@ -66,7 +77,7 @@ def describe_tuning(store: Store, what: Plan) -> list[str]:
         return []
     tuner = _tuner(store, what, 1, None)
     display = importlib.import_module("ablate.sweeps.display")
-    lines = [f"tuning: {_size(what.tuning)}, at most {tuner.most_stages()} stages"]
+    lines = [f"tuning: {_size(what.tuning, tuner)}, at most {tuner.most_stages()} stages"]
     to_go = {group.name for group in what.tuning.to_go}
     for group in what.tuning.groups:
         found = what.tuning.outcome(group)
@@ -112,13 +123,13 @@ def _tuner(store: Store, what: Plan, parallel: int, listener: Any) -> Any:
     return importlib.import_module("ablate.sweeps.tuning").Tuner(store, what.loaded, what.tuning, parallel, listener)
 
 
-def _size(tuning: Tuning) -> str:
+def _size(tuning: Tuning, tuner: Any) -> str:
     count, tune = len(tuning.searched), tuning.tune
+    budgets = sorted({sweeper.most for sweeper in tuner.sweepers.values()})  # a grid may have fewer points
+    trials = " or ".join(map(str, budgets))
     over = " × ".join(tune.over)
     result = tune.maximise[0].removeprefix("-")
-    return (
-        f"{count} group{'s' * (count != 1)} ({over}) × {tune.trials} trials, judged by {result} with seed {tune.seed}"
-    )
+    return f"{count} group{'s' * (count != 1)} ({over}) × {trials} trials, judged by {result} with seed {tune.seed}"
 
 
 def _say_what_failed(what: Plan) -> int:

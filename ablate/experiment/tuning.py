@@ -52,13 +52,15 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The axes as ``key=value`` words."""
-        return " ".join(f"{axis}={value}" for axis, value in self.axes.items() if value is not None)
+        """The axes as ``key=value`` words, without those that its cells do not have."""
+        words = " ".join(f"{axis}={value}" for axis, value in self.axes.items() if value is not None)
+        return words or f"no {' or '.join(self.axes)}"
 
     @property
     def name(self) -> str:
         """The values of its axes as the name of a folder."""
-        return re.sub(r"[^\w.,+=@-]+", "_", ",".join(str(value) for value in self.axes.values() if value is not None))
+        values = ",".join(str(value) for value in self.axes.values() if value is not None)
+        return re.sub(r"[^\w.,+=@-]+", "_", values) or "none"
 
     def at_seed(self, seed: int) -> tuple[Cell, ...]:
         """Return the cells of one trial as they are written: equal ones, but for the seed, once."""

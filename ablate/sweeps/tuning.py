@@ -142,13 +142,18 @@ class Tuner:
         self.listener.settled(self.groups[name], as_outcome(kept))
 
     def _note(self, name: str) -> None:
-        write_json(self.folder.group(name).outcome_json, self._outcome(self.groups[name], self.sweepers[name]))
+        """Keep what a group has come to, also by trials of others that end meanwhile: the last to write has all."""
+        kept = None
+        while (found := self._outcome(self.groups[name], self.sweepers[name])) != kept:
+            write_json(self.folder.group(name).outcome_json, found)
+            kept = found
 
     def _outcome(self, group: Group, sweeper: Sweeper) -> dict[str, Any]:
         """Return the trials of a group and, once all have ended, the best; it follows from the journal alone."""
+        over = sweeper.is_over()  # before the trials are read: they are all there, then
         trials, tune = counted(sweeper.study), self.tuning.tune
         ended = Counter(trial.state.name.lower() for trial in trials if trial.state.is_finished())
-        over, best = sweeper.is_over(), _best(sweeper, trials)
+        best = _best(sweeper, trials)
         cause = "" if best or not over else sweeper.gave_up or _why_none(trials)
         return {
             "group": dict(group.axes),

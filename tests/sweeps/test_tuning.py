@@ -287,6 +287,56 @@ def test_the_size_that_the_plan_tells_is_that_of_all_trials_together(tuned: Tune
     assert tuner.most_stages() == len(stages)
 
 
+def test_the_size_of_a_grid_is_its_points(tuned: Tuned) -> None:
+    tuned.write(trials=8)
+    assert describe_tuning(tuned.store, tuned.plan())[0].startswith("tuning: 4 groups (dataset × algorithm) × 2 or 3 ")
+
+
+def test_cells_that_have_none_of_the_axes_are_a_group_with_a_name(tuned: Tuned) -> None:
+    grid = [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}]
+    tuned.write_whole({"grid": grid}, over=["reward_model.dataset"], search={"dpo.beta": {"choice": [0.1, 1.0]}})
+    lines = describe_tuning(tuned.store, tuned.plan())
+    assert lines[1] == "  no reward_model.dataset: its tuning is not finished: 0 of 3 trials have ended"
+    loaded = load_experiment(tuned.folder / "sweep.yaml")
+    assert [group.name for group in groups_of(loaded, expand(loaded))] == ["none", "pocket-hh"]
+
+
+@pytest.mark.parametrize("moment", ["while it is judged", "while it is written"])
+def test_what_is_kept_of_a_group_is_never_behind_its_trials(
+    tuned: Tuned, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another worker ends the last trial, the best one, while this one keeps what there was."""
+    grid = [{"dataset": "pocket-hh", "algorithm": "dpo"}]
+    tuned.write_whole({"grid": grid}, trials=2, sampler="random", search={"dpo.beta": {"choice": [0.1, 1.0]}})
+    plan = tuned.plan()
+    assert plan.tuning is not None
+    tuned.store.open()
+    tuner = Tuner(tuned.store, plan.loaded, plan.tuning, 1, Deaf())
+    tuner.begin()
+    [sweeper] = tuner.sweepers.values()
+    asked = [sweeper.study.ask() for _ in range(2)]
+    for trial in asked:
+        sweeper.space.suggest(trial)
+    sweeper.study.tell(asked[0], 1.0)
+    written: list[tuple[str, int | None]] = []
+    is_over = sweeper.is_over
+
+    def late_is_over() -> bool:
+        if moment == "while it is judged":
+            sweeper.study.tell(asked[1], 2.0, skip_if_finished=True)
+        return is_over()
+
+    def late_write(path: Path, value: dict[str, Any]) -> None:
+        sweeper.study.tell(asked[1], 2.0, skip_if_finished=True)
+        write_json(path, value)
+        written.append((value["state"], value["best"]["number"]))
+
+    monkeypatch.setattr(sweeper, "is_over", late_is_over)
+    monkeypatch.setattr("ablate.sweeps.tuning.write_json", late_write)
+    tuner._note("pocket-hh,dpo")
+    assert written[-1] == ("tuned", 1) and ("tuned", 0) not in written
+
+
 class Deaf:
     """Listens to nothing."""
 
@@ -306,7 +356,9 @@ def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) 
     tuned.write(trials=4)
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
     tuned.write()
-    tuned.store.experiment("tuned").group("pocket-hh,dpo").trials_jsonl.unlink()  # as the error of a changed search says
+    tuned.store.experiment("tuned").group(
+        "pocket-hh,dpo"
+    ).trials_jsonl.unlink()  # as the error of a changed search says
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
 
 
