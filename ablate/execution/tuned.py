@@ -49,14 +49,14 @@ def what_is_asked(sweep: Sweep) -> dict[str, Any]:
     return {
         "maximise": list(sweep.maximise),
         "search": {key: given.model_dump(mode="json", exclude_defaults=True) for key, given in sweep.search.items()},
+        "subject_to": {name: bound.model_dump(mode="json") for name, bound in sweep.subject_to.items()},
     }
 
 
 def what_group_is_asked(tune: Tune, group: Group) -> dict[str, Any]:
     """Return what the trials of a group search, for what and with which seed, as plain JSON."""
-    bounds = {name: bound.model_dump(mode="json") for name, bound in tune.subject_to.items()}
     own = tune.model_copy(update={"search": group.search})
-    return {**what_is_asked(own), "subject_to": bounds, "suites": list(tune.suites), "seed": tune.seed}
+    return {**what_is_asked(own), "suites": list(tune.suites), "seed": tune.seed}
 
 
 def as_outcome(found: Mapping[str, Any]) -> Outcome:

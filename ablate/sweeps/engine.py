@@ -55,7 +55,7 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -
     """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
 
     ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a journal
-    that can't be read, UsageError where it was begun with other objectives, ranges or cells.
+    that can't be read, UsageError where it was begun with other objectives, ranges, bounds or cells.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend_tail(file, is_begun=ExperimentFolder(file.parent).plan_json.exists())
@@ -137,6 +137,8 @@ def _make(
             raise SpecError(f"{what} {named.name!r} knows no {name.partition('_')[0]}", location=place)
     try:
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            # Optuna 5 has it still, and what a sampler takes tells whether it knows constraints.
+            warnings.filterwarnings("ignore", "`constraints_func` has been deprecated", FutureWarning)
             return kind(**named.arguments, **extra)
     except ImportError as error:
         raise UsageError(f"{what} {named.name!r} needs another package: {error}", location=place) from error
@@ -186,12 +188,12 @@ def _mend_tail(file: Path, *, is_begun: bool) -> None:
 
 
 def check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
-    """Raise UsageError where a study was begun with other objectives, ranges or cells."""
+    """Raise UsageError where a study was begun with other objectives, ranges, bounds or cells."""
     asked = {**what_is_asked(sweep), "experiment": cells}
     begun = study.user_attrs.get(ASKED)
     if begun is None:
         study.set_user_attr(ASKED, asked)
-    elif changed := [name for name in asked if begun[name] != asked[name]]:
+    elif changed := [name for name in asked if name in begun and begun[name] != asked[name]]:
         raise UsageError(
             f"the {sweep.called} {study.study_name} was begun with another {' and another '.join(changed)}",
             hint=f"give it another name, or move {file} away to begin again",

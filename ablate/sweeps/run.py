@@ -20,6 +20,7 @@ from ablate.execution.local import Change, LocalRun, Observer, Source, run_local
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sections import Scalar
 from ablate.liveness import Owner, is_running
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
@@ -77,11 +78,12 @@ class Sweeper:
         self.planner: Planner = planner or SweepPlanner(loaded, store)
         self.loaded, self.sweep, self.space = self.planner.loaded, self.planner.sweep, self.planner.space
         self.possible: dict[str, Stage] = {}
+        ends: dict[tuple[Scalar, ...], TrialPlan] = {}
         for corner in self.space.corners():
-            first = self.planner.one(corner)
-            self.possible |= first.stages
-        self.objective = Objective.read(self.loaded, self.sweep, first.plan.suites)
-        self.cells = first.digest(self.objective.suites)
+            planned = ends[self.space.chosen(corner)] = self.planner.one(corner)
+            self.possible |= planned.stages
+        self.objective = Objective.read(self.loaded, self.sweep, planned.plan.suites)
+        self.cells = "+".join(planned.digest(self.objective.suites) for planned in ends.values())
         sampler_of(self.sweep, self.space.ranges, self.loaded, 0)
         self.pruner = pruner_of(self.sweep, self.loaded)
         self.most = most_trials(self.sweep, self.space.ranges, self.loaded)
@@ -200,6 +202,9 @@ class Sweeper:
         item.done |= {stage_id for stage_id, outcome in ended.items() if outcome.status == "done"}
         self._check_watched(item)
         if len(ended) < len(missing):
+            return {}
+        if not self._holds(item):
+            self._drop(item)
             return {}
         failed = [outcome for outcome in ended.values() if outcome.status == "failed"]
         if not item.missing:

@@ -61,12 +61,19 @@ class Space:
             for block in self.blocks
         ]
 
+    def chosen(self, values: Values) -> tuple[Scalar, ...]:
+        """Return what a trial is about where that is searched: the values of axes that are chosen among, as methods."""
+        return tuple(value for key, value in values.items() if self._is_about(key))
+
+    def _is_about(self, key: str) -> bool:
+        return self.ranges[key].choice is not None and "." not in key
+
     def corners(self) -> list[dict[str, Scalar]]:
         """Return trials that together have every choice, and the ends of every range of numbers."""
         corners: list[dict[str, Scalar]] = [{}]
         for key, given in self.ranges.items():
-            if given.choice is not None and "." not in key:  # what other keys may depend on: all combinations
-                corners = [{**corner, key: value} for corner in corners for value in given.choice]
+            if self._is_about(key):  # what other keys may depend on: all combinations
+                corners = [{**corner, key: value} for corner in corners for value in given.choice or ()]
         most = max(len(given.ends) for given in self.ranges.values())
         free = {key: given.ends for key, given in self.ranges.items() if key not in corners[0]}
         spread = [{key: ends[min(i, len(ends) - 1)] for key, ends in free.items()} for i in range(most if free else 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import yaml
 
 from ablate import liveness
 from ablate.context import read_json, write_json
-from ablate.errors import AblateError, StoreError
+from ablate.errors import AblateError, StoreError, UsageError
 from ablate.execution import lease
 from ablate.execution.local import Change, LocalRun
+from ablate.execution.runner import Outcome
 from ablate.experiment.loading import load_experiment
 from ablate.results.report import build_report
 from ablate.store import AttemptFolder, StageFolder
@@ -28,6 +30,7 @@ from ablate.sweeps.figures import write_figures
 from ablate.sweeps.run import Sweeper
 from ablate.sweeps.show import find_sweep
 from ablate.sweeps.space import Space
+from ablate.trials import CAUSE
 from tests.sweeps.conftest import Folder
 
 
@@ -368,6 +371,37 @@ def test_a_begun_sweep_keeps_its_cells(folder: Folder) -> None:
     assert len(folder.trials()) == 3
 
 
+def test_a_begun_sweep_keeps_its_bounds(folder: Folder) -> None:
+    """How far trials are beyond them was written down when they ended."""
+    folder.write(subject_to={"gold": {"at_most": -0.1}})
+    begin(folder)
+    folder.write(subject_to={"gold": {"at_most": -0.2}})
+    with pytest.raises(UsageError, match="was begun with another subject_to"):
+        begin(folder)
+    journal = folder.store.experiment("small").trials_jsonl
+    journal.write_text(re.sub(r',"subject_to":\{"gold":\{[^}]*\}\}', "", journal.read_text()))
+    begin(folder)  # one that was begun before bounds were written there
+
+
+@pytest.mark.parametrize("override", ["dpo.epochs=3", "ipo.beta=0.7"])
+def test_a_begun_sweep_keeps_the_cells_of_every_method_it_chooses_among(folder: Folder, override: str) -> None:
+    folder.write(search={"algorithm": {"choice": ["dpo", "ipo"]}, "dpo.beta": {"log": [0.01, 10.0]}})
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    del values["grid"][0]["algorithm"]
+    folder.write_values(values)
+    begin(folder)
+    with pytest.raises(UsageError, match="was begun with another experiment"):
+        begin(folder, override)
+
+
+def begin(folder: Folder, *overrides: str) -> Sweeper:
+    """A worker that has opened the sweep's storage."""
+    worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml", overrides), 1, Deaf())
+    folder.store.open()
+    worker.begin()
+    return worker
+
+
 def test_the_best_trial_has_the_overrides_of_its_sweep(folder: Folder) -> None:
     folder.write(trials=2)
     assert folder.sweep("dpo.epochs=3").returncode == 0
@@ -478,6 +512,23 @@ def test_a_worker_on_another_machine_keeps_its_trial_as_long_as_its_heart_beats(
     here.leave()
     there.looked = 0.0
     assert list(there.change(LocalRun()).add) == list(taken.add)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_a_worker_that_comes_back_leaves_a_trial_that_another_one_ended(folder: Folder, status: str) -> None:
+    folder.write(trials=1, retries=0, subject_to={"gold": {"at_most": 0.0}})
+    slow, other = begin(folder), begin(folder)
+    assert slow.change(LocalRun()).add  # type: ignore[union-attr]
+    [item] = slow.open.values()
+    lease.end(item.lease, "left")  # as one that is stale, it is another worker's now
+    other.looked = 0.0
+    assert other.change(LocalRun()).add  # type: ignore[union-attr]
+    other._fail(other.open[0], "the other's cause")
+    ended = LocalRun({stage: Outcome(stage, "failed", "the loss is NaN") for stage in item.missing})
+    if status == "done":
+        ended = LocalRun({stage: Outcome(stage, "done") for stage in item.missing})
+    assert slow.change(ended) is None and not slow.open
+    assert slow.study.trials[0].user_attrs[CAUSE] == "the other's cause"
 
 
 def test_a_trial_that_was_asked_for_has_one_worker(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
