@@ -92,8 +92,9 @@ def test_a_worker_searches_what_was_handed_over(folder: Folder, standin: StandIn
     [
         ({"needs": {"train": {"runs_on": "login"}}}, "needs.train.runs_on: train (DPO on pocket-ultrafeedback"),
         ({"gpu": {"per_node": 4}, "needs": {"train": {"nodes": 2}}}, "needs.train.nodes: train (DPO on "),
-        ({"gpu": {"per_node": 4}, "needs": {"sweep": {"gpus": 8}}}, "take 8 GPUs, and a node has 4"),
-        ({"needs": {"sweep": {"time": 90}}}, "asks for 90 minutes, and limits.time is 60"),
+        ({"gpu": {"per_node": 4}, "needs": {"sweep": {"gpus": 8}}}, "needs.sweep.gpus: sweep (SFT of "),
+        ({"gpu": {"per_node": 4}, "needs": {"sweep": {"pack": 8}}}, "needs.sweep.pack: 8 packed stages of sweep ("),
+        ({"needs": {"sweep": {"time": 90}}}, "needs.sweep.time: sweep asks for 90 minutes, and limits.time is 60"),
     ],
 )
 def test_what_a_worker_can_not_run_is_told_at_its_line(folder: Folder, changes: dict[str, Any], words: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,7 +132,7 @@ def worker_shape(
         sharding=own.sharding or base.sharding,
         services=tuple(dict.fromkeys(name for shape in of_all for name in shape.services)),
     )
-    _check(shape, heaviest, _method(heaviest), loaded)
+    _check(shape, heaviest, (SWEEP, *_names(heaviest)), loaded)
     return shape, SWEEP if SWEEP in profile.needs else heaviest.kind
 
 
@@ -148,13 +148,13 @@ def _check_workers(stages: Mapping[str, Stage], shapes: Mapping[str, Shape], loa
         if stage.id in here:
             raise SpecError(
                 f"{what} is for the machine that submits, and a sweep's workers run on nodes",
-                location=_place(loaded, "runs_on", stage.kind, _method(stage), ("needs", NETWORK, "runs_on")),
+                location=_place(loaded, "runs_on", _names(stage), ("needs", NETWORK, "runs_on")),
                 hint="send the workers where there is a way out: needs.sweep.partitions; or leave --on out",
             )
         if shape.nodes > 1:
             raise SpecError(
                 f"{what} takes {shape.nodes} nodes, and a sweep's worker has one",
-                location=_place(loaded, "nodes", stage.kind, _method(stage), ("gpu", "per_node")),
+                location=_place(loaded, "nodes", _names(stage), ("gpu", "per_node")),
             )
         if samplers := [name for name in shape.services if loaded.profile.services[name].model is None]:
             raise SpecError(
@@ -223,7 +223,7 @@ def _shape(
         profile.need("sharding", kind, method) if ranks else None,
         services,
     )
-    _check(shape, stage, method, loaded)
+    _check(shape, stage, _names(stage), loaded)
     return shape
 
 
@@ -262,46 +262,52 @@ def _host(stage: Stage, parameters: float, gpus: int, profile: Profile) -> tuple
     return HEAVY_CPUS, HEAVY_MEMORY + loaded
 
 
-def _check(shape: Shape, stage: Stage, method: str | None, loaded: LoadedProfile) -> None:
-    """Raise SpecError, at the line that asks for it, where a stage asks for more than a node or the site has."""
-    profile = loaded.profile
+def _check(shape: Shape, stage: Stage, names: Sequence[str], loaded: LoadedProfile) -> None:
+    """Raise SpecError where a stage asks for more than a node or the site has, at the line of ``needs`` that asks."""
+    profile, kind = loaded.profile, shape.kind.partition(".")[0]
     most = profile.gpu.per_node if profile.gpu else 0
     served = sum(profile.services[name].gpus for name in shape.services)
     if (gpus := shape.gpus * shape.pack + served) > most:
-        what = f"{shape.pack} packed stages of {stage.kind}" if shape.pack > 1 else stage.kind
+        what = f"{shape.pack} packed stages of {kind}" if shape.pack > 1 else kind
         what += f" with {', '.join(shape.services)}" if served else ""
         raise SpecError(
             f"{what} ({stage.execution.label}) take {gpus} GPUs, and a node has {most}",
-            location=_place(loaded, "gpus", stage.kind, method, ("gpu", "per_node")),
+            location=_place(loaded, "pack" if shape.pack > 1 else "gpus", names, ("gpu", "per_node")),
             hint="gpus are those of one node: write fewer, and nodes for what trains on several",
         )
     if shape.nodes > 1 and profile.container:
         raise SpecError(
-            f"{stage.kind} ({stage.execution.label}) takes {shape.nodes} nodes: no srun in a container",
+            f"{kind} ({stage.execution.label}) takes {shape.nodes} nodes: no srun in a container",
             location=loaded.origins.locate("container"),
             hint="bring Python's environment in with setup, or ask for GPUs of one node (needs)",
         )
     if shape.nodes > 1 and shape.pack > 1:
         raise SpecError(
-            f"{shape.pack} packed stages of {stage.kind} can't share {shape.nodes} nodes: each takes all of them",
-            location=_place(loaded, "pack", stage.kind, method, ("gpu", "per_node")),
+            f"{shape.pack} packed stages of {kind} can't share {shape.nodes} nodes: each takes all of them",
+            location=_place(loaded, "pack", names, ("gpu", "per_node")),
         )
     samplers = [name for name in shape.services if profile.services[name].model is None]
     if samplers and shape.pack > 1:
         raise SpecError(
-            f"{shape.pack} packed stages of {stage.kind} can't share service {samplers[0]}, which has one policy",
-            location=_place(loaded, "pack", stage.kind, method, ("services", samplers[0])),
+            f"{shape.pack} packed stages of {kind} can't share service {samplers[0]}, which has one policy",
+            location=_place(loaded, "pack", names, ("services", samplers[0])),
         )
     if shape.minutes > profile.limits.time:
         raise SpecError(
-            f"{stage.kind} asks for {shape.minutes} minutes, and limits.time is {profile.limits.time}",
-            location=_place(loaded, "time", stage.kind, method, ("limits", "time")),
+            f"{kind} asks for {shape.minutes} minutes, and limits.time is {profile.limits.time}",
+            location=_place(loaded, "time", names, ("limits", "time")),
             hint="a stage that trains goes on from its checkpoint: the limit may be shorter than the training",
         )
 
 
-def _place(loaded: LoadedProfile, key: str, kind: str, method: str | None, other: tuple[str, ...]) -> Any:
-    for name in ([f"{kind}.{method}"] if method else []) + [kind, DEFAULT]:
+def _names(stage: Stage) -> tuple[str, ...]:
+    """Return the keys of ``needs`` that a stage's resources may stand under, the most particular first."""
+    method = _method(stage)
+    return (*([f"{stage.kind}.{method}"] if method else []), stage.kind, DEFAULT)
+
+
+def _place(loaded: LoadedProfile, key: str, names: Sequence[str], other: tuple[str, ...]) -> Any:
+    for name in names:
         if name in loaded.profile.needs and getattr(loaded.profile.needs[name], key) is not None:
             return loaded.origins.locate("needs", name, key)
     return loaded.origins.locate(*other)
