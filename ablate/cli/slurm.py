@@ -84,7 +84,8 @@ def _say_what_is_left_out(result: Submitted) -> None:
     if result.excluded:
         _say(f"not sent to {', '.join(result.excluded)}, where jobs were lost before")
     if result.left:
-        _say(f"{result.left} stages do not fit limits.submit: repeat the command when some have ended")
+        what = "workers" if result.workers else "stages"
+        _say(f"{result.left} {what} do not fit limits.submit: repeat the command when some have ended")
     if result.here:
         hang = f", and {result.behind} hang on them" if result.behind else ""
         _say(f"{len(result.here)} stages are for this machine{hang}: repeat the command when what they need is done")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ablate.cli import main
+from ablate.cli.slurm import print_workers
 from ablate.errors import UsageError
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import open_submissions, submissions
@@ -62,6 +63,20 @@ def test_a_second_call_adds_the_workers_that_are_missing(folder: Folder, standin
     assert hand_over(sweeper_of(folder), 3, None, loaded).workers == 1
     assert [job["state"] for job in standin.jobs()] == ["PENDING", "CANCELLED", "PENDING", "PENDING"]
     assert hand_over(sweeper_of(folder), 50, None, loaded).workers == 3, "six trials need no more than six"
+
+
+def test_workers_that_do_not_fit_the_limit_are_left_for_another_call(
+    folder: Folder, standin: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_profile(profile(folder, limits={"submit": 3}))
+    first = hand_over(sweeper_of(folder), 2, None, loaded)
+    assert (first.workers, first.left) == (2, 0)
+    more = hand_over(sweeper_of(folder), 5, None, loaded)
+    assert (more.workers, more.left, len(standin.jobs())) == (1, 2, 3)
+    print_workers("small", more)
+    assert "2 workers do not fit limits.submit: repeat the command when some have ended" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"3 jobs are queued, and limits\.submit is 3"):
+        hand_over(sweeper_of(folder), 5, None, loaded)
 
 
 def test_workers_that_slurm_refuses_leave_nothing(folder: Folder, standin: StandIn) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from ablate.context import write_text
@@ -43,11 +43,10 @@ def submit_workers(
         result = Submitted(queued=there)
         if most <= there:
             return result
-        arrays, loaded = admitted(store, worker_arrays(most - there, shape, work, loaded), live, loaded, result)
+        arrays, loaded = _admitted(store, most - there, shape, work, live, loaded, result)
         submission = new_submission(store, experiment=name, profile=str(loaded.file))
         write_text(submission.specification, specification)
         submit_arrays(store, submission, arrays, loaded, turn.renew, result)
-        result.workers = _count(arrays)
     return result
 
 
@@ -56,10 +55,20 @@ def write_worker_scripts(
 ) -> Submitted:
     """Write the scripts of workers to a folder; nothing is recorded or queued."""
     result = Submitted()
-    arrays, loaded = admitted(store, worker_arrays(count, shape, work, loaded), 0, loaded, result)
+    arrays, loaded = _admitted(store, count, shape, work, 0, loaded, result)
     write_scripts(store, name, arrays, loaded, folder, result)
-    result.workers = _count(arrays)
     return result
+
+
+def _admitted(
+    store: Store, count: int, shape: Shape, work: Work, live: int, loaded: LoadedProfile, result: Submitted
+) -> tuple[list[Array], LoadedProfile]:
+    """Return as many of ``count`` workers as there is room for beside ``live`` jobs; raises as :func:`admitted`."""
+    room = max(loaded.profile.limits.submit - live, 1)  # where there is none at all, that is an error
+    arrays, loaded = admitted(store, worker_arrays(min(count, room), shape, work, loaded), live, loaded, result)
+    result.workers = sum(len(array.elements) for array in arrays)
+    result.left = count - result.workers
+    return arrays, loaded
 
 
 def worker_arrays(count: int, shape: Shape, work: Work, loaded: LoadedProfile) -> list[Array]:
@@ -70,7 +79,3 @@ def worker_arrays(count: int, shape: Shape, work: Work, loaded: LoadedProfile) -
         Array(f"{number:02d}-{shape.kind}", shape, dict.fromkeys(range(size), ()), work=work)
         for number, size in enumerate(sizes)
     ]
-
-
-def _count(arrays: Iterable[Array]) -> int:
-    return sum(len(array.elements) for array in arrays)
