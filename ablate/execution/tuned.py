@@ -72,4 +72,5 @@ def as_outcome(found: Mapping[str, Any]) -> Outcome:
         best=best.get("number"),
         ties=best.get("ties", ()),
         cause=found["cause"],
+        limits=found.get("limits", {}),
     )

@@ -148,6 +148,11 @@ class Tune(Sweep):
         None, gt=0, description="Hours that the stages of a group's trials may take together; no trial begins after."
     )
 
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """What may end the search of a group before it has its trials."""
+        return {"give_up": self.give_up, "max_hours": self.max_hours}
+
     @model_validator(mode="after")
     def _finds_one_winner(self) -> Tune:
         if len(self.maximise) > 1:

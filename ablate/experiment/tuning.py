@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ class Outcome:
     """What the trials of a group have come to, as the store keeps it.
 
     ``best`` is the winner's number, ``ties`` are others that reached the same; ``ended`` counts trials by how they
-    ended, of ``trials`` asked for. ``policies`` are trained in each trial; ``cause`` says why there is no winner.
+    ended, of ``trials`` asked for; ``limits`` may have ended it before. ``policies`` are trained in each trial;
+    ``cause`` says why there is no winner.
     """
 
     state: State
@@ -40,6 +41,7 @@ class Outcome:
     best: int | None = None
     ties: Sequence[int] = ()
     cause: str = ""
+    limits: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,10 @@ class Tuning:
 
     def _state(self, group: Group) -> State:
         found = self.outcome(group)
-        return "open" if found is None or found.trials < self.tune.trials else found.state
+        if found is None or found.trials < self.tune.trials:
+            return "open"
+        ended_before = sum(found.ended.values()) < found.trials
+        return "open" if ended_before and found.limits != self.tune.limits else found.state
 
     def _is_settled(self, group: Group) -> bool:
         return not group.search or self._state(group) == "tuned"

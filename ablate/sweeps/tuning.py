@@ -161,6 +161,7 @@ class Tuner:
             "cause": cause,
             "best": best,
             "trials": tune.trials,
+            "limits": tune.limits,
             "ended": dict(ended),
             "policies": len(group.at_seed(tune.seed)),
             "seed": tune.seed,

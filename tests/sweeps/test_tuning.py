@@ -362,6 +362,18 @@ def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) 
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
 
 
+def test_a_search_that_a_limit_ended_goes_on_with_another_limit(tuned: Tuned) -> None:
+    def to_go(**tune: Any) -> int:
+        tuned.write(**tune)
+        return len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go)
+
+    tuned.write(max_hours=1.0)
+    limits = {"give_up": 3, "max_hours": 1.0}
+    tuned.note("pocket-hh", "dpo", {"dpo.beta": 0.1}, ended={"complete": 1, "fail": 1}, limits=limits)
+    tuned.note("pocket-hh", "ppo", {"ppo.kl_coefficient": 0.5}, limits=limits)
+    assert (to_go(max_hours=1.0), to_go(max_hours=2.0), to_go(), to_go(max_hours=1.0, give_up=4)) == (2, 3, 3, 3)
+
+
 def test_a_cluster_gets_no_cell_that_is_not_tuned(tuned: Tuned) -> None:
     profile = tuned.folder / "cluster.yaml"
     profile.write_text((ROOT / "slurm/pocket.yaml").read_text())
