@@ -23,6 +23,7 @@ from ablate.cli.judge import Judging, judge
 from ablate.cli.options import (
     AS_USUAL,
     DEFAULT_STORE,
+    INTERRUPTED,
     READERS,
     AnyName,
     Gpus,
@@ -91,10 +92,6 @@ class _Served(Closed):
     """A server as the command line takes it."""
 
     endpoint: WrittenServed
-
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 @app.command()
@@ -348,7 +345,7 @@ def _run_here(store: Store, what: Plan, loaded: LoadedProfile) -> int:
     _print_failures(store, what, finished)
     if finished.interrupted:
         err.print("stopped, and nothing is submitted; the same command continues", highlight=False)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     return int(finished.count("done") < len(finished.outcomes))
 
 

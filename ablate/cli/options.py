@@ -28,6 +28,9 @@ Model = TypeVar("Model", bound=Closed)
 
 DEFAULT_STORE = Path("store")
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 READERS = Readers(load_layout, read_claims)
 """What reads the layout and the claims of a specification when it is planned."""
 

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ablate.cli.options import AS_USUAL, DEFAULT_STORE, Name, Overrides, Spec, StoreOption, ThisMachine, spread_out
+from ablate.cli.options import (
+    AS_USUAL,
+    DEFAULT_STORE,
+    INTERRUPTED,
+    Name,
+    Overrides,
+    Spec,
+    StoreOption,
+    ThisMachine,
+    spread_out,
+)
 from ablate.cli.slurm import On, print_workers
 from ablate.cli.tune import show_tuning
 from ablate.console import Json, err, out
@@ -34,7 +44,6 @@ class _RunsByDefault(TyperGroup):
 
 
 sweep_app = typer.Typer(cls=_RunsByDefault, no_args_is_help=True, rich_markup_mode=None)
-INTERRUPTED = 130
 
 
 @sweep_app.callback()

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ablate.cli.options import READERS
+from ablate.cli.options import INTERRUPTED, READERS
 from ablate.console import err, out
 from ablate.errors import UsageError
 from ablate.execution import study
@@ -18,8 +18,6 @@ from ablate.execution.slots import Machine
 from ablate.experiment.tuning import Tuning
 from ablate.plan.plan import Plan
 from ablate.store import Store
-
-INTERRUPTED = 130
 
 
 def tuned(store: Store, what: Plan, machine: Machine) -> tuple[Plan, int]:
