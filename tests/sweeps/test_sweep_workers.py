@@ -18,6 +18,7 @@ import pytest
 from ablate.cli import main
 from ablate.cli.slurm import print_workers
 from ablate.errors import UsageError
+from ablate.execution.slurm.control import live_jobs
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import open_submissions, submissions
 from ablate.execution.slurm.profile import load_profile
@@ -77,6 +78,17 @@ def test_workers_that_do_not_fit_the_limit_are_left_for_another_call(
     assert "2 workers do not fit limits.submit: repeat the command when some have ended" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"3 jobs are queued, and limits\.submit is 3"):
         hand_over(sweeper_of(folder), 5, None, loaded)
+
+
+def test_one_worker_is_not_those_whose_names_begin_as_its_own(folder: Folder, standin: StandIn) -> None:
+    folder.write(trials=12)
+    hand_over(sweeper_of(folder), 12, None, load_profile(profile(folder)))
+    known = {line.id for line in worker_statuses(folder.store, "small")}
+    array = next(iter(known)).rpartition("_")[0]
+    assert known == {f"{array}_{index}" for index in range(12)}
+    assert live_jobs(folder.store, "small", [f"{array}_1"]).keys() == {f"{array}_1"}
+    assert live_jobs(folder.store, "small", [f"{array}_1", f"{array}_10"]).keys() == {f"{array}_1", f"{array}_10"}
+    assert live_jobs(folder.store, "small", [array]).keys() == live_jobs(folder.store, "small").keys() == known
 
 
 def test_workers_that_slurm_refuses_leave_nothing(folder: Folder, standin: StandIn) -> None:

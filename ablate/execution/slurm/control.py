@@ -39,7 +39,12 @@ def live_jobs(store: Store, name: str, stages: Iterable[str] = ()) -> dict[str, 
 
     live = filter(is_live, handed_over(store, wanted).values())
     found = {stage: item for item in live for stage in item.stages if not store.stage(stage).is_done()}
-    chosen = {known: item for known, item in workers.items() if not beginnings or known.startswith(beginnings)}
+    of_workers = tuple(beginning for beginning in beginnings if beginning not in workers)  # 10_1 is not 10_12, too
+    chosen = {
+        known: item
+        for known, item in workers.items()
+        if not beginnings or known in beginnings or known.startswith(of_workers)
+    }
     return found | {known: item for known, item in chosen.items() if is_live(item)}
 
 
