@@ -6,6 +6,7 @@ stages/<id>/  stage.json            what the stage makes and how it is run
               output/               the artifacts, renamed into place in one step
               done.json             written last: the stage is done when it exists
 experiments/<name>/  spec.yaml, source.json, plan.json, estimate.json, usage.json, evaluation.yaml, trials.jsonl
+                     over.json             of a search: all its trials have ended
                      trials/<number>/attempts/<n>/  leases of a search's trial: owner.json, heartbeat, ended.json
                      cells/<axes>/{checkpoint,<suite>} -> ../../../../stages/<id>/output/…
 code/<digest>/                      snapshots of the code that attempts ran
@@ -204,6 +205,16 @@ class ExperimentFolder:
     def trials_jsonl(self) -> Path:
         """Journal of the trials, where the experiment is a search; it only grows."""
         return self.folder / "trials.jsonl"
+
+    @property
+    def over_json(self) -> Path:
+        """When all trials had ended that the search was to have then."""
+        return self.folder / "over.json"
+
+    def read_over(self) -> float | None:
+        """Return when all trials had ended, as seconds since the epoch; None where they never had."""
+        known = _read_optional(self.over_json)
+        return None if known is None else float(known["time"])
 
     def leases(self, number: int) -> StageFolder:
         """Return the folder of the leases on a trial, which are like those on a stage."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ablate.context import read_json
+from ablate.context import read_json, write_json
 from ablate.errors import SpecError, suggestion
 from ablate.execution import lease
 from ablate.execution.environment import snapshot_code
@@ -135,7 +135,11 @@ class Sweeper:
             add |= self._open(*begun)
         if self.open or add or stop:
             return Change(add, stop)
-        return Change() if self._may_inherit() else None
+        if self._may_inherit():
+            return Change()
+        if self.is_over():
+            write_json(self.folder.over_json, {"time": time.time()})
+        return None
 
     def is_over(self) -> bool:
         """Return whether all trials have ended, those of other workers too, and none will begin."""

@@ -18,17 +18,18 @@ import pytest
 from ablate.cli import main
 from ablate.cli.slurm import print_workers
 from ablate.errors import UsageError
+from ablate.execution.local import LocalRun
 from ablate.execution.slurm.control import live_jobs
 from ablate.execution.slurm.element import element_events
 from ablate.execution.slurm.ledger import open_submissions, submissions
 from ablate.execution.slurm.profile import load_profile
-from ablate.execution.slurm.status import worker_statuses
+from ablate.execution.slurm.status import cluster_statuses, worker_statuses
 from ablate.experiment.loading import load_copy, load_experiment
 from ablate.sweeps.cluster import hand_over
 from ablate.sweeps.run import Sweeper
 from tests.execution.slurm.conftest import StandIn
 from tests.sweeps.conftest import HELPERS, SHARED, Folder
-from tests.sweeps.test_sweep import Deaf, earned, lost_workers, wait_for
+from tests.sweeps.test_sweep import Deaf, begin, earned, lost_workers, wait_for
 
 PROFILE = {"limits": {"time": 60}, "needs": {"default": {"cpus": 1, "memory": "300M", "time": 10}}}
 
@@ -89,6 +90,24 @@ def test_one_worker_is_not_those_whose_names_begin_as_its_own(folder: Folder, st
     assert live_jobs(folder.store, "small", [f"{array}_1"]).keys() == {f"{array}_1"}
     assert live_jobs(folder.store, "small", [f"{array}_1", f"{array}_10"]).keys() == {f"{array}_1", f"{array}_10"}
     assert live_jobs(folder.store, "small", [array]).keys() == live_jobs(folder.store, "small").keys() == known
+
+
+def test_workers_that_died_are_no_news_once_another_one_has_ended_all_trials(folder: Folder, standin: StandIn) -> None:
+    folder.write(trials=2)
+    hand_over(sweeper_of(folder), 1, None, load_profile(profile(folder)))
+    standin.change(lambda job: {"state": "CANCELLED"})
+    here = begin(folder)
+    for left in (1, 0):
+        assert [line.status for line in worker_statuses(folder.store, "small")] == ["cancelled"]
+        assert here.change(LocalRun()).add  # type: ignore[union-attr]
+        [item] = here.open.values()
+        here._fail(item, "the loss is NaN")
+        assert here.unfinished == left
+    assert here.change(LocalRun()) is None and not worker_statuses(folder.store, "small")
+    assert {line.kind for line in cluster_statuses(folder.store, ["small"])["small"]}.isdisjoint({"sweep"})
+    folder.write(trials=4)
+    assert hand_over(sweeper_of(folder), 1, None, load_profile(profile(folder))).workers == 1
+    assert [line.status for line in worker_statuses(folder.store, "small")] == ["queued"]
 
 
 def test_workers_that_slurm_refuses_leave_nothing(folder: Folder, standin: StandIn) -> None:

@@ -91,13 +91,16 @@ def workers_of(store: Store, name: str) -> list[Handed]:
 
 def worker_statuses(store: Store, name: str) -> list[StageStatus]:
     """Return how the workers of a sweep stand, see :func:`cluster_statuses`."""
-    workers = workers_of(store, name)
-    return [] if _have_ended(workers) else _worker_lines(workers, look())
+    workers = _workers_to_tell_of(store, name)
+    return _worker_lines(workers, look()) if workers else []
 
 
-def _have_ended(workers: Sequence[Handed]) -> bool:
-    """Tell whether all workers wrote down that there was nothing to do any more."""
-    return all(_end(item) == 0 for item in workers)
+def _workers_to_tell_of(store: Store, name: str) -> list[Handed]:
+    """Return the workers of a search; none where nothing was left to do for them, or for whoever went on instead."""
+    workers, over = workers_of(store, name), store.experiment(name).read_over()
+    if all(_end(item) == 0 for item in workers):
+        return []
+    return workers if over is None or over < workers[-1].record.facts["time"] else []
 
 
 def _end(item: Handed) -> int | None:
@@ -141,8 +144,8 @@ def cluster_statuses(store: Store, names: Iterable[str]) -> dict[str, list[Stage
     """
     standing = {name: stage_statuses(store, name) for name in names}
     handed = handed_over(store, {line.id for lines in standing.values() for line in lines if line.status != "done"})
-    workers = {name: workers_of(store, name) for name in standing}
-    if not handed and all(_have_ended(own) for own in workers.values()):
+    workers = {name: _workers_to_tell_of(store, name) for name in standing}
+    if not handed and not any(workers.values()):
         return standing
     cluster = look()
     gone = [item for item in handed.values() if item.key not in cluster.queue]
