@@ -158,12 +158,18 @@ class Sweeper:
             return None
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, len(trials))
         trial = self.study.ask()
-        if sum(other.number < trial.number for other in self._begun()) >= self.most:  # another worker was faster
-            trial.set_user_attr(SURPLUS, True)
-            tell(self.study, trial, None, TrialState.FAIL)
+        if self._is_one_too_many(trial):
             return None
         held = lease.claim(self.folder.leases(trial.number))
         return None if held is None else (trial, held)  # None: another worker found it without an owner
+
+    def _is_one_too_many(self, trial: optuna.Trial) -> bool:
+        """End a trial that other workers were faster than: it counts for nothing."""
+        if sum(other.number < trial.number for other in self._begun()) < self.most:
+            return False
+        trial.set_user_attr(SURPLUS, True)
+        tell(self.study, trial, None, TrialState.FAIL)
+        return True
 
     def _open(self, trial: optuna.Trial, held: AttemptFolder) -> dict[str, Stage]:
         """Plan a trial, record it with all others, and return the stages it lacks."""
@@ -296,6 +302,9 @@ class Sweeper:
                 continue
             trial = optuna.Trial(self.study, frozen._trial_id)
             earlier = self.folder.leases(number).attempts()[:-1]
+            if not earlier and self._is_one_too_many(trial):  # nobody has begun it
+                lease.end(held, "fail")
+                continue
             if (lost := sum(not attempt.ended_json.exists() for attempt in earlier)) > LOSSES:
                 trial.set_user_attr(CAUSE, f"{lost} workers died over it")
                 self.listener.told(tell(self.study, trial, None, TrialState.FAIL))

@@ -101,6 +101,18 @@ def test_a_worker_that_is_overtaken_while_it_asks_gives_its_trial_up(
     assert len(slow.study.trials) == 2, "the one too many is on record, and counts for nothing"
 
 
+def test_a_trial_too_many_whose_worker_died_before_it_saw_that_is_not_taken_over(folder: Folder) -> None:
+    folder.write(sampler="random", trials=1)
+    fast, dead = worker_of(folder), worker_of(folder)
+    begun = fast._begin()
+    assert begun is not None
+    dead.study.ask()
+    other = worker_of(folder)
+    assert list(other._orphans()) == []
+    assert [trial.number for trial in counted(other.study)] == [begun[0].number]
+    assert not other.study.get_trials(states=[TrialState.RUNNING])[1:]
+
+
 def test_a_sweep_that_has_its_trials_says_so(folder: Folder) -> None:
     folder.write(sampler="random", trials=2)
     worker = worker_of(folder)
