@@ -20,6 +20,15 @@ _RUN = {
 }  # fmt: skip
 """What MLflow's client writes of every run."""
 
+_WRITTEN: dict[Any, frozenset[str]] = {
+    SqlRun: frozenset((*_RUN, "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id")),
+    **dict.fromkeys((SqlTag, SqlParam), frozenset(("run_uuid", "key", "value"))),
+    **dict.fromkeys(
+        (SqlMetric, SqlLatestMetric), frozenset(("run_uuid", "key", "value", "timestamp", "step", "is_nan"))
+    ),
+}
+"""Columns of MLflow's tables that :func:`insert_runs` fills."""
+
 
 @dataclass(frozen=True)
 class NewRun:
@@ -38,6 +47,18 @@ class NewRun:
 def artifact_uri(experiment: Experiment, run_id: str) -> str:
     """Return the address of a run's artifacts."""
     return f"{experiment.artifact_location}/{run_id}/artifacts"
+
+
+def tables_are_known() -> bool:
+    """Tell whether this release of MLflow has the tables that are written here, and no column more that needs a value.
+
+    That a database is of this release MLflow itself checks when it opens it.
+    """
+    return all(
+        written <= set(table.__table__.columns.keys())
+        and all(column.nullable or column.default for column in table.__table__.columns if column.key not in written)
+        for table, written in _WRITTEN.items()
+    )
 
 
 def insert_runs(uri: str, experiment: Experiment, runs: Sequence[NewRun]) -> None:

@@ -36,8 +36,8 @@ def tracking_uri(store: Store) -> str:
 
 def shown(uri: str) -> str:
     """Return an address without the name and password that it may carry."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    before, at, place = urlsplit(uri).netloc.rpartition("@")
+    return uri.replace(f"{before}{at}{place}", place, 1) if at else uri
 
 
 def view_link(experiment_id: str, search: str) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
+from alembic.util import CommandError
 from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -31,8 +32,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ablate.errors import TrackingError
 from ablate.store import Store
-from ablate.tracking.bulk import NewRun, artifact_uri, insert_runs
-from ablate.tracking.interface import artifacts, shown, tracking_uri, views_note
+from ablate.tracking.bulk import NewRun, artifact_uri, insert_runs, tables_are_known
+from ablate.tracking.interface import artifacts, database, shown, tracking_uri, views_note
 from ablate.tracking.wanted import Point, WantedRun, WantedTrials, training_curve, wanted_runs
 
 KEY_TAG = "ablate.key"
@@ -81,11 +82,12 @@ def mirror(store: Store, experiment: str, *, uri: str | None = None, rebuild: bo
     try:
         with _without_sync() if uri is None else nullcontext():
             return _Mirror(store, plan, place, is_own=uri is None).run(rebuild=rebuild)
-    except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+    except (MlflowException, CommandError, SQLAlchemyError, requests.RequestException) as error:
+        anew = f"; {database(store)} can be deleted, the next call makes it anew" if uri is None else ""
         reason = str(error).strip().partition("\n")[0].replace(place, shown(place))
         raise TrackingError(
             f"MLflow at {shown(place)} does not take the runs of {experiment!r}: {reason}",
-            hint="nothing is lost: the store is the record, and `ablate track` goes on where this call ended",
+            hint=f"nothing is lost: the store is the record, and `ablate track` goes on where this call ended{anew}",
         ) from error
 
 
@@ -142,7 +144,8 @@ class _Mirror:
 
         with ThreadPoolExecutor(self._connections) as pool:
             counts = Counter([outcome, *pool.map(below, trials.runs)])
-            new = [item for item in wanted if item.key not in existing] if self._is_own else []
+            is_bulk = self._is_own and tables_are_known()
+            new = [item for item in wanted if item.key not in existing] if is_bulk else []
             parents = {item.key: ids.get(trials.parents.get(item.key, ""), root) for item in new}
             for first in range(0, len(new), _RUNS):
                 self._insert(experiment, new[first : first + _RUNS], parents)

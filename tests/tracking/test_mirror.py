@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 import optuna
 import pytest
 import requests
+from mlflow.store.tracking.dbmodels.models import SqlTag
 from mlflow.tracking import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
@@ -27,6 +30,7 @@ from typer.testing import CliRunner
 from ablate.cli.app import app
 from ablate.errors import TrackingError
 from ablate.store import Store
+from ablate.tracking import bulk
 from ablate.tracking import mirror as mirroring
 from ablate.tracking.bulk import insert_runs
 from ablate.tracking.interface import VIEWS, database, tracking_uri, ui_command
@@ -279,6 +283,28 @@ def test_what_the_database_refuses_is_said_and_nothing_is_half_written(
     assert set(runs(tracking_uri(store))) == {"study"}
     mirror(store, "study")
     check_content(tracking_uri(store))
+
+
+@pytest.mark.parametrize("columns", [{"colour"}, set()], ids=["one that is not there", "one that needs a value"])
+def test_tables_of_another_mlflow_are_left_to_its_client(
+    store: Store, monkeypatch: pytest.MonkeyPatch, columns: set[str]
+) -> None:
+    assert bulk.tables_are_known()
+    monkeypatch.setitem(bulk._WRITTEN, SqlTag, columns)
+    monkeypatch.setattr(mirroring, "insert_runs", None)
+    mirror(store, "study")
+    check_content(tracking_uri(store))
+
+
+@pytest.mark.parametrize("more", ["", "drop table webhooks"], ids=["its revision", "a table less"])
+def test_a_database_of_another_mlflow_is_refused_and_says_what_helps(store: Store, more: str) -> None:
+    path = database(store)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"update alembic_version set version_num = 'of-a-later-one'; {more}")
+        connection.commit()
+    with pytest.raises(TrackingError, match="of-a-later-one") as raised:
+        mirror(store, "study")
+    assert f"MLflow at sqlite:///{path} does" in str(raised.value) and f"{path} can be deleted" in str(raised.value)
 
 
 def test_a_mirror_stopped_half_way_is_finished_by_the_next(
