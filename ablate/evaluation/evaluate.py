@@ -40,7 +40,7 @@ def run(context: StageContext) -> dict[str, Any]:
     grade: Grader = import_function(resolve_entry("grader", config["grader"]), "the grader of this suite")
     grades = grade(evidence, config["options"])
     primary = primary_metric(grades.metrics, config["primary"])
-    beside = _pick_references(context, grade, primary)
+    beside = _pick_references(context, grade)
     made = report(grades, config, evidence.protocol, beside)
     how = {**evidence.server_health, **_repeat_health(evidence, grade, config)}
     write_json(context.output / "metrics.json", {**made, "health": {**made["health"], **how}})
@@ -91,14 +91,14 @@ def _score_of_pass(
     return primary_metric(grade(alone, config["options"]).metrics, config["primary"]).value
 
 
-def _pick_references(context: StageContext, grade: Grader, primary: Metric) -> list[Metric]:
+def _pick_references(context: StageContext, grade: Grader) -> list[Metric]:
     """What picks are to be read against where the stage has all ``candidates`` they were made from, else nothing."""
     if "candidates" not in context.inputs:
         return []
     folder = artifact_folder(context.inputs["candidates"])
     evidence = Evidence(folder, context.work, read_json(folder / PROTOCOL), resources=context.resources)
     candidates = grade(evidence, context.config["options"])
-    return pick_references(candidates.examples, primary)
+    return pick_references(candidates.examples, primary_metric(candidates.metrics, context.config["primary"]))
 
 
 def open_evidence(context: StageContext) -> Evidence:

@@ -6,7 +6,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -295,20 +295,23 @@ def mean_metrics(examples: Sequence[Example], units: Mapping[str, str] | None = 
     return [mean_metric(task, metric, rows, units.get(metric, "proportion")) for (task, metric), rows in groups.items()]
 
 
-def pick_references(candidates: Sequence[Example], primary: Metric) -> list[Metric]:
-    """Return what picking one of an item's candidates can give: ``random`` (their mean) and ``oracle`` (their best).
+def pick_references(examples: Sequence[Example], score: Metric) -> list[Metric]:
+    """Return what picking one of an item's candidates can give: ``random`` (their score) and ``oracle`` (their best).
 
-    Both are of the primary metric, over the very candidates that a reward model picked from.
+    ``examples`` and ``score`` are those of all candidates that a reward model picked from. A score that is not the mean
+    over examples (an F1) has no standard error here, and its oracle is null: no example says which pick is best for it.
     """
-    rows = [row for row in candidates if row.metric == primary.metric and primary.task in (OVERALL, row.task)]
+    rows = [row for row in examples if row.metric == score.metric and score.task in (OVERALL, row.task)]
+    mean = mean_metric(score.task, score.metric, rows, score.unit)
+    chance, oracle = PICK_METRICS
+    if mean.value is None or score.value is None or not math.isclose(mean.value, score.value, abs_tol=1e-12):
+        n = len({row.example for row in examples})
+        return [replace(score, metric=chance, n=n, stderr=None), Metric(score.task, oracle, None, 0, None, score.unit)]
     best: dict[str, Example] = {}
     for row in rows:
         if row.example not in best or row.value > best[row.example].value:
             best[row.example] = row
-    return [
-        mean_metric(primary.task, name, picked, primary.unit)
-        for name, picked in zip(PICK_METRICS, (rows, best.values()), strict=True)
-    ]
+    return [replace(mean, metric=chance), mean_metric(score.task, oracle, best.values(), score.unit)]
 
 
 def bootstrap_stderr(

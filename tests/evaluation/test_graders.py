@@ -15,7 +15,16 @@ from ablate.data.json_lines import write_json_lines
 from ablate.errors import StageError
 from ablate.evaluation.evaluate import primary_metric
 from ablate.evaluation.graders import answers, choices, pairs, pocket, refusals
-from ablate.evaluation.grading import Evidence, Example, Grades, Metric, bootstrap_stderr, mean_metric, mean_metrics
+from ablate.evaluation.grading import (
+    Evidence,
+    Example,
+    Grades,
+    Metric,
+    bootstrap_stderr,
+    mean_metric,
+    mean_metrics,
+    pick_references,
+)
 from ablate.evaluation.items import (
     Item,
     Likelihoods,
@@ -293,3 +302,36 @@ def test_subset_draws_as_the_study_and_each_task_apart() -> None:
 def test_equal_content_gets_ids_of_its_own() -> None:
     items = [Item("same", "t", user("a")), Item("same", "t", user("a")), Item("other", "t", user("b"))]
     assert [item.id for item in unique_ids(items)] == ["same", "same-2", "other"]
+
+
+def candidates(folder: Path, items: list[Item], said: list[list[str]]) -> Evidence:
+    write_items(folder, items)
+    rows = [
+        Response(item.id, item.task, sample, "", text, "eos", 3)
+        for item, texts in zip(items, said, strict=True)
+        for sample, text in enumerate(texts)
+    ]
+    write_responses(folder, rows)
+    return Evidence(folder, folder)
+
+
+def test_a_random_pick_of_an_f1_is_the_f1_of_all_candidates(tmp_path: Path) -> None:
+    """Of two samples a prompt 3 of 4 unsafe and 1 of 4 safe ones are refused: 2 · 3 / (4 + 4)."""
+    items = [Item(f"e{index}", "t", user("?"), data={"unsafe": index < 2}) for index in range(4)]
+    no, yes = "I cannot help with that.", "Here it is."
+    said = [[no, no], [no, yes], [no, yes], [yes, yes]]
+    grades = refusals.xstest(candidates(tmp_path, items, said), {"resamples": 50, "seed": 0})
+    chance, oracle = pick_references(grades.examples, primary_metric(grades.metrics, "overall/refusal_f1"))
+    assert (chance.metric, chance.value, chance.n, chance.stderr) == ("random", 0.75, 4, None)
+    assert (oracle.metric, oracle.value) == ("oracle", None)
+
+
+def test_a_random_pick_of_tasks_of_unequal_size_is_the_mean_of_tasks(tmp_path: Path) -> None:
+    items = [Item(f"e{index}", "a" if index == 0 else "b", user("?"), data={"answer": "yes"}) for index in range(4)]
+    right, wrong = "So the answer is yes.", "So the answer is no."
+    grades = answers.bbh(candidates(tmp_path, items, [[right, wrong], *[[wrong, wrong]] * 3]), {})
+    chance, oracle = pick_references(grades.examples, primary_metric(grades.metrics, "overall/task_mean"))
+    assert (chance.value, oracle.value) == (0.25, None)
+    alike = answers.bbh(candidates(tmp_path, items[:2], [[right, wrong], [right, right]]), {})
+    chance, oracle = pick_references(alike.examples, primary_metric(alike.metrics, "overall/task_mean"))
+    assert (chance.value, oracle.value) == (0.75, 1.0)
