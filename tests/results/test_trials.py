@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,12 +172,31 @@ def conditional(maker: StoreMaker, count: int = 40) -> SweepMaker:
     return made
 
 
-def test_importances_are_those_of_optuna_and_of_the_keys_that_all_trials_have(maker: StoreMaker) -> None:
+def test_importances_are_shares_of_variance_of_the_keys_that_all_trials_have(maker: StoreMaker) -> None:
     shown = conditional(maker).numbers()
     found = importance(shown, 0)
-    assert list(found) == ["algorithm", "rate"] and math.fsum(found.values()) == pytest.approx(1.0)
+    assert list(found) == ["algorithm", "rate"]
     # the variance of the method's part is 0.25, of the rate's 0.01 / 12
     assert found["algorithm"] == pytest.approx(0.25 / (0.25 + 0.01 / 12), abs=0.01)
+
+
+def log_sweep(maker: StoreMaker, reached: Callable[[float, bool], float]) -> SweepMaker:
+    made, random = SweepMaker(maker, search=["rate", "dpo.beta"]), np.random.default_rng(0)
+    for _ in range(200):
+        beta, rate = 10 ** random.uniform(-2, 1), random.uniform()
+        made.complete({"dpo.beta": float(beta), "rate": float(rate)}, [reached(math.log10(beta), rate > 0.5)])
+    return made
+
+
+def test_importances_are_over_the_scale_that_keys_are_drawn_on(maker: StoreMaker) -> None:
+    """Of y = a + b with a even on [-2, 1] by logarithm (variance 9/12) and b 0 or √3 (variance 3/4) each has half."""
+    found = importance(log_sweep(maker, lambda a, is_high: a + math.sqrt(3) * is_high).numbers(), 0)
+    assert found == pytest.approx({"dpo.beta": 0.5, "rate": 0.5}, abs=0.05)
+
+
+def test_what_keys_explain_together_is_in_no_share(maker: StoreMaker) -> None:
+    found = importance(log_sweep(maker, lambda a, is_high: float((a > -0.5) == is_high)).numbers(), 0)
+    assert max(found.values()) < 0.1
 
 
 def test_importances_of_few_trials_are_said_to_be_unreliable(maker: StoreMaker, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import optuna
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablate.results.figures import style
 from ablate.results.figures.style import Drawing
@@ -80,6 +81,18 @@ class Key:
         low, high = self.bounds
         turn = math.log if self.is_log else float
         return (turn(value) - turn(low)) / (turn(high) - turn(low))
+
+    @property
+    def even(self) -> BaseDistribution:
+        """Its range on the scale on which values are drawn evenly: of logarithms, where it is logarithmic."""
+        if not self.is_log:
+            return self.distribution
+        low, high = self.bounds
+        return FloatDistribution(math.log(low), math.log(high))
+
+    def drawn(self, value: Any) -> Any:
+        """Return a value on that scale."""
+        return math.log(value) if self.is_log else value
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -308,50 +321,54 @@ def _range(axes: Axes, place: int, key: Key) -> None:
 
 def draw_importance(layout: ImportanceLayout, shown: Shown) -> Drawing | None:
     """Draw the share of each objective's variance that a key explains on its own; None where there is none yet."""
-    shares = [importance(shown, index) for index in range(len(shown.objectives))]
-    names = list(shares[0])
-    if not names:
+    found = [(objective, importance(shown, index)) for index, objective in enumerate(shown.objectives)]
+    shares = [(objective, own) for objective, own in found if own]
+    if not shares:
         return None
+    names = list(shares[0][1])
     labels = {key.name: key.label for key in shown.keys}
     figure = style.new_figure(style.COLUMN, 0.5 + 0.2 * len(names) * len(shares), layout.title)
     axes = figure.subplots()
     thick = 0.8 / len(shares)
-    for index, (objective, own) in enumerate(zip(shown.objectives, shares, strict=True)):
+    for index, (objective, own) in enumerate(shares):
         heights = [place + (index - (len(shares) - 1) / 2) * thick for place in range(len(names))]
-        label = objective.label if len(shares) > 1 else None
-        axes.barh(heights, [own.get(name, 0.0) for name in names], thick, color=style.COLORS[index], label=label)
+        label = objective.label if len(found) > 1 else None
+        axes.barh(heights, [own[name] for name in names], thick, color=style.COLORS[index], label=label)
     axes.set_yticks(range(len(names)), [style.wrapped(labels[name], 1.2) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("Share of importance (fANOVA)")
+    axes.set_xlabel("Share of variance (fANOVA)")
     style.add_legend(figure, axes)
     return Drawing(figure, tuple(_importance_remarks(shown, names)))
 
 
 def importance(shown: Shown, index: int) -> dict[str, float]:
-    """Return Optuna's fANOVA importances of the keys that all complete trials have, largest first, which sum to 1.
+    """Return the share of an objective's variance over the searched ranges that each key explains alone, largest first.
 
-    Empty where there are fewer than two such keys or complete trials, or all trials reached the same.
+    Keys are those that all complete trials have, on the scale that they are drawn on; what their shares lack to 1 is of
+    keys together. Empty where there are fewer than two such keys or complete trials, or all trials reached the same.
+    By Optuna's fANOVA (Hutter et al. 2014), which takes every range to be drawn from evenly.
     """
-    if len(shown.complete) < 2 or len(_compared(shown)) < 2 or len({t.values[index] for t in shown.complete}) < 2:
+    keys = _compared(shown)
+    if len(shown.complete) < 2 or len(keys) < 2 or len({trial.values[index] for trial in shown.complete}) < 2:
         return {}
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # scikit-learn takes two seconds
+    from optuna.importance import FanovaImportanceEvaluator  # scikit-learn takes two seconds
 
-    return get_param_importances(
-        shown.search.study,
-        evaluator=FanovaImportanceEvaluator(seed=0),
-        params=_compared(shown),
-        target=lambda trial: float(trial.values[index]),
-    )
+    study = optuna.create_study()
+    for trial in shown.complete:
+        params = {key.name: key.drawn(trial.params[key.name]) for key in keys}
+        distributions = {key.name: key.even for key in keys}
+        study.add_trial(create_trial(params=params, distributions=distributions, value=trial.values[index]))
+    return FanovaImportanceEvaluator(seed=0).evaluate(study, params=[key.name for key in keys])
 
 
-def _compared(shown: Shown) -> list[str]:
-    return [key.name for key in shown.keys if all(key.name in trial.params for trial in shown.complete)]
+def _compared(shown: Shown) -> list[Key]:
+    return [key for key in shown.keys if all(key.name in trial.params for trial in shown.complete)]
 
 
 def _importance_remarks(shown: Shown, names: Sequence[str]) -> list[str]:
     count = len(shown.complete)
-    remarks = [f"Functional analysis of variance by Optuna, from {count} complete trials."]
+    remarks = [f"What a key explains alone, by functional analysis of variance from {count} complete trials."]
     if count < _ENOUGH * len(names):
         remarks.append(f"So few trials ({_ENOUGH} a key are {_ENOUGH * len(names)}) don't order keys reliably.")
     if left := [key.label for key in shown.keys if key.name not in names]:
