@@ -156,7 +156,7 @@ def show(
         for trial in found.trials:
             out.print(display.trial_line(trial, found.sweep), markup=False, highlight=False, soft_wrap=True)
         ended = sum(trial.state.is_finished() for trial in found.trials)
-        out.print(f"{name}: {ended} of {found.sweep.trials} trials; best:", highlight=False)
+        out.print(f"{name}: {ended} of {found.sweep.most} trials; best:", highlight=False)
         for trial in found.best:
             out.print(f"  {display.trial_line(trial, found.sweep)}", markup=False, highlight=False, soft_wrap=True)
         for line in worker_statuses(place, name):

@@ -59,6 +59,17 @@ class Range(Closed):
         low, high = self.bounds
         return (int(low), int(high)) if self.int else (low, high)
 
+    @property
+    def points(self) -> tuple[Scalar, ...] | None:
+        """Every value, where there are so many: of a choice, whole numbers, or a range in steps; None of another."""
+        if self.choice is not None:
+            return self.choice
+        if self.step is None and self.int is None:
+            return None
+        (low, high), step = self.bounds, self.step or 1.0
+        values = [low + step * index for index in range(int((high - low) / step + 1e-9) + 1)]
+        return tuple(int(value) for value in values) if self.int is not None else tuple(values)
+
 
 def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
@@ -118,9 +129,17 @@ class Sweep(Closed):
         None, gt=0, description="Hours that the stages of all trials may take together; no trial begins after them."
     )
 
+    @property
+    def most(self) -> int:
+        """How many trials there are in all: those asked for, or as many as a grid has points."""
+        points = [given.points for given in self.search.values()]
+        if self.sampler.name != "grid" or None in points:
+            return self.trials
+        return min(self.trials, math.prod(len(values) for values in points if values is not None))
+
     def facts(self) -> dict[str, Any]:
         """Return what a report must know of the search: for what, how many keys, how its trials are drawn."""
-        drawn = {"sampler": self.sampler.name, "seed": self.seed, "trials": self.trials}
+        drawn = {"sampler": self.sampler.name, "seed": self.seed, "trials": self.most}
         return {"maximise": list(self.maximise), "search": list(self.search), **drawn}
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,21 +81,10 @@ def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperime
     own = sweep.seed if named.name in ONE_SEQUENCE else int(digest(f"{sweep.seed}/{drawn}")[:8], 16)
     extra: dict[str, Any] = {"seed": own}
     if named.name == "grid":
-        extra["search_space"] = _grid(ranges, place)
+        extra["search_space"] = _grid(sweep, ranges, loaded)
     if sweep.subject_to:
         extra["constraints_func"] = _excess
     return _make(optuna.samplers, SAMPLERS, "sampler", named, extra, place)  # type: ignore[no-any-return]
-
-
-def most_trials(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment) -> int:
-    """Return how many trials a sweep has: those asked for, or as many as its grid has points."""
-    if sweep.sampler.name != "grid":
-        return sweep.trials
-    points = _grid(ranges, loaded.origins.locate(sweep.section, "sampler"))
-    if sweep.start:  # they would take the place of points, which then were never run
-        place = loaded.origins.locate(sweep.section, "start")
-        raise SpecError("a grid begins with its own points", location=place, hint="leave start out")
-    return min(sweep.trials, math.prod(len(values) for values in points.values()))
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, values: Sequence[float] | None, state: TrialState) -> FrozenTrial:
@@ -146,18 +134,16 @@ def _make(
         raise SpecError(f"{what} {named.name!r}: {error}", location=place) from error
 
 
-def _grid(ranges: Mapping[str, Range], place: Location) -> dict[str, Sequence[Any]]:
+def _grid(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment) -> dict[str, Sequence[Any]]:
+    place = loaded.origins.locate(sweep.section, "sampler")
+    if sweep.start:  # they would take the place of points, which then were never run
+        place = loaded.origins.locate(sweep.section, "start")
+        raise SpecError("a grid begins with its own points", location=place, hint="leave start out")
     points: dict[str, Sequence[Any]] = {}
     for key, given in ranges.items():
-        if given.choice is not None:
-            points[key] = given.choice
-        elif given.step is not None or given.int is not None:
-            low, high = given.bounds
-            step = given.step or 1.0
-            values = [low + step * i for i in range(int((high - low) / step + 1e-9) + 1)]
-            points[key] = [int(value) for value in values] if given.int is not None else values
-        else:
+        if given.points is None:
             raise SpecError(f"a grid has points: {key} needs choice, or step", location=place)
+        points[key] = given.points
     return points
 
 

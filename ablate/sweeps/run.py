@@ -26,7 +26,7 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
-from ablate.sweeps.engine import most_trials, open_study, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.engine import open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
 from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted
@@ -86,7 +86,7 @@ class Sweeper:
         self.cells = "+".join(planned.digest(self.objective.suites) for planned in ends.values())
         sampler_of(self.sweep, self.space.ranges, self.loaded, 0)
         self.pruner = pruner_of(self.sweep, self.loaded)
-        self.most = most_trials(self.sweep, self.space.ranges, self.loaded)
+        self.most = self.sweep.most
         self.folder = store.experiment(self.loaded.experiment.name)
         self.study: optuna.Study
         self.open: dict[int, _Open] = {}

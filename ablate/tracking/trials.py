@@ -29,8 +29,7 @@ def wanted_trials(store: Store, plan: Mapping[str, Any]) -> WantedTrials:
             for stage in {policy}.union(*measuring):
                 parents.setdefault(stage, _key(trial))
     best = _reached(search, search.best[0]) if len(search.objectives) == 1 and search.best else {}
-    asked = plan.get("sweep", {})  # which plans of earlier versions do not say
-    is_whole = len(begun) >= asked.get("trials", 0) or asked["sampler"] == "grid"
+    is_whole = len(begun) >= plan.get("sweep", {}).get("trials", 0)  # which plans of earlier versions do not say
     is_done = is_whole and all(trial.state.is_finished() for trial in search.trials)
     return WantedTrials(tuple(_wanted(search, trial) for trial in begun), parents, best, is_done)
 

@@ -128,3 +128,19 @@ def test_the_study_names_its_objectives(folder: Folder) -> None:
     assert worker_of(folder).study.metric_names == ["pocket-validation-gold", "gold"]
     worker_of(folder)
     assert folder.store.experiment("small").trials_jsonl.read_text().count("metric_names") == 1
+
+
+@pytest.mark.parametrize(("trials", "most"), [(2, 2), (100, 6)])
+def test_a_grid_has_no_more_trials_than_points(folder: Folder, trials: int, most: int) -> None:
+    """Two choices by three steps, whose ends are points: what reports call all is what will be run."""
+    search = {"dpo.beta": {"choice": [0.1, 1.0]}, "dpo.learning_rate": {"uniform": [0.001, 0.002], "step": 0.0005}}
+    folder.write(search=search, trials=trials, sampler="grid")
+    sweep = load_experiment(folder.folder / "sweep.yaml").experiment.sweep
+    assert sweep is not None
+    assert sweep.search["dpo.learning_rate"].points == pytest.approx((0.001, 0.0015, 0.002))
+    assert (sweep.most, sweep.facts()["trials"], worker_of(folder).unfinished) == (most, most, most)
+
+
+def test_other_samplers_have_the_trials_that_are_asked_for(folder: Folder) -> None:
+    folder.write(search={"dpo.beta": {"choice": [0.1, 1.0]}}, trials=100, sampler="random")
+    assert worker_of(folder).unfinished == 100
