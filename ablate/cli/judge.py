@@ -43,7 +43,7 @@ def judge(
     """Ask a judge about outputs from anywhere, or how often it agrees with people's labels of pairs (llmbar)."""
     found = find_suite(load_suites(search_folders("evals", Path.cwd())), suite)
     if limit is not None:
-        found = found.model_copy(update={"limit": limit})
+        found = found.limited(limit)
     module = importlib.import_module("ablate.evaluation.ask")
     options = module.ReadOptions(model=model)
     asked = module.Asked(

@@ -48,6 +48,21 @@ def value(report: dict[str, Any], name: str) -> dict[str, Any]:
     return next(row for row in report["metrics"] if (row["task"], row["metric"]) == ("overall", name))
 
 
+def test_a_limit_is_no_more_than_the_suites_own(
+    judge_server: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "evals" / "bars.yaml").open("a") as suite:
+        suite.write("limit: 2\n")
+    judge_server.reply = lambda body: "[[A]]"
+    judge = f"{{model: big-1, url: '{judge_server.url}', key: ''}}"
+    sizes = [
+        value(call("bars", "--judge", judge, "--data", str(root), "--limit", limit), "agreement")["n"]
+        for limit in ("1", "3")
+    ]
+    assert sizes == [1, 2]
+
+
 def test_agreement_with_people(judge_server: Any, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Right on q 0 and q 1, always the first on q 2, mute on q 3: 0.625 counting the tie half, 0.5 strictly."""
     monkeypatch.chdir(tmp_path)
