@@ -20,6 +20,7 @@ from optuna.trial import TrialState, create_trial
 from ablate.errors import SpecError, StoreError
 from ablate.results.bundle.verify import verify_bundle
 from ablate.results.bundle.write import write_bundle
+from ablate.results.figures.draw import draw_figures
 from ablate.results.figures.search import best_so_far, importance, read_shown
 from ablate.results.layout import Layout, load_layout
 from ablate.results.long import collect
@@ -222,6 +223,15 @@ def test_a_sweep_without_a_complete_trial_has_a_table_and_no_figure(maker: Store
     report = made.report(tmp_path / "out")
     assert texts(report.tables[0]) == [["0", "0.1", "–", "failed [a]"]]
     assert not [file for file in report.files if file.suffix == ".pdf"]
+
+
+@pytest.mark.parametrize(("title", "caption"), [("", "Trials in order"), ("title: ''", "")])
+def test_a_figure_of_trials_needs_no_title(sweep: SweepMaker, tmp_path: Path, title: str, caption: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"trials: true\nfigures:\n  - name: own\n    kind: history\n    {title}\n")
+    layout = load_layout(tmp_path / "own.yaml", sweep.maker.plan)
+    store = sweep.maker.write()
+    (drawn,) = draw_figures(collect(store, "study"), layout, (), None, read_search(store, "study"))
+    assert drawn.caption.startswith(caption) and not drawn.caption.startswith(" ")
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def draw_figures(
 
 def _caption(figure: Figure, drawing: Drawing, tables: Mapping[str, Table]) -> str:
     table = figure.table if isinstance(figure, RowsFigure) else getattr(figure, "correlation", "")
-    title = figure.title or tables[table].title
+    title = figure.title or (tables[table].title if table else "")
     stop = "." if drawing.remarks and title[-1:].isalnum() else ""
-    return " ".join([title + stop, *drawing.remarks])
+    return " ".join(filter(None, [title + stop, *drawing.remarks]))
 
 
 def draw(

@@ -137,30 +137,35 @@ class HistoryLayout(SearchFigure):
     """What trial after trial reached, and the best so far; pruned and failed ones at the lower edge."""
 
     kind: Literal["history"]
+    title: str = "Trials in order"
 
 
 class SlicesLayout(SearchFigure):
     """What trials reached over the values of each searched key."""
 
     kind: Literal["slices"]
+    title: str = "Trials by value"
 
 
 class ParallelLayout(SearchFigure):
     """Trials as lines across all searched keys, coloured by what they reached."""
 
     kind: Literal["parallel"]
+    title: str = "Trials across all keys"
 
 
 class ImportanceLayout(SearchFigure):
     """How much of what trials reached each searched key explains: Optuna's functional analysis of variance."""
 
     kind: Literal["importance"]
+    title: str = "Importance of the searched keys"
 
 
 class ParetoLayout(SearchFigure):
     """Trials over every pair of objectives, with the Pareto front."""
 
     kind: Literal["pareto"]
+    title: str = "Pareto front"
 
 
 KINDS: Mapping[str, type[Figure]] = {
@@ -244,16 +249,7 @@ def search_figures(sweep: Mapping[str, Any]) -> tuple[SearchFigure, ...]:
     kinds = ["history", "slices"]
     kinds += ["parallel", "importance"] if len(sweep["search"]) > 1 else []
     kinds += ["pareto"] if len(sweep["maximise"]) > 1 else []
-    return tuple(_of_its_kind({"kind": kind, "name": kind, "title": _SEARCH_TITLES[kind]}) for kind in kinds)
-
-
-_SEARCH_TITLES = {
-    "history": "Trials in order",
-    "slices": "Trials by value",
-    "parallel": "Trials across all keys",
-    "importance": "Importance of the searched keys",
-    "pareto": "Pareto front",
-}
+    return tuple(_of_its_kind({"kind": kind, "name": kind}) for kind in kinds)
 
 
 def _check_step(step: Step, table: TableLayout, entries: list[Mapping[str, Any]], origins: Origins) -> None:
