@@ -175,10 +175,10 @@ class _Mirror:
             )
             for item in items
         ]  # fmt: skip
-        insert_runs(self._uri, experiment, runs)
-        for run, item in zip(runs, items, strict=True):
+        for run, item in zip(runs, items, strict=True):  # before the runs, which are left alone once they are there
             if item.output is not None:
                 self._link(artifact_uri(experiment, run.run_id), item.output)
+        insert_runs(self._uri, experiment, runs)
 
     def _existing(self, rebuild: bool) -> dict[str, Run]:
         """Return the runs of earlier calls by key; a key's second run (a request that was repeated) is deleted."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import optuna
 import pytest
@@ -271,6 +272,24 @@ def test_runs_are_written_in_transactions_that_are_whole(
     done = mirror(store, "study")
     assert (done.created, done.updated, done.unchanged) == (7 - 3 * stop_at, 0, 1 + 3 * stop_at)
     check_content(tracking_uri(store))
+
+
+def test_runs_that_are_there_have_their_artifacts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, link = [0], mirroring._Mirror._link
+
+    def stopped(*arguments: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+        link(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirroring._Mirror, "_link", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            mirror(store, "study")
+    mirror(store, "study")
+    for name, run in runs(tracking_uri(store)).items():
+        assert Path(urlsplit(run.info.artifact_uri).path).is_dir(), name
 
 
 def test_what_the_database_refuses_is_said_and_nothing_is_half_written(
