@@ -227,6 +227,7 @@ class _Builder:
         self.graph = Graph()
         self.suites: list[Suite] = []
         self.gaps: dict[str, str] = {}
+        self.missing: list[DataError] = []
         self.training = TrainingPlanner(loaded, facts, self.graph, replace(selection.whole, axes=grid.axes))
         place = loaded.origins.locate("evaluate", "policy")
         self.policy_suites = self._suites("policy", policy_suites)
@@ -237,6 +238,8 @@ class _Builder:
             facts, self.graph, lambda name: self.training.released(name, place, template=False).model, self.served
         )
         self.rm_suites = self._suites("reward_model", loaded.experiment.evaluate.reward_model)
+        if self.missing and not (self.policy_suites or self.rm_suites):
+            raise self.missing[0]
         if selection.tuning is not None:
             check_split(loaded, selection.tuning.tune, facts, (*self.policy_suites, *self.rm_suites))
         self.reward_models: dict[tuple[str, str], tuple[Subject, list[Values]]] = {}
@@ -273,7 +276,6 @@ class _Builder:
 
     def _suites(self, subject: str, names: Iterable[str]) -> list[Suite]:
         suites = []
-        missing: list[DataError] = []
         for name in names:
             written = getattr(self.loaded.experiment.evaluate, subject)
             as_written = (
@@ -288,10 +290,10 @@ class _Builder:
                 self.facts.require_files(suite, place)
                 suites.append(suite)
             except DataError as error:
-                missing.append(error)
+                self.missing.append(error)
                 self.gaps[suite.name] = self._without_root(error.message)
-        if missing and (not suites or self.loaded.experiment.evaluate.without_data == "error"):
-            raise missing[0]
+        if self.missing and self.loaded.experiment.evaluate.without_data == "error":
+            raise self.missing[0]
         return suites
 
     def _without_root(self, message: str) -> str:

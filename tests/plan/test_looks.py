@@ -37,6 +37,8 @@ def test_suites_without_their_data_are_gaps_where_that_is_asked(plan: Callable[.
     assert nowhere.gaps == {"gsm8k": "suite 'gsm8k' needs the file gsm8k/test.jsonl.gz, and no data root is set"}
     with pytest.raises(DataError, match="suite 'gsm8k' needs the file"):
         plan(text(("gsm8k", "mmlu"), without_data="gap"), root=tmp_path)
+    assert list(plan(text(("pocket-gold",), reward_model=["llmbar"], without_data="gap")).gaps) == ["llmbar"]
+    assert list(plan(text(("gsm8k",), reward_model=["pocket-pairs"], without_data="gap")).gaps) == ["gsm8k"]
     with pytest.raises(SpecError, match=r"evaluate\.without_data"):
         plan(text(without_data="gaps"))
 
