@@ -11,7 +11,7 @@ import pytest
 from ablate.catalogs.suite_code import GRADERS, PROMPTS, resolve_entry
 from ablate.catalogs.suite_code.entry import _version
 from ablate.catalogs.suite_code.pocket import Skill
-from ablate.catalogs.suites import Suite, find_suite, load_suites
+from ablate.catalogs.suites import PAIR_ENGINES, Suite, find_suite, load_suites
 from ablate.errors import DataError, SpecError, UnknownNameError
 from ablate.pocket.language import SKILLS
 from ablate.shipped import shipped_folder
@@ -50,6 +50,7 @@ def test_shipped_suites_cover_every_category_and_are_complete() -> None:
     suites = shipped()
     assert {suite.category for suite in suites.values()} == {
         "factuality", "reasoning", "coding", "truthfulness", "safety", "instruction-following", "gold", "reward",
+        "best-of-n",
     }  # fmt: skip
     for suite in suites.values():
         assert suite.protocol, suite.name
@@ -129,8 +130,8 @@ def test_gsm8k_stops_a_base_model_at_the_end_of_the_line() -> None:
 def test_the_version_of_lm_eval_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def made() -> dict[str, tuple[object, object]]:
         _version.cache_clear()
-        policies = [suite for suite in shipped().values() if suite.subject == "policy" and suite.engine != "implicit"]
-        return {suite.name: (suite.generation_config(digests(suite)), suite.grading_config()) for suite in policies}
+        responded = [suite for suite in shipped().values() if suite.engine not in PAIR_ENGINES]
+        return {suite.name: (suite.generation_config(digests(suite)), suite.grading_config()) for suite in responded}
 
     before = made()
     monkeypatch.setattr(importlib.metadata, "version", lambda package: f"another {package}")

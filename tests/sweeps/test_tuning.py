@@ -356,9 +356,7 @@ def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) 
     tuned.write(trials=4)
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
     tuned.write()
-    tuned.store.experiment("tuned").group(
-        "pocket-hh,dpo"
-    ).trials_jsonl.unlink()  # as the error of a changed search says
+    tuned.store.experiment("tuned").group("pocket-hh,dpo").trials_jsonl.unlink()  # as the error of another search says
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
 
 
