@@ -42,7 +42,8 @@ primary: accuracy
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with suites of a few examples, in which the command is run."""
+    """A project with suites of a few examples and no data root, in which the command is run."""
+    monkeypatch.delenv("ABLATE_DATA", raising=False)
     (tmp_path / "evals").mkdir()
     (tmp_path / "evals" / "few.yaml").write_text(SUITES)
     (tmp_path / "evals" / "pairs.yaml").write_text(PAIRS)

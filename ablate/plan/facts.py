@@ -36,9 +36,9 @@ class Facts:
 
     @cached_property
     def tested(self) -> Mapping[str, str]:
-        """What suites test on, files and splits of the pocket world in words, each with the first suite that does."""
+        """What suites test on, files and splits of the pocket world in words; of several suites the shortest name."""
         found: dict[str, str] = {}
-        for suite in self.suites.values():
+        for suite in sorted(self.suites.values(), key=lambda suite: len(suite.name)):
             pocket = suite.data.pocket
             for name in [*suite.files, *([f"the {pocket.split} split of the pocket world"] if pocket else [])]:
                 found.setdefault(name, suite.name)

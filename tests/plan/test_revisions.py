@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ablate.algorithms.registry import METHODS
-from ablate.catalogs import datasets, suites
+from ablate.catalogs import datasets, suite_code
 from ablate.plan.graph import children_of
 from ablate.plan.kinds import KINDS
 from ablate.plan.plan import Plan
@@ -116,23 +116,23 @@ def test_of_a_filter_of_labels(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(("name", "kinds"), [("pocket", {"generate"}), ("pocket-pairs", {"score", "likelihoods"})])
 def test_of_prompts(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str, kinds: set[str]) -> None:
-    raised = dataclasses.replace(suites.PROMPTS[name], revision=suites.PROMPTS[name].revision + 1)
+    raised = dataclasses.replace(suite_code.PROMPTS[name], revision=suite_code.PROMPTS[name].revision + 1)
 
     def uses(stage: Stage) -> bool:
         return stage.identity.config.value.get("prompts", {}).get("name") == name
 
-    users = changed_by(plan, lambda: monkeypatch.setitem(suites.PROMPTS, name, raised), uses)
+    users = changed_by(plan, lambda: monkeypatch.setitem(suite_code.PROMPTS, name, raised), uses)
     assert {stage.rpartition("-")[0] for stage in users} == kinds
 
 
 @pytest.mark.parametrize("name", ["pocket", "pairwise"])
 def test_of_a_grader(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    raised = dataclasses.replace(suites.GRADERS[name], revision=suites.GRADERS[name].revision + 1)
+    raised = dataclasses.replace(suite_code.GRADERS[name], revision=suite_code.GRADERS[name].revision + 1)
 
     def uses(stage: Stage) -> bool:
         return stage.identity.config.value.get("grader") == name
 
-    assert changed_by(plan, lambda: monkeypatch.setitem(suites.GRADERS, name, raised), uses)
+    assert changed_by(plan, lambda: monkeypatch.setitem(suite_code.GRADERS, name, raised), uses)
 
 
 def test_a_grader_that_is_logged_alone_trains_nothing_again(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_grader_that_is_logged_alone_trains_nothing_again(plan: MakePlan, monk
         return {stage.identity.config.value["reward"]: stage.id for stage in trained}
 
     before = policies()
-    monkeypatch.setitem(suites.GRADERS, "pocket", dataclasses.replace(suites.GRADERS["pocket"], revision=2))
+    monkeypatch.setitem(suite_code.GRADERS, "pocket", dataclasses.replace(suite_code.GRADERS["pocket"], revision=2))
     after = policies()
     assert before["nouns"] == after["nouns"]
     assert before["pocket-gold"] != after["pocket-gold"]

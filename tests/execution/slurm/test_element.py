@@ -156,7 +156,8 @@ def test_a_time_out_asks_for_more_time_up_to_the_longest(
     store: Store, monkeypatch: pytest.MonkeyPatch, add_stage: AddStage
 ) -> None:
     retries = RETRIES | {"timeout": 3, "time_factor": 1.5}
-    record = prepared(store, light(add_stage, "write"), minutes=70, longest=150, retries=retries)
+    stage = light(add_stage, "write")
+    record = prepared(store, stage, minutes=70, longest=150, retries=retries)
     granted = iter(["1:45:00\n", "2:30:00\n"])
     monkeypatch.setattr(commands, "call", lambda command, retry: next(granted))
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
@@ -164,7 +165,7 @@ def test_a_time_out_asks_for_more_time_up_to_the_longest(
     for _ in range(3):
         one = element.Element(record, 3)
         one.asked, one.begun = True, one.begun - 60 * 149  # seconds of work: the last of every limit so far
-        monkeypatch.setattr(one, "_run_all", lambda: {"a": "interrupted"})
+        monkeypatch.setattr(one, "_run_all", lambda: {stage: "interrupted"})
         monkeypatch.setattr(signal, "signal", lambda number, handler: None)
         assert one.run() == 75
         asked.append(record.minutes(3).read_text())
@@ -176,14 +177,15 @@ def test_a_time_out_asks_for_more_time_up_to_the_longest(
 def test_more_time_that_was_not_granted_is_not_counted_on(
     store: Store, monkeypatch: pytest.MonkeyPatch, add_stage: AddStage
 ) -> None:
-    record = prepared(store, light(add_stage, "write"), minutes=70, retries=RETRIES | {"time_factor": 2})
+    stage = light(add_stage, "write")
+    record = prepared(store, stage, minutes=70, retries=RETRIES | {"time_factor": 2})
     record.minutes(3).write_text("140\n")
     monkeypatch.setattr(commands, "call", lambda command, retry: "1:10:00\n")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
     one = element.Element(record, 3)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     one.asked, one.begun = True, one.begun - 60 * 69
-    monkeypatch.setattr(one, "_run_all", lambda: {"a": "interrupted"})
+    monkeypatch.setattr(one, "_run_all", lambda: {stage: "interrupted"})
     assert one.run() == 75 and happened(store)[-2:] == ["timeout", "ended"]
 
 
