@@ -16,6 +16,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 def print_wide(what: RenderableType) -> None:
-    """Print tables at their own width: a terminal wraps a long line, it does not drop columns."""
-    needed = Measurement.get(out, out.options.update(width=400), what).maximum
-    Console(width=max(out.width, min(needed, 180))).print(what)
+    """Print tables at their own width: a terminal wraps a long line, it does not drop columns or digits."""
+    needed = Measurement.get(out, out.options.update(width=2000), what)
+    Console(width=max(out.width, min(needed.maximum, 180), needed.minimum)).print(what)

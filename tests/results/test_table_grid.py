@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from ablate import console
 from ablate.errors import SpecError
 from ablate.results.layout import TableLayout, load_layout
 from ablate.results.long import collect
@@ -47,6 +48,19 @@ def shown(table: Any) -> str:
     console = Console(width=120, file=io.StringIO(), force_terminal=False)
     console.print(terminal(table))
     return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_a_wide_table_keeps_its_labels_and_digits_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label, heading = "UltraFeedback with pocket-medium", "Instruction following"
+    columns = (Column("d", "Data", "label"), *(number(f"n{i}", "", heading) for i in range(20)))
+    row = Row("cell", (Cell(text=label), *(Cell(value=0.55, sd=0.01, n=3) for _ in range(20))))
+    monkeypatch.setattr(console, "out", Console(width=160))
+    console.print_wide(terminal(Table("wide", "Wide", columns, (row,))))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(label in line and line.count("55.0 ±1.0") == 20 for line in lines)
+    assert any(line.split() == ["Instruction"] * 20 for line in lines) and "…" not in "".join(lines)
 
 
 def test_a_heading_over_several_columns() -> None:

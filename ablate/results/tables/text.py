@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ablate.results.tables.grid import Entry, Line, printed
+from ablate.results.tables.grid import Entry, Grid, Line, printed
 from ablate.results.tables.table import Row, Table
 
+_ROOM = 180
+"""Characters of a line that a table is folded to, as far as words allow."""
+_LABEL = 40
 _STYLES = {"better": "dodger_blue1", "worse": "dark_orange"}
 _RANK_STYLES = {"best": "bold", "second": "underline"}
 _ROW_STYLES = {"delta": "italic", "published": "italic dim", "detectable": "dim", "baseline": "bold"}
@@ -23,9 +28,10 @@ def terminal(table: Table) -> RenderableType:
     grid = printed(table)
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     levels = [[head.text.plain() for head in line for _ in range(head.width)] for line in grid.header]
-    for kind, *texts in zip(grid.kinds, *levels, strict=True):
-        is_label = kind == "label"
-        rich.add_column(Text("\n".join(texts)), justify="left" if is_label else "right", no_wrap=not is_label)
+    headings = ["\n".join(texts) for texts in zip(*levels, strict=True)]
+    widths = _widths(grid, headings, table.is_ranked)
+    for kind, heading, width in zip(grid.kinds, headings, widths, strict=True):
+        rich.add_column(Text(heading), justify="left" if kind == "label" else "right", width=width)
     previous: Line | None = None
     for line in grid.lines:
         if previous is not None and _rule_between(previous, line):
@@ -38,6 +44,22 @@ def terminal(table: Table) -> RenderableType:
     notes = [Text(f"[{key}] {text}", style="dim") for key, text in table.notes]
     remarks = [Text(text, style="dim") for text in table.remarks]
     return Group(Text(table.title, style="bold"), rich, *notes, *remarks)
+
+
+def _widths(grid: Grid, headings: Sequence[str], is_ranked: bool) -> list[int]:
+    """Return columns' widths, at which no number loses a digit; where they are too wide, words are wrapped."""
+    entries = [line.entries for line in grid.lines if line.kind != "heading"]
+    cells = [[_rich_cell(entry, is_ranked).cell_len for entry in column] for column in zip(*entries, strict=True)]
+    longest = [max(lengths, default=0) for lengths in cells or [[] for _ in headings]]
+    whole = [max(cell, *map(cell_len, text.split("\n"))) for cell, text in zip(longest, headings, strict=True)]
+    if sum(whole) + 3 * len(whole) <= _ROOM:
+        return whole
+    words = [max(map(cell_len, text.split()), default=0) for text in headings]
+    numbers = [kind != "label" for kind in grid.kinds]
+    return [
+        max(cell if is_number else min(cell, _LABEL), word)
+        for cell, word, is_number in zip(longest, words, numbers, strict=True)
+    ]
 
 
 def _rule_between(previous: Line, line: Line) -> bool:
