@@ -16,14 +16,14 @@ from statsmodels.formula.api import ols
 from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.anova import anova_lm
 
-from ablate.errors import SpecError
+from ablate.errors import SpecError, UsageError
 from ablate.results.layout import EffectsLayout, Layout
 from ablate.results.long import collect
 from ablate.results.report import build_report
 from ablate.results.statistics.anova import analyse, nested_in
 from ablate.results.statistics.paired import PairedSuite
 from ablate.results.statistics.ranks import rank_stability, ranks
-from ablate.results.tables.effects import build_effects
+from ablate.results.tables.effects import build_effects, effects_of
 from ablate.results.tables.table import Table
 
 
@@ -251,6 +251,16 @@ def test_effects_of_a_store(study: Any) -> None:
     assert rows["seed"].cells[share].value == pytest.approx(of_seed / total)
     assert rows["dataset × algorithm"].cells[share].value == pytest.approx(0.0, abs=1e-9)
     assert dict(table.notes)["a"] == "12 runs"
+
+
+def test_effects_on_an_average_that_is_none_name_the_columns(maker: Any) -> None:
+    maker.suite("g", "gold")
+    for algorithm in ("dpo", "ppo"):
+        maker.subject(algorithm, {"algorithm": algorithm}, {"g": [0.5, 0.6]})
+    results = collect(maker.write(), "study")
+    with pytest.raises(UsageError, match="no suite of study is in an average") as caught:
+        effects_of(results, ["average"], [])
+    assert caught.value.hint == "name a --column: g, gold"
 
 
 def test_effects_and_rankings_in_a_report(study: Any) -> None:

@@ -73,6 +73,9 @@ def effects_of(results: Results, columns: Sequence[str], axes: Sequence[str]) ->
         {"subject": kinds[0], "columns": [column for column, _ in found], "axes": tuple(axes)}
     )
     check_effects(layout, results.plan, Origins())
+    if not measured_columns(layout.columns, layout.subject, results):
+        known_columns = ", ".join(name for name in sorted(column_names(results.plan)) if name not in columns)
+        raise UsageError(f"no suite of {results.experiment} is in an average", hint=f"name a --column: {known_columns}")
     return build_effects(results, layout)
 
 
