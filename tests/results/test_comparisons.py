@@ -82,6 +82,16 @@ def test_a_difference_says_what_is_matched(study: Any) -> None:
     assert any(remark.startswith("Δ Average: matched on dataset; equal: pairs") for remark in table.remarks)
 
 
+def test_hours_that_round_to_nothing_are_told_apart_from_none(study: Any) -> None:
+    store = trained(study).write()
+    for name in ("train-hh_ppo_", "train-uf_ppo_", "reward_model-hh-", "reward_model-uf-"):
+        for seed in range(3):
+            if (done := store.stage(f"{name}{seed}").done_json).exists():
+                done.write_text(json.dumps({**json.loads(done.read_text()), "cpu_seconds": 0.5}))
+    remarks = " ".join(table_of(store, deltas=[DELTA]).remarks)
+    assert "CPU-hours with the reward model's (below 0.001 against 0.050)" in remarks
+
+
 def test_a_difference_of_stages_that_record_nothing_says_so(study: Any) -> None:
     table = table_of(study.write(), deltas=[DELTA])
     assert "Δ PPO − DPO: matched on dataset; what training took is not recorded." in table.remarks

@@ -64,5 +64,12 @@ def _mean(efforts: Sequence[Effort], fact: Callable[[Effort], float | None]) -> 
 
 
 def _range(values: Sequence[float], digits: int) -> str:
-    texts = [f"{value:,.{digits}f}".replace(",", " ") for value in (min(values), max(values))]
+    texts = [_text(value, digits) for value in (min(values), max(values))]
     return texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
+
+
+def _text(value: float, digits: int) -> str:
+    least = 10.0**-digits
+    if 0 < value < least / 2:
+        return f"below {least:.{digits}f}"
+    return f"{value:,.{digits}f}".replace(",", " ")
