@@ -558,6 +558,18 @@ def test_an_output_that_takes_nothing_is_an_error_not_a_traceback(
     assert answer.stderr == f"error: ablate {words[0]}: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ui", "--port", "99999"), "less than or equal to 65535"),
+        (("schema", "mine"), "error: 'mine' names no function\n  write module:name or ./file.py:name"),
+    ],
+)
+def test_what_can_t_be_served_or_imported_is_told_at_once(here: Here, words: tuple[str, ...], message: str) -> None:
+    code, _, told = here(*words)
+    assert code == 2 and message in told
+
+
 def test_schema_is_json(ablate: Ablate) -> None:
     assert json.loads(ablate("schema").stdout)["title"] == "ablate experiment"
 

@@ -107,6 +107,10 @@ def _named_file(module: str, name: str, place: Location | None) -> Path:
         if not (file := Path(module)).is_file():
             raise DataError(f"there is no file {file} for {name}", location=place)
         return file
+    if not module:
+        raise DataError(
+            f"{name.removeprefix(':')!r} names no function", location=place, hint="write module:name or ./file.py:name"
+        )
     if (found := _find(module)) is None:
         raise DataError(
             f"there is no Python file of the module {module!r} of {name}",

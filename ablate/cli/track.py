@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ablate.cli.options import DEFAULT_STORE, AnyName, StoreOption
+from ablate.cli.options import DEFAULT_STORE, StoreOption, complete_name
 from ablate.console import out
 from ablate.store import Store
 from ablate.tracking.interface import ui_command
@@ -24,9 +24,16 @@ Uri = Annotated[
 ]
 
 
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow server.")]
+Mirrored = Annotated[
+    str | None,
+    typer.Argument(help="Name of an experiment; without one, all are mirrored.", autocompletion=complete_name),
+]
+
+
 @track_app.command()
 def track(
-    name: AnyName = None,
+    name: Mirrored = None,
     store: StoreOption = DEFAULT_STORE,
     uri: Uri = None,
     rebuild: Annotated[
@@ -38,9 +45,7 @@ def track(
 
 
 @track_app.command()
-def ui(
-    store: StoreOption = DEFAULT_STORE, port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000
-) -> None:
+def ui(store: StoreOption = DEFAULT_STORE, port: Port = 5000) -> None:
     """Mirror the store into its own database and serve MLflow's pages on it; Ctrl-C ends it."""
     place = Store(store).open()
     _mirror(place, None, None, False)
