@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from ablate.experiment.sweep import Sweep
 from ablate.store import Store
 from ablate.sweeps.space import Space
 from ablate.trials import CAUSE, read_search
+
+HEADER = "# trial "
+"""What the file of a best trial begins with."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +64,27 @@ def find_sweep(store: Store, name: str) -> Found:
 def write_best(found: Found, store: Store, file: Path) -> None:
     """Write the experiment of the best trials, which extends the sweep's file with its overrides.
 
-    Its grid has the blocks of each trial of a Pareto front. Raises UsageError while there is no best trial.
+    Its grid has the blocks of each trial of a Pareto front. Raises UsageError while there is no best trial, and where
+    the file is there and no such experiment.
     """
     if not found.best:
         raise UsageError(f"there is no best trial of {found.name}: none is complete and keeps its bounds")
+    if file.exists() and not (file.is_file() and file.read_text(encoding="utf-8").startswith(HEADER)):
+        raise UsageError(
+            f"{file} is there, and no best trial of a sweep: nothing was written", hint="name another file"
+        )
     source = read_json(store.experiment(found.name).source_json)
     loaded = load_experiment(Path(source["file"]), source["overrides"])
     space = Space(loaded, found.sweep)
     values: Mapping[str, Any] = {
         **overridden_sections(loaded.file, loaded.overrides),
-        "extends": str(loaded.file.absolute()),
+        "extends": os.path.relpath(loaded.file.absolute(), file.absolute().parent),
         "name": f"{found.name}-best",
         "sweep": None,
         "grid": [block for trial in found.best for block in space.cells(trial.params)],
     }
     header = "".join(
-        f"# trial {trial.number} of the sweep {found.name}: {_reached(found, trial)}\n" for trial in found.best
+        f"{HEADER}{trial.number} of the sweep {found.name}: {_reached(found, trial)}\n" for trial in found.best
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, header + yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True))

@@ -28,7 +28,7 @@ from ablate.store import AttemptFolder, StageFolder
 from ablate.sweeps.engine import sampler_of
 from ablate.sweeps.figures import write_figures
 from ablate.sweeps.run import Sweeper
-from ablate.sweeps.show import find_sweep
+from ablate.sweeps.show import find_sweep, write_best
 from ablate.sweeps.space import Space
 from ablate.trials import CAUSE
 from tests.sweeps.conftest import Folder
@@ -77,21 +77,26 @@ def test_trials_are_cells_and_the_best_is_found(folder: Folder) -> None:
 
 def test_the_best_trial_is_an_experiment(folder: Folder) -> None:
     assert folder.sweep().returncode == 0
-    assert folder.run("sweep", "show", "small", "--best", "best.yaml").returncode == 0
-    file = folder.folder / "sweep.yaml"
+    assert folder.run("sweep", "show", "small", "--best", "new/best.yaml").returncode == 0
+    file, best_file = folder.folder / "sweep.yaml", folder.folder / "new" / "best.yaml"
     file.rename(folder.folder / "away.yaml")  # what was found is on record
     assert len(folder.trials()) == 6
     (folder.folder / "away.yaml").rename(file)
     best = folder.found()["best"]
-    drawn = write_figures(find_sweep(folder.store, "small"), folder.store, folder.folder / "figures")
+    found = find_sweep(folder.store, "small")
+    drawn = write_figures(found, folder.store, folder.folder / "figures")
     assert [(one.name, len(one.files)) for one in drawn] == [("history", 2), ("slices", 2)]
     report = build_report(folder.store, "small")
     assert report.tables[0].name == "trials" and all(
         cell.sd == 0.0 for cell in (row.cells[2] for row in report.tables[0].rows)
     )
-    written = yaml.safe_load((folder.folder / "best.yaml").read_text())
+    written = yaml.safe_load(best_file.read_text())
+    assert written["extends"] == "../sweep.yaml"
     assert written["grid"][0]["dpo.beta"] == folder.trials()[best[0]]["values"]["dpo.beta"]
-    assert "small-best: nothing to do" in folder.run("run", "best.yaml").stdout
+    assert "small-best: nothing to do" in folder.run("run", "new/best.yaml").stdout
+    write_best(found, folder.store, best_file)  # its own file is written over, another one is not
+    with pytest.raises(UsageError, match="nothing was written"):
+        write_best(found, folder.store, file)
     refused = folder.run("run", "sweep.yaml")
     assert refused.returncode == 2 and "sweep.yaml:" in refused.stderr and "small is a sweep" in refused.stderr
 
