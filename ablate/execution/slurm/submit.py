@@ -466,7 +466,8 @@ def cause_of(words: str, kind: str, loaded: LoadedProfile) -> tuple[str, ...]:
     path = next((path for word, path in CAUSES.items() if word in low), ())
     if path == ("needs",):
         keys = [key for key in (kind, kind.partition(".")[0], "default") if key in loaded.profile.needs]
-        path = ("needs", keys[0]) if keys else ("gpu",)
+        unwritten = ("gpu",) if loaded.profile.gpu else ("needs", "default", "cpus" if "cpu" in low else "memory")
+        path = ("needs", keys[0]) if keys else unwritten
     if path and path[0] == "partitions":
         own = [key for key in (kind, "default") if key in loaded.profile.needs and loaded.profile.needs[key].partitions]
         path = ("needs", own[0], "partitions") if own else path

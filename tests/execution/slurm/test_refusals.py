@@ -13,6 +13,8 @@ import pytest
 
 from ablate.cli import plan as cli_plan
 from ablate.execution.slurm import storage
+from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.submit import cause_of
 from ablate.plan import explain
 
 SPEC = """\
@@ -167,3 +169,21 @@ def test_more_than_the_disk_has_is_submitted_when_confirmed(
 def test_no_slurm_here(ablate: Run) -> None:
     answer = ablate("run", "small.yaml", "--on", "cluster.yaml", PATH="/nowhere")
     assert answer.returncode == 2 and "there is no sbatch on this machine" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("written", "words", "key"),
+    [
+        ("", "Memory specification can not be satisfied", "needs.default.memory"),
+        ("", "CPU count per node can not be satisfied", "needs.default.cpus"),
+        ("gpu: {per_node: 4}", "Memory specification can not be satisfied", "gpu"),
+        ("needs: {default: {cpus: 1}}", "Requested node configuration is not available", "needs.default"),
+        ("needs: {train: {cpus: 1}}", "Memory specification can not be satisfied", "needs.default.memory"),
+        ("partitions: [debug]", "invalid partition specified: debug", "partitions"),
+    ],
+)
+def test_a_refusal_names_the_key_that_is_its_cause(tmp_path: Path, written: str, words: str, key: str) -> None:
+    (tmp_path / "cluster.yaml").write_text("python: python3\n" + written)
+    loaded = load_profile(str(tmp_path / "cluster.yaml"))
+    path = cause_of(words, "tokenizer", loaded)
+    assert ".".join(path) == key and loaded.origins.locate(*path).key == key
