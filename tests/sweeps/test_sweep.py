@@ -175,6 +175,7 @@ def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
     assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_early_goes_on_from_its_checkpoint(folder: Folder) -> None:
     """Successive halving stops a trial at a rung; whoever gives the same cell more budget later loses no step."""
     halving = {"name": "successive_halving", "value": "reward", "arguments": {"min_resource": 4, "reduction_factor": 2}}
@@ -193,6 +194,7 @@ def test_a_training_that_was_stopped_early_goes_on_from_its_checkpoint(folder: F
     assert 4 <= len(first) < 60 and first + second == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(folder: Folder) -> None:
     folder.write(trials=3, pruner={"name": "median", "value": "rewards"})
     refused = folder.sweep("--parallel", "1")
@@ -407,6 +409,7 @@ def begin(folder: Folder, *overrides: str) -> Sweeper:
     return worker
 
 
+@pytest.mark.slow
 def test_the_best_trial_has_the_overrides_of_its_sweep(folder: Folder) -> None:
     folder.write(trials=2)
     assert folder.sweep("dpo.epochs=3").returncode == 0
@@ -426,6 +429,7 @@ def test_a_trial_that_was_stopped_on_request_has_lost_no_worker(folder: Folder) 
     assert "left" in [read_json(path)["status"] for path in leases(folder).glob("*/attempts/1/ended.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("maximise", "direction", "states"),
     [
