@@ -120,6 +120,17 @@ def test_transposed_in_every_format() -> None:
     assert ["Average", "45.0", "–", "60.0", "−10.0"] in [line.split() for line in shown(TRANSPOSED).splitlines()]
 
 
+def test_the_detectable_difference_stands_under_no_group() -> None:
+    last = Row("detectable", (Cell(text="Detectable difference"), Cell(text=""), *[Cell(value=0.2)] * 3))
+    table = Table(SMALL.name, SMALL.title, SMALL.columns, (*SMALL.rows, last), SMALL.notes, transpose=True)
+    groups = printed(table).header[0]
+    assert [(head.text.plain(), head.width) for head in groups] == [("", 1), ("", 1), ("", 1), ("Human", 3), ("", 1)]
+    assert r"\multicolumn{3}{c}{Human} &  \\" in fragment(table)
+    assert markdown(table).splitlines()[2].endswith("| Human: HH: Δ | Detectable difference |")
+    assert "colspan='3' class='number'>Human</th><td></td></tr>" in table_html(table)
+    assert next(line for line in shown(table).splitlines() if "Human" in line).split() == ["Human"] * 3
+
+
 def test_files_of_data_are_not_transposed() -> None:
     assert to_csv(TRANSPOSED) == to_csv(SMALL) and table_json(TRANSPOSED) == table_json(SMALL)
     rows = list(csv.DictReader(io.StringIO(to_csv(SMALL))))

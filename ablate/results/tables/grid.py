@@ -110,6 +110,7 @@ def _names_above(table: Table, stub: int) -> tuple[tuple[Head, ...], ...]:
         if row.kind == "heading":
             group = row.cells[0].text or ""
         else:
+            group = "" if row.kind == "detectable" else group
             levels.append((CellText(group), *(cell_text(table, row, index) for index in names)))
     titles = ["", *(table.columns[index].label for index in names)]
     header = []
