@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -315,16 +316,23 @@ def pick_references(examples: Sequence[Example], score: Metric) -> list[Metric]:
 
 
 def bootstrap_stderr(
-    rows: Sequence[Any], statistic: Callable[[Sequence[Any]], float | None], *, resamples: int, seed: int
+    groups: Collection[Sequence[Any]],
+    statistic: Callable[[Sequence[Any]], float | None],
+    *,
+    resamples: int,
+    seed: int,
 ) -> float | None:
-    """Standard deviation of ``statistic`` over resamples of ``rows``, for metrics that are no means.
+    """Standard deviation of ``statistic`` over resamples of ``groups``, for metrics that are no means.
 
-    Resamples in which the statistic is undefined are left out; null when fewer than half are defined.
+    A group is the rows of one example, which are no independent draws: a resample has all of them or none. Resamples in
+    which the statistic is undefined are left out; null when fewer than half are defined.
     """
-    if len(rows) < 2 or resamples < 2:
+    if len(groups) < 2 or resamples < 2:
         return None
+    examples = list(groups)
     stream = random.Random(seed)
-    drawn = [statistic(stream.choices(rows, k=len(rows))) for _ in range(resamples)]
+    resampled = (stream.choices(examples, k=len(examples)) for _ in range(resamples))
+    drawn = [statistic(list(chain.from_iterable(chosen))) for chosen in resampled]
     values = [value for value in drawn if value is not None]
     if len(values) < resamples / 2:
         return None

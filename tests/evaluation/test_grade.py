@@ -286,6 +286,15 @@ def test_labels_of_xstest(graded: Callable[..., dict[str, Any]]) -> None:
     assert found["unsafe/gpt4_label_accuracy"] == 0.0
 
 
+def test_samples_of_a_prompt_are_one_draw_of_its_bootstrap(graded: Callable[..., dict[str, Any]]) -> None:
+    said = [{"id": n, "response": text} for n, text in enumerate(("Sorry, no.", "Watch television.", "I cannot."), 1)]
+    sampled = [{**row, "sample": sample} for sample in range(3) for row in said]
+    once, thrice = graded(said, suite="xstest"), graded(sampled, suite="xstest")
+    one, three = ({row["metric"]: row for row in report["metrics"]}["refusal_f1"] for report in (once, thrice))
+    assert (one["n"], three["n"]) == (3, 9) and one["stderr"] > 0
+    assert {name: one[name] for name in ("value", "stderr")} == {name: three[name] for name in ("value", "stderr")}
+
+
 def test_a_judged_suite_without_a_judges_answers_says_who_gives_them(graded: Callable[..., dict[str, Any]]) -> None:
     said = [{"id": n, "completion": "Sorry, no."} for n in (1, 2, 3)]
     with pytest.raises(

@@ -271,10 +271,13 @@ def test_means_and_their_errors() -> None:
 def test_bootstrap_of_a_mean_is_near_its_formula() -> None:
     values = [float(n % 3 == 0) for n in range(200)]
     expected = statistics.stdev(values) / math.sqrt(len(values))
-    found = bootstrap_stderr(values, lambda rows: sum(rows) / len(rows), resamples=500, seed=1)
+    examples = [[value] for value in values]
+    found = bootstrap_stderr(examples, statistics.mean, resamples=500, seed=1)
     assert found == pytest.approx(expected, rel=0.1)
-    assert bootstrap_stderr(values[:1], lambda rows: 1.0, resamples=500, seed=1) is None
-    assert bootstrap_stderr(values, lambda rows: None, resamples=20, seed=1) is None
+    alike = [[value] * 4 for value in values]
+    assert bootstrap_stderr(alike, statistics.mean, resamples=500, seed=1) == found, "samples are no further examples"
+    assert bootstrap_stderr(examples[:1], lambda rows: 1.0, resamples=500, seed=1) is None
+    assert bootstrap_stderr(examples, lambda rows: None, resamples=20, seed=1) is None
 
 
 def test_primary_metric_is_named_by_task_or_over_all() -> None:

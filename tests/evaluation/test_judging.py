@@ -28,12 +28,16 @@ def responded(folder: Path, items: list[Item], responses: list[Response]) -> Pat
     return folder
 
 
-def items_and_responses(folder: Path, count: int = 4, **facts: Any) -> Path:
+def items_and_responses(folder: Path, count: int = 4, samples: int = 1, **facts: Any) -> Path:
     items = [
         Item(f"e{n}", "even" if n % 2 == 0 else "odd", user(f"question {n}"), data={"baseline": ["bad"], **facts})
         for n in range(count)
     ]
-    responses = [Response(item.id, item.task, 0, "", f"good {n}", "eos", 2) for n, item in enumerate(items)]
+    responses = [
+        Response(item.id, item.task, sample, "", f"good {n}", "eos", 2)
+        for sample in range(samples)
+        for n, item in enumerate(items)
+    ]
     return responded(folder / "responses", items, responses)
 
 
@@ -179,6 +183,9 @@ def test_arena_hard_counts_great_differences_thrice(
     report = graded(run_stage, "e", responses, judge(responses, template="arena-hard"), "arena-hard")
     assert report["score"] == pytest.approx((3 + 0 + 0.5 + 3) / (4 + 4))
     assert metric(report, "score")["n"] == 2 and metric(report, "score")["stderr"] > 0
+    sampled = items_and_responses(tmp_path / "sampled", 2, samples=2)
+    again = graded(run_stage, "e2", sampled, judge(sampled, "again", template="arena-hard"), "arena-hard")
+    assert metric(again, "score") == {**metric(report, "score"), "n": 4}, "samples of a prompt are one draw"
 
 
 def fastchat_questions(root: Path) -> Path:

@@ -109,7 +109,7 @@ GRADERS = {
     "arena-hard": Entry(
         "ablate.evaluation.graders.verdicts:arena_hard",
         ArenaHardOptions,
-        revision=2,
+        revision=3,
         metrics=(*_OF_PAIRS, "score"),
         marks=_MARKS,
     ),

@@ -38,7 +38,7 @@ GRADERS = {
     "xstest": Entry(
         "ablate.evaluation.graders.refusals:xstest",
         BootstrapOptions,
-        revision=2,
+        revision=3,
         metrics=("accuracy", *_REFUSALS, *_OF_LABELS, *_AGREEMENTS),
         gold="ablate.evaluation.graders.refusals:xstest_gold_response",
     ),

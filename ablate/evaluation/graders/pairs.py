@@ -110,6 +110,7 @@ def _pairwise(scores: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -
         "unparsable": unparsable(scores),
         "mean_margin": sum(margins) / len(margins) if margins else None,
     }
-    spread = bootstrap_stderr(margins, calibration_error, resamples=CALIBRATION_RESAMPLES, seed=options["seed"])
+    pairs = [[margin] for margin in margins]
+    spread = bootstrap_stderr(pairs, calibration_error, resamples=CALIBRATION_RESAMPLES, seed=options["seed"])
     calibration = Metric(OVERALL, "calibration_error", calibration_error(margins), len(margins), spread)
     return Grades(examples, [*mean_metrics(examples), calibration], health)

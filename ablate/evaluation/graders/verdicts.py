@@ -69,9 +69,13 @@ def arena_hard(evidence: Evidence, options: Mapping[str, Any]) -> Grades:
     """
     judged = gather(evidence, "pairwise")
     examples = _win_examples(judged, options)
-    games = [_games(row, options["weight"]) for row in judged]
-    played = [own for own in games if own[1] > 0]
-    spread = bootstrap_stderr(played, _share, resamples=options["resamples"], seed=options["seed"])
+    by_prompt: dict[str, list[Games]] = defaultdict(list)
+    for row in judged:
+        games = _games(row, options["weight"])
+        if games[1] > 0:
+            by_prompt[row.id].append(games)
+    played = list(itertools.chain.from_iterable(by_prompt.values()))
+    spread = bootstrap_stderr(by_prompt.values(), _share, resamples=options["resamples"], seed=options["seed"])
     score = Metric(OVERALL, "score", _share(played), len(played), spread)
     metrics = [score, *_means(examples, ["win_rate"]), *_beside(judged)]
     return Grades(examples, metrics, _health(evidence, judged))
