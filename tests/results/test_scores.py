@@ -63,10 +63,12 @@ def test_prompts_that_were_not_asked_and_judges_are_told(maker: Any) -> None:
     report = build_report(maker.write(), "study")
     table = report.tables[-1]
     assert [row[3] for row in texts(table)] == ["33.3 [a]", "100.0"]
-    assert dict(table.notes) == {"a": "2 of 3 prompts have no room in the model's context"}
+    assert dict(table.notes) == {"a": "2 of 3 responses have a prompt without room in the model's context"}
     assert table.remarks[-1] == "talk: judged by m-1; 1 of 0 answers could not be read."
     (main,) = report.tables[:-1]
-    assert any("prompts without room in the model's context up to 67% (long" in remark for remark in main.remarks)
+    assert any(
+        "responses to prompts without room in the model's context up to 67% (long" in remark for remark in main.remarks
+    )
 
 
 def test_suites_that_have_no_mean_are_rows_alone(maker: Any) -> None:
@@ -76,6 +78,24 @@ def test_suites_that_have_no_mean_are_rows_alone(maker: Any) -> None:
     maker.subject("policy", {"policy": "one", "algorithm": "none"}, {"win": [1.0], "rating": [7.0]})
     report = build_report(maker.write(), "study")
     assert [table.name for table in report.tables] == [NAME]
+
+
+def test_an_average_names_the_categories_of_other_units(maker: Any) -> None:
+    """IFEval is a proportion, MT-Bench a rating: their category has no mean, and the average of the rest says so."""
+    for name, category, unit in (
+        ("facts", "factuality", "proportion"), ("sums", "reasoning", "proportion"), ("gold", "gold", "reward"),
+        ("ifeval", "instruction-following", "proportion"), ("mt-bench", "instruction-following", "rating"),
+        ("talk", "chat", "rating"),
+    ):  # fmt: skip
+        maker.suite(name, category, unit=unit)
+    values = {"facts": [1.0], "sums": [0.0], "gold": [1.0], "ifeval": [1.0], "mt-bench": [7.0], "talk": [8.0]}
+    maker.subject("policy", {"policy": "one", "algorithm": "none"}, values)
+    main = build_report(maker.write(), "study").tables[0]
+    assert cell_text(main, main.rows[-1], main.column_index("average(factuality,reasoning)")).plain() == "50.0"
+    assert main.remarks[-1] == (
+        "Averages are means of the categories' scores; a category is the plain mean of its suites. Without Instruction"
+        " following (proportion, rating); Chat (rating): numbers of different units have no mean."
+    )
 
 
 def test_models_as_they_are_get_it_without_asking(maker: Any, study: Any) -> None:

@@ -228,7 +228,8 @@ def test_a_store_of_a_newer_layout_is_refused(study: Any, tmp_path: Path) -> Non
 
 def test_seeds_varied_and_fixed_are_told(study: Any) -> None:
     remark = table_of(study.write()).remarks[0]
-    assert "n = 3" in remark and "the reward model varied" in remark and "the SFT model did not" in remark
+    assert "n = 3" in remark and "between them the training and the reward model varied; " in remark
+    assert "the SFT model did not" in remark
 
 
 def test_another_protocol_is_footnoted_and_not_tested(study: Any) -> None:

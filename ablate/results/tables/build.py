@@ -18,6 +18,7 @@ from ablate.results.tables.numbers import difference_cell, mean_difference, numb
 from ablate.results.tables.order import ranked, sorted_groups
 from ablate.results.tables.protocols import FOREIGN, protocol_notes
 from ablate.results.tables.remarks import (
+    averages_remarks,
     best_remark,
     health_remarks,
     judges_remarks,
@@ -73,7 +74,8 @@ def build_table(results: Results, layout: TableLayout) -> Table:
         *transposed_remark(layout),
         *seeds_remark(_by_column(build, cells), layout),
         *best_remark(layout),
-        *tests_remarks(outcomes, layout, measured, has_detectable=bool(detectable)),
+        *tests_remarks(outcomes, layout, has_detectable=bool(detectable)),
+        *averages_remarks(results, layout, measured),
         *(starts_remark(baselines, cells, layout) if tested else not_run_remark(results, layout)),
         *matched_remarks(results, build.comparisons),
         *health_remarks(results, layout, measured, build.groups),

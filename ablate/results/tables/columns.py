@@ -127,8 +127,12 @@ def _category(
 ) -> Measured:
     members = _members(category, suites)
     weights = {Measure(name): 1.0 / len(members) for name in members}
-    label = category.replace("-", " ").capitalize()
-    return _combined(label, weights, column, suites, number)
+    return _combined(category_title(category), weights, column, suites, number)
+
+
+def category_title(category: str) -> str:
+    """Return how tables call a category."""
+    return category.replace("-", " ").capitalize()
 
 
 def _average(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ablate.errors import suggestion
-from ablate.results.layout import TableLayout
+from ablate.results.layout import TableLayout, averaged_categories
 from ablate.results.long import Results
 from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
-from ablate.results.tables.columns import Measured
+from ablate.results.tables.columns import Measured, category_title
 from ablate.results.tables.compare import Untested
 from ablate.results.tables.rows import Group, start_units
 
@@ -54,10 +54,16 @@ def seeds_remark(cells: Sequence[Group], layout: TableLayout) -> list[str]:
     number = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     text = f"{_SPREADS[layout.format.spread]} over {number} distinct runs a row ({over})"
     varied, fixed = _varied_inputs(cells)
-    parts = [f"between them the training{''.join(f', the {role}' for role in varied)} varied"]
+    parts = [f"between them {_listed(['training', *varied])} varied"]
     if fixed:
-        parts.append(f"the {', the '.join(fixed)} did not")
+        parts.append(f"{_listed(fixed)} did not")
     return [f"{text}: {'; '.join(parts)}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Write names in a sentence: the dataset, the reward model and the SFT model."""
+    *others, last = (f"the {name}" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: TableLayout) -> list[str]:
@@ -74,10 +80,10 @@ def starts_remark(baselines: Sequence[Group], cells: Sequence[Group], layout: Ta
 
 
 NO_ROOM = "too_long"
-"""Count of health: prompts that left no room for a response in the model's context and were not asked."""
+"""Count of health: responses that were not asked for, as the prompt left no room for one in the model's context."""
 
 _SHARES = {
-    NO_ROOM: "prompts without room in the model's context",
+    NO_ROOM: "responses to prompts without room in the model's context",
     "truncated": "responses that the length limit cut",
     "no_eos": "responses without an end",
     "extraction_failed": "answers that could not be extracted",
@@ -167,11 +173,7 @@ def _role_text(role: str) -> str:
 
 
 def tests_remarks(
-    outcomes: Iterable[tuple[str, PairedTest | Untested]],
-    layout: TableLayout,
-    measured: Sequence[Measured],
-    *,
-    has_detectable: bool,
+    outcomes: Iterable[tuple[str, PairedTest | Untested]], layout: TableLayout, *, has_detectable: bool
 ) -> list[str]:
     """Say what a mark means, how it was tested, what the detectable difference is, and what was not tested."""
     outcomes = list(outcomes)
@@ -191,10 +193,24 @@ def tests_remarks(
     for label, outcome in outcomes:
         if isinstance(outcome, Untested) and label not in skipped.setdefault(outcome.reason, []):
             skipped[outcome.reason].append(label)
-    remarks += [f"Not tested: {', '.join(labels)} ({reason})." for reason, labels in skipped.items()]
-    if any(item.column.key.startswith("average") for item in measured):
-        remarks.append("Averages are means of the categories' scores; a category is the plain mean of its suites.")
-    return remarks
+    return [*remarks, *(f"Not tested: {', '.join(labels)} ({reason})." for reason, labels in skipped.items())]
+
+
+def averages_remarks(results: Results, layout: TableLayout, measured: Sequence[Measured]) -> list[str]:
+    """Say what an average is, and which categories have no part in it because they have another unit."""
+    averages = [item for item in measured if item.column.key.startswith("average")]
+    if not averages:
+        return []
+    suites = {name: about for name, about in results.suites.items() if about["subject"] == layout.subject}
+    averaged = {suites[measure.suite]["category"] for item in averages for measure in item.weights}
+    remark = "Averages are means of the categories' scores; a category is the plain mean of its suites."
+    apart = []
+    for category in averaged_categories(suites):
+        units = dict.fromkeys(about["unit"] for about in suites.values() if about["category"] == category)
+        if category not in averaged and units.keys() - {item.column.unit for item in averages}:
+            apart.append(f"{category_title(category)} ({', '.join(units)})")
+    without = f" Without {'; '.join(apart)}: numbers of different units have no mean." if apart else ""
+    return [remark + without]
 
 
 def _against(layout: TableLayout) -> str:

@@ -65,7 +65,8 @@ def _cells(results: Results, subject: Subject, suite: str, about: Mapping[str, A
     )
     if unasked := found.health.get(NO_ROOM):
         asked = found.health.get("responses") or found.health.get("n")
-        score = replace(score, notes=(notes.key(f"{unasked} of {asked} prompts have no room in the model's context"),))
+        why = f"{unasked} of {asked} responses have a prompt without room in the model's context"
+        score = replace(score, notes=(notes.key(why),))
     n = measured.get("n") or found.health.get("n")
     return (*facts, score, stderr, Cell(text="") if n is None else Cell(value=float(n), n=1), Cell(text=unit))
 
