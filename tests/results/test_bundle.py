@@ -227,6 +227,7 @@ def test_ordinary_text_is_left_alone() -> None:
         "max_new_tokens: 80, tokens.parquet, unknown_tokens: 0, tokenizer: words",
         '{"truncated": 0, "sha256": "' + "ab" * 32 + '", "key": "evaluate-a1874be87d76fb0c"}',
         '<script>{"secret_x": true, "password": null}</script> secret=false',
+        '<script>{"secret_leaks": 0.5312,"n": 3,"passwords":-1.25e-05}</script>',
         "https://arxiv.org/abs/2406.09279?context=cs, a basic question, bearer of news, sk-learn",
     ):
         assert (
@@ -237,14 +238,16 @@ def test_ordinary_text_is_left_alone() -> None:
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_json_without_its_secrets_is_json(suffix: str) -> None:
-    """Secrets are whole values, numbers among them; truths, brackets and the text around are left as they are."""
+    """Secrets are whole texts; numbers that the environment has not, truths, brackets and the text around stay."""
     record = {
-        "api_key": 123456, "secret_x": True, "access_token": None, "passwords": ["ab,cd ef", "gh'ij"], "seed": 1e-06,
+        "api_key": "123456", "secret_leaks": 0.5312, "secrets": {"found": 12345},
+        "secret_x": True, "access_token": None, "passwords": ["ab,cd ef", "gh'ij"], "seed": 1e-06,
         "log": "took api_key=abcdefgh, é", "Authorization": "Basic dXNlcjpwdw", "env": {"id": 99887766554433},
         "quoted": 'a"b\nsecret', "client_secrets": {"one": "hunter22"},
     }  # fmt: skip
     clean = {
-        "api_key": REDACTED, "secret_x": True, "access_token": None, "passwords": [REDACTED, REDACTED], "seed": 1e-06,
+        "api_key": REDACTED, "secret_leaks": 0.5312, "secrets": {"found": 12345},
+        "secret_x": True, "access_token": None, "passwords": [REDACTED, REDACTED], "seed": 1e-06,
         "log": f"took api_key={REDACTED}, é", "Authorization": REDACTED, "env": {"id": REDACTED}, "quoted": REDACTED,
         "client_secrets": {"one": REDACTED},
     }  # fmt: skip

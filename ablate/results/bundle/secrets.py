@@ -21,6 +21,9 @@ _SETTING = r"api[_-]?key|access[_-]?key|secret|passw(?:or)?d|(?:access|auth|api|
 _SECRET_KEY = re.compile(rf"(?i){_SETTING}|^authorization$")
 _SHORTEST_SETTING = 4
 
+_JSON_NUMBER = r"(?:(?<=\":)|(?<=\": ))-?\d[\d.eE+-]*"
+"""Behind the name of a JSON value: a measurement, whatever its name."""
+
 _PATTERNS = (
     # the name and password of an address
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), rf"\1{REDACTED}@"),
@@ -28,7 +31,8 @@ _PATTERNS = (
     (
         re.compile(
             rf"(?i)([\w-]*(?:{_SETTING}|(?<=[?&])(?:key|token|sig|signature))[\w-]*[\"']?\s*[=:]\s*[\"']?)"
-            rf"(?!\[redacted\]|(?:true|false|null)(?:[\s\"'&,;<>\]}}]|$))[^\s\"'&,;<>]{{{_SHORTEST_SETTING},}}"
+            rf"(?!\[redacted\]|(?:true|false|null|{_JSON_NUMBER})(?:[\s\"'&,;<>\]}}]|$))"
+            rf"[^\s\"'&,;<>]{{{_SHORTEST_SETTING},}}"
         ),
         rf"\1{REDACTED}",
     ),
@@ -84,7 +88,7 @@ def _redact_json(text: str, values: list[str], indent: int | None = None) -> str
 
 
 def _redacted(value: Any, values: list[str], *, is_secret: bool = False) -> Any:
-    """Return a JSON value without secrets; all that stands under a secret's name is one, but truths and null."""
+    """Return a JSON value without secrets; every text under a secret's name is one."""
     if isinstance(value, dict):
         return {
             redact(key, values): _redacted(item, values, is_secret=is_secret or _SECRET_KEY.search(key) is not None)
@@ -95,7 +99,7 @@ def _redacted(value: Any, values: list[str], *, is_secret: bool = False) -> Any:
     if value is None or isinstance(value, bool):
         return value
     text = str(value)
-    if is_secret and len(text) >= _SHORTEST_SETTING:
+    if is_secret and isinstance(value, str) and len(value) >= _SHORTEST_SETTING:
         return REDACTED
     clean = redact(text, values)
     return value if clean == text else clean
