@@ -5,12 +5,12 @@ MLflow's client takes seven transactions and some forty statements for a run; a 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities import Experiment, Metric
-from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlParam, SqlRun, SqlTag
 from sqlalchemy import create_engine, insert
 from sqlalchemy.pool import NullPool
 
@@ -20,14 +20,16 @@ _RUN = {
 }  # fmt: skip
 """What MLflow's client writes of every run."""
 
-_WRITTEN: dict[Any, frozenset[str]] = {
-    SqlRun: frozenset((*_RUN, "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id")),
-    **dict.fromkeys((SqlTag, SqlParam), frozenset(("run_uuid", "key", "value"))),
+_WRITTEN = {
+    "SqlRun": frozenset(
+        (*_RUN, "run_uuid", "name", "status", "start_time", "end_time", "artifact_uri", "experiment_id")
+    ),
+    **dict.fromkeys(("SqlTag", "SqlParam"), frozenset(("run_uuid", "key", "value"))),
     **dict.fromkeys(
-        (SqlMetric, SqlLatestMetric), frozenset(("run_uuid", "key", "value", "timestamp", "step", "is_nan"))
+        ("SqlMetric", "SqlLatestMetric"), frozenset(("run_uuid", "key", "value", "timestamp", "step", "is_nan"))
     ),
 }
-"""Columns of MLflow's tables that :func:`insert_runs` fills."""
+"""Columns of MLflow's tables, by the names of their classes, that :func:`insert_runs` fills."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +51,43 @@ def artifact_uri(experiment: Experiment, run_id: str) -> str:
     return f"{experiment.artifact_location}/{run_id}/artifacts"
 
 
+def _tables() -> dict[str, Any]:
+    """The classes of MLflow's tables by name; empty where this release does not have them all, or elsewhere."""
+    try:
+        models = importlib.import_module("mlflow.store.tracking.dbmodels.models")
+        return {name: getattr(models, name) for name in _WRITTEN}
+    except (ImportError, AttributeError):
+        return {}
+
+
 def tables_are_known() -> bool:
     """Tell whether this release of MLflow has the tables that are written here, and no column more that needs a value.
 
     That a database is of this release MLflow itself checks when it opens it.
     """
-    return all(
-        written <= set(table.__table__.columns.keys())
-        and all(column.nullable or column.default for column in table.__table__.columns if column.key not in written)
-        for table, written in _WRITTEN.items()
+    tables = {name: table.__table__ for name, table in _tables().items()}
+    return bool(tables) and all(
+        written <= set(tables[name].columns.keys())
+        and all(column.nullable or column.default for column in tables[name].columns if column.key not in written)
+        for name, written in _WRITTEN.items()
     )
 
 
 def insert_runs(uri: str, experiment: Experiment, runs: Sequence[NewRun]) -> None:
     """Write runs below an experiment, all or none; raises SQLAlchemy's errors."""
     engine = create_engine(uri, poolclass=NullPool)
-    rows: list[tuple[Any, list[dict[str, Any]]]] = [
-        (SqlRun, [_run(experiment, run) for run in runs]),
-        (SqlTag, [row for run in runs for row in _pairs(run, {**run.tags, "mlflow.runName": run.name})]),
-        (SqlParam, [row for run in runs for row in _pairs(run, run.params)]),
-        (SqlMetric, [_point(run, metric) for run in runs for metric in dict.fromkeys(run.metrics)]),
-        (SqlLatestMetric, [_point(run, metric) for run in runs for metric in _latest(run.metrics)]),
-    ]
+    rows: dict[str, list[dict[str, Any]]] = {
+        "SqlRun": [_run(experiment, run) for run in runs],
+        "SqlTag": [row for run in runs for row in _pairs(run, {**run.tags, "mlflow.runName": run.name})],
+        "SqlParam": [row for run in runs for row in _pairs(run, run.params)],
+        "SqlMetric": [_point(run, metric) for run in runs for metric in dict.fromkeys(run.metrics)],
+        "SqlLatestMetric": [_point(run, metric) for run in runs for metric in _latest(run.metrics)],
+    }
+    tables = _tables()
     with engine.begin() as connection:
-        for table, values in rows:
+        for name, values in rows.items():
             if values:
-                connection.execute(insert(table), values)
+                connection.execute(insert(tables[name]), values)
 
 
 def _run(experiment: Experiment, run: NewRun) -> dict[str, Any]:

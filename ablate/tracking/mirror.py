@@ -16,7 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,18 +267,28 @@ class _Mirror:
 
     def _link(self, uri: str, output: Path) -> None:
         """Let a run's artifacts be what the stage left in the store."""
-        place = Path(unquote(urlsplit(uri).path))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
+        place = _local(uri)
+        if place.is_symlink():
             if os.readlink(place) == str(output):
                 return
             place.unlink()
-        place.symlink_to(output)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(output)
+        except OSError as error:
+            raise TrackingError(
+                f"{place} can't be a link to {output}: {error.strerror}",
+                hint=f"what ablate writes below {artifacts(self._store)} are links: move away what else is there",
+            ) from error
 
     def _delete(self, run: Run) -> None:
-        if self._is_own:
-            Path(unquote(urlsplit(run.info.artifact_uri).path)).unlink(missing_ok=True)
+        if self._is_own and (place := _local(run.info.artifact_uri)).is_symlink():
+            place.unlink()
         self._client.delete_run(run.info.run_id)
+
+
+def _local(uri: str) -> Path:
+    return Path(unquote(urlsplit(uri).path))
 
 
 def _tags(wanted: WantedRun, more_tags: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import optuna
 import pytest
 import requests
-from mlflow.store.tracking.dbmodels.models import SqlTag
 from mlflow.tracking import MlflowClient
 from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
@@ -309,9 +308,33 @@ def test_tables_of_another_mlflow_are_left_to_its_client(
     store: Store, monkeypatch: pytest.MonkeyPatch, columns: set[str]
 ) -> None:
     assert bulk.tables_are_known()
-    monkeypatch.setitem(bulk._WRITTEN, SqlTag, columns)
+    monkeypatch.setitem(bulk._WRITTEN, "SqlTag", columns)
     monkeypatch.setattr(mirroring, "insert_runs", None)
     mirror(store, "study")
+    check_content(tracking_uri(store))
+
+
+def test_an_mlflow_that_keeps_its_tables_elsewhere_is_left_to_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.delattr("mlflow.store.tracking.dbmodels.models.SqlLatestMetric")
+        assert not bulk.tables_are_known()
+    assert bulk.tables_are_known()
+
+
+def test_a_folder_where_a_link_belongs_is_said_and_left_alone(store: Store) -> None:
+    mirror(store, "study")
+    client = MlflowClient(tracking_uri=tracking_uri(store))
+    run = runs(tracking_uri(store))[CELL].info
+    place = Path(urlsplit(run.artifact_uri).path)
+    place.unlink()
+    place.mkdir()
+    (place / "notes.txt").write_text("mine")
+    client.delete_tag(run.run_id, mirroring.DIGEST_TAG)
+    with pytest.raises(TrackingError, match=f"{place} can't be a link to .*: File exists") as raised:
+        mirror(store, "study")
+    assert "move away" in str(raised.value.hint)
+    mirror(store, "study", rebuild=True)
+    assert (place / "notes.txt").read_text() == "mine"
     check_content(tracking_uri(store))
 
 
