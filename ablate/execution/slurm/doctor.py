@@ -21,6 +21,8 @@ from ablate.execution.slurm import commands
 from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.jobs import minutes_of
 from ablate.execution.slurm.profile import LoadedProfile, Profile
+from ablate.execution.slurm.shapes import least_host
+from ablate.plan.kinds import KINDS
 from ablate.store import Store
 
 WAIT_SECONDS = 180.0
@@ -101,7 +103,27 @@ def _partition(name: str, rows: list[list[str]], profile: Profile, usual: set[st
             yield Finding(False, f"needs.{key}.cpus: a node of {name} has {cpus} cores")
         if (needs.memory or 0) * (needs.pack or 1) > memory:
             yield Finding(False, f"needs.{key}.memory: a node of {name} has {memory} MiB")
+    yield from _unwritten(name, cpus, memory, profile, usual)
     yield Finding(True, f"partition {name}: nodes of up to {cpus} cores, {memory} MiB, {gpus} GPUs")
+
+
+def _unwritten(name: str, cpus: int, memory: int, profile: Profile, usual: set[str]) -> Iterator[Finding]:
+    """Compare a node of a partition with what kinds of stages have there because the profile doesn't say it."""
+    found: dict[str, list[str]] = {}
+    for kind, facts in KINDS.items():
+        own = profile.for_network() if facts.network else profile
+        if own.need("runs_on", kind, None) == "login" or name not in (own.need("partitions", kind, None) or usual):
+            continue
+        place = ("gpu.cpus", "gpu.ram") if profile.gpu and facts.gpu else ("needs.default.cpus", "needs.default.memory")
+        pack = own.need("pack", kind, None) or 1
+        one = least_host(kind, own)
+        if own.need("cpus", kind, None) is None and one[0] * pack > cpus:
+            found.setdefault(f"{place[0]}: a node of {name} has {cpus} cores, not {one[0] * pack}", []).append(kind)
+        if own.need("memory", kind, None) is None and one[1] * pack > memory:
+            found.setdefault(f"{place[1]}: a node of {name} has {memory} MiB, not {one[1] * pack}", []).append(kind)
+    for text, kinds in found.items():
+        more = f" and {len(kinds) - 3} more kinds" if len(kinds) > 3 else ""
+        yield Finding(False, f"{text}, which {', '.join(kinds[:3])}{more} have where it is not written")
 
 
 def _gpus(gres: str) -> int:

@@ -11,6 +11,7 @@ from ablate.context import Resources, Sharding
 from ablate.errors import SpecError
 from ablate.execution.slurm.profile import DEFAULT, NETWORK, SWEEP, LoadedProfile, Needs, Profile
 from ablate.plan.judges import judges_asked
+from ablate.plan.kinds import KINDS
 from ablate.plan.size import model_sizes
 from ablate.plan.stage import Stage
 
@@ -198,7 +199,7 @@ def _shape(
     trains, ranks = stage.execution.trains, stage.execution.ranks
     size = next((size for size in SIZES if parameters <= size.parameters), SIZES[-1])
     nodes, gpus = _devices(stage, method, _gpus(stage, parameters, adapter, size, profile), profile)
-    cpus, memory = _host(stage, parameters, gpus, profile)
+    cpus, memory = _host(stage.execution.heavy, parameters, gpus, profile)
     minutes = size.training_minutes if trains else size.computing_minutes
     if not stage.execution.heavy:
         minutes = LIGHT_MINUTES
@@ -252,9 +253,15 @@ def _devices(stage: Stage, method: str | None, needed: int, profile: Profile) ->
     return nodes, _written(profile, "gpus", stage.kind, method, min(-(-needed // nodes), most))
 
 
-def _host(stage: Stage, parameters: float, gpus: int, profile: Profile) -> tuple[int, int]:
+def least_host(kind: str, profile: Profile) -> tuple[int, int]:
+    """Return cores and MiB of memory that stages of a kind have unless it is written: a small model's, on one GPU."""
+    facts = KINDS[kind]
+    return _host(facts.heavy, 0, int(profile.gpu is not None and facts.heavy and facts.gpu), profile)
+
+
+def _host(heavy: bool, parameters: float, gpus: int, profile: Profile) -> tuple[int, int]:
     """Return cores and MiB of memory."""
-    if not stage.execution.heavy:
+    if not heavy:
         return 1, LIGHT_MEMORY
     if gpus and profile.gpu:
         return gpus * profile.gpu.cpus, gpus * profile.gpu.ram

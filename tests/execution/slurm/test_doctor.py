@@ -99,7 +99,28 @@ def test_a_partition_is_compared_with_what_is_sent_there(folder: Path) -> None:
         "needs.network.gpus: a node of transfer has 0 GPUs",
         "needs.network.cpus: a node of transfer has 4 cores",
     ]
-    assert changes(folder, "partitions: [transfer]\n" + PROFILE) == [
+    assert changes(folder, "partitions: [transfer]\n" + PROFILE)[:2] == [
         "gpu.per_node: a node of transfer has 0 GPUs, not 8",
         "needs.train.cpus: a node of transfer has 4 cores",
+    ]
+
+
+def test_a_node_is_compared_with_what_stages_have_where_it_is_not_written(folder: Path) -> None:
+    """A small node: 16 GiB for what imports torch, 4 GiB for the rest, or the share of a GPU."""
+    (folder / "sinfo").write_text("#!/bin/sh\necho 'main*|infinite|gpu:1|5000|2|up'\n")
+    heavy = "respond, label, rate and 13 more kinds have where it is not written"
+    assert changes(folder, "limits: {time: 60}\n") == [
+        f"needs.default.cpus: a node of main has 2 cores, not 4, which {heavy}",
+        f"needs.default.memory: a node of main has 5000 MiB, not 16384, which {heavy}",
+    ]
+    assert changes(folder, "needs: {default: {cpus: 1, memory: 800M}}\n") == []
+    with_gpu = changes(folder, "gpu: {per_node: 1, cpus: 2}\nneeds: {default: {memory: 4G}, merge: {memory: 6G}}\n")
+    assert with_gpu == [
+        "needs.merge.memory: a node of main has 5000 MiB",
+        "needs.default.cpus: a node of main has 2 cores, not 4, which merge, tokenizer, tokenise and 1 more kinds have"
+        " where it is not written",
+    ]
+    packed = changes(folder, "needs: {default: {cpus: 1}, evaluate: {pack: 2}}\n")
+    assert packed[1:] == [
+        "needs.default.memory: a node of main has 5000 MiB, not 8192, which evaluate have where it is not written"
     ]
