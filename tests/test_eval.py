@@ -12,6 +12,7 @@ import yaml
 from ablate.catalogs.judges import Panel
 from ablate.cli import main
 from ablate.execution.evaluation import Asked, plan_evaluation, write_evaluation
+from ablate.execution.keys import require_keys, unset_keys
 from ablate.execution.study import make_plan
 from ablate.store import Store
 
@@ -136,6 +137,38 @@ def test_a_server_that_can_not_respond_is_said(
     assert call(monkeypatch, "eval", *words) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (project / "store" / "experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "taker"),
+    [
+        ("--judge", "{model: big-1, url: 'http://127.0.0.1:9/v1', key: A_KEY}", "judge (verdicts of big-1 on "),
+        ("--endpoint", "{url: 'http://127.0.0.1:9/v1', key: A_KEY}", "generate (responses of "),
+    ],
+)
+def test_a_key_that_is_not_there_is_said_before_the_first_stage(
+    option: str,
+    value: str,
+    taker: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("A_KEY", "")
+    (project / "m").mkdir()
+    (project / "m" / "config.json").write_text("{}")
+    assert call(monkeypatch, "eval", "m", "--suites", "pocket-judged", option, value) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"the environment variable A_KEY is not set: {taker}" in said and "export A_KEY=…" in said
+    assert not (project / "store" / "experiments").exists()
+    store = Store(project / "store")
+    asked = Asked(
+        judge=Panel.model_validate({"judges": [{"model": "big-1", "url": "http://h:8000/v1", "key": "A_KEY"}]})
+    )
+    stages = plan_evaluation(store, ["m"], ["pocket-judged"], "mine", asked).stages.values()
+    assert set(unset_keys(stages)) == {"A_KEY"} and not unset_keys(stages, {"A_KEY"})
+    monkeypatch.setenv("A_KEY", "secret")
+    require_keys(stages)
 
 
 def test_what_is_asked_is_written_as_it_was_planned(project: Path) -> None:

@@ -41,7 +41,7 @@ from ablate.cli.options import (
 from ablate.cli.plan import confirm_disk, print_disk, print_sizes
 from ablate.cli.record import record_app
 from ablate.cli.results import report, results_app
-from ablate.cli.slurm import On, begun, cluster_app, follow, print_submitted, prune_queue, watch
+from ablate.cli.slurm import On, begun, cluster_app, follow, print_submitted, prune_queue, warn_of_keys, watch
 from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
@@ -51,6 +51,7 @@ from ablate.console import Json, err, out
 from ablate.context import Resources
 from ablate.errors import AblateError, UsageError
 from ablate.execution import evaluation, study
+from ablate.execution.keys import require_keys
 from ablate.execution.local import LocalRun
 from ablate.execution.overview import counted, listed, overview, standing_code
 from ablate.execution.slots import Machine
@@ -191,6 +192,7 @@ def evaluate(
     asked = evaluation.Asked(repeats=repeat, limit=limit, judge=panel, endpoint=served)
     what = evaluation.plan_evaluation(place, models, wanted, name, asked)
     _print_warnings(what)
+    require_keys(study.not_done(place, what))
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:
@@ -330,6 +332,7 @@ def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bo
     if not dry_run:
         confirm_disk(disk_to_take(what, store), store.root)
         code = _run_here(store, what, loaded) or tuning_code
+    warn_of_keys(store, what, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
     if code:
         sys.exit(code)

@@ -20,15 +20,18 @@ from ablate.console import Json, out
 from ablate.errors import UsageError
 from ablate.execution import study
 from ablate.execution.estimate import Times, times
+from ablate.execution.keys import unset_keys
 from ablate.execution.overview import counted, in_words, overview, standing_code
 from ablate.execution.slurm import control
 from ablate.execution.slurm import usage as accounting
 from ablate.execution.slurm.commands import SlurmError
 from ablate.execution.slurm.doctor import examine
-from ablate.execution.slurm.profile import load_profile
+from ablate.execution.slurm.profile import LoadedProfile, load_profile
+from ablate.execution.slurm.shapes import on_login, services_of
 from ablate.execution.slurm.status import Handed, cluster_statuses
 from ablate.execution.slurm.submit import Submitted
 from ablate.liveness import stage_state
+from ablate.plan.plan import Plan
 from ablate.store import Store
 
 WATCH_SECONDS = 10.0
@@ -41,6 +44,16 @@ On = Annotated[
     str | None,
     typer.Option("--on", help="Profile of a SLURM cluster, a file or a name in slurm/; default: this machine."),
 ]
+
+
+def warn_of_keys(store: Store, what: Plan, loaded: LoadedProfile) -> None:
+    """Say which variables of APIs' keys are set neither here nor by the profile; its shell lines may still set them."""
+    here = on_login(what.stages, loaded)
+    on_nodes = [stage for stage in study.not_done(store, what) if stage.id not in here]
+    asking = [stage for stage in on_nodes if not services_of(stage, loaded.profile)]
+    for variable, takers in unset_keys(asking, loaded.profile.environment).items():
+        text = f"warning: {variable} is set neither here nor in the profile: on a node {takers} may have no key"
+        out.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_submitted(name: str, result: Submitted, *, dry_run: bool = False) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from ablate.context import read_json
 from ablate.errors import UnknownNameError, UsageError
 from ablate.execution.display import LiveDisplay, PlainDisplay, describe_event, last_event
 from ablate.execution.environment import snapshot_code
+from ablate.execution.keys import require_keys
 from ablate.execution.local import LocalRun, run_local
 from ablate.execution.record import Readers, check_results, find_report, record_plan
 from ablate.execution.slots import Machine
@@ -30,6 +31,7 @@ from ablate.plan.facts import Supply, gather_facts
 from ablate.plan.judges import retired_judges
 from ablate.plan.plan import Plan, build_plan
 from ablate.plan.selection import Selection
+from ablate.plan.stage import Stage
 from ablate.shipped import project_datasets, search_folders
 from ablate.store import AttemptFolder, StageFolder, Store
 
@@ -114,14 +116,22 @@ def plan_again(name: str, store: Store, readers: Readers | None = None) -> Plan:
     return make_plan(source["file"], source["overrides"], store, readers)
 
 
+def not_done(store: Store, plan: Plan) -> list[Stage]:
+    """Return the stages of a plan that have not run to their end, parents first."""
+    return [stage for stage in plan.stages.values() if not store.stage(stage.id).is_done()]
+
+
 def run_plan(
-    store: Store, plan: Plan, machine: Machine, console: Console, only: Sequence[str] | None = None
+    store: Store, plan: Plan, machine: Machine, console: Console, only: Collection[str] | None = None
 ) -> LocalRun:
-    """Record a plan in the store and run every stage that is not done, or those of ``only``, parents first."""
+    """Record a plan in the store and run every stage that is not done, or those of ``only``, parents first.
+
+    Raises UsageError, with nothing written, where one of them asks an API and the variable of its key is not set.
+    """
+    wanted = [stage.id for stage in not_done(store, plan) if only is None or stage.id in only]
+    require_keys(plan.stages[stage_id] for stage_id in wanted)
     store.open()
     record_plan(store, plan)
-    stages = plan.stages if only is None else only
-    wanted = [stage_id for stage_id in stages if not store.stage(stage_id).is_done()]
     if not wanted:
         return LocalRun()
     snapshot_code(store)

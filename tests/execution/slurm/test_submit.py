@@ -75,6 +75,25 @@ def test_every_stage_is_queued_once_and_a_second_call_queues_nothing(ablate: Run
     assert len(standin.jobs()) == len(names)
 
 
+def test_a_key_that_nodes_may_not_have_is_a_warning_and_one_that_is_missing_here_an_error(
+    ablate: Run, standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    asked = "evaluate: {policy: [pocket-judged], judge: {model: m, url: 'http://127.0.0.1:9/v1', key: A_KEY}}\n"
+    (tmp_path / "small.yaml").write_text(SPEC.partition("evaluate")[0] + asked)
+    words = ("run", "small.yaml", "--on", "cluster.yaml", "--dry-run")
+    warning = "warning: A_KEY is set neither here nor in the profile: on a node judge ("
+    assert warning in ablate(*words).stdout
+    assert "warning: A_KEY" not in ablate(*words, A_KEY="secret").stdout
+    (tmp_path / "cluster.yaml").write_text(PROFILE + "environment: {A_KEY: secret}\n")
+    assert "warning: A_KEY" not in ablate(*words).stdout
+    (tmp_path / "cluster.yaml").write_text(PROFILE.replace("needs: {", "needs: {judge: {runs_on: login}, "))
+    assert "warning: A_KEY" not in ablate(*words).stdout
+    answer = ablate("run", "small.yaml")
+    assert answer.returncode == 2 and "the environment variable A_KEY is not set: judge (" in answer.stderr
+    assert not (tmp_path / "store" / "experiments").exists() and not standin.jobs()
+
+
 def test_an_experiment_that_overlaps_depends_on_what_is_queued(ablate: Run, standin: Any, tmp_path: Path) -> None:
     ablate("run", "small.yaml", "--on", "cluster.yaml")
     before = {job["job"] for job in standin.jobs()}
