@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -13,6 +14,8 @@ DType = Literal["float32", "bfloat16"]
 Scheduler = Literal["linear", "constant", "cosine"]
 LORA = "Hu et al. 2021 (arXiv 2106.09685)"
 ALL_LINEAR = "all-linear"
+QUANTISATION_REVISIONS = {"4bit": 2}
+"""Raised when what is trained over weights that are held so changes."""
 
 
 class Parameters(Closed):
@@ -91,6 +94,12 @@ class OptimiserParameters(AdamWParameters):
         """Return the parameters as they enter a stage's identity; without an adapter nothing is said about one."""
         values = super().identity()
         return values if self.lora_rank else {k: v for k, v in values.items() if not k.startswith("lora_")}
+
+
+def quantisation_parts(parameters: Mapping[str, Any]) -> dict[str, int]:
+    """Return what vouches, in a stage's identity, for the quantisation of its ``parameters``; nothing without one."""
+    name = parameters.get("quantisation")
+    return {} if name is None else {f"quantisation {name}": QUANTISATION_REVISIONS[name]}
 
 
 class PretrainParameters(AdamWParameters):

@@ -15,7 +15,7 @@ from ablate.algorithms.sft import SFTParameters
 from ablate.catalogs.closed import validated
 from ablate.catalogs.models import ModelEntry
 from ablate.catalogs.origins import Origins
-from ablate.catalogs.parameters import Parameters, PretrainParameters
+from ablate.catalogs.parameters import Parameters, PretrainParameters, quantisation_parts
 from ablate.catalogs.pipelines import RewardModelLabels
 from ablate.errors import Location, SpecError, UnknownNameError, UsageError
 from ablate.experiment.chains import Merged, Trained, title_of
@@ -103,7 +103,7 @@ class TrainingPlanner:
             label=self._label(cell),
             entry=step.entry,
             locations={**step.locations, **order.locations},
-            parts={cell.method.name: cell.method.revision, **order.parts},
+            parts={cell.method.name: cell.method.revision, **quantisation_parts(own), **order.parts},
             divisible=step.divisible,
             network=order.network,
         )
@@ -290,6 +290,7 @@ class TrainingPlanner:
             {"parameters": _without(parameters.identity(), "max_length"), "seed": seed},
             {"model": base.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"SFT of {name} on {dataset_name}",
+            parts=quantisation_parts(parameters.identity()),
         )
         return Start(name, model, base.tokenizer, chat=True)
 
@@ -340,14 +341,15 @@ class TrainingPlanner:
         init, dataset_name = str(values.pop("init")), str(values.pop("dataset"))
         parameters = RewardModelParameters.model_validate(values)
         start = self.start(init, *starts)
-        format, revision = TOKENS_OF_LOSS[parameters.loss], LOSS_REVISIONS.get(parameters.loss)
+        format, own = TOKENS_OF_LOSS[parameters.loss], parameters.identity()
+        revisions = {f"loss {loss}": number for loss, number in LOSS_REVISIONS.items() if loss == parameters.loss}
         tokens = self._tokens(format, dataset, start.tokenizer, parameters.max_length, parameters.truncation)
         return self._graph.add(
             "reward_model",
-            {"parameters": _without(parameters.identity(), "max_length", "truncation"), "seed": seed},
+            {"parameters": _without(own, "max_length", "truncation"), "seed": seed},
             {"model": start.model.ref("model"), "data": tokens.ref("tokens.parquet")},
             label=f"reward model {init} on {dataset_name} (seed {seed})",
-            parts=None if revision is None else {f"loss {parameters.loss}": revision},
+            parts={**revisions, **quantisation_parts(own)},
         )
 
     def writer(self, source: str | Mapping[str, Scalar], cell: Cell, origins: Origins) -> tuple[Stage, bool]:

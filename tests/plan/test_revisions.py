@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ablate.algorithms.registry import METHODS
-from ablate.catalogs import datasets, suite_code
+from ablate.catalogs import datasets, parameters, suite_code
 from ablate.plan.graph import children_of
 from ablate.plan.kinds import KINDS
 from ablate.plan.plan import Plan
@@ -19,6 +19,12 @@ from ablate.plan.stage import Stage
 MakePlan = Callable[..., Plan]
 
 SHORT = {"max_prompt_length": 128, "max_response_length": 64}
+
+ADAPTED = {
+    f"{section}.{key}": value
+    for section in ("sft", "reward_model", "ppo")
+    for key, value in {"lora_rank": 4, "quantisation": "4bit"}.items()
+}
 
 SPEC: dict[str, Any] = {
     "name": "study",
@@ -38,6 +44,7 @@ SPEC: dict[str, Any] = {
     "grid": [
         {"dataset": ["pocket-hh", "pocket-shp", "both", "own"], "algorithm": list(METHODS)},
         {"dataset": "again", "algorithm": "dpo"},
+        {"dataset": "pocket-hh", "algorithm": "ppo", **ADAPTED},
         {"dataset": "pocket-hh", "algorithm": "dpo", "policy": {"merge": ["pocket-small", {"from": {"seed": 1}}]}},
     ],
     "when": [{"if": {"algorithm": "steerlm"}, "set": {"reward_model.loss": "attributes"}}],
@@ -95,6 +102,17 @@ def test_of_a_method(plan: MakePlan, monkeypatch: pytest.MonkeyPatch, name: str)
         return stage.identity.config.value.get("algorithm") == name
 
     assert changed_by(plan, lambda: monkeypatch.setitem(METHODS, name, raised), uses)
+
+
+def test_of_a_quantisation(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has an adapter over four bits is trained again, and nothing that has none."""
+
+    def uses(stage: Stage) -> bool:
+        config = stage.identity.config.value
+        return stage.kind != "reference_logprobs" and config.get("parameters", {}).get("quantisation") == "4bit"
+
+    users = changed_by(plan, lambda: monkeypatch.setitem(parameters.QUANTISATION_REVISIONS, "4bit", 3), uses)
+    assert {stage.rpartition("-")[0] for stage in users} == {"sft", "reward_model", "train"}
 
 
 @pytest.mark.parametrize("name", ["hh_rlhf", "shp", "messages", "records", "online_pairs"])
