@@ -254,6 +254,11 @@ class GroupFolder(ExperimentFolder):
     """What the store keeps of cells that are tuned together: an experiment of trials, and what they have come to."""
 
     @property
+    def experiment(self) -> str:
+        """The name of the experiment that the trials are recorded as: this folder's among those of the experiments."""
+        return "/".join(self.folder.parts[-3:])
+
+    @property
     def outcome_json(self) -> Path:
         """The winner, the trials it is the best of and, once all have ended, their stages; all from the journal."""
         return self.folder / "outcome.json"
