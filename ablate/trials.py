@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -52,7 +53,8 @@ def read_search(store: Store, name: str) -> Search:
     """Read the search of an experiment that has begun one; nothing is written. Raises StoreError."""
     study = read_study(name, store.experiment(name).trials_jsonl)
     objectives = tuple(study.user_attrs.get(ASKED, {}).get("maximise", ()))
-    return Search(study, objectives, tuple(counted(study)), tuple(best_trials(study)))
+    trials = counted(study)
+    return Search(study, objectives, tuple(trials), tuple(best_trials(trials, study.directions)))
 
 
 def read_study(name: str, file: Path) -> optuna.Study:
@@ -67,16 +69,30 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get(SURPLUS)]
 
 
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the best feasible trial, the Pareto front where there are several objectives; none while none is done."""
-    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
-        return []
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # no trial is feasible
-        return []
+def best_trials(trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]) -> list[FrozenTrial]:
+    """Return the best feasible trial, of equal ones the first; of several objectives all trials of the Pareto front."""
+    feasible = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)]
+    signs = [1 if direction == StudyDirection.MAXIMIZE else -1 for direction in directions]
+    gains = {t.number: [sign * value for sign, value in zip(signs, t.values, strict=True)] for t in feasible}
+    if len(signs) == 1:
+        return sorted(feasible, key=lambda trial: gains[trial.number], reverse=True)[:1]
+    return [t for t in feasible if not any(_beats(other, gains[t.number]) for other in gains.values())]
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(mine >= its for mine, its in zip(one, other, strict=True))
+
+
+def trial_facts(trial: FrozenTrial, objectives: Sequence[str]) -> dict[str, Any]:
+    """Return a trial as plain JSON; it has results where it is complete: Optuna gives pruned ones what was watched."""
+    is_complete = trial.state == TrialState.COMPLETE
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "values": dict(trial.params),
+        "results": dict(zip(objectives, trial.values, strict=True)) if is_complete else None,
+        "cause": trial.user_attrs.get(CAUSE),
+    }
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

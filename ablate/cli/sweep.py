@@ -96,7 +96,9 @@ def run(
     name = loaded.experiment.name
     _end_where_it_gave_up(name, sweeper.gave_up)
     if sweeper.is_full:
-        out.print(f"{name} has all its trials: a larger number in sweep.trials goes on", highlight=False)
+        is_used_up = sweeper.most == sweeper.sweep.points
+        more = "its grid has no more points" if is_used_up else "a larger number in sweep.trials goes on"
+        out.print(f"{name} has all its trials: {more}", highlight=False)
     show(name, store)
 
 
@@ -150,14 +152,13 @@ def show(
             out.print("no trial is complete: there is nothing to draw", highlight=False)
     if best is not None or figures is not None:
         return
+    facts = found.as_json()
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=1))
-    else:
-        for trial in found.trials:
-            out.print(display.trial_line(trial, found.sweep), markup=False, highlight=False, soft_wrap=True)
-        ended = sum(trial.state.is_finished() for trial in found.trials)
-        out.print(f"{name}: {ended} of {found.sweep.most} trials; best:", highlight=False)
-        for trial in found.best:
-            out.print(f"  {display.trial_line(trial, found.sweep)}", markup=False, highlight=False, soft_wrap=True)
-        for line in worker_statuses(place, name):
-            out.print(f"{line.id}: {line.status}, {line.note}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    lines = {trial["number"]: display.trial_line(trial) for trial in facts["trials"]}
+    ended = sum(trial.state.is_finished() for trial in found.trials)
+    workers = [f"{line.id}: {line.status}, {line.note}" for line in worker_statuses(place, name)]
+    best_lines = [f"  {lines[number]}" for number in facts["best"]]
+    for text in (*lines.values(), f"{name}: {ended} of {found.sweep.most} trials; best:", *best_lines, *workers):
+        out.print(text, markup=False, highlight=False, soft_wrap=True)

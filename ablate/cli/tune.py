@@ -47,7 +47,7 @@ def _check_nothing_to_go(what: Plan, code: int) -> None:
     if what.tuning.to_go and not code:
         raise UsageError(
             f"{len(what.tuning.to_go)} groups of {what.name} have trials to go again",
-            hint="another run of it asks for fewer trials: end it, then repeat this command",
+            hint="another run of it has more trials to go: end it, or wait, then repeat this command",
         )
 
 
@@ -106,12 +106,10 @@ def show_tuning(store: Store, name: str, *, as_json: bool, other: Path | None) -
     if as_json:
         typer.echo(json.dumps({"name": name, "groups": found}, indent=1))
         return
-    spelled = importlib.import_module("ablate.sweeps.space").spelled
+    trial_line = importlib.import_module("ablate.sweeps.display").trial_line
     for group, outcome in found.items():
         for trial in outcome["all"]:
-            result = trial["state"] if trial["result"] is None else f"{trial['result']:.4f}"
-            cause = f": {trial['cause']}" if trial["cause"] else ""
-            _say(f"{group}: trial {trial['number']}: {spelled(list(trial['values'].items()))} → {result}{cause}")
+            _say(f"{group}: {trial_line(trial)}")
         best_one = outcome["best"]
         said = "nothing found yet" if best_one is None else f"best: trial {best_one['number']}"
         _say(f"{group}: {sum(outcome['ended'].values())} of {outcome['trials']} trials; {outcome['cause'] or said}")

@@ -55,8 +55,7 @@ def what_is_asked(sweep: Sweep) -> dict[str, Any]:
 
 def what_group_is_asked(tune: Tune, group: Group) -> dict[str, Any]:
     """Return what the trials of a group search, for what and with which seed, as plain JSON."""
-    own = tune.model_copy(update={"search": group.search})
-    return {**what_is_asked(own), "suites": list(tune.suites), "seed": tune.seed}
+    return {**what_is_asked(group.search_of(tune)), "suites": list(tune.suites), "seed": tune.seed}
 
 
 def as_outcome(found: Mapping[str, Any]) -> Outcome:
@@ -64,7 +63,6 @@ def as_outcome(found: Mapping[str, Any]) -> Outcome:
     best = found["best"] or {}
     return Outcome(
         state=found["state"],
-        trials=found["trials"],
         ended=found["ended"],
         policies=found["policies"],
         values=best.get("values", {}),
@@ -72,5 +70,5 @@ def as_outcome(found: Mapping[str, Any]) -> Outcome:
         best=best.get("number"),
         ties=best.get("ties", ()),
         cause=found["cause"],
-        limits=found.get("limits", {}),
+        limited_by=found.get("limited_by"),
     )

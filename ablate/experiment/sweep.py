@@ -132,10 +132,15 @@ class Sweep(Closed):
     @property
     def most(self) -> int:
         """How many trials there are in all: those asked for, or as many as a grid has points."""
+        return self.trials if self.points is None else min(self.trials, self.points)
+
+    @property
+    def points(self) -> int | None:
+        """How many points a grid has; None where values are drawn otherwise."""
         points = [given.points for given in self.search.values()]
         if self.sampler.name != "grid" or None in points:
-            return self.trials
-        return min(self.trials, math.prod(len(values) for values in points if values is not None))
+            return None
+        return math.prod(len(values) for values in points if values is not None)
 
     def facts(self) -> dict[str, Any]:
         """Return what a report must know of the search: for what, how many keys, how its trials are drawn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -28,12 +28,11 @@ class Outcome:
     """What the trials of a group have come to, as the store keeps it.
 
     ``best`` is the winner's number, ``ties`` are others that reached the same; ``ended`` counts trials by how they
-    ended, of ``trials`` asked for; ``limits`` may have ended it before. ``policies`` are trained in each trial;
-    ``cause`` says why there is no winner.
+    ended, and ``limited_by`` are the limits that ended them before there were all. ``policies`` are trained in each
+    trial; ``cause`` says why there is no winner.
     """
 
     state: State
-    trials: int
     ended: Mapping[str, int]
     policies: int
     values: Values
@@ -41,7 +40,7 @@ class Outcome:
     best: int | None = None
     ties: Sequence[int] = ()
     cause: str = ""
-    limits: Mapping[str, float | None] = field(default_factory=dict)
+    limited_by: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,11 @@ class Group:
         """Return the cells of one trial as they are written: equal ones, but for the seed, once."""
         cells = (replace(cell, values={**cell.values, "seed": seed}) for cell in self.cells)
         return tuple(dict.fromkeys(cells))
+
+    def search_of(self, tune: Tune) -> Tune:
+        """Return the search of this group: of its own keys, and of what trials begin with the values of these."""
+        start = ({key: value for key, value in item.items() if key in self.search} for item in tune.start)
+        return tune.model_copy(update={"search": self.search, "start": tuple(filter(None, start))})
 
     def found_for(self, cell: Cell, values: Values) -> Values:
         """Return those of a trial's values that are a cell's: it reads the key, and has what that depends on."""
@@ -155,7 +159,7 @@ class Tuning:
         if found is not None and self._state(group) == "failed":
             return f"its tuning failed: {found.cause}"
         ended = 0 if found is None else sum(found.ended.values())
-        return f"its tuning is not finished: {ended} of {self.tune.trials} trials have ended"
+        return f"its tuning is not finished: {ended} of {group.search_of(self.tune).most} trials have ended"
 
     def found(self, cell: Cell) -> tuple[int, Values]:
         """Return the number of the group of a cell of :attr:`grid`, and the values that were found for the cell."""
@@ -199,10 +203,10 @@ class Tuning:
 
     def _state(self, group: Group) -> State:
         found = self.outcome(group)
-        if found is None or found.trials < self.tune.trials:
+        if found is None:
             return "open"
-        ended_before = sum(found.ended.values()) < found.trials
-        return "open" if ended_before and found.limits != self.tune.limits else found.state
+        has_all = sum(found.ended.values()) >= group.search_of(self.tune).most
+        return found.state if has_all or found.limited_by == self.tune.limits else "open"
 
     def _is_settled(self, group: Group) -> bool:
         return not group.search or self._state(group) == "tuned"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.status import Status
 
@@ -14,7 +15,7 @@ from ablate.experiment.sweep import Sweep, Tune
 from ablate.experiment.tuning import Group, Outcome
 from ablate.plan.stage import Stage
 from ablate.sweeps.space import spelled
-from ablate.trials import CAUSE
+from ablate.trials import trial_facts
 
 
 class StageDisplay:
@@ -69,7 +70,7 @@ class SweepDisplay(StageDisplay):
 
     def told(self, trial: FrozenTrial) -> None:
         """Print a trial with its values and what it reached."""
-        self._print(trial_line(trial, self.sweep))
+        self._print(trial_line(trial_facts(trial, self.sweep.maximise)))
 
 
 class TuningDisplay(StageDisplay):
@@ -81,7 +82,7 @@ class TuningDisplay(StageDisplay):
 
     def told(self, group: Group, trial: FrozenTrial) -> None:
         """Print a trial with its group, its values and what it reached."""
-        self._print(f"{group.label}: {trial_line(trial, self.tune)}")
+        self._print(f"{group.label}: {trial_line(trial_facts(trial, self.tune.maximise))}")
 
     def settled(self, group: Group, outcome: Outcome) -> None:
         """Print what was found for a group."""
@@ -96,14 +97,10 @@ def outcome_line(group: Group, outcome: Outcome, tune: Tune) -> str:
     return f"{group.label}: {found}, {name} {outcome.result:.4f}, the best of {sum(outcome.ended.values())} trials"
 
 
-def trial_line(trial: FrozenTrial, sweep: Sweep) -> str:
-    """Return a trial in a line: number, values, what it reached or how it ended."""
-    values = spelled(list(trial.params.items()))
-    if trial.state == TrialState.COMPLETE:
-        outcome = ", ".join(
-            f"{name.removeprefix('-')} {v:.4f}" for name, v in zip(sweep.maximise, trial.values, strict=True)
-        )
+def trial_line(facts: Mapping[str, Any]) -> str:
+    """Return what :func:`ablate.trials.trial_facts` has of a trial in a line."""
+    if facts["results"] is None:
+        outcome = facts["state"] + (f": {facts['cause']}" if facts["cause"] else "")
     else:
-        cause = trial.user_attrs.get(CAUSE)
-        outcome = trial.state.name.lower() + (f": {cause}" if cause else "")
-    return f"trial {trial.number}: {values} → {outcome}"
+        outcome = ", ".join(f"{name.removeprefix('-')} {value:.4f}" for name, value in facts["results"].items())
+    return f"trial {facts['number']}: {spelled(list(facts['values'].items()))} → {outcome}"

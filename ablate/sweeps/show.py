@@ -19,7 +19,7 @@ from ablate.experiment.loading import load_experiment, overridden_sections
 from ablate.experiment.sweep import Sweep
 from ablate.store import Store
 from ablate.sweeps.space import Space
-from ablate.trials import CAUSE, read_search
+from ablate.trials import read_search, trial_facts
 
 HEADER = "# trial "
 """What the file of a best trial begins with."""
@@ -39,14 +39,9 @@ class Found:
         return {
             "name": self.name,
             "maximise": list(self.sweep.maximise),
-            "trials": [self._facts(trial) for trial in self.trials],
+            "trials": [trial_facts(trial, self.sweep.maximise) for trial in self.trials],
             "best": [trial.number for trial in self.best],
         }
-
-    def _facts(self, trial: FrozenTrial) -> dict[str, Any]:
-        results = None if trial.values is None else dict(zip(self.sweep.maximise, trial.values, strict=True))
-        facts = {"number": trial.number, "state": trial.state.name.lower(), "values": dict(trial.params)}
-        return {**facts, "results": results, "cause": trial.user_attrs.get(CAUSE)}
 
 
 def find_sweep(store: Store, name: str) -> Found:

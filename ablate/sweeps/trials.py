@@ -95,9 +95,9 @@ class GroupPlanner:
     ) -> None:
         """Read what the group searches; ``suites`` judge its trials. Raises SpecError for what makes no sense."""
         tune, experiment = tuning.tune, loaded.experiment
-        start = tuple({key: value for key, value in item.items() if key in group.search} for item in tune.start)
-        self.sweep: Sweep = tune.model_copy(update={"search": group.search, "start": tuple(filter(None, start))})
-        about = {"name": group_name(experiment.name, group), "evaluate": Evaluations(policy=tuple(suites))}
+        self.sweep: Sweep = group.search_of(tune)
+        name = store.experiment(experiment.name).group(group.name).experiment
+        about = {"name": name, "evaluate": Evaluations(policy=tuple(suites))}
         nothing = {"baselines": (), "reward_models": (), "report": None, "claims": ()}
         self.loaded = replace(loaded, experiment=experiment.model_copy(update={**about, **nothing}))
         self._group, self._cells, self._store = group, group.at_seed(tune.seed), store
@@ -118,11 +118,6 @@ class GroupPlanner:
         cells = dict.fromkeys(self._group.with_values(cell, values) for values in trials for cell in self._cells)
         selection = Selection(self._whole, replace(self._whole, cells=tuple(cells)))
         return plan_loaded(loaded, self._store, selection=selection)
-
-
-def group_name(experiment: str, group: Group) -> str:
-    """Return the name of the experiment that a group's trials are recorded as: its folder's among the experiments."""
-    return f"{experiment}/tuning/{group.name}"
 
 
 def searched_at(loaded: LoadedExperiment, sweep: Sweep, written: Iterable[tuple[int, str]]) -> LoadedExperiment:

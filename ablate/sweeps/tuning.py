@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ablate.catalogs.suites import load_suites
@@ -24,7 +26,7 @@ from ablate.store import GroupFolder, Store
 from ablate.sweeps.engine import check_same
 from ablate.sweeps.run import LOOK_SECONDS, Sweeper
 from ablate.sweeps.trials import GroupPlanner
-from ablate.trials import CAUSE, counted, is_feasible, read_search
+from ablate.trials import CAUSE, best_trials, counted, is_feasible, read_search, trial_facts
 
 
 class GroupListener(Protocol):
@@ -153,20 +155,20 @@ class Tuner:
         over = sweeper.is_over()  # before the trials are read: they are all there, then
         trials, tune = counted(sweeper.study), self.tuning.tune
         ended = Counter(trial.state.name.lower() for trial in trials if trial.state.is_finished())
-        best = _best(sweeper, trials)
+        best = _best(trials, sweeper.study.directions)
         cause = "" if best or not over else sweeper.gave_up or _why_none(trials)
         return {
             "group": dict(group.axes),
             "state": "open" if not over else "tuned" if best else "failed",
             "cause": cause,
             "best": best,
-            "trials": tune.trials,
-            "limits": tune.limits,
+            "trials": max(sweeper.most, len(trials)),  # another run may ask for more
+            "limited_by": tune.limits if over and ended.total() < sweeper.most else None,
             "ended": dict(ended),
             "policies": len(group.at_seed(tune.seed)),
             "seed": tune.seed,
             "asked": what_group_is_asked(tune, group),
-            "all": [_facts(trial) for trial in trials],
+            "all": [trial_facts(trial, tune.maximise) for trial in trials],
             "stages": self._done(self.folder.group(group.name)) if over else None,
         }
 
@@ -174,15 +176,13 @@ class Tuner:
         return {stage_id: facts for stage_id, facts in folder.stages().items() if self.store.stage(stage_id).is_done()}
 
 
-def _best(sweeper: Sweeper, trials: list[FrozenTrial]) -> dict[str, Any] | None:
-    """Return the best trial that keeps its bounds, of equal ones the first; None where there is none."""
-    feasible = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)]
-    if not feasible:
-        return None
-    sign = 1 if sweeper.sweep.maximise[0].startswith("-") else -1
-    best = min(feasible, key=lambda trial: (sign * trial.values[0], trial.number))
-    ties = [trial.number for trial in feasible if trial.values == best.values and trial is not best]
-    return {"number": best.number, "values": dict(best.params), "result": best.values[0], "ties": ties}
+def _best(trials: list[FrozenTrial], directions: Sequence[StudyDirection]) -> dict[str, Any] | None:
+    """Return the best trial and those that reached the same; None where there is none."""
+    for best in best_trials(trials, directions):
+        equal = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.values == best.values]
+        ties = [trial.number for trial in equal if is_feasible(trial) and trial is not best]
+        return {"number": best.number, "values": dict(best.params), "result": best.values[0], "ties": ties}
+    return None
 
 
 def _why_none(trials: list[FrozenTrial]) -> str:
@@ -190,9 +190,3 @@ def _why_none(trials: list[FrozenTrial]) -> str:
         return "no trial keeps its bounds"
     causes = [trial.user_attrs[CAUSE] for trial in trials if CAUSE in trial.user_attrs]
     return max(causes, key=causes.count) if causes else "no trial was complete"
-
-
-def _facts(trial: FrozenTrial) -> dict[str, Any]:
-    facts = {"number": trial.number, "state": trial.state.name.lower(), "values": dict(trial.params)}
-    result = trial.values[0] if trial.values else None
-    return {**facts, "result": result, "cause": trial.user_attrs.get(CAUSE)}

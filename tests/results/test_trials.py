@@ -26,7 +26,7 @@ from ablate.results.layout import Layout, load_layout
 from ablate.results.long import collect
 from ablate.results.report import Report, build_report, render_report
 from ablate.results.tables.table import Table, cell_text
-from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, read_search
+from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, best_trials, counted, read_search
 from tests.results.conftest import StoreMaker
 
 BETA = FloatDistribution(0.01, 10.0, log=True)
@@ -140,6 +140,20 @@ def test_a_sweep_has_its_figures_in_every_format(sweep: SweepMaker, tmp_path: Pa
 def test_the_best_so_far_is_of_feasible_trials_alone(sweep: SweepMaker) -> None:
     shown = sweep.numbers()
     assert best_so_far(shown.complete, shown.objectives[0]) == ([0, 2], [1.5, 2.0])
+
+
+@pytest.mark.parametrize("maximise", [("gold",), ("-length",), ("gold", "-length")])
+def test_the_best_trials_are_those_that_optuna_names(maker: StoreMaker, maximise: tuple[str, ...]) -> None:
+    sweep, draws = SweepMaker(maker, maximise), np.random.default_rng(0)
+    assert not best_trials(counted(sweep.study), sweep.study.directions)
+    for drawn in draws.integers(0, 4, (40, 3)):
+        gold, length, excess = map(float, drawn)
+        values = [length if name == "-length" else gold for name in maximise]
+        sweep.add({"dpo.beta": 1.0}, TrialState.COMPLETE, values, **{EXCESS: [excess - 1.0]})
+        best = best_trials(counted(sweep.study), sweep.study.directions)
+        feasible = [trial for trial in sweep.study.trials if trial.user_attrs[EXCESS] <= [0.0]]
+        optunas = (sweep.study.best_trials if len(maximise) > 1 else [sweep.study.best_trial]) if feasible else []
+        assert [trial.number for trial in best] == sorted(trial.number for trial in optunas)
 
 
 def test_the_best_so_far_of_what_is_to_be_low_falls(maker: StoreMaker) -> None:

@@ -171,6 +171,7 @@ def test_a_trial_that_falls_behind_is_stopped(folder: Folder) -> None:
     folder.sweep("--parallel", "1", LIGHT_STEPS="60", LIGHT_STEP_SECONDS="0.1")
     trials = folder.trials()
     assert [trial["state"] for trial in trials] == ["complete", "pruned"]
+    assert trials[1]["results"] is None, "what was watched is no result"
     # the second trial's first seed was stopped on its way; the other had no time to end, or never began
     assert len(list(folder.store.stages.glob("train-*/done.json"))) < 4
 
@@ -277,6 +278,7 @@ def test_weights_of_a_mixture_are_searched(folder: Folder) -> None:
     done = folder.sweep()
     assert done.returncode == 0, done.stderr
     assert sorted(trial["values"]["of_hh"] for trial in folder.trials()) == [100, 200, 300]
+    assert "small has all its trials: its grid has no more points" in folder.sweep().stdout
     assert len(list(folder.store.stages.glob("mixture-*/done.json"))) == 3
 
 

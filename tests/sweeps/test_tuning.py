@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from ablate.cli.options import READERS
-from ablate.cli.tune import describe_tuning
+from ablate.cli.tune import describe_tuning, show_tuning
 from ablate.context import write_json, write_text
 from ablate.errors import AblateError, UsageError
 from ablate.execution.study import make_plan
@@ -30,6 +31,7 @@ from ablate.results.appendix.hyperparameters import hyperparameter_tables
 from ablate.results.appendix.stages import read_stages
 from ablate.results.long import collect
 from ablate.results.report import build_report
+from ablate.sweeps.engine import tell
 from ablate.sweeps.tuning import Tuner
 from ablate.tracking.wanted import wanted_runs
 from tests.sweeps.conftest import HELPERS, ROOT, Folder
@@ -208,7 +210,7 @@ def test_a_killed_tuning_goes_on_and_a_larger_budget_continues_it(tuned: Tuned) 
     for name, trials in first.items():
         outcome = tuned.outcome(f"pocket-hh,{name}")
         assert outcome["all"][:3] == trials and len(outcome["all"]) == 4
-        best = max(outcome["all"], key=lambda trial: trial["result"])
+        best = max(outcome["all"], key=lambda trial: trial["results"]["pocket-validation-gold"])
         assert outcome["best"]["number"] == best["number"]
     assert all(len(tuned.store.stage(stage.name).attempts()) <= 3 for stage in tuned.store.stages.iterdir())
 
@@ -266,7 +268,7 @@ def test_a_group_that_is_not_finished_has_rows_and_no_stages_and_what_it_shares_
     rows = [item for item in plan.subjects if item.subject == "policy" and item.role == "cell"]
     assert len(rows) == 8 and sum(item.stage in plan.stages for item in rows) == 2
     assert {item.tuned.waits for item in rows if item.tuned and item.stage not in plan.stages} == {
-        "its tuning is not finished: 0 of 3 trials have ended"
+        f"its tuning is not finished: 0 of {points} trials have ended" for points in (3, 2)
     }
     assert sum(stage.kind == "reward_model" for stage in plan.stages.values()) == 4
     assert [item.role for item in plan.subjects if item.role != "cell"] == ["sft"]
@@ -296,7 +298,7 @@ def test_cells_that_have_none_of_the_axes_are_a_group_with_a_name(tuned: Tuned) 
     grid = [{"dataset": "pocket-hh", "algorithm": ["dpo", "ppo"]}]
     tuned.write_whole({"grid": grid}, over=["reward_model.dataset"], search={"dpo.beta": {"choice": [0.1, 1.0]}})
     lines = describe_tuning(tuned.store, tuned.plan())
-    assert lines[1] == "  no reward_model.dataset: its tuning is not finished: 0 of 3 trials have ended"
+    assert lines[1] == "  no reward_model.dataset: its tuning is not finished: 0 of 2 trials have ended"
     loaded = load_experiment(tuned.folder / "sweep.yaml")
     assert [group.name for group in groups_of(loaded, expand(loaded))] == ["none", "pocket-hh"]
 
@@ -306,13 +308,7 @@ def test_what_is_kept_of_a_group_is_never_behind_its_trials(
     tuned: Tuned, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Another worker ends the last trial, the best one, while this one keeps what there was."""
-    grid = [{"dataset": "pocket-hh", "algorithm": "dpo"}]
-    tuned.write_whole({"grid": grid}, trials=2, sampler="random", search={"dpo.beta": {"choice": [0.1, 1.0]}})
-    plan = tuned.plan()
-    assert plan.tuning is not None
-    tuned.store.open()
-    tuner = Tuner(tuned.store, plan.loaded, plan.tuning, 1, Deaf())
-    tuner.begin()
+    tuner = begun(tuned, most=2)
     [sweeper] = tuner.sweepers.values()
     asked = [sweeper.study.ask() for _ in range(2)]
     for trial in asked:
@@ -337,6 +333,59 @@ def test_what_is_kept_of_a_group_is_never_behind_its_trials(
     assert written[-1] == ("tuned", 1) and ("tuned", 0) not in written
 
 
+def begun(tuned: Tuned, *trials: float, most: int) -> Tuner:
+    """A worker that has heard of new trials of the one group by what they reached, and asks for ``most``."""
+    grid = [{"dataset": "pocket-hh", "algorithm": "dpo"}]
+    tuned.write_whole({"grid": grid}, trials=most, sampler="random", search={"dpo.beta": {"choice": [0.1, 1.0]}})
+    plan = tuned.plan()
+    assert plan.tuning is not None
+    tuned.store.open()
+    tuner = Tuner(tuned.store, plan.loaded, plan.tuning, 1, Deaf())
+    tuner.begin()
+    [sweeper] = tuner.sweepers.values()
+    for reached in trials:
+        trial = sweeper.study.ask()
+        sweeper.space.suggest(trial)
+        sweeper.study.tell(trial, reached)
+    tuner._note("pocket-hh,dpo")
+    return tuner
+
+
+def test_a_run_that_asked_for_fewer_trials_opens_no_group_again(tuned: Tuned) -> None:
+    earlier = begun(tuned, 1.0, most=1)
+    begun(tuned, 3.0, 3.0, most=3)
+    earlier._note("pocket-hh,dpo")  # the last to write
+    assert tuned.outcome("pocket-hh,dpo")["best"] | {"values": {}} == {
+        "number": 1, "values": {}, "result": 3.0, "ties": [2]
+    }  # fmt: skip
+    tuning = tuned.plan().tuning
+    assert tuning is not None and not tuning.to_go
+    begun(tuned, most=4)
+    tuning = tuned.plan().tuning
+    assert tuning is not None and tuning.reason(tuning.groups[0]).endswith("3 of 4 trials have ended")
+
+
+def test_what_is_shown_of_a_grid_has_as_many_trials_as_points(tuned: Tuned, capsys: pytest.CaptureFixture[str]) -> None:
+    search = {"dpo.beta": {"choice": [0.03, 0.1, 1.0]}}
+    tuned.write_whole({"grid": [{"dataset": "pocket-hh", "algorithm": "dpo"}]}, trials=8, search=search)
+    plan = tuned.plan()
+    assert plan.tuning is not None and plan.tuning.reason(plan.tuning.groups[0]).endswith(": 0 of 3 trials have ended")
+    tuned.store.open()
+    tuner = Tuner(tuned.store, plan.loaded, plan.tuning, 1, Deaf())
+    tuner.begin()
+    [sweeper] = tuner.sweepers.values()
+    while (asked := sweeper._begin()) is not None:
+        values = sweeper.space.suggest(asked[0])
+        tell(sweeper.study, asked[0], [values["dpo.beta"]], TrialState.COMPLETE)
+    tuner._note("pocket-hh,dpo")
+    show_tuning(tuned.store, "tuned", as_json=False, other=None)
+    lines = capsys.readouterr().out.splitlines()
+    reached = "pocket-hh,dpo: trial {}: dpo.beta={:g} → pocket-validation-gold {:.4f}"
+    betas = [trial["values"]["dpo.beta"] for trial in tuned.outcome("pocket-hh,dpo")["all"]]
+    assert lines[:3] == [reached.format(number, beta, beta) for number, beta in enumerate(betas)]
+    assert lines[3] == f"pocket-hh,dpo: 3 of 3 trials; best: trial {betas.index(1.0)}"
+
+
 class Deaf:
     """Listens to nothing."""
 
@@ -353,7 +402,9 @@ def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) 
     assert len(read_tuning(loaded, tuned.store).to_go) == 3
     tuned.write(seed=3)
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
-    tuned.write(trials=4)
+    tuned.write(trials=4)  # a grid has three points for it, and all were tried
+    assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 3
+    tuned.write(trials=4, sampler="random")
     assert len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go) == 4
     tuned.write()
     tuned.store.experiment("tuned").group("pocket-hh,dpo").trials_jsonl.unlink()  # as the error of another search says
@@ -362,13 +413,13 @@ def test_what_was_found_counts_for_the_search_that_found_it_alone(tuned: Tuned) 
 
 def test_a_search_that_a_limit_ended_goes_on_with_another_limit(tuned: Tuned) -> None:
     def to_go(**tune: Any) -> int:
-        tuned.write(**tune)
+        tuned.write(sampler="random", **tune)
         return len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go)
 
     tuned.write(max_hours=1.0)
     limits = {"give_up": 3, "max_hours": 1.0}
-    tuned.note("pocket-hh", "dpo", {"dpo.beta": 0.1}, ended={"complete": 1, "fail": 1}, limits=limits)
-    tuned.note("pocket-hh", "ppo", {"ppo.kl_coefficient": 0.5}, limits=limits)
+    tuned.note("pocket-hh", "dpo", {"dpo.beta": 0.1}, ended={"complete": 1, "fail": 1}, limited_by=limits)
+    tuned.note("pocket-hh", "ppo", {"ppo.kl_coefficient": 0.5})
     assert (to_go(max_hours=1.0), to_go(max_hours=2.0), to_go(), to_go(max_hours=1.0, give_up=4)) == (2, 3, 3, 3)
 
 
