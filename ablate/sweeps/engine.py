@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -72,6 +73,16 @@ def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             study.set_metric_names(names)
     return study
+
+
+def enqueue_starts(study: optuna.Study, sweep: Sweep, file: Path) -> None:
+    """Let a study begin with the values that a sweep starts from; each is one trial, whoever begins the sweep beside.
+
+    Optuna looks for a trial and adds it in two steps, so that this has a lock of its own beside that of the journal.
+    """
+    with _holding(JournalFileOpenLock(f"{file}.start")):
+        for start in sweep.start:
+            study.enqueue_trial(dict(start), skip_if_exists=True)
 
 
 def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
@@ -159,9 +170,7 @@ def _mend_tail(file: Path, *, is_begun: bool) -> None:
     """
     if not file.exists():
         return
-    lock = JournalFileSymlinkLock(str(file))
-    lock.acquire()
-    try:
+    with _holding(JournalFileSymlinkLock(str(file))):
         content = file.read_bytes()
         whole = content.rfind(b"\n") + 1
         if is_begun and not whole:
@@ -169,6 +178,13 @@ def _mend_tail(file: Path, *, is_begun: bool) -> None:
         if whole < len(content):
             with file.open("r+b") as handle:
                 handle.truncate(whole)
+
+
+@contextmanager
+def _holding(lock: JournalFileOpenLock | JournalFileSymlinkLock) -> Iterator[None]:
+    lock.acquire()
+    try:
+        yield
     finally:
         lock.release()
 

@@ -26,7 +26,7 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
-from ablate.sweeps.engine import open_study, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.engine import enqueue_starts, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
 from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted
@@ -102,8 +102,7 @@ class Sweeper:
         self.folder.folder.mkdir(parents=True, exist_ok=True)
         self.study = open_study(self.loaded, self.sweep, self.folder.trials_jsonl, self.cells)
         self.study.pruner = self.pruner
-        for start in self.sweep.start:
-            self.study.enqueue_trial(dict(start), skip_if_exists=True)
+        enqueue_starts(self.study, self.sweep, self.folder.trials_jsonl)
         self.is_full = sum(trial.state.is_finished() for trial in counted(self.study)) >= self.most
         self._record()  # with what is measured and reported beside the trials' results now
 

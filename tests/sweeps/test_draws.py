@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ablate.experiment.loading import load_experiment
 from ablate.store import AttemptFolder
@@ -75,6 +76,26 @@ def test_a_sweep_that_goes_on_draws_what_it_would_have_drawn_and_nothing_twice(
     whole = drawn(tmp_path / "whole", 100, sampler, 4)
     assert len(set(whole)) == 4
     assert drawn(tmp_path / "in-parts", 1, sampler, 4) == whole
+
+
+def test_workers_that_begin_at_once_begin_with_each_start_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write(start=[{"dpo.beta": 0.4}])
+    worker = worker_of(folder)
+    for path in (worker.folder.trials_jsonl, worker.folder.plan_json):
+        path.unlink()
+    add_trial, others = optuna.Study.add_trial, []
+
+    def late(study: optuna.Study, trial: FrozenTrial) -> None:
+        monkeypatch.setattr(optuna.Study, "add_trial", add_trial)
+        others.append(threading.Thread(target=worker_of, args=(folder,)))
+        others[0].start()
+        others[0].join(0.5)  # it waits for this one: all that it may do in this time is too early
+        add_trial(study, trial)
+
+    monkeypatch.setattr(optuna.Study, "add_trial", late)
+    worker.begin()
+    others[0].join()
+    assert [trial.system_attrs["fixed_params"] for trial in worker.study.trials] == [{"dpo.beta": 0.4}]
 
 
 def test_workers_that_take_turns_have_no_more_trials_than_the_sweep(folder: Folder) -> None:
