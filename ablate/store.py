@@ -16,6 +16,7 @@ cache/                              anything here can be deleted and is rebuilt
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -28,6 +29,7 @@ from ablate.context import read_json, write_json
 from ablate.errors import StoreError, UnknownNameError
 
 VERSION = 1
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -362,6 +364,15 @@ class Store:
             if counts[folder.kind] < most and folder.is_done():
                 counts[folder.kind] += 1
                 yield folder
+
+
+def file_name(label: str) -> str:
+    """Return a label as a file name: no slash, at most the 255 bytes that file systems take."""
+    name = label.replace("/", "_")
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    ending = f"… {hashlib.sha256(label.encode()).hexdigest()[:16]}"
+    return name.encode()[: LONGEST_NAME - len(ending.encode())].decode(errors="ignore") + ending
 
 
 def bytes_below(folder: Path) -> int:

@@ -19,13 +19,11 @@ from ablate.errors import SpecError, StoreError, suggestion
 from ablate.execution.estimate import note_estimate
 from ablate.experiment.loading import LoadedExperiment
 from ablate.plan.facts import local_path
-from ablate.plan.fingerprint import digest
 from ablate.plan.plan import Plan, Subject
 from ablate.plan.stage import Stage
 from ablate.shipped import find_by_name, search_folders
-from ablate.store import ExperimentFolder, Store
+from ablate.store import ExperimentFolder, Store, file_name
 
-LONGEST_NAME = 255
 WRITERS = 16
 """Files written at the same time: a disk or a file server takes many to itself at once as soon as one."""
 
@@ -137,8 +135,8 @@ def _link_cells(store: Store, folder: ExperimentFolder, plan: Plan) -> None:
             continue
         kind = [] if subject.subject == "policy" else [subject.subject]
         label = ",".join([*kind, *subject.words(plan.grid.axes)])
-        if wanted.setdefault(_file_name(label), subject).stage != subject.stage:  # labels that differ in slashes only
-            wanted[_file_name(f"{label} {subject.stage}")] = subject
+        if wanted.setdefault(file_name(label), subject).stage != subject.stage:  # labels that differ in slashes only
+            wanted[file_name(f"{label} {subject.stage}")] = subject
     folder.cells.mkdir(exist_ok=True)
     for entry in folder.cells.iterdir():
         if entry.is_symlink():
@@ -164,12 +162,3 @@ def _link(folder: Path, targets: Mapping[str, Path]) -> None:
         if there.get(name) != target:
             with suppress(FileExistsError):
                 (folder / name).symlink_to(target)
-
-
-def _file_name(label: str) -> str:
-    """Return a label as a file name: no slash, at most the 255 bytes that file systems take."""
-    name = label.replace("/", "_")
-    if len(name.encode()) <= LONGEST_NAME:
-        return name
-    ending = f"… {digest(label)}"
-    return name.encode()[: LONGEST_NAME - len(ending.encode())].decode(errors="ignore") + ending

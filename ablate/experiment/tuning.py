@@ -16,6 +16,7 @@ from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import SHORTHANDS, Scalar
 from ablate.experiment.sweep import Range, Tune
 from ablate.experiment.varied import OwnSet
+from ablate.store import file_name
 
 NAMES = SET_KEYS | {"reward_model.init"}
 """Dotted keys that name what rows are about."""
@@ -61,7 +62,7 @@ class Group:
     def name(self) -> str:
         """The values of its axes as the name of a folder."""
         values = ",".join(str(value) for value in self.axes.values() if value is not None)
-        return re.sub(r"[^\w.,+=@-]+", "_", values) or "none"
+        return file_name(re.sub(r"[^\w.,+=@-]+", "_", values)) or "none"
 
     def at_seed(self, seed: int) -> tuple[Cell, ...]:
         """Return the cells of one trial as they are written: equal ones, but for the seed, once."""

@@ -25,7 +25,7 @@ from ablate.execution.study import make_plan
 from ablate.execution.tuned import read_tuning, what_group_is_asked
 from ablate.experiment.grid import expand
 from ablate.experiment.loading import load_experiment
-from ablate.experiment.tuning import groups_of
+from ablate.experiment.tuning import Group, groups_of
 from ablate.plan.plan import Plan
 from ablate.results.appendix.hyperparameters import hyperparameter_tables
 from ablate.results.appendix.stages import read_stages
@@ -301,6 +301,13 @@ def test_cells_that_have_none_of_the_axes_are_a_group_with_a_name(tuned: Tuned) 
     assert lines[1] == "  no reward_model.dataset: its tuning is not finished: 0 of 2 trials have ended"
     loaded = load_experiment(tuned.folder / "sweep.yaml")
     assert [group.name for group in groups_of(loaded, expand(loaded))] == ["none", "pocket-hh"]
+
+
+def test_groups_of_long_names_have_folders_apart(tmp_path: Path) -> None:
+    names = [Group({"policy": "ü" * 200 + end, "dataset": "hh"}, (), {}).name for end in ("a", "b")]
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert Group({"policy": "p/1", "dataset": "hh"}, (), {}).name == "p_1,hh"
 
 
 @pytest.mark.parametrize("moment", ["while it is judged", "while it is written"])
