@@ -79,7 +79,7 @@ def print_workers(name: str, result: Submitted, *, dry_run: bool = False) -> Non
     """Say how many workers of a sweep were handed to SLURM, how many were there already, and what is next."""
     count = f"{result.workers} {'worker' if result.workers == 1 else 'workers'}"
     hours = f", up to {result.gpu_hours:.1f} GPU hours" if result.gpu_hours else ""
-    if dry_run:
+    if result.workers and dry_run:
         _say(f"{name}: {count}{hours}; nothing is submitted")
         _say(f"the scripts: {result.folder}/")
     elif result.workers:

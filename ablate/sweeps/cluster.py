@@ -39,7 +39,8 @@ def hand_over(
     arguments = {"file": str(file), "overrides": overrides, "parallel": parallel}
     work, name = Work("ablate.sweeps.cluster:work", arguments, needs), sweeper.loaded.experiment.name
     if dry_run is not None:
-        return write_worker_scripts(sweeper.store, name, workers, shape, work, loaded, dry_run)
+        count = min(workers, sweeper.unfinished if sweeper.look() else sweeper.most)
+        return write_worker_scripts(sweeper.store, name, count, shape, work, loaded, dry_run)
 
     def wanted() -> int:
         sweeper.begin()

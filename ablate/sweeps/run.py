@@ -26,10 +26,10 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
-from ablate.sweeps.engine import enqueue_starts, open_study, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.engine import check_same, enqueue_starts, open_study, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
-from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted
+from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted, read_study
 
 LOOK_SECONDS = 2.0
 """Between two looks at training events and at other workers' trials, and two signs of life of this one's."""
@@ -105,6 +105,18 @@ class Sweeper:
         enqueue_starts(self.study, self.sweep, self.folder.trials_jsonl)
         self.is_full = sum(trial.state.is_finished() for trial in counted(self.study)) >= self.most
         self._record()  # with what is measured and reported beside the trials' results now
+
+    def look(self) -> bool:
+        """Open the storage where the sweep has been begun, and begin nothing; tell whether it has.
+
+        Raises UsageError where it was begun with another search.
+        """
+        file, name = self.folder.trials_jsonl, self.loaded.experiment.name
+        if not file.exists():
+            return False
+        self.study = read_study(name, file)
+        check_same(self.study, self.sweep, file, self.cells)
+        return True
 
     @property
     def unfinished(self) -> int:

@@ -23,10 +23,9 @@ from ablate.plan.split import tuning_suites
 from ablate.plan.stage import Stage
 from ablate.shipped import search_folders
 from ablate.store import GroupFolder, Store
-from ablate.sweeps.engine import check_same
 from ablate.sweeps.run import LOOK_SECONDS, Sweeper
 from ablate.sweeps.trials import GroupPlanner
-from ablate.trials import CAUSE, best_trials, counted, is_feasible, read_search, trial_facts
+from ablate.trials import CAUSE, best_trials, counted, is_feasible, trial_facts
 
 
 class GroupListener(Protocol):
@@ -74,9 +73,7 @@ class Tuner:
         self.settled: set[str] = set()
         self.is_stopped = False
         for sweeper in self.sweepers.values():
-            name = sweeper.loaded.experiment.name
-            if (file := store.experiment(name).trials_jsonl).exists():
-                check_same(read_search(store, name).study, sweeper.sweep, file, sweeper.cells)
+            sweeper.look()
 
     @property
     def mistake(self) -> SpecError | None:

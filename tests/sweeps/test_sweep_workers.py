@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
 
 from ablate.cli import main
 from ablate.cli.slurm import print_workers
@@ -165,6 +166,27 @@ def test_a_worker_has_what_the_heaviest_stage_of_a_trial_needs(
     [script] = [path.read_text() for path in target.iterdir()]
     assert all(f"#SBATCH --{option}\n" in script for option in [*options, "array=0-3"])
     assert not folder.store.root.exists(), "a dry run records nothing"
+
+
+def test_a_dry_run_has_no_more_workers_than_trials_to_end(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    target, loaded = folder.folder / "out", load_profile(profile(folder))
+
+    def dry_run() -> int:
+        return hand_over(sweeper_of(folder), 8, None, loaded, dry_run=target).workers
+
+    folder.write(trials=3)
+    assert dry_run() == 3 and "array=0-2\n" in next(target.iterdir()).read_text()
+    here = begin(folder)
+    for left in (2, 1, 0):
+        assert here.change(LocalRun()).add  # type: ignore[union-attr]
+        [item] = here.open.values()
+        here._tell(item, (1.0,), TrialState.COMPLETE)
+        assert dry_run() == left
+    print_workers("small", hand_over(sweeper_of(folder), 8, None, loaded, dry_run=target), dry_run=True)
+    assert capsys.readouterr().out == "small: nothing to submit, no trial is left to run\n"
+    folder.write(trials=3, search={"dpo.beta": {"log": [0.1, 1.0]}})
+    with pytest.raises(UsageError, match="was begun with another search"):
+        dry_run()
 
 
 @pytest.mark.parametrize("words", [["--workers", "2"], ["--dry-run"], ["--on", "cluster.yaml", "--jobs", "2"]])

@@ -55,6 +55,8 @@ def write_worker_scripts(
 ) -> Submitted:
     """Write the scripts of workers to a folder; nothing is recorded or queued."""
     result = Submitted()
+    if not count:
+        return result
     arrays, loaded = _admitted(store, count, shape, work, 0, loaded, result)
     write_scripts(store, name, arrays, loaded, folder, result)
     return result
