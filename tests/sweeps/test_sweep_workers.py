@@ -156,6 +156,7 @@ def test_what_a_worker_can_not_run_is_told_at_its_line(folder: Folder, changes: 
     [
         ({"train": {"cpus": 6}, "generate": {"memory": "99G"}}, ["cpus-per-task=6", "mem=102400M", "time=60"]),
         ({"train": {"cpus": 6}, "sweep": {"cpus": 2, "pack": 3, "time": 30}}, ["cpus-per-task=6", "time=30"]),
+        ({"generate": {"memory": "99G"}, "sweep": {"pack": 4}}, ["mem=406528M"]),  # a gibibyte once
     ],
 )
 def test_a_worker_has_what_the_heaviest_stage_of_a_trial_needs(

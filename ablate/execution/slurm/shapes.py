@@ -116,14 +116,15 @@ def worker_shape(
     heaviest = max(stages.values(), key=lambda stage: (stage.execution.trains, _weight(shapes[stage.id])))
     base, of_all = shapes[heaviest.id], list(shapes.values())
     gpus = max(shape.gpus for shape in of_all) if own.gpus is None else own.gpus
+    pack = own.pack or 1
     shape = replace(
         base,
         kind=SWEEP,
         minutes=profile.need("time", SWEEP, None) or profile.limits.time,
         cpus=own.cpus or max(shape.cpus for shape in of_all),
-        memory=own.memory or max(shape.memory for shape in of_all) + WORKER_MEMORY,
+        memory=own.memory or max(shape.memory for shape in of_all) + -(-WORKER_MEMORY // pack),
         gpus=gpus,
-        pack=own.pack or 1,
+        pack=pack,
         partitions=own.partitions or base.partitions,
         qos=own.qos or base.qos,
         constraint=own.constraint or base.constraint,
