@@ -97,9 +97,10 @@ class LeaseLost(StageError):
 
 
 def suggestion(name: str, known: Iterable[str], *, limit: int = 12) -> str:
-    """Return ``did you mean …?`` when a known name is near, and the allowed names (at most ``limit``)."""
+    """Return ``did you mean …?`` when a known name is near, and the allowed names; of many the ``limit`` nearest."""
     names = sorted(str(item) for item in known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
-    listed = ", ".join(names[:limit]) + (f", … ({len(names)} in all)" if len(names) > limit else "")
-    allowed = f"allowed: {listed}" if names else "there is none"
+    listed = names if len(names) <= limit else difflib.get_close_matches(str(name), names, n=limit, cutoff=0.0)
+    more = f", … ({len(names)} in all)" if len(names) > limit else ""
+    allowed = f"allowed: {', '.join(listed)}{more}" if names else "there is none"
     return f"did you mean {near[0]!r}? {allowed}" if near else allowed

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from ablate.catalogs.closed import Closed, unknown_name, validated
 from ablate.catalogs.loading import read_yaml
-from ablate.errors import Location, SpecError
+from ablate.errors import Location, SpecError, suggestion
 
 
 class Inner(Closed):
@@ -90,3 +90,10 @@ def test_a_value_of_a_file_is_merged_over_another_of_the_same(tmp_path: Path) ->
         "a.yaml:5: suites.mine.l",
         "a.yaml:5: suites.mine.m",
     ]
+
+
+def test_of_many_names_the_nearest_are_listed() -> None:
+    names = [f"a{number}" for number in range(600)] + ["ipo.beta", "dpo.beta"]
+    said = suggestion("dpo.bata", names)
+    assert said.startswith("did you mean 'dpo.beta'? allowed: dpo.beta, ipo.beta, a") and said.endswith("(602 in all)")
+    assert suggestion("dpo.bata", names[-2:]) == "did you mean 'dpo.beta'? allowed: dpo.beta, ipo.beta"
