@@ -101,6 +101,18 @@ def test_every_command_has_help(here: Here, name: str) -> None:
     assert f" {name} [OPTIONS]" in out
 
 
+@pytest.mark.parametrize("words", [("sweep", "show", "small", "--figures"), ("report", "small", "--out")])
+def test_a_file_is_no_folder_to_write_into(here: Here, words: tuple[str, ...]) -> None:
+    code, _, err = here(*words, "small.yaml")
+    assert code == 2 and f"Invalid value for '{words[-1]}': " in err and "'small.yaml' is a file" in err
+
+
+def test_what_is_no_store_has_nothing_to_delete_and_stays_none(here: Here, tmp_path: Path) -> None:
+    code, out, _ = here("gc", "--store", "nowhere")
+    assert (code, out) == (0, f"nothing to delete: {tmp_path}/nowhere is no store yet\n")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_data_list_and_its_filters(here: Here) -> None:
     code, out, err = here("data", "list")
     assert (code, err) == (0, "")

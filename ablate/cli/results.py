@@ -33,7 +33,9 @@ def report(
             help="Layout of the tables, a file or a name in reports/; default: the experiment's or a general one."
         ),
     ] = None,
-    to: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default: out/NAME.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", file_okay=False, help="Folder of the files; default: out/NAME.")
+    ] = None,
     data: Annotated[bool, typer.Option("--data", help="Add the table of the datasets it reads.")] = False,
     appendix: Annotated[bool, typer.Option("--appendix", help="Write the appendix of a paper, too.")] = False,
     html: Annotated[

@@ -52,7 +52,8 @@ def gc(
     place.check()
     found = find_garbage(place)
     if not found:
-        out.print("nothing to delete: experiments name all that is there", highlight=False)
+        why = "experiments name all that is there" if place.marker.exists() else f"{place.root} is no store yet"
+        out.print(f"nothing to delete: {why}", markup=False, highlight=False, soft_wrap=True)
         return
     for item in found:
         text = f"{item.bytes / 1e6:>10.1f} MB  {item.folder.relative_to(place.root)}  {item.why}"

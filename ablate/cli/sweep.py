@@ -130,7 +130,8 @@ def show(
         Path | None, typer.Option("--best", help="Write the experiment of the best trials to this file.")
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option("--figures", help="Draw its figures into this folder, as PDF and PNG.")
+        Path | None,
+        typer.Option("--figures", file_okay=False, help="Draw its figures into this folder, as PDF and PNG."),
     ] = None,
 ) -> None:
     """Show the trials of a sweep, the best of them last; of an experiment that is tuned those of each group."""
