@@ -17,21 +17,7 @@ from ablate.store import AttemptFolder
 from ablate.sweeps.run import Sweeper
 from ablate.trials import counted
 from tests.sweeps.conftest import Folder
-
-
-class Deaf:
-    """Listens to nothing."""
-
-    def told(self, trial: object) -> None:
-        """Hear nothing."""
-
-
-def worker_of(folder: Folder) -> Sweeper:
-    """A worker as a command of its own has it: of what the journal says, and nothing else."""
-    worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
-    folder.store.open()
-    worker.begin()
-    return worker
+from tests.sweeps.test_sweep import begin
 
 
 def end(worker: Sweeper, trial: optuna.Trial, held: AttemptFolder) -> float:
@@ -47,11 +33,11 @@ def drawn(folder: Path, restarts: int, sampler: Any, trials: int) -> list[float]
     made = Folder(folder)
     made.write(sampler=sampler, trials=trials)
     betas: list[float] = []
-    worker = worker_of(made)
+    worker = begin(made)
     while (begun := worker._begin()) is not None:
         betas.append(end(worker, *begun))
         if len(betas) % restarts == 0:
-            worker = worker_of(made)
+            worker = begin(made)
     assert len(betas) == trials == len(counted(worker.study))
     return betas
 
@@ -80,14 +66,14 @@ def test_a_sweep_that_goes_on_draws_what_it_would_have_drawn_and_nothing_twice(
 
 def test_workers_that_begin_at_once_begin_with_each_start_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.write(start=[{"dpo.beta": 0.4}])
-    worker = worker_of(folder)
+    worker = begin(folder)
     for path in (worker.folder.trials_jsonl, worker.folder.plan_json):
         path.unlink()
     add_trial, others = optuna.Study.add_trial, []
 
     def late(study: optuna.Study, trial: FrozenTrial) -> None:
         monkeypatch.setattr(optuna.Study, "add_trial", add_trial)
-        others.append(threading.Thread(target=worker_of, args=(folder,)))
+        others.append(threading.Thread(target=begin, args=(folder,)))
         others[0].start()
         others[0].join(0.5)  # it waits for this one: all that it may do in this time is too early
         add_trial(study, trial)
@@ -100,7 +86,7 @@ def test_workers_that_begin_at_once_begin_with_each_start_once(folder: Folder, m
 
 def test_workers_that_take_turns_have_no_more_trials_than_the_sweep(folder: Folder) -> None:
     folder.write(sampler="random", trials=3)
-    workers = [worker_of(folder) for _ in range(2)]
+    workers = [begin(folder) for _ in range(2)]
     begun = [trial for _ in range(3) for worker in workers if (trial := worker._begin()) is not None]
     assert len(begun) == 3 == len(counted(workers[0].study))
 
@@ -109,7 +95,7 @@ def test_a_worker_that_is_overtaken_while_it_asks_gives_its_trial_up(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.write(sampler="random", trials=1)
-    slow, fast = worker_of(folder), worker_of(folder)
+    slow, fast = begin(folder), begin(folder)
     ask = slow.study.ask
 
     def overtaken() -> optuna.Trial:
@@ -124,11 +110,11 @@ def test_a_worker_that_is_overtaken_while_it_asks_gives_its_trial_up(
 
 def test_a_trial_too_many_whose_worker_died_before_it_saw_that_is_not_taken_over(folder: Folder) -> None:
     folder.write(sampler="random", trials=1)
-    fast, dead = worker_of(folder), worker_of(folder)
+    fast, dead = begin(folder), begin(folder)
     begun = fast._begin()
     assert begun is not None
     dead.study.ask()
-    other = worker_of(folder)
+    other = begin(folder)
     assert list(other._orphans()) == []
     assert [trial.number for trial in counted(other.study)] == [begun[0].number]
     assert not other.study.get_trials(states=[TrialState.RUNNING])[1:]
@@ -136,18 +122,18 @@ def test_a_trial_too_many_whose_worker_died_before_it_saw_that_is_not_taken_over
 
 def test_a_sweep_that_has_its_trials_says_so(folder: Folder) -> None:
     folder.write(sampler="random", trials=2)
-    worker = worker_of(folder)
+    worker = begin(folder)
     for _ in range(2):
         begun = worker._begin()
-        assert begun is not None and not worker_of(folder).is_full
+        assert begun is not None and not begin(folder).is_full
         end(worker, *begun)
-    assert worker_of(folder).is_full
+    assert begin(folder).is_full
 
 
 def test_the_study_names_its_objectives(folder: Folder) -> None:
     folder.write(maximise=["pocket-validation-gold", "-gold"])
-    assert worker_of(folder).study.metric_names == ["pocket-validation-gold", "gold"]
-    worker_of(folder)
+    assert begin(folder).study.metric_names == ["pocket-validation-gold", "gold"]
+    begin(folder)
     assert folder.store.experiment("small").trials_jsonl.read_text().count("metric_names") == 1
 
 
@@ -159,9 +145,9 @@ def test_a_grid_has_no_more_trials_than_points(folder: Folder, trials: int, most
     sweep = load_experiment(folder.folder / "sweep.yaml").experiment.sweep
     assert sweep is not None
     assert sweep.search["dpo.learning_rate"].points == pytest.approx((0.001, 0.0015, 0.002))
-    assert (sweep.most, sweep.facts()["trials"], worker_of(folder).unfinished) == (most, most, most)
+    assert (sweep.most, sweep.facts()["trials"], begin(folder).unfinished) == (most, most, most)
 
 
 def test_other_samplers_have_the_trials_that_are_asked_for(folder: Folder) -> None:
     folder.write(search={"dpo.beta": {"choice": [0.1, 1.0]}}, trials=100, sampler="random")
-    assert worker_of(folder).unfinished == 100
+    assert begin(folder).unfinished == 100

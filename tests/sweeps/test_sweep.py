@@ -470,13 +470,9 @@ def test_a_trial_that_ends_well_after_others_failed_is_no_reason_to_give_up(fold
 def test_draws_follow_from_the_number_of_their_trial(folder: Folder) -> None:
     """Two workers that ask for a trial at the same time draw different values."""
     folder.write(sampler="random", trials=4)
-    loaded = load_experiment(folder.folder / "sweep.yaml")
-    workers = [Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2)]
-    folder.store.open()
-    for worker in workers:
-        worker.begin()
+    workers = [begin(folder), begin(folder)]
     for worker in workers:  # neither has seen the other's trial
-        worker.study.sampler = sampler_of(worker.sweep, worker.space.ranges, loaded, 0)
+        worker.study.sampler = sampler_of(worker.sweep, worker.space.ranges, worker.loaded, 0)
     asked = [worker.study.ask() for worker in workers]
     for worker, trial in zip(workers, asked, strict=True):
         worker._open(trial, claimed(worker, trial))
@@ -486,9 +482,7 @@ def test_draws_follow_from_the_number_of_their_trial(folder: Folder) -> None:
 
 def test_a_trial_whose_values_are_being_drawn_is_not_planned(folder: Folder) -> None:
     folder.write(search={"dpo.beta": {"log": [0.01, 10.0]}, "dpo.batch_size": {"int": [16, 32], "step": 16}})
-    worker = Sweeper(folder.store, load_experiment(folder.folder / "sweep.yaml"), 1, Deaf())
-    folder.store.open()
-    worker.begin()
+    worker = begin(folder)
     trial = worker.study.ask()
     trial.suggest_float("dpo.beta", 0.01, 10.0, log=True)
     worker._record()
@@ -501,11 +495,7 @@ def test_a_worker_on_another_machine_keeps_its_trial_as_long_as_its_heart_beats(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.write(trials=1)
-    loaded = load_experiment(folder.folder / "sweep.yaml")
-    there, here = (Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2))
-    folder.store.open()
-    for worker in (there, here):
-        worker.begin()
+    there, here = begin(folder), begin(folder)
     assert there.change(LocalRun()).add  # type: ignore[union-attr]
     held = there.open[0].lease
     write_json(held.owner_json, {**read_json(held.owner_json), "host": "elsewhere"})
@@ -545,11 +535,7 @@ def test_a_worker_that_comes_back_leaves_a_trial_that_another_one_ended(folder: 
 def test_a_trial_that_was_asked_for_has_one_worker(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between asking for a trial and claiming it, another worker may find it without an owner."""
     folder.write(trials=1)
-    loaded = load_experiment(folder.folder / "sweep.yaml")
-    slow, fast = (Sweeper(folder.store, loaded, 1, Deaf()) for _ in range(2))
-    folder.store.open()
-    for worker in (slow, fast):
-        worker.begin()
+    slow, fast = begin(folder), begin(folder)
     claim = lease.claim
 
     def late(leases: StageFolder) -> AttemptFolder | None:

@@ -32,6 +32,11 @@ grid:
   - {dataset: pocket-hh, algorithm: dpo, dpo.beta: [0.1, 0.2]}
 evaluate: {policy: [pocket-gold]}
 """
+PROFILE = """\
+partitions: main
+limits: {calls: 12}
+needs: {default: {memory: 200M, time: 10}}
+"""
 
 
 class Study:
@@ -188,8 +193,15 @@ def environment(tmp_path: Path, standin: StandIn) -> dict[str, str]:
 
 
 @pytest.fixture
+def files(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Write the ``SPEC`` of the test's file, and a profile beside it."""
+    (tmp_path / "small.yaml").write_text(request.module.SPEC)
+    (tmp_path / "cluster.yaml").write_text(PROFILE)
+
+
+@pytest.fixture
 def apart(tmp_path: Path, standin: StandIn, files: None) -> Run:
-    """Run the command line as a process of its own, which can be killed; stages are light, ``files`` the test's."""
+    """Run the command line as a process of its own, which can be killed; stages are light."""
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ABLATE_")}

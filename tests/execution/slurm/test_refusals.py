@@ -16,6 +16,7 @@ from ablate.execution.slurm import storage
 from ablate.execution.slurm.profile import load_profile
 from ablate.execution.slurm.submit import cause_of
 from ablate.plan import explain
+from tests.execution.slurm.conftest import PROFILE
 
 SPEC = """\
 name: small
@@ -25,19 +26,8 @@ grid:
   - {dataset: [pocket-hh, pocket-ultrafeedback], algorithm: dpo, dpo.beta: [0.1, 0.2]}
 evaluate: {policy: [pocket-gold]}
 """
-PROFILE = """\
-partitions: main
-limits: {calls: 12}
-needs: {default: {memory: 200M, time: 10}}
-"""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SPEC)
-    (tmp_path / "cluster.yaml").write_text(PROFILE)
 
 
 def test_a_dry_run_keeps_to_the_budget(ablate: Run, tmp_path: Path) -> None:

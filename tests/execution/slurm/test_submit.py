@@ -20,6 +20,7 @@ from ablate.execution.slurm import submit
 from ablate.execution.slurm.control import unnamed_jobs
 from ablate.execution.slurm.ledger import Turn, new_submission, submissions
 from ablate.store import StageFolder, Store
+from tests.execution.slurm.conftest import PROFILE
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 SPEC = """\
@@ -30,19 +31,8 @@ grid:
   - {dataset: [pocket-hh, pocket-ultrafeedback], algorithm: dpo, dpo.beta: [0.1, 0.2]}
 evaluate: {policy: [pocket-gold, pocket-safety]}
 """
-PROFILE = """\
-partitions: main
-limits: {calls: 12}
-needs: {default: {memory: 200M, time: 10}}
-"""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SPEC)
-    (tmp_path / "cluster.yaml").write_text(PROFILE)
 
 
 def queued(tmp_path: Path, standin: Any) -> Counter[str]:
