@@ -46,7 +46,7 @@ from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
 from ablate.cli.sweep import sweep_app
 from ablate.cli.track import track_app
-from ablate.cli.tune import check_tuned, describe_tuning, tuned
+from ablate.cli.tune import check_tuned, describe_tuning, hand_tuning_over, tuned
 from ablate.console import Json, err, out
 from ablate.context import Resources
 from ablate.errors import AblateError, UsageError
@@ -130,6 +130,9 @@ def run(
     prune: Annotated[
         bool, typer.Option("--prune", help="With --on: cancel what is queued and no experiment of the store names.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --on, of a tuning: jobs that run trials, in all; default: one.")
+    ] = None,
 ) -> None:
     """Run every stage of an experiment that is not done yet, then say how it went. Safe to stop and to repeat.
 
@@ -141,11 +144,14 @@ def run(
         here.refuse_any()
         if dry_run and prune:
             raise UsageError("--dry-run submits nothing, and --prune cancels", hint="ask for them in two calls")
-        _submit(place, study.make_plan(spec, overrides or [], place, READERS), on, dry_run, canary)
+        what = study.make_plan(spec, overrides or [], place, READERS)
+        if workers is not None and what.tuning is None:
+            raise UsageError(f"{what.loaded.file} has no section tune: --workers are jobs that tune its cells")
+        _submit(place, what, on, dry_run, canary, workers or 1)
         if prune:
             prune_queue(place)
         return
-    for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune)):
+    for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune), ("--workers", workers)):
         if given:
             raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
     machine = here.machine
@@ -325,8 +331,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False) -> None:
+def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bool = False, workers: int = 1) -> None:
     loaded = load_profile(on)
+    if what.tuning is not None and what.tuning.to_go:
+        hand_tuning_over(store, what, loaded, workers, dry_run=dry_run)
+        return
     tuning_code = check_tuned(store, what)
     target, code = Path("out") / what.name / "slurm" if dry_run else None, tuning_code
     if not dry_run:

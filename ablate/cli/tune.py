@@ -10,11 +10,14 @@ from typing import Any
 import typer
 
 from ablate.cli.options import INTERRUPTED, READERS
+from ablate.cli.slurm import print_workers
 from ablate.console import err, out
 from ablate.errors import UsageError
 from ablate.execution import study
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
+from ablate.execution.slurm.profile import LoadedProfile
+from ablate.execution.slurm.status import worker_statuses
 from ablate.experiment.tuning import Tuning
 from ablate.plan.plan import Plan
 from ablate.store import Store
@@ -52,21 +55,28 @@ def _check_nothing_to_go(what: Plan, code: int) -> None:
 
 
 def check_tuned(store: Store, what: Plan) -> int:
-    """Raise UsageError unless the tuning of a plan's cells is finished, and is that of its specification.
+    """Raise UsageError unless the finished tuning of a plan's cells is that of its specification.
 
     Returns the exit code: 1 where a group came to nothing, which is said.
     """
     if what.tuning is None:
         return 0
     _tuner(store, what, 1, None)
-    if to_go := what.tuning.to_go:
-        groups = f"{len(to_go)} of {len(what.tuning.searched)} groups"
-        raise UsageError(
-            f"{what.name} is tuned before its cells run, and {groups} have trials to go",
-            hint=f"`ablate run {what.loaded.file}` on a machine that sees the store (several may help), then this"
-            " command again; tune=null beside it runs the cells as they are written",
-        )
     return _say_what_failed(what)
+
+
+def hand_tuning_over(store: Store, what: Plan, profile: LoadedProfile, workers: int, *, dry_run: bool) -> None:
+    """Hand the workers to SLURM that the tuning of a plan's cells lacks to so many, and say so."""
+    assert what.tuning is not None
+    target = Path("out") / what.name / "slurm" if dry_run else None
+    hand_over = importlib.import_module("ablate.sweeps.cluster").hand_over
+    submitted = hand_over(_tuner(store, what, 1, None), workers, None, profile, dry_run=target)
+    groups = f"{len(what.tuning.to_go)} of {len(what.tuning.searched)} groups"
+    _say(f"{what.name}: its cells are tuned first, {groups} have trials to go")
+    print_workers(what.name, submitted, dry_run=dry_run)
+    if not dry_run:
+        record_plan(store, what)
+        _say("the same command hands over its cells once the tuning has ended")
 
 
 def describe_tuning(store: Store, what: Plan) -> list[str]:
@@ -113,6 +123,8 @@ def show_tuning(store: Store, name: str, *, as_json: bool, other: Path | None) -
         best_one = outcome["best"]
         said = "nothing found yet" if best_one is None else f"best: trial {best_one['number']}"
         _say(f"{group}: {sum(outcome['ended'].values())} of {outcome['trials']} trials; {outcome['cause'] or said}")
+    for line in worker_statuses(store, name):
+        _say(f"{line.id}: {line.status}, {line.note}")
 
 
 def _tuner(store: Store, what: Plan, parallel: int, listener: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -367,7 +367,24 @@ class Worker(Source, Protocol):
     """A source of stages that takes part in one sweep, or in several, over the storage that they have in a store."""
 
     store: Store
-    mistake: SpecError | None
+    loaded: LoadedExperiment
+    most: int
+    """How many trials there are in all."""
+
+    @property
+    def possible(self) -> Mapping[str, Stage]:
+        """Stages as its trials may have, those of every method among them."""
+
+    @property
+    def mistake(self) -> SpecError | None:
+        """What this worker stops with, once it knows."""
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials are under way or still to begin."""
+
+    def look(self) -> bool:
+        """Open the storage where it is there, and begin nothing; tell whether it is."""
 
     def begin(self) -> None:
         """Open the storage."""

@@ -59,7 +59,8 @@ class Tuner:
 
         Raises UsageError for a group that was begun with another search. ``parallel``: trials at once, over all groups.
         """
-        self.store, self.tuning, self.parallel, self.listener = store, tuning, parallel, listener
+        self.store, self.loaded, self.tuning = store, loaded, tuning
+        self.parallel, self.listener = parallel, listener
         suites = list(tuning_suites(loaded, tuning.tune, load_suites(search_folders("evals", Path.cwd()))))
         self.sweepers = {
             group.name: Sweeper(
@@ -72,8 +73,24 @@ class Tuner:
         self.looked = dict.fromkeys(self.sweepers, 0.0)
         self.settled: set[str] = set()
         self.is_stopped = False
+        self.possible: dict[str, Stage] = {}
         for sweeper in self.sweepers.values():
-            sweeper.look()
+            self.possible |= sweeper.possible
+        self.most = sum(sweeper.most for sweeper in self.sweepers.values())
+        self.look()
+
+    def look(self) -> bool:
+        """Open the storage of the groups that have been begun, and begin none; tell whether all have.
+
+        Raises UsageError for one that was begun with another search.
+        """
+        begun = [sweeper.look() for sweeper in self.sweepers.values()]
+        return all(begun)
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials of all groups are under way or still to begin."""
+        return sum(sweeper.unfinished for sweeper in self.sweepers.values())
 
     @property
     def mistake(self) -> SpecError | None:
@@ -121,7 +138,10 @@ class Tuner:
         if self.mistake is not None:
             stopped, self.is_stopped = self.is_stopped, True
             return None if stopped else Change({}, needed)
-        return Change(add, stop - needed) if self.sweepers.keys() - self.settled else None
+        if self.sweepers.keys() - self.settled:
+            return Change(add, stop - needed)
+        write_json(self.folder.over_json, {"time": time.time()})
+        return None
 
     def leave(self) -> None:
         """Give up the trials that are under way, to whoever goes on."""

@@ -31,6 +31,7 @@ from ablate.sweeps.run import Sweeper
 from tests.execution.slurm.conftest import StandIn
 from tests.sweeps.conftest import HELPERS, SHARED, Folder
 from tests.sweeps.test_sweep import Deaf, begin, earned, lost_workers, wait_for
+from tests.sweeps.test_tuning import Tuned
 
 PROFILE = {"limits": {"time": 60}, "needs": {"default": {"cpus": 1, "memory": "300M", "time": 10}}}
 
@@ -203,6 +204,67 @@ def test_options_that_do_not_go_together(
     error = capsys.readouterr().err
     assert "belongs to --on" in error or "--jobs is about this machine" in error
     assert not folder.store.root.exists()
+
+
+class ClusterTuned(Tuned):
+    """An experiment of one group, which a stand-in for SLURM tunes."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        super().__init__(folder)
+        self.write_whole({"grid": GROUP}, search={"dpo.beta": {"choice": [0.1, 0.3, 1.0]}})
+        monkeypatch.chdir(folder)
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def hand_over(self, *words: str) -> str:
+        """What `ablate run --on` says, in this process."""
+        self.monkeypatch.setattr(sys, "argv", ["ablate", "run", "sweep.yaml", "--on", "cluster.yaml", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = self.capsys.readouterr()
+        assert not ended.value.code, printed.err
+        return printed.out
+
+
+GROUP = [{"dataset": "pocket-hh", "algorithm": "dpo", "seed": [0, 1]}]
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ClusterTuned:
+    return ClusterTuned(tmp_path, monkeypatch, capsys)
+
+
+def test_a_cluster_gets_workers_that_tune_and_no_cell_before_they_are_done(
+    tuned: ClusterTuned, standin: StandIn
+) -> None:
+    profile(tuned)
+    said = tuned.hand_over("--workers", "8", "--dry-run")
+    assert said.startswith("tuned: its cells are tuned first, 1 of 1 groups have trials to go\ntuned: 3 workers; noth")
+    assert not tuned.store.root.exists() and len(list((tuned.folder / "out/tuned/slurm").iterdir())) == 1
+    assert "tuned: 1 worker submitted" in tuned.hand_over()
+    assert "tuned: 2 workers submitted; 1 were there already" in tuned.hand_over("--workers", "8")
+    assert "tuned: no worker is missing, 3 are at work or queued" in tuned.hand_over("--workers", "8")
+    assert [line.status for line in cluster_statuses(tuned.store, ["tuned"])["tuned"]] == ["queued"] * 3
+    tuned.write_whole({"grid": GROUP, "tune": "leave out"})
+    with pytest.raises(AssertionError, match="has no section tune: --workers are jobs that tune its cells"):
+        tuned.hand_over("--workers", "2")
+
+
+@pytest.mark.slow
+def test_cells_are_handed_over_with_what_workers_found(tuned: ClusterTuned, standin: StandIn) -> None:
+    Cluster(tuned)
+    tuned.hand_over()
+    [submission] = submissions(tuned.store)
+    [record] = submission.arrays()
+    command = [tuned.folder / "python", "-P", "-m", "ablate.execution.slurm.element", str(record.folder), "0"]
+    environment = tuned.settings(LIGHT_WORK="light_tuning", SLURM_JOB_ID="100")
+    assert subprocess.run(command, cwd=tuned.folder, env=environment, timeout=300, check=False).returncode == 0
+    standin.change(lambda job: {"state": "COMPLETED"})
+    assert tuned.outcome("pocket-hh,dpo")["best"]["values"] == {"dpo.beta": 0.1}
+    assert not worker_statuses(tuned.store, "tuned") and tuned.store.experiment("tuned").read_over() is not None
+    assert "stages submitted as" in tuned.hand_over()
+    elements = [stages for array in list(submissions(tuned.store))[-1].arrays() for stages in array.elements.values()]
+    kinds = [stage.partition("-")[0] for stages in elements for stage in stages]
+    assert kinds.count("train") == 1, "seed 0 was trained as a trial"
 
 
 class Cluster:

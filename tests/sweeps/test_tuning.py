@@ -430,16 +430,6 @@ def test_a_search_that_a_limit_ended_goes_on_with_another_limit(tuned: Tuned) ->
     assert (to_go(max_hours=1.0), to_go(max_hours=2.0), to_go(), to_go(max_hours=1.0, give_up=4)) == (2, 3, 3, 3)
 
 
-def test_a_cluster_gets_no_cell_that_is_not_tuned(tuned: Tuned) -> None:
-    profile = tuned.folder / "cluster.yaml"
-    profile.write_text((ROOT / "slurm/pocket.yaml").read_text())
-    refused = tuned.run("run", "sweep.yaml", "--on", str(profile), "--dry-run")
-    assert refused.returncode == 2, refused.stdout
-    error = " ".join(refused.stderr.split())
-    assert "tuned is tuned before its cells run, and 4 of 4 groups have trials to go" in error
-    assert "`ablate run" in error and "tune=null" in error and not tuned.store.stages.exists()
-
-
 SEARCH = {"dpo.beta": {"log": [0.1, 1.0]}}
 
 

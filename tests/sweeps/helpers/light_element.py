@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import light_sweep
+import importlib
+import os
 
 from ablate.execution.slurm.element import main
 
 if __name__ == "__main__":
-    print(f"light work: {light_sweep.__file__}", flush=True)
+    work = importlib.import_module(os.environ.get("LIGHT_WORK", "light_sweep"))
+    print(f"light work: {work.__file__}", flush=True)
     main()
