@@ -154,7 +154,7 @@ def test_a_scratch_that_is_full_for_a_while(study: Any) -> None:
                 handle.write(b"x" * 4096)
         assert study.ablate("status", "small").returncode == 0, "to look needs no room"
         refused = study.submit()
-        assert refused.returncode == 1 and "No space left on device" in refused.stderr
+        assert refused.returncode == 2 and "takes no more: No space left on device; nothing is queued" in refused.stderr
         (study.folder / "hold").unlink()
         study.wait(600)
         assert not all(stage.is_done() for stage in study.stages())
