@@ -205,8 +205,13 @@ class ExperimentFolder:
 
     @property
     def trials_jsonl(self) -> Path:
-        """Journal of the trials, where the experiment is a search; it only grows."""
+        """Journal of the trials, where the experiment is a search: it only grows, or is a copy of a database's."""
         return self.folder / "trials.jsonl"
+
+    @property
+    def storage_json(self) -> Path:
+        """The database that the trials are in, where they are in one, and what their study is called there."""
+        return self.folder / "storage.json"
 
     @property
     def over_json(self) -> Path:

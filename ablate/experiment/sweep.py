@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ablate.catalogs.closed import Closed, Names
 from ablate.experiment.sections import Scalar
@@ -128,6 +129,21 @@ class Sweep(Closed):
     max_hours: float | None = Field(
         None, gt=0, description="Hours that the stages of all trials may take together; no trial begins after them."
     )
+    storage: str | None = Field(None, description="URL of a database of Optuna; default: a journal in the store.")
+
+    @field_validator("storage")
+    @classmethod
+    def _is_one_database_for_all(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "mysql://host/name")
+        if not parts.scheme or not parts.path.strip("/"):
+            raise ValueError("a database's URL is needed, as postgresql://user@host/name or sqlite:////folder/file.db")
+        if parts.scheme.startswith("sqlite") and not parts.path.startswith("//"):
+            raise ValueError("workers run in folders of their own: write the whole path, sqlite:////folder/file.db")
+        if parts.password:
+            raise ValueError(
+                "a specification is no place for a password: leave it to the driver (~/.pgpass, ~/.my.cnf)"
+            )
+        return url
 
     @property
     def most(self) -> int:

@@ -1,30 +1,23 @@
-"""Optuna's side of a sweep: samplers and pruners by name, the storage, the seed of each draw."""
+"""Optuna's side of a sweep: samplers and pruners by name, the seed of each draw, what a study is for."""
 
 from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ablate.errors import Location, SpecError, StoreError, UsageError, suggestion
+from ablate.errors import Location, SpecError, UsageError, suggestion
 from ablate.execution.tuned import what_is_asked
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Named, Range, Sweep
 from ablate.plan.fingerprint import digest
-from ablate.store import ExperimentFolder
-from ablate.trials import ASKED, EXCESS, readable
-
-MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+from ablate.trials import ASKED, EXCESS
 
 SAMPLERS = {
     "tpe": "TPESampler",
@@ -51,38 +44,25 @@ Others draw anew for each trial from a seed of that trial, so that a continued s
 """
 
 
-def open_study(loaded: LoadedExperiment, sweep: Sweep, file: Path, cells: str) -> optuna.Study:
-    """Open or begin the study of a sweep; its trials are lines of ``file``, which only grows.
-
-    ``cells`` is a digest of all that a trial depends on beside the searched values. Raises StoreError for a journal
-    that can't be read, UsageError where it was begun with other objectives, ranges, bounds or cells.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _mend_tail(file, is_begun=ExperimentFolder(file.parent).plan_json.exists())
-    directions = [MINIMIZE if name.startswith("-") else MAXIMIZE for name in sweep.maximise]
-    with readable(file):
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(file))),
-            study_name=loaded.experiment.name,
-            directions=directions,
-            load_if_exists=True,
-        )
-    check_same(study, sweep, file, cells)
+def name_objectives(study: optuna.Study, sweep: Sweep) -> None:
+    """Let optuna-dashboard call the objectives what the sweep does."""
     names = [name.removeprefix("-") for name in sweep.maximise]
-    if study.metric_names != names:  # what optuna-dashboard calls the objectives
+    if study.metric_names != names:
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             study.set_metric_names(names)
-    return study
 
 
-def enqueue_starts(study: optuna.Study, sweep: Sweep, file: Path) -> None:
-    """Let a study begin with the values that a sweep starts from; each is one trial, whoever begins the sweep beside.
-
-    Optuna looks for a trial and adds it in two steps, so that this has a lock of its own beside that of the journal.
-    """
-    with _holding(JournalFileOpenLock(f"{file}.start")):
-        for start in sweep.start:
-            study.enqueue_trial(dict(start), skip_if_exists=True)
+def check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
+    """Raise UsageError where a study was begun with other objectives, ranges, bounds or cells."""
+    asked = {**what_is_asked(sweep), "experiment": cells}
+    begun = study.user_attrs.get(ASKED)
+    if begun is None:
+        study.set_user_attr(ASKED, asked)
+    elif changed := [name for name in asked if name in begun and begun[name] != asked[name]]:
+        raise UsageError(
+            f"the {sweep.called} {study.study_name} was begun with another {' and another '.join(changed)}",
+            hint=f"give it another name, or move {file} away to begin again",
+        )
 
 
 def sampler_of(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment, drawn: int) -> BaseSampler:
@@ -161,42 +141,3 @@ def _grid(sweep: Sweep, ranges: Mapping[str, Range], loaded: LoadedExperiment) -
 def _excess(trial: FrozenTrial) -> Sequence[float]:
     excess: Sequence[float] = trial.user_attrs.get(EXCESS, (0.0,))
     return excess
-
-
-def _mend_tail(file: Path, *, is_begun: bool) -> None:
-    """Cut an unfinished last line off: its writer was killed, and no one has acted on it.
-
-    Raises StoreError where a sweep that has begun would have no line left.
-    """
-    if not file.exists():
-        return
-    with _holding(JournalFileSymlinkLock(str(file))):
-        content = file.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if is_begun and not whole:
-            raise StoreError(f"{file} has lost its trials", hint="restore it, or move it away to begin again")
-        if whole < len(content):
-            with file.open("r+b") as handle:
-                handle.truncate(whole)
-
-
-@contextmanager
-def _holding(lock: JournalFileOpenLock | JournalFileSymlinkLock) -> Iterator[None]:
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
-    """Raise UsageError where a study was begun with other objectives, ranges, bounds or cells."""
-    asked = {**what_is_asked(sweep), "experiment": cells}
-    begun = study.user_attrs.get(ASKED)
-    if begun is None:
-        study.set_user_attr(ASKED, asked)
-    elif changed := [name for name in asked if name in begun and begun[name] != asked[name]]:
-        raise UsageError(
-            f"the {sweep.called} {study.study_name} was begun with another {' and another '.join(changed)}",
-            hint=f"give it another name, or move {file} away to begin again",
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,8 +26,9 @@ from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
-from ablate.sweeps.engine import check_same, enqueue_starts, open_study, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.engine import check_same, name_objectives, pruner_of, sampler_of, tell, turned
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
+from ablate.sweeps.storage import Record, answering, open_record
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
 from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted, read_study
 
@@ -89,6 +90,7 @@ class Sweeper:
         self.most = self.sweep.most
         self.folder = store.experiment(self.loaded.experiment.name)
         self.study: optuna.Study
+        self.record: Record
         self.open: dict[int, _Open] = {}
         self.quiet: dict[int, float] = {}
         self.looked = 0.0
@@ -100,9 +102,12 @@ class Sweeper:
     def begin(self) -> None:
         """Open the storage, with what the sweep starts from."""
         self.folder.folder.mkdir(parents=True, exist_ok=True)
-        self.study = open_study(self.loaded, self.sweep, self.folder.trials_jsonl, self.cells)
+        self.record = open_record(self.loaded, self.sweep, self.folder)
+        self.study = self.record.study
+        check_same(self.study, self.sweep, self.folder.trials_jsonl, self.cells)
+        name_objectives(self.study, self.sweep)
         self.study.pruner = self.pruner
-        enqueue_starts(self.study, self.sweep, self.folder.trials_jsonl)
+        self.record.enqueue(self.sweep.start)
         self.is_full = sum(trial.state.is_finished() for trial in counted(self.study)) >= self.most
         self._record()  # with what is measured and reported beside the trials' results now
 
@@ -179,7 +184,7 @@ class Sweeper:
         if sum(other.number < trial.number for other in self._begun()) < self.most:
             return False
         trial.set_user_attr(SURPLUS, True)
-        tell(self.study, trial, None, TrialState.FAIL)
+        self._end(trial, None, TrialState.FAIL)
         return True
 
     def _open(self, trial: optuna.Trial, held: AttemptFolder) -> dict[str, Stage]:
@@ -201,6 +206,7 @@ class Sweeper:
         while len(drawn := self._drawn(counted(self.study))) > recorded:
             record_plan(self.store, self._plan_of(drawn))
             recorded = len(drawn)
+        self.record.keep()
 
     def _begun(self) -> list[FrozenTrial]:
         return [trial for trial in counted(self.study) if trial.state != TrialState.WAITING]
@@ -267,10 +273,15 @@ class Sweeper:
 
     def _tell(self, item: _Open, values: tuple[float, ...] | None, state: TrialState) -> None:
         self.study.sampler = sampler_of(self.sweep, self.space.ranges, self.loaded, item.trial.number)
-        ended = tell(self.study, item.trial, values, state)
+        ended = self._end(item.trial, values, state)
         lease.end(item.lease, state.name.lower())
         del self.open[item.trial.number]
         self.listener.told(ended)
+
+    def _end(self, trial: optuna.Trial, values: Sequence[float] | None, state: TrialState) -> FrozenTrial:
+        ended = tell(self.study, trial, values, state)
+        self.record.keep()
+        return ended
 
     def _prune(self, item: _Open) -> set[str]:
         """Report the training of a trial's first policy; return the stages to stop where the trial falls behind."""
@@ -318,7 +329,7 @@ class Sweeper:
                 continue
             if (lost := sum(not attempt.ended_json.exists() for attempt in earlier)) > LOSSES:
                 trial.set_user_attr(CAUSE, f"{lost} workers died over it")
-                self.listener.told(tell(self.study, trial, None, TrialState.FAIL))
+                self.listener.told(self._end(trial, None, TrialState.FAIL))
                 lease.end(held, "fail")
                 continue
             yield trial, held
@@ -400,11 +411,12 @@ def run_sweep(sweeper: Worker, machine: Machine, observer: Observer) -> LocalRun
     """
     sweeper.store.open()
     snapshot_code(sweeper.store)
-    sweeper.begin()
-    try:
-        run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
-    finally:
-        sweeper.leave()
+    with answering(sweeper.loaded.experiment.name):
+        sweeper.begin()
+        try:
+            run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
+        finally:
+            sweeper.leave()
     if sweeper.mistake is not None:
         raise sweeper.mistake
     return run

@@ -1,0 +1,183 @@
+"""Where the trials of a sweep are: in the journal in its store, or in a database of which the journal is a copy."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import (
+    BaseJournalBackend,
+    JournalFileBackend,
+    JournalFileOpenLock,
+    JournalFileSymlinkLock,
+)
+from optuna.study import StudyDirection
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+
+from ablate.context import read_json, write_json, write_text
+from ablate.errors import Location, StoreError, UsageError
+from ablate.experiment.loading import LoadedExperiment
+from ablate.experiment.sweep import Sweep
+from ablate.store import ExperimentFolder
+from ablate.trials import read_study, readable
+
+MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
+BUSY_SECONDS = 60
+"""How long a worker waits for others that write to the same SQLite file."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The study of a sweep, and the journal in its store, ``file``, which reports and tracking read.
+
+    ``database`` is where the study is instead, if it is: the journal then is a copy, called ``name``.
+    """
+
+    study: optuna.Study
+    name: str
+    file: Path
+    database: RDBStorage | None = None
+
+    def enqueue(self, starts: Iterable[Mapping[str, Any]]) -> None:
+        """Let the study begin with these values; each is one trial, whoever begins the sweep beside.
+
+        Optuna looks for a trial and adds it in two steps, so that this has a lock of its own beside the storage's.
+        """
+        with _holding(JournalFileOpenLock(f"{self.file}.start")):
+            for start in starts:
+                self.study.enqueue_trial(dict(start), skip_if_exists=True)
+
+    def keep(self) -> None:
+        """Copy the trials from the database to the journal; of several workers' copies the newest stays."""
+        if self.database is None:
+            return
+        with _holding(JournalFileOpenLock(f"{self.file}.copy")):
+            memory = _Memory()
+            _copy(self.study.study_name, self.database, self.name, JournalStorage(memory))
+            lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in memory.logs)
+            write_text(self.file, "".join(lines))
+
+
+def open_record(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder) -> Record:
+    """Open or begin the study of a sweep; a database that has lost it gets it from the journal.
+
+    Raises StoreError for a journal that can't be read and a database that does not answer, UsageError where the trials
+    are kept elsewhere and where a database needs another package.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name, file, place = loaded.experiment.name, folder.trials_jsonl, loaded.origins.locate(sweep.section, "storage")
+    directions = [MINIMIZE if objective.startswith("-") else MAXIMIZE for objective in sweep.maximise]
+
+    def begun(storage: BaseStorage, name: str) -> optuna.Study:
+        return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+    _mend_tail(file, is_begun=folder.plan_json.exists())
+    with _holding(JournalFileOpenLock(f"{file}.start")):
+        if sweep.storage is not None:
+            database = _connect(sweep.storage, place)
+        own = _place(folder, name, sweep.storage, place)
+        if own is None:
+            with readable(file):
+                return Record(begun(_journal(file), name), name, file)
+        with answering(name):
+            if file.exists() and own not in optuna.get_all_study_names(database):
+                read_study(name, file)
+                _copy(name, _journal(file), own, database)
+            return Record(begun(database, own), name, file, database)
+
+
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Raise StoreError where the database that a sweep's trials are in does not answer."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).partition("\n")[0]
+        raise StoreError(
+            f"the database of the trials of {name} does not answer: {cause}",
+            hint="nothing is lost: the same command goes on once it does",
+        ) from error
+
+
+def _connect(url: str, place: Location) -> RDBStorage:
+    patience = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(url, engine_kwargs=patience)
+    except (ImportError, NoSuchModuleError) as error:  # SQLAlchemy's, or the driver
+        raise UsageError(f"storage {url} needs a driver: {error.__cause__ or error}", location=place) from error
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).partition("\n")[0]
+        raise UsageError(f"storage {url} does not open: {cause}", location=place) from error
+
+
+def _place(folder: ExperimentFolder, name: str, url: str | None, place: Location) -> str | None:
+    """Return what the study is called in its database, where no other store has one of that name; None in a journal.
+
+    Raises UsageError where the sweep was begun in another place.
+    """
+    is_begun = folder.trials_jsonl.exists() or folder.storage_json.exists()
+    known = read_json(folder.storage_json) if folder.storage_json.exists() else {"url": None, "study": None}
+    if not is_begun and url is not None:
+        known = {"url": url, "study": f"{name}-{uuid.uuid4().hex[:8]}"}
+        write_json(folder.storage_json, known)
+    if known["url"] != url:
+        where = known["url"] or folder.trials_jsonl
+        hint = f"storage: {known['url']}" if known["url"] else "leave storage out"
+        raise UsageError(f"the trials of {name} are in {where}", location=place, hint=f"{hint}, or take another name")
+    study: str | None = known["study"]
+    return study
+
+
+def _journal(file: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def _copy(name: str, source: BaseStorage, as_name: str, to: BaseStorage) -> None:
+    optuna.copy_study(from_study_name=name, from_storage=source, to_storage=to, to_study_name=as_name)
+
+
+class _Memory(BaseJournalBackend):
+    """A journal that no other process sees."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
+
+
+def _mend_tail(file: Path, *, is_begun: bool) -> None:
+    """Cut an unfinished last line off: its writer was killed, and no one has acted on it.
+
+    Raises StoreError where a sweep that has begun would have no line left.
+    """
+    if not file.exists():
+        return
+    with _holding(JournalFileSymlinkLock(str(file))):
+        content = file.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if is_begun and not whole:
+            raise StoreError(f"{file} has lost its trials", hint="restore it, or move it away to begin again")
+        if whole < len(content):
+            with file.open("r+b") as handle:
+                handle.truncate(whole)
+
+
+@contextmanager
+def _holding(lock: JournalFileOpenLock | JournalFileSymlinkLock) -> Iterator[None]:
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
