@@ -113,8 +113,8 @@ class Sweep(Closed):
     search: Mapping[str, Range] = Field(min_length=1, description="Dotted key to the values it may take.")
     maximise: Names = Field(
         min_length=1,
-        description="A result: average, a category, a suite or suite/metric, with a minus before it to have it small; "
-        "several give a Pareto front.",
+        description="A result: average, a category, a suite, suite/metric, or training/FIELD for what training logged "
+        "last, with a minus before it to have it small; several give a Pareto front.",
     )
     trials: int = Field(ge=1, strict=True, description="Trials in all; a repeated call goes on to this number.")
     sampler: Annotated[Named, BeforeValidator(_named)] = Field(
@@ -129,6 +129,7 @@ class Sweep(Closed):
     max_hours: float | None = Field(
         None, gt=0, description="Hours that the stages of all trials may take together; no trial begins after them."
     )
+    max_gpu_hours: float | None = Field(None, gt=0, description="The same in hours of GPUs, which stages hold.")
     storage: str | None = Field(None, description="URL of a database of Optuna; default: a journal in the store.")
 
     @field_validator("storage")
@@ -191,7 +192,7 @@ class Tune(Sweep):
     @property
     def limits(self) -> dict[str, float | None]:
         """What may end the search of a group before it has its trials."""
-        return {"give_up": self.give_up, "max_hours": self.max_hours}
+        return {"give_up": self.give_up, "max_hours": self.max_hours, "max_gpu_hours": self.max_gpu_hours}
 
     @model_validator(mode="after")
     def _finds_one_winner(self) -> Tune:

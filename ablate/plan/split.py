@@ -12,12 +12,14 @@ from ablate.plan.facts import Facts
 
 OVER_SUITES = "average"
 """A result over suites; categories are such, too."""
+TRAINING = "training"
+"""Where a suite would be named, of a field that training logs: it bounds trials, but judges none."""
 
 
 def tuning_suites(loaded: LoadedExperiment, tune: Tune, suites: Mapping[str, Suite]) -> dict[str, Location]:
     """Return the suites by which trials are judged, each with where it is named; those of ``tune.suites`` first.
 
-    Raises SpecError for a result of which no suite is known.
+    Raises SpecError for a result of which no suite is known, unless it is a bound of what training logs.
     """
     origins = loaded.origins
     places = {name: origins.locate("tune", "suites", index) for index, name in enumerate(tune.suites)}
@@ -31,9 +33,11 @@ def tuning_suites(loaded: LoadedExperiment, tune: Tune, suites: Mapping[str, Sui
             )
     categories = {suites[name].category for name in tune.suites}
     for name, place in results.items():
-        suite = name.partition("/")[0]
+        suite, _, field = name.partition("/")
         if suite in of_policies:
             places.setdefault(suite, place)
+        elif suite == TRAINING and field and name in tune.subject_to:
+            continue
         elif name == OVER_SUITES or name in {suite.category for suite in suites.values()}:
             if not (categories if name == OVER_SUITES else categories & {name}):
                 hint = "name validation suites there, or one suite here"

@@ -9,10 +9,10 @@ from typing import Any
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
-from ablate.results.layout import Column, averaged_categories, named_column
+from ablate.results.layout import Column, averaged_categories, named_column, trained_field
 from ablate.results.layout.names import refuse_unknown
 from ablate.results.long import Results, Subject
-from ablate.results.tables.columns import column_value, measured_columns
+from ablate.results.tables.columns import column_value, named_measured
 
 
 @dataclass(frozen=True)
@@ -29,39 +29,35 @@ class MissingResult(Exception):
 
 @dataclass(frozen=True)
 class Objective:
-    """The results that a sweep compares its trials by, as columns."""
+    """The results that a sweep compares its trials by; ``suites`` are those that they read, None: all of them."""
 
-    maximise: Mapping[str, Column]
-    bounded: Mapping[str, Column]
     sweep: Sweep
+    suites: frozenset[str] | None
 
     @classmethod
     def read(cls, loaded: LoadedExperiment, sweep: Sweep, suites: Mapping[str, Mapping[str, Any]]) -> Objective:
         """Find the results that the sweep names; raises SpecError for one that no trial has."""
         about = {name: facts for name, facts in suites.items() if facts["subject"] == "policy"}
-        maximise, several = {}, len(sweep.maximise) > 1
-        for index, name in enumerate(sweep.maximise):
-            place = loaded.origins.locate(sweep.section, "maximise", *([index] if several else []))
-            maximise[name] = _column(name.removeprefix("-"), about, place)
-        bounded = {
-            name: _column(name, about, loaded.origins.locate(sweep.section, "subject_to", name))
-            for name in sweep.subject_to
+        several = len(sweep.maximise) > 1
+        places = {
+            name.removeprefix("-"): loaded.origins.locate(sweep.section, "maximise", *([index] if several else []))
+            for index, name in enumerate(sweep.maximise)
         }
-        return cls(maximise, bounded, sweep)
-
-    @property
-    def suites(self) -> frozenset[str] | None:
-        """The suites that it reads; None: all of them."""
-        named = {column.suite for column in (*self.maximise.values(), *self.bounded.values())}
-        return None if None in named else frozenset(filter(None, named))
+        places |= {name: loaded.origins.locate(sweep.section, "subject_to", name) for name in sweep.subject_to}
+        read: set[str] | None = set()
+        for name, place in places.items():
+            if trained_field(name, about) is None:
+                suite = _column(name, about, place).suite
+                read = None if read is None or suite is None else read | {suite}
+        return cls(sweep, None if read is None else frozenset(read))
 
     def reached(self, results: Results, stages: Collection[str]) -> Reached:
         """Return what the cells made by ``stages`` reached on average; raises MissingResult with the gaps."""
         cells = [item for item in results.subjects if item.subject == "policy" and item.stage in stages]
-        values = tuple(_mean(results, cells, column) for column in self.maximise.values())
+        values = tuple(_mean(results, cells, name.removeprefix("-")) for name in self.sweep.maximise)
         excess: list[float] = []
-        for name, column in self.bounded.items():
-            value, bound = _mean(results, cells, column), self.sweep.subject_to[name]
+        for name, bound in self.sweep.subject_to.items():
+            value = _mean(results, cells, name)
             excess += [bound.at_least - value] if bound.at_least is not None else []
             excess += [value - bound.at_most] if bound.at_most is not None else []
         return Reached(values, tuple(excess))
@@ -70,7 +66,7 @@ class Objective:
 def _column(name: str, suites: Mapping[str, Mapping[str, Any]], place: Location) -> Column:
     column = named_column(name, suites)
     if column is None:
-        known = ["average", *{facts["category"] for facts in suites.values()}, *suites]
+        known = ["average", *{facts["category"] for facts in suites.values()}, *suites, "training/kl"]
         raise SpecError(f"no trial has a result {name!r}", location=place, hint=suggestion(name, known))
     if column.suite is None:
         _check_mean(name, column, suites, place)
@@ -90,8 +86,9 @@ def _check_mean(name: str, column: Column, suites: Mapping[str, Mapping[str, Any
         raise SpecError(f"{name} is a mean over {found}", location=place, hint=f"name a suite: {', '.join(suites)}")
 
 
-def _mean(results: Results, cells: Sequence[Subject], column: Column) -> float:
-    measured = measured_columns([column], "policy", results)[0]
+def _mean(results: Results, cells: Sequence[Subject], name: str) -> float:
+    measured = named_measured(name, results)
+    assert measured is not None
     values, gaps = [], []
     for cell in cells:
         value, absent = column_value(results, cell, measured)

@@ -24,6 +24,7 @@ from ablate.experiment.sections import Scalar
 from ablate.liveness import Owner, is_running
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
+from ablate.results.cost import Cost
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
 from ablate.sweeps.engine import check_same, name_objectives, pruner_of, sampler_of, tell, turned
@@ -366,11 +367,14 @@ class Sweeper:
         return max(causes, key=causes.count)
 
     def _has_spent_all(self, begun: list[FrozenTrial]) -> bool:
-        if self.sweep.max_hours is None or self.is_spent:
+        if self.is_spent or self.sweep.max_hours is self.sweep.max_gpu_hours is None:
             return self.is_spent
-        records = (self.store.stage(stage_id).read_done() for stage_id in self._plan_of(self._drawn(begun)).stages)
-        seconds = sum(float(record["seconds"]) for record in records if record)
-        self.is_spent = seconds >= 3600 * self.sweep.max_hours
+        stages = self._plan_of(self._drawn(begun)).stages
+        costs = [Cost.of(self.store.stage(stage_id).read_done()) for stage_id in stages]
+        hours = sum(cost.seconds or 0.0 for cost in costs) / 3600
+        gpu_hours = sum(cost.gpu_hours or 0.0 for cost in costs)
+        limits = (hours, self.sweep.max_hours), (gpu_hours, self.sweep.max_gpu_hours)
+        self.is_spent = any(most is not None and spent >= most for spent, most in limits)
         return self.is_spent
 
 

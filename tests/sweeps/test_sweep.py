@@ -548,6 +548,46 @@ def test_a_trial_that_was_asked_for_has_one_worker(folder: Folder, monkeypatch: 
     assert list(fast.open) == [0] and not slow.open
 
 
+def test_what_training_logged_last_is_compared_and_bounded(folder: Folder) -> None:
+    folder.write(
+        start=[{"dpo.beta": 0.5}, {"dpo.beta": 0.25}, {"dpo.beta": 1.0}, {"dpo.beta": 0.3}],
+        maximise=["pocket-validation-gold", "-training/kl"],
+        subject_to={"training/kl": {"at_most": 15.0}},
+        sampler="nsga_ii",
+        trials=4,
+    )
+    done = folder.sweep()
+    assert done.returncode == 0, done.stderr
+    last = 19.5  # times beta: the mean over steps 19 and 20
+    assert [trial["results"]["-training/kl"] for trial in folder.trials()] == pytest.approx(
+        [last * beta for beta in (0.5, 0.25, 1.0, 0.3)]
+    )
+    assert folder.found()["best"] == [0, 1, 3], "trial 2 is out of bounds"
+    table = build_report(folder.store, "small").tables[0]
+    assert [column.label for column in table.columns][2:4] == ["Gold reward (validation)", "training/kl"]
+    assert [row.cells[3].value for row in table.rows] == pytest.approx([9.75, 4.875, 19.5, 5.85])
+    drawn = write_figures(find_sweep(folder.store, "small"), folder.store, folder.folder / "figures")
+    assert "pareto" in [one.name for one in drawn]
+
+
+def test_a_field_that_training_never_logs_is_told_as_the_cause(folder: Folder) -> None:
+    folder.write(maximise="-training/kll", retries=0, give_up=2)
+    done = folder.sweep("--parallel", "1")
+    assert done.returncode == 1 and "training logged no 'kll' (did you mean 'kl'?" in " ".join(done.stderr.split())
+    assert [trial["state"] for trial in folder.trials()] == ["failed", "failed"]
+
+
+def test_no_trial_begins_when_the_gpu_hours_are_spent(folder: Folder) -> None:
+    folder.write(trials=1)
+    assert folder.sweep().returncode == 0
+    for record in folder.store.stages.glob("train-*/done.json"):
+        write_json(record, {**read_json(record), "seconds": 900.0, "gpus": ["0", "1"]})  # two policies: an hour of GPUs
+    folder.write(trials=2, max_gpu_hours=1.0)
+    assert folder.sweep().returncode == 0 and len(folder.trials()) == 1
+    folder.write(trials=2, max_gpu_hours=1.1)
+    assert folder.sweep().returncode == 0 and len(folder.trials()) == 2
+
+
 def test_no_trial_begins_when_the_hours_are_spent(folder: Folder) -> None:
     folder.write(max_hours=1e-4)  # 0.36 seconds
     done = folder.sweep("--parallel", "1", LIGHT_SECONDS="0.3")

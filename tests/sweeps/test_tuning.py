@@ -424,7 +424,7 @@ def test_a_search_that_a_limit_ended_goes_on_with_another_limit(tuned: Tuned) ->
         return len(read_tuning(load_experiment(tuned.folder / "sweep.yaml"), tuned.store).to_go)
 
     tuned.write(max_hours=1.0)
-    limits = {"give_up": 3, "max_hours": 1.0}
+    limits = {"give_up": 3, "max_hours": 1.0, "max_gpu_hours": None}
     tuned.note("pocket-hh", "dpo", {"dpo.beta": 0.1}, ended={"complete": 1, "fail": 1}, limited_by=limits)
     tuned.note("pocket-hh", "ppo", {"ppo.kl_coefficient": 0.5})
     assert (to_go(max_hours=1.0), to_go(max_hours=2.0), to_go(), to_go(max_hours=1.0, give_up=4)) == (2, 3, 3, 3)
@@ -444,6 +444,7 @@ SEARCH = {"dpo.beta": {"log": [0.1, 1.0]}}
             "tune.subject_to.pocket-chat: pocket-chat is no validation suite",
         ),
         ({"maximise": "pocket-validation-gald"}, "no trial has a result 'pocket-validation-gald'"),
+        ({"maximise": "training/kl"}, "no trial has a result 'training/kl'"),
         ({"maximise": "average"}, "average is taken over suites, and tune.suites has none for it"),
         ({"maximise": "safety", "suites": ["pocket-validation-if"]}, "safety is taken over suites"),
         ({"maximise": "average", "suites": ["pocket-validation-chat", "pocket-if"]}, "tune.suites.1: pocket-if is no"),

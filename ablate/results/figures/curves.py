@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,7 @@ from ablate.results.layout.figures import FrontLayout, TrainingLayout
 from ablate.results.long import Results, Subject, reason_not_done
 from ablate.results.statistics.paired import mean_sd
 from ablate.results.tables.rows import Group, baseline_groups, cell_groups, run_words
-
-HISTORY = "history.jsonl"
-Records = list[dict[str, Any]]
+from ablate.results.training import Records, read_history
 
 
 @dataclass(frozen=True)
@@ -134,15 +131,6 @@ def _labels_before(results: Results, subject: Subject) -> int:
     done = results.store.stage(stage).read_done() if stage else None
     summary: Mapping[str, Any] = (done or {}).get("summary") or {}
     return int(summary.get("labels", summary.get("pairs")) or 0)  # older stages count pairs alone
-
-
-def read_history(results: Results, stage: str) -> Records:
-    """Return what a stage logged as it trained; nothing while it isn't done, or where it logs nothing."""
-    folder = results.store.stage(stage)
-    path = folder.artifact(HISTORY)
-    if not folder.is_done() or not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _rollout_history(results: Results, subject: Subject) -> Records | None:

@@ -9,13 +9,13 @@ from typing import Any
 
 from ablate.context import read_json
 from ablate.results.examples import Measure
-from ablate.results.figures.curves import read_history
-from ablate.results.layout import Layout, named_column
+from ablate.results.layout import Layout
 from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results, Subject, reason_not_done
 from ablate.results.page.examples import sample_examples
-from ablate.results.tables.columns import Measured, expand_columns, measured_columns
+from ablate.results.tables.columns import Measured, expand_columns, named_measured
 from ablate.results.tables.table import Row, Table
+from ablate.results.training import read_history
 from ablate.store import StageFolder
 
 CURVE_POINTS, CURVE_VALUES = 40, 8
@@ -90,8 +90,8 @@ def _links(results: Results, layout: Layout, tables: Sequence[Table]) -> dict[st
 
 def _objectives(results: Results) -> list[Measured]:
     """Return the columns that a sweep's trials are compared by."""
-    named = (named_column(name.removeprefix("-"), results.suites) for name in results.plan["sweep"]["maximise"])
-    return measured_columns([column for column in named if column is not None], "policy", results)
+    named = (named_measured(name.removeprefix("-"), results) for name in results.plan["sweep"]["maximise"])
+    return [measured for measured in named if measured is not None]
 
 
 def _row_name(table: Table, row: Row) -> str:

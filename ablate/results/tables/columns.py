@@ -11,6 +11,7 @@ from ablate.results import layout as declared
 from ablate.results.examples import Measure, measure_value
 from ablate.results.long import Evaluation, Results, Subject, find_metric
 from ablate.results.tables.table import Column
+from ablate.results.training import logged_last
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class Subtracted:
 
 @dataclass(frozen=True)
 class Measured:
-    """A column of numbers: the weighted sum of its measures (weights sum to 1) over the runs with ``where``."""
+    """A column of numbers: the weighted sum of its measures (weights sum to 1) over the runs with ``where``.
+
+    ``logged`` is a field that training logs; the column then is that, and has no measures.
+    """
 
     column: Column
     weights: Mapping[Measure, float]
     where: Mapping[str, Any] = field(default_factory=dict)
     minus: Subtracted | None = None
+    logged: str | None = None
 
 
 def expand_columns(table: declared.TableLayout, results: Results) -> list[Measured]:
@@ -55,6 +60,19 @@ def measured_columns(
             for measured in _measured(single, suites, number or declared.NumberFormat(), results):
                 columns.setdefault(single.key, _chosen(measured, single, suites, results))
     return list(columns.values())
+
+
+def named_measured(name: str, results: Results, number: declared.NumberFormat | None = None) -> Measured | None:
+    """Return what a result of policies measures that is named as in a sweep: a column, or ``training/FIELD``.
+
+    None where the experiment has no such result.
+    """
+    column = declared.named_column(name, results.suites)
+    if column is not None:
+        return measured_columns([column], "policy", results, number)[0]
+    logged = declared.trained_field(name, results.suites)
+    digits = (number or declared.NumberFormat()).other_digits
+    return None if logged is None else Measured(Column(name, name, "number", digits=digits), {}, logged=logged)
 
 
 def _chosen(measured: Measured, column: declared.Column, suites: Mapping[str, Any], results: Results) -> Measured:
@@ -181,6 +199,8 @@ def _column(
 
 def column_value(results: Results, subject: Subject, measured: Measured) -> tuple[float | None, list[str]]:
     """Return a subject's number in a column, or None and every missing part with why: no partial averages."""
+    if measured.logged is not None:
+        return logged_last(results, subject.stage, measured.logged)
     total, gaps = 0.0, []
     for measure, weight in measured.weights.items():
         value = measure_value(results, subject, measure)

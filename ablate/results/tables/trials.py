@@ -10,12 +10,12 @@ from dataclasses import replace
 from optuna.trial import FrozenTrial, TrialState
 
 from ablate.errors import UsageError
-from ablate.results.layout import NumberFormat, RowAxis, named_column
+from ablate.results.layout import NumberFormat, RowAxis
 from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results
 from ablate.results.statistics.paired import mean_sd
 from ablate.results.tables.build import key_title
-from ablate.results.tables.columns import Measured, column_value, measured_columns
+from ablate.results.tables.columns import Measured, column_value, named_measured
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import value_labels
 from ablate.results.tables.table import Cell, Column, Row, Table
@@ -58,10 +58,9 @@ def objectives(results: Results, search: Search) -> list[Measured]:
     """Return the columns that trials are compared by, which say whether higher is better for the search."""
     found = []
     for index, name in enumerate(search.objectives):
-        column = named_column(name.removeprefix("-"), results.suites)
-        if column is None:
+        measured = named_measured(name.removeprefix("-"), results, _FORMAT)
+        if measured is None:
             raise UsageError(f"the trials of {results.experiment} are compared by {name!r}, which its plan has not")
-        (measured,) = measured_columns([column], "policy", results, _FORMAT)
         found.append(replace(measured, column=replace(measured.column, higher_is_better=search.maximises(index))))
     return found
 

@@ -33,6 +33,9 @@ def work(context: StageContext) -> dict[str, Any]:
         while (gate := os.environ.get("LIGHT_GATE")) and not Path(gate).exists():
             time.sleep(0.1)
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")) if context.kind == "train" else 0.0)
+    if context.kind == "train":
+        lines = (json.dumps({"step": step, "kl": step * context.config["parameters"]["beta"]}) for step in range(1, 21))
+        (context.output / "history.jsonl").write_text("\n".join(lines))
     write_json(context.output / "value.json", value)
     if context.kind == "evaluate":
         write_json(context.output / "metrics.json", {"score": value, "metrics": [], "health": {}, "protocol": {}})
