@@ -146,6 +146,11 @@ def test_data_show(here: Here, tmp_path: Path) -> None:
     assert here("data", "show", "pocket-hh", "--rows", "1")[1].count('"chosen": [') == 1
     code, _, err = here("data", "show", "orca-dpo")
     assert code == 2 and "unknown dataset 'orca-dpo'" in err and "did you mean" in err
+    unpinned = "none pinned: `ablate data pin capybara` writes the newest into datasets.lock.yaml"
+    assert f"  revision            {unpinned}\n" in here("data", "show", "capybara")[1]
+    pins = f'huggingface:\n  argilla/distilabel-capybara-dpo-7k-binarized: "{"a" * 40}"\n'
+    (tmp_path / "datasets.lock.yaml").write_text(pins)
+    assert f"  revision            {'a' * 40}\n" in here("data", "show", "capybara")[1]
 
 
 def test_datasets_of_the_project_are_listed_and_shown(ablate: Ablate, tmp_path: Path) -> None:

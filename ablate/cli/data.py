@@ -228,7 +228,10 @@ def _print_dataset(
     entry: DatasetEntry, fetched: dict[str, str], rows: list[dict[str, Any]], missing: str | None
 ) -> None:
     out.print(f"{entry.name}: {entry.shown_title}", style="bold", markup=False, highlight=False, soft_wrap=True)
-    for key, value in entry.facts().items():
+    facts, hub = entry.facts(), entry.source.hub
+    if hub is not None and hub.revision is None:
+        facts["revision"] = f"none pinned: `ablate data pin {entry.name}` writes the newest into {LOCK}"
+    for key, value in facts.items():
         if key not in ("name", "title") and value not in (None, {}, []):
             lines = value if isinstance(value, list) else [value]
             for position, line in enumerate(lines):
