@@ -66,6 +66,8 @@ def test_best_and_second_best_of_each_column(study: Any) -> None:
     assert set(ranks(alike, "average").values()) == {"best", "second"} and len(ranks(alike, "average")) == 6
     metric = table_of(study.store, best=2, columns=[{"suite": "math", "metric": "accuracy"}])
     assert ranks(metric, "math/accuracy") == {}
+    assert any(cell.p is not None for row in metric.rows for cell in row.cells)
+    assert any("never marked" in remark and ": accuracy;" in remark for remark in metric.remarks)
 
 
 def test_the_best_of_a_column_where_lower_is_better(maker: Any, answers: Any) -> None:

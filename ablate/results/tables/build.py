@@ -69,7 +69,7 @@ def build_table(results: Results, layout: TableLayout) -> Table:
     beside = published_beside(layout, entries, rows, columns)
     rows = [item for index, row in enumerate(rows) for item in (row, beside.rows.get(index)) if item is not None]
     rows = [*rule_rows(results, layout, columns, measured, offset), *rows, *([detectable] if detectable else [])]
-    outcomes = [(columns[offset + item.column].label, item.outcome) for item in tested]
+    outcomes = [(columns[offset + item.column], item.outcome) for item in tested]
     remarks = [
         *transposed_remark(layout),
         *seeds_remark(_by_column(build, cells), layout),

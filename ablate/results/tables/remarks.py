@@ -11,6 +11,7 @@ from ablate.results.statistics.paired import ENOUGH_DF, PairedTest
 from ablate.results.tables.columns import Measured, category_title
 from ablate.results.tables.compare import Untested
 from ablate.results.tables.rows import Group, start_units
+from ablate.results.tables.table import Column
 
 _SPREADS = {
     "sd": "Mean ± standard deviation",
@@ -173,16 +174,26 @@ def _role_text(role: str) -> str:
 
 
 def tests_remarks(
-    outcomes: Iterable[tuple[str, PairedTest | Untested]], layout: TableLayout, *, has_detectable: bool
+    outcomes: Iterable[tuple[Column, PairedTest | Untested]], layout: TableLayout, *, has_detectable: bool
 ) -> list[str]:
     """Say what a mark means, how it was tested, what the detectable difference is, and what was not tested."""
     outcomes = list(outcomes)
     tests = [outcome for _, outcome in outcomes if isinstance(outcome, PairedTest)]
+    sideless = dict.fromkeys(
+        column.label
+        for column, outcome in outcomes
+        if isinstance(outcome, PairedTest) and column.higher_is_better is None
+    )
     remarks = []
     if layout.compare.colour == "sign":
         remarks.append(f"Blue ▲ / orange ▼: above / below{_against(layout)} by plain sign; no test is meant.")
     elif tests and layout.compare.colour == "test":
         remarks.append(_marks_remark(tests, layout))
+        if sideless:
+            remarks.append(
+                f"Tested and never marked, as it is not known which side is better: {', '.join(sideless)};"
+                " their p-values are in the CSV file."
+            )
     if has_detectable:
         level = "α" if layout.compare.correction == "none" else "α divided by the number of tests"
         remarks.append(
@@ -190,9 +201,9 @@ def tests_remarks(
             f" {layout.compare.power:.0%} power at {level}."
         )
     skipped: dict[str, list[str]] = {}
-    for label, outcome in outcomes:
-        if isinstance(outcome, Untested) and label not in skipped.setdefault(outcome.reason, []):
-            skipped[outcome.reason].append(label)
+    for column, outcome in outcomes:
+        if isinstance(outcome, Untested) and column.label not in skipped.setdefault(outcome.reason, []):
+            skipped[outcome.reason].append(column.label)
     return [*remarks, *(f"Not tested: {', '.join(labels)} ({reason})." for reason, labels in skipped.items())]
 
 
