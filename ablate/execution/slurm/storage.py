@@ -1,10 +1,11 @@
-"""Can a store be handed to a cluster? Nodes must see its file system, and it must take what is written."""
+"""Can a store be handed to a cluster? Nodes must see it, and Python, and it must take what is written."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 from ablate.errors import UsageError
@@ -21,21 +22,30 @@ PROBE_BYTES = 8 * 2**20
 
 
 def require_shared(store: Store, loaded: LoadedProfile) -> None:
-    """Raise UsageError where a store lies on this machine's own file system, and jobs would run on other machines.
+    """Raise UsageError where a store, or the Python of the jobs, is on this machine's own file system and jobs are not.
 
-    SLURM is asked for its nodes in the first case alone; where it does not answer, the jobs themselves will tell.
+    The Python that submits is that of the jobs unless the profile says otherwise; what a system installs below /usr its
+    nodes may have, too. SLURM is asked for its nodes in the first case alone; where it does not answer, the jobs
+    themselves will tell.
     """
-    root = store.root.resolve()
+    _require_seen(store.root, "the store", "shared", loaded, "take a --store that nodes see")
+    profile, prefix = loaded.profile, Path(sys.prefix)
+    if not (profile.python or profile.container or profile.setup or prefix.is_relative_to("/usr")):
+        hint = "install ablate in a folder that nodes see, or give python, setup or container as nodes have it"
+        _require_seen(prefix, "the Python that submits", "python", loaded, hint)
+
+
+def _require_seen(folder: Path, what: str, key: str, loaded: LoadedProfile, hint: str) -> None:
+    root = folder.resolve()
     kind = file_system(root)
-    if kind not in LOCAL or any(root.is_relative_to(Path(folder).resolve()) for folder in loaded.profile.shared):
+    if kind not in LOCAL or any(root.is_relative_to(Path(shared).resolve()) for shared in loaded.profile.shared):
         return
     if others := _other_machines():
         raise UsageError(
-            f"the store {root} is on {kind}, a file system of this machine alone, and jobs run on {others[0]}"
+            f"{what}, {root}, is on {kind}, a file system of this machine alone, and jobs run on {others[0]}"
             f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; nothing is queued",
-            location=loaded.origins.locate("shared"),
-            hint="take a --store that nodes see; should they see this one under the same path, name its folder: "
-            f"shared: [{root}]",
+            location=loaded.origins.locate(key),
+            hint=f"{hint}; should they see this one under the same path, name its folder: shared: [{root}]",
         )
 
 

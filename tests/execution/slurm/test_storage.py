@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +68,12 @@ def test_where_the_system_does_not_tell(mounts: Path) -> None:
             "",
             "is on ext4, a file system of this machine.* and jobs run on n1 and 1 more",
         ),
-        ("tmpfs", "n1\n", "shared: [/elsewhere]", "cluster.yaml:1: shared: the store .* and jobs run on n1; nothing"),
+        (
+            "tmpfs",
+            "n1\n",
+            "shared: [/elsewhere]",
+            "cluster.yaml:1: shared: the store, .*, is on tmpfs.* jobs run on n1; nothing",
+        ),
         ("ext4", "n1\n", "shared: [{folder}]", None),
         ("ext4", "login\n", "", None),
         ("ext4", SlurmError("sinfo: no"), "", None),
@@ -90,6 +96,7 @@ def test_a_store_that_other_machines_do_not_see(
 
     monkeypatch.setattr(commands, "call", sinfo)
     monkeypatch.setattr(platform, "node", lambda: "login.cluster.site")
+    monkeypatch.setattr(sys, "prefix", "/usr")
     mounts.write_text(f"27 1 254:0 / / rw - {kind} /dev/vda rw\n")
     (tmp_path / "cluster.yaml").write_text(profile.format(folder=tmp_path))
     store, loaded = Store(tmp_path / "store"), load_profile(str(tmp_path / "cluster.yaml"))
@@ -100,6 +107,36 @@ def test_a_store_that_other_machines_do_not_see(
         require_shared(store, loaded)
     error.match(refused)
     error.match(rf"shared: \[{store.root}\]")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "profile", "is_refused"),
+    [
+        ("{local}/venv", "", True),
+        ("{local}/venv", "python: /site/venv/bin/python", False),
+        ("{local}/venv", "setup: module load ablate", False),
+        ("{local}/venv", "shared: ['{local}']", False),
+        ("{shared}/venv", "", False),
+        ("/usr", "", False),
+    ],
+)
+def test_a_python_that_other_machines_do_not_have(
+    tmp_path: Path, mounts: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, profile: str, is_refused: bool
+) -> None:
+    places = {"local": tmp_path / "local", "shared": tmp_path / "shared"}
+    mounts.write_text(
+        "27 1 254:0 / / rw - ext4 /dev/vda rw\n" + f"28 27 0:5 / {places['shared']} rw - nfs4 server:/home rw\n"
+    )
+    monkeypatch.setattr(commands, "call", lambda command, *, retry: "n1\n")
+    monkeypatch.setattr(sys, "prefix", prefix.format(**places))
+    (tmp_path / "cluster.yaml").write_text(profile.format(**places))
+    loaded, store = load_profile(str(tmp_path / "cluster.yaml")), Store(places["shared"] / "store")
+    if not is_refused:
+        require_shared(store, loaded)
+        return
+    with pytest.raises(UsageError, match=r"the Python that submits, .*venv, is on ext4, .* and jobs run on n1") as told:
+        require_shared(store, loaded)
+    assert told.value.hint is not None and "python, setup or container" in told.value.hint
 
 
 def test_a_quota_that_is_used_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
