@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_losses_are_counted_over_all_submissions_of_a_store(ablate: Run, standin
         (record / f"{index}.jsonl").write_text('{"what": "lost", "node": "n7"}\n')
 
 
-def test_a_store_that_nodes_do_not_see_is_refused_before_anything_is_written(
+def test_a_store_or_python_that_nodes_do_not_see_is_refused_before_anything_is_written(
     ablate: Run, standin: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "file_system", lambda path: "ext4")
@@ -141,6 +142,9 @@ def test_a_store_that_nodes_do_not_see_is_refused_before_anything_is_written(
     assert answer.returncode == 2 and "jobs run on n1 and 1 more; nothing is queued" in answer.stderr
     assert not standin.jobs() and not (tmp_path / "store").exists()
     (tmp_path / "cluster.yaml").write_text(PROFILE + f"shared: {tmp_path}\n")
+    answer = ablate("run", "small.yaml", "--on", "cluster.yaml")
+    assert answer.returncode == 2 and "the Python that submits" in answer.stderr
+    (tmp_path / "cluster.yaml").write_text(PROFILE + f"shared: ['{tmp_path}', '{sys.prefix}']\n")
     assert ablate("run", "small.yaml", "--on", "cluster.yaml").returncode == 0 and standin.jobs()
 
 
