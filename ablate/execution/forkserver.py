@@ -96,6 +96,7 @@ class ForkServer:
             for worker in self.workers.values():
                 os.close(worker.pipe)
             os.close(self.requests)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             outcome = run_stage(folder, resources)
             os.write(pipe, json.dumps(asdict(outcome)).encode())
         except BaseException as error:
@@ -130,6 +131,8 @@ def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # what imports print must not be taken for replies
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A batch system that cancels a job signals all its processes: the scheduler decides, and closes this one's input.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for module in sys.argv[1:]:
         try:
             importlib.import_module(module)

@@ -232,6 +232,20 @@ def test_a_server_that_ends_is_an_error_that_names_its_log(tmp_path: Path) -> No
     server.close()
 
 
+def test_a_server_leaves_a_signal_to_all_of_a_job_to_the_scheduler(study: Study, tmp_path: Path) -> None:
+    stage_id = study.add("slow", work="slow", path=str(tmp_path / "begun"))
+    server = Server([WORK], tmp_path / "server.log")
+    server.run(study.store.stage(stage_id).folder, Resources())
+    while not server.replies():  # that it is ready
+        continue
+    os.kill(server._process.pid, signal.SIGTERM)
+    server.stop(stage_id)  # of a stage that may have begun in this moment
+    (reply,) = server.replies()
+    server.close()
+    assert reply["status"] == "interrupted"
+    assert server._process.returncode == 0
+
+
 def test_a_stage_run_elsewhere_is_waited_for(study: Study) -> None:
     busy = study.add("busy")
     study.add("child", "busy")
