@@ -85,8 +85,14 @@ def validated(
 def _explain(error: ErrorDetails) -> tuple[str, str | None]:
     """Return what is wrong and what is allowed."""
     found, context = error["input"], error.get("ctx", {})
-    if error["type"] == "missing":
+    if _lacks_key(error):
         return f"{error['loc'][-1]!r} is required", None
+    if error["type"] == "missing":
+        return f"one more value is needed (found {found!r})", None
+    if error["type"] == "too_short":
+        return f"{context['min_length']} or more values are needed (found {found!r})", None
+    if error["type"] == "too_long":
+        return f"no more than {context['max_length']} values are allowed (found {found!r})", None
     if error["type"] == "literal_error":
         return f"{found!r} is not allowed", suggestion(str(found), _alternatives(context["expected"]))
     if error["type"] in ("dict_type", "model_type", "model_attributes_type", "mapping_type"):
@@ -108,7 +114,12 @@ def _written_path(error: ErrorDetails, value: Any) -> KeyPath:
         if _is_in(value, part):
             value = value[part]
             path.append(part)
-    return (*path, error["loc"][-1]) if error["type"] == "missing" else tuple(path)
+    return (*path, error["loc"][-1]) if _lacks_key(error) else tuple(path)
+
+
+def _lacks_key(error: ErrorDetails) -> bool:
+    # The other thing that can be missing is an item of a list with a fixed length.
+    return error["type"] == "missing" and isinstance(error["loc"][-1], str)
 
 
 def _is_in(value: Any, part: str | int) -> bool:

@@ -24,6 +24,8 @@ class Outer(Closed):
     when: int = Field(default=0, alias="if")
     options: dict[str, Any] = Field(default={})
     tool: str = "hammer"
+    ends: tuple[float, float] = (0.0, 1.0)
+    some: tuple[str, ...] = Field(default=("a",), min_length=1)
 
     @field_validator("options")
     @classmethod
@@ -42,7 +44,7 @@ class Outer(Closed):
     ("text", "said"),
     [
         ("inner: {sise: 1}\n", "1: inner.sise: unknown key 'sise'\n  did you mean 'size'? allowed: kind, size"),
-        ("inner: x\niff: 1\n", "2: iff: unknown key 'iff'\n  did you mean 'if'? allowed: given, if, inner, options"),
+        ("inner: x\niff: 1\n", "2: iff: unknown key 'iff'\n  did you mean 'if'? allowed: ends, given, if, inner, options"),
         ("\ninner: {}\n", "2: inner.size: 'size' is required"),
         ("given: []\n", "1: inner: 'inner' is required"),
         ("given: []\noptons: {}\n", "2: optons: unknown key 'optons'\n  did you mean 'options'?"),
@@ -51,9 +53,12 @@ class Outer(Closed):
         ("inner: x\noptions:\n  size: 1\n  kind: smal\n", "4: options.kind: 'smal' is not allowed\n  did you mean 's"),
         ("inner: x\noptions:\n  sise: 1\n", "3: options.sise: unknown key 'sise'\n  did you mean 'size'?"),
         ("inner: x\ntool: hamer\n", "2: tool: unknown tool 'hamer'\n  did you mean 'hammer'? allowed: hammer, saw"),
+        ("inner: x\nends: [1]\n", "2: ends: one more value is needed (found [1])"),
+        ("inner: x\nends: [1, 2, 3]\n", "2: ends: no more than 2 values are allowed (found [1, 2, 3])"),
+        ("inner: x\nsome: []\n", "2: some: 1 or more values are needed (found [])"),
         ("inner: [1]\n", "1: inner: "),
         ("5: x\n", "1: unknown key '5'"),
-        ("- 1\n", "1: a mapping is needed; its keys: inner, given, if, options, tool (found [1])"),
+        ("- 1\n", "1: a mapping is needed; its keys: inner, given, if, options, tool, ends, some (found [1])"),
     ],
 )
 def test_what_is_wrong_is_said_at_the_key_that_was_written(tmp_path: Path, text: str, said: str) -> None:
