@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,6 +16,7 @@ from ablate.execution.tuned import what_is_asked
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Named, Range, Sweep
 from ablate.plan.fingerprint import digest
+from ablate.store import ExperimentFolder
 from ablate.trials import ASKED, EXCESS
 
 SAMPLERS = {
@@ -52,16 +52,19 @@ def name_objectives(study: optuna.Study, sweep: Sweep) -> None:
             study.set_metric_names(names)
 
 
-def check_same(study: optuna.Study, sweep: Sweep, file: Path, cells: str) -> None:
-    """Raise UsageError where a study was begun with other objectives, ranges, bounds or cells."""
+def check_same(study: optuna.Study, name: str, sweep: Sweep, folder: ExperimentFolder, cells: str) -> None:
+    """Raise UsageError where the study of a sweep was begun with other objectives, ranges, bounds or cells."""
     asked = {**what_is_asked(sweep), "experiment": cells}
     begun = study.user_attrs.get(ASKED)
     if begun is None:
         study.set_user_attr(ASKED, asked)
-    elif changed := [name for name in asked if name in begun and begun[name] != asked[name]]:
+    elif changed := [what for what in asked if what in begun and begun[what] != asked[what]]:
+        if "search" in changed:  # the cells follow from it
+            changed = [what for what in changed if what != "experiment"]
+        kept = [str(file) for file in (folder.trials_jsonl, folder.storage_json) if file.exists()]
         raise UsageError(
-            f"the {sweep.called} {study.study_name} was begun with another {' and another '.join(changed)}",
-            hint=f"give it another name, or move {file} away to begin again",
+            f"the {sweep.called} {name} was begun with another {' and another '.join(changed)}",
+            hint=f"give it another name, or move {' and '.join(kept)} away to begin again",
         )
 
 

@@ -105,7 +105,7 @@ class Sweeper:
         self.folder.folder.mkdir(parents=True, exist_ok=True)
         self.record = open_record(self.loaded, self.sweep, self.folder)
         self.study = self.record.study
-        check_same(self.study, self.sweep, self.folder.trials_jsonl, self.cells)
+        check_same(self.study, self.record.name, self.sweep, self.folder, self.cells)
         name_objectives(self.study, self.sweep)
         self.study.pruner = self.pruner
         self.record.enqueue(self.sweep.start)
@@ -121,7 +121,7 @@ class Sweeper:
         if not file.exists():
             return False
         self.study = read_study(name, file)
-        check_same(self.study, self.sweep, file, self.cells)
+        check_same(self.study, name, self.sweep, self.folder, self.cells)
         return True
 
     @property

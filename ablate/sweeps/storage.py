@@ -20,10 +20,11 @@ from optuna.storages.journal import (
     JournalFileSymlinkLock,
 )
 from optuna.study import StudyDirection
+from sqlalchemy import dialects
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from ablate.context import read_json, write_json, write_text
-from ablate.errors import Location, StoreError, UsageError
+from ablate.errors import Location, StoreError, UsageError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
 from ablate.store import ExperimentFolder
@@ -81,12 +82,13 @@ def open_record(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder
 
     _mend_tail(file, is_begun=folder.plan_json.exists())
     with _holding(JournalFileOpenLock(f"{file}.start")):
-        if sweep.storage is not None:
-            database = _connect(sweep.storage, place)
-        own = _place(folder, name, sweep.storage, place)
-        if own is None:
+        kept = _kept(folder, name, sweep.storage, place)
+        if kept is None:
             with readable(file):
                 return Record(begun(_journal(file), name), name, file)
+        database, own = _connect(kept["url"], place), kept["study"]
+        if not folder.storage_json.exists():
+            write_json(folder.storage_json, kept)
         with answering(name):
             if file.exists() and own not in optuna.get_all_study_names(database):
                 read_study(name, file)
@@ -111,29 +113,32 @@ def _connect(url: str, place: Location) -> RDBStorage:
     patience = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(url, engine_kwargs=patience)
-    except (ImportError, NoSuchModuleError) as error:  # SQLAlchemy's, or the driver
+    except NoSuchModuleError as error:
+        kind = url.partition(":")[0]
+        hint = suggestion(kind, dialects.__all__)
+        raise UsageError(f"storage {url}: no driver for {kind!r}", location=place, hint=hint) from error
+    except ImportError as error:
         raise UsageError(f"storage {url} needs a driver: {error.__cause__ or error}", location=place) from error
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = str(error.__cause__ or error).partition("\n")[0]
         raise UsageError(f"storage {url} does not open: {cause}", location=place) from error
 
 
-def _place(folder: ExperimentFolder, name: str, url: str | None, place: Location) -> str | None:
-    """Return what the study is called in its database, where no other store has one of that name; None in a journal.
+def _kept(folder: ExperimentFolder, name: str, url: str | None, place: Location) -> dict[str, str] | None:
+    """Return the database of a sweep and what its study is called there, where no other store has one of that name.
 
-    Raises UsageError where the sweep was begun in another place.
+    None in a journal. Raises UsageError where the sweep was begun in another place.
     """
-    is_begun = folder.trials_jsonl.exists() or folder.storage_json.exists()
-    known = read_json(folder.storage_json) if folder.storage_json.exists() else {"url": None, "study": None}
-    if not is_begun and url is not None:
-        known = {"url": url, "study": f"{name}-{uuid.uuid4().hex[:8]}"}
-        write_json(folder.storage_json, known)
-    if known["url"] != url:
-        where = known["url"] or folder.trials_jsonl
-        hint = f"storage: {known['url']}" if known["url"] else "leave storage out"
+    if folder.storage_json.exists():
+        kept = read_json(folder.storage_json)
+    elif url is None or folder.trials_jsonl.exists():
+        kept = None
+    else:
+        kept = {"url": url, "study": f"{name}-{uuid.uuid4().hex[:8]}"}
+    if (kept and kept["url"]) != url:
+        where, hint = (kept["url"], f"storage: {kept['url']}") if kept else (folder.trials_jsonl, "leave storage out")
         raise UsageError(f"the trials of {name} are in {where}", location=place, hint=f"{hint}, or take another name")
-    study: str | None = known["study"]
-    return study
+    return kept
 
 
 def _journal(file: Path) -> JournalStorage:
