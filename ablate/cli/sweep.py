@@ -161,5 +161,6 @@ def show(
     ended = sum(trial.state.is_finished() for trial in found.trials)
     workers = [f"{line.id}: {line.status}, {line.note}" for line in worker_statuses(place, name)]
     best_lines = [f"  {lines[number]}" for number in facts["best"]]
-    for text in (*lines.values(), f"{name}: {ended} of {found.sweep.most} trials; best:", *best_lines, *workers):
+    said = "best:" if best_lines else "nothing found yet"
+    for text in (*lines.values(), f"{name}: {ended} of {found.sweep.most} trials; {said}", *best_lines, *workers):
         out.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from ablate import liveness
+from ablate.cli.sweep import show
 from ablate.context import read_json, write_json
 from ablate.errors import AblateError, StoreError, UsageError
 from ablate.execution import lease
@@ -360,6 +361,12 @@ class Deaf:
 
     def told(self, trial: object) -> None:
         """Hear nothing."""
+
+
+def test_a_sweep_without_an_ended_trial_has_found_nothing(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(folder)
+    show("small", folder.store.root)
+    assert capsys.readouterr().out == "small: 0 of 6 trials; nothing found yet\n"
 
 
 def test_a_begun_sweep_keeps_its_search(folder: Folder) -> None:
