@@ -26,7 +26,7 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
     """Return the one cell, baseline or reward model that is meant, of one experiment or of all in the store.
 
     ``cell`` is a stage's id, a label as the report and ``experiments/NAME/cells`` have it, or as many words of one
-    (``algorithm=dpo seed=0``) as tell it apart; ``policy:`` or ``reward_model:`` may stand before it. Raises
+    (``algorithm=dpo seed=0``, or with commas) as tell it apart; ``policy:`` or ``reward_model:`` may stand before it. Raises
     UnknownNameError where nothing fits, UsageError where several models do.
     """
     names = [experiment] if experiment is not None else store.experiment_names()
@@ -37,7 +37,7 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
         known = [(results, subject) for results, subject in known if subject.subject == kind]
     ways: tuple[Callable[[Subject], bool], ...] = (
         lambda subject: wanted in (subject.stage, subject.label),
-        lambda subject: set(wanted.split()) <= set(subject.label.split()),
+        lambda subject: set(_words(wanted)) <= set(_words(subject.label)),
     )
     for fits in ways:
         found = {subject.stage: (results, subject) for results, subject in known if fits(subject)}
@@ -48,11 +48,15 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
                 f"{item.subject}: {item.label} ({item.stage})" for _, item in list(found.values())[:12]
             )
             raise UsageError(f"{cell!r} fits {len(found)} models", hint=f"write more of one of:\n  {listed}")
-    words = {word for _, subject in known for word in subject.label.split()}
-    unknown = [word for word in wanted.split() if word not in words]
+    words = {word for _, subject in known for word in _words(subject.label)}
+    unknown = [word for word in _words(wanted) if word not in words]
     if unknown:
         raise UnknownNameError("word of a cell's label", unknown[0], words)
     raise UnknownNameError("cell", cell, {subject.label for _, subject in known})
+
+
+def _words(label: str) -> list[str]:
+    return label.replace(",", " ").split()
 
 
 def export_model(store: Store, cell: str, to: Path, experiment: str | None = None) -> Path:

@@ -93,6 +93,7 @@ def test_a_reward_model_is_a_classifier_and_its_name_is_escaped(recorded: Any, t
         ("seed=1 algorithm=dpo", "train-1"),
         ("policy: seed=0", "train-0"),
         ("<b>", "reward_model-0"),
+        ("dataset=hh,algorithm=dpo,seed=1", "train-1"),
     ],
 )
 def test_a_cell_is_named_by_what_tells_it_apart(recorded: Any, cell: str, stage: str) -> None:
