@@ -295,6 +295,8 @@ def test_data_show_imports_nothing_heavy(tmp_path: Path) -> None:
         (("results", "small"), "error: unknown experiment of this store 'small'"),
         (("logs", "train-"), "error: no stage starts with 'train-'"),
         (("logs", "/x"), "error: no stage starts with '/x'"),
+        (("why", "worker-7_0"), "error: worker-7_0 is a worker, not a stage\n  what it printed is in "),
+        (("run", "small.yaml", "--workers", "2"), "--workers belongs to --on\n  --jobs is stages at once"),
     ],
 )
 def test_errors_go_to_stderr_with_exit_code_2_and_nothing_is_written(

@@ -153,7 +153,9 @@ def run(
         return
     for option, given in (("--dry-run", dry_run), ("--canary", canary), ("--prune", prune), ("--workers", workers)):
         if given:
-            raise UsageError(f"{option} belongs to --on", hint="`ablate plan` says what a run on this machine would do")
+            hint = "`ablate plan` says what a run on this machine would do"
+            hint = "--jobs is stages at once on this machine" if option == "--workers" else hint
+            raise UsageError(f"{option} belongs to --on", hint=hint)
     machine = here.machine
     _run(place, study.make_plan(spec, overrides or [], place, READERS), machine)
 

@@ -111,7 +111,7 @@ def prune_queue(store: Store) -> None:
         _say("nothing to prune: all that is queued belongs to an experiment of the store")
         return
     if _confirmed(store, stale):
-        _say(f"{control.cancel(store, stale)} jobs cancelled")
+        _say(f"{_jobs(control.cancel(store, stale))} cancelled")
 
 
 def _confirmed(store: Store, live: Mapping[str, Handed]) -> bool:
@@ -119,8 +119,16 @@ def _confirmed(store: Store, live: Mapping[str, Handed]) -> bool:
     for known, item in live.items():
         _say(f"  {known}  {store.stage(known).read_stage()['label'] if item.stages else 'worker of the sweep'}")
     workers = sum(not item.stages for item in live.values())
-    named = [f"{count} {what}" for count, what in ((len(live) - workers, "stages"), (workers, "workers")) if count]
-    return typer.confirm(f"cancel the jobs of these {' and '.join(named)}?")
+    named = [
+        f"{count} {what}{'s' * (count != 1)}"
+        for count, what in ((len(live) - workers, "stage"), (workers, "worker"))
+        if count
+    ]
+    return typer.confirm(f"cancel the jobs of {' and '.join(named)}?")
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'s' * (count != 1)}"
 
 
 def watch(store: Store, names: Sequence[str]) -> None:
@@ -179,7 +187,8 @@ def _say(text: str) -> None:
 
 cluster_app = typer.Typer()
 Beginnings = Annotated[
-    list[str] | None, typer.Argument(help="Stages, by the beginnings of their ids; default: all.", show_default=False)
+    list[str] | None,
+    typer.Argument(help="Stages or workers, by the beginnings of their ids; default: all.", show_default=False),
 ]
 Stage = Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.", show_default=False)]
 
@@ -199,7 +208,7 @@ def cancel(
         return
     if not yes and not _confirmed(place, live):
         raise typer.Exit(1)
-    _say(f"{name}: {control.cancel(place, live)} jobs cancelled")
+    _say(f"{name}: {_jobs(control.cancel(place, live))} cancelled")
 
 
 @cluster_app.command()

@@ -239,6 +239,9 @@ def find_stage(store: Store, prefix: str) -> StageFolder:
     if prefix in found:
         found = [prefix]
     if len(found) != 1:
+        if not found and prefix.startswith("worker-"):
+            printed = store.root / "slurm/SUBMISSION/ARRAY/INDEX.out"
+            raise UsageError(f"{prefix} is a worker, not a stage", hint=f"what it printed is in {printed}")
         if not found:
             raise no_stage(prefix, str(store.root))
         raise UsageError(f"{len(found)} stages start with {prefix!r} in {store.root}", hint=_candidates(store, found))

@@ -44,7 +44,10 @@ class Outer(Closed):
     ("text", "said"),
     [
         ("inner: {sise: 1}\n", "1: inner.sise: unknown key 'sise'\n  did you mean 'size'? allowed: kind, size"),
-        ("inner: x\niff: 1\n", "2: iff: unknown key 'iff'\n  did you mean 'if'? allowed: ends, given, if, inner, options"),
+        (
+            "inner: x\niff: 1\n",
+            "2: iff: unknown key 'iff'\n  did you mean 'if'? allowed: ends, given, if, inner, options",
+        ),
         ("\ninner: {}\n", "2: inner.size: 'size' is required"),
         ("given: []\n", "1: inner: 'inner' is required"),
         ("given: []\noptons: {}\n", "2: optons: unknown key 'optons'\n  did you mean 'options'?"),

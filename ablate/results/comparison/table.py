@@ -33,7 +33,7 @@ def config_table(found: Comparison) -> Table:
     )
     remarks = () if rows else ("Their configurations are the same.",)
     return Table(
-        "configuration", f"First: {found.first}; second: {found.second}. Configuration", columns, rows, (), remarks
+        "configuration", f"Configuration (first: {found.first}; second: {found.second})", columns, rows, (), remarks
     )
 
 

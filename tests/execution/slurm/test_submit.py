@@ -316,7 +316,7 @@ def test_pruning_leaves_the_jobs_that_named_stages_share(ablate: Run, standin: A
     named = planned(tmp_path)
     stale = {stage for stage in first - named if not named.intersection(*elements_of(tmp_path, stage))}
     assert {stage.partition("-")[0] for stage in first - named - stale} == {"evaluate"}
-    assert len(stale) == 4 and f"cancel the jobs of these {len(stale)} stages? [y/N]: " in answer.stdout
+    assert len(stale) == 4 and f"cancel the jobs of {len(stale)} stages? [y/N]: " in answer.stdout
     assert f"{len(stale)} jobs cancelled" in answer.stdout
     assert queued(tmp_path, standin) == dict.fromkeys(first - stale, 1)
 
@@ -329,10 +329,10 @@ def test_cancelling_a_stage_names_those_that_share_its_job(ablate: Run, standin:
     answer = ablate("cancel", "small", stage, said="n\n")
     assert answer.returncode == 1 and len(shared) > 1
     assert all(f"  {other}  " in answer.stdout for other in shared)
-    assert f"cancel the jobs of these {len(shared)} stages?" in answer.stdout
+    assert f"cancel the jobs of {len(shared)} stages?" in answer.stdout
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path), 1)
     answer = ablate("cancel", "small", stage, said="y\n")
-    assert answer.returncode == 0 and "small: 1 jobs cancelled" in answer.stdout
+    assert answer.returncode == 0 and "small: 1 job cancelled" in answer.stdout
     assert queued(tmp_path, standin) == dict.fromkeys(planned(tmp_path) - set(shared), 1)
 
 
