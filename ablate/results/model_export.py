@@ -26,8 +26,8 @@ def find_cell(store: Store, cell: str, experiment: str | None = None) -> tuple[R
     """Return the one cell, baseline or reward model that is meant, of one experiment or of all in the store.
 
     ``cell`` is a stage's id, a label as the report and ``experiments/NAME/cells`` have it, or as many words of one
-    (``algorithm=dpo seed=0``, or with commas) as tell it apart; ``policy:`` or ``reward_model:`` may stand before it. Raises
-    UnknownNameError where nothing fits, UsageError where several models do.
+    (``algorithm=dpo seed=0``, or with commas) as tell it apart; ``policy:`` or ``reward_model:`` may stand before it.
+    Raises UnknownNameError where nothing fits, UsageError where several models do.
     """
     names = [experiment] if experiment is not None else store.experiment_names()
     known = [(results, subject) for results in (collect(store, name) for name in names) for subject in results.subjects]
