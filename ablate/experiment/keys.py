@@ -60,10 +60,11 @@ def known_key(own: Collection[str], key: str, what: str, place: Location) -> str
     name = SHORTHANDS.get(key, key)
     if name not in own and name not in cell_keys():
         section, _, parameter = name.partition(".")
+        known = {*own, *cell_keys()}
         hint = (
             parameter_hint(section, parameter)
             if parameter == "implementation" and section in SECTIONS
-            else suggestion(key, (*own, *cell_keys()))
+            else suggestion(key, [item for item in known if parameter and item.startswith(f"{section}.")] or known)
         )
         raise SpecError(f"unknown {what} {key!r}", location=place, hint=hint)
     return name

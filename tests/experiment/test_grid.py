@@ -192,6 +192,10 @@ BLOCK = "grid: [{dataset: pocket-hh, algorithm: dpo}]\n"
             "grid: [{dataset: a, algorithm: dpo, dpo.bta: 1}]",
             "3: dpo.bta: unknown axis 'dpo.bta'\n  did you mean 'dpo.beta'",
         ),
+        (
+            "grid: [{dataset: a, algorithm: dpo, dpo.lr: 1}]",
+            r"unknown axis 'dpo.lr'\n.* dpo.learning_rate.*\(\d\d in all",
+        ),
         ("grid: [{dataset: a, algorithm: dpo, dpo: {bta: 1}}]", "3: dpo.bta: unknown axis 'dpo.bta'"),
         ("grid: [{dataset: a, algorithm: dpo, sede: 1}]", "3: sede: unknown axis 'sede'\n  did you mean 'seed'"),
         ("grid: [{dataset: a, algorithm: dpo, dpo: 1}]", "3: dpo: unknown axis 'dpo'"),
