@@ -129,6 +129,7 @@ def _kept(folder: ExperimentFolder, name: str, url: str | None, place: Location)
 
     None in a journal. Raises UsageError where the sweep was begun in another place.
     """
+    kept: dict[str, str] | None
     if folder.storage_json.exists():
         kept = read_json(folder.storage_json)
     elif url is None or folder.trials_jsonl.exists():
