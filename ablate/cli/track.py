@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import subprocess
-from typing import Annotated
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -50,7 +54,27 @@ def ui(store: StoreOption = DEFAULT_STORE, port: Port = 5000) -> None:
     place = Store(store).open()
     _mirror(place, None, None, False)
     out.print(f"http://127.0.0.1:{port} - the views are links above each experiment's runs", highlight=False)
-    raise typer.Exit(subprocess.run(ui_command(place, port=port), check=False).returncode)
+    raise typer.Exit(serve(ui_command(place, port=port)))
+
+
+def serve(command: Sequence[str]) -> int:
+    """Run a server in a session of its own until it or this process is ended; returns its exit code, 0 after Ctrl-C."""
+    server = subprocess.Popen(command, start_new_session=True)  # which it would answer with tracebacks
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def _mirror(store: Store, name: str | None, uri: str | None, rebuild: bool) -> None:

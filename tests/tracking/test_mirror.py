@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from optuna.trial import TrialState, create_trial
 from typer.testing import CliRunner
 
 from ablate.cli.app import app
+from ablate.cli.track import serve
 from ablate.errors import TrackingError
 from ablate.store import Store
 from ablate.tracking import bulk
@@ -500,6 +503,19 @@ def test_what_waits_has_no_run_and_what_runs_is_running(store: Store) -> None:
     attempt = store.stage("evaluate-9").attempt(1)
     attempt.folder.mkdir(parents=True)
     assert {run.key: run.status for run in wanted_runs(store, plan)}["evaluate-9"] == "KILLED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_ends_with_the_command_that_began_it(tmp_path: Path, number: signal.Signals) -> None:
+    script = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    before = signal.getsignal(number)
+    timer = threading.Timer(2.0, os.kill, (os.getpid(), number))
+    timer.start()
+    assert serve([sys.executable, "-c", script]) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert signal.getsignal(number) == before
+    assert serve([sys.executable, "-c", "raise SystemExit(3)"]) == 3
 
 
 def test_ui_command_opens_the_stores_own_database(store: Store) -> None:
