@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from ablate.algorithms.d2po import D2POParameters
 from ablate.algorithms.online_dpo import OnlineDPOParameters, OnlinePairParameters
@@ -30,38 +30,22 @@ from ablate.training.online_pairs import PairLearner, PairPass, best_and_worst, 
 from ablate.training.pair_log import OnlinePair, PairLog
 from ablate.training.preference import preference_objective
 from ablate.training.rollouts import Episode
+from tests.training.tiny import EOS, PAD, llama
 
-PAD, EOS, V, WANTED = 0, 1, 20, 5
+V, WANTED = 20, 5
 CPU = torch.device("cpu")
 LIMITS = PassLimits(CPU, 4096, 2**24)
 PROMPTS = [Prompt(f"p{i}", [2 + i % 7, 3 + i % 11, 4][: 1 + i % 3]) for i in range(40)]
 
 
-def config(**changes: Any) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-        **changes,
-    )
-
-
 def policy(seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config()).eval()
+    return LlamaForCausalLM(llama(V, initializer_range=0.2)).eval()
 
 
 def classifier(seed: int = 1) -> LlamaForSequenceClassification:
     torch.manual_seed(seed)
-    return LlamaForSequenceClassification(config(num_labels=1)).eval()
+    return LlamaForSequenceClassification(llama(V, num_labels=1, initializer_range=0.2)).eval()
 
 
 def count_wanted(episodes: Sequence[Episode]) -> torch.Tensor:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +20,7 @@ from ablate.training.collate import PairTokens
 from ablate.training.logprobs import run as reference_pass
 from ablate.training.online import run
 from ablate.training.preference import run as offline
+from tests.training.tiny import kill_after_a_checkpoint
 
 ROUNDS = {"gold_every": 16, "gold_labels": 4, "discriminator": "sft"}
 
@@ -172,44 +167,13 @@ def test_the_pairs_are_a_set_that_an_offline_run_learns_from(
     assert offline(trained)["pairs"] == len(kept)
 
 
-KILLED = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from ablate.context import EventLog, Resources, StageContext
-from ablate.training.online import run
-given = json.loads(sys.argv[1])
-folder = Path(given["folder"])
-run(StageContext(kind="train", config=given["config"], inputs={k: Path(v) for k, v in given["inputs"].items()},
-    output=folder / "output", work=folder / "work", events=EventLog(folder / "events.jsonl"),
-    resources=Resources(threads=1, checkpoint_seconds=0)))
-"""
-
-
 @pytest.mark.slow
 def test_a_killed_process_is_continued_to_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:
     options = {**ROUNDS, "steps": 16, "gold_memory": "all", "label_budget": 11}
     unbroken = context(inputs, tmp_path / "unbroken", "d2po", **options)
     run(unbroken)
     killed = context(inputs, tmp_path / "killed", "d2po", **options)
-    given = {
-        "folder": str(tmp_path / "killed"),
-        "config": killed.config,
-        "inputs": {name: str(path) for name, path in inputs.items()},
-    }
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path
-    )
-    try:
-        while not list(killed.work.glob("checkpoint-*/complete.json")):
-            assert process.poll() is None, "the run ended before its first checkpoint"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (killed.output / "model").exists(), "the run was over before it could be killed"
+    kill_after_a_checkpoint("ablate.training.online:run", killed, inputs)
     resumed = context(inputs, tmp_path / "resumed", "d2po", (killed.work,), **options)
     run(resumed)
     for name in ("model/model.safetensors", "history.jsonl", "samples.jsonl", "pairs.jsonl"):

@@ -42,26 +42,16 @@ from ablate.training.rollouts import (
 )
 from ablate.training.score_head import response_values, sequence_scores
 from ablate.training.targets import Targets, gae_targets
+from tests.training.tiny import EOS, PAD, llama
 
-PAD, EOS, V = 0, 1, 40
+V = 40
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**20)
 
 
 def config(**changes: Any) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.3,
-        attention_dropout=0.5,  # any pass in training mode would show
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        **changes,
-    )
+    """A model where any pass in training mode would show."""
+    shape = {"num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": False}
+    return llama(V, **{**shape, "initializer_range": 0.3, "attention_dropout": 0.5, **changes})
 
 
 def policy(seed: int = 0) -> LlamaForCausalLM:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from ablate.algorithms.ppo import PPOParameters
 from ablate.context import EventLog, Resources, StageContext
@@ -35,36 +30,21 @@ from ablate.training.learner import Network
 from ablate.training.on_policy import OnPolicyTrainer, Prompt, Tokens, planned_steps
 from ablate.training.policy_gradient import PPOLearner, run
 from ablate.training.rollouts import Episode
+from tests.training.tiny import EOS, PAD, kill_after_a_checkpoint, llama
 
-PAD, EOS, V, WANTED = 0, 1, 20, 5
+V, WANTED = 20, 5
 NOUN = sorted(NOUNS)[0]
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**24)
 
 
-def config(**changes: Any) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        tie_word_embeddings=True,
-        **changes,
-    )
-
-
 def policy(seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config())
+    return LlamaForCausalLM(llama(V))
 
 
 def classifier(seed: int = 1) -> LlamaForSequenceClassification:
     torch.manual_seed(seed)
-    return LlamaForSequenceClassification(config(num_labels=1))
+    return LlamaForSequenceClassification(llama(V, num_labels=1))
 
 
 def count_wanted(episodes: Sequence[Episode]) -> torch.Tensor:
@@ -313,21 +293,6 @@ def test_the_stage_writes_model_history_and_samples(inputs: dict[str, Path], tmp
     assert sum("score" in event for event in events) == 2
 
 
-KILLED = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from ablate.context import EventLog, Resources, StageContext
-from ablate.training.policy_gradient import run
-given = json.loads(sys.argv[1])
-folder = Path(given["folder"])
-run(StageContext(kind="train", config=given["config"], inputs={k: Path(v) for k, v in given["inputs"].items()},
-    output=folder / "output", work=folder / "work", events=EventLog(folder / "events.jsonl"),
-    resources=Resources(threads=1, checkpoint_seconds=0)))
-"""
-
-
 FOUR = {"prompts_per_step": 4, "responses_per_prompt": 4}
 
 
@@ -346,23 +311,7 @@ def test_a_killed_process_is_continued_to_the_same_bytes(
     unbroken = context(inputs, tmp_path / "unbroken", **changes)
     run(unbroken)
     killed = context(inputs, tmp_path / "killed", **changes)
-    given = {
-        "folder": str(tmp_path / "killed"),
-        "config": killed.config,
-        "inputs": {k: str(v) for k, v in inputs.items()},
-    }
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, json.dumps(given)], env={**os.environ, "PYTHONPATH": str(root)}, cwd=tmp_path
-    )
-    try:
-        while not list(killed.work.glob("checkpoint-*/complete.json")):
-            assert process.poll() is None, "the run ended before its first checkpoint"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (killed.output / "model").exists(), "the run was over before it could be killed"
+    kill_after_a_checkpoint("ablate.training.policy_gradient:run", killed, inputs)
     resumed = context(inputs, tmp_path / "resumed", (killed.work,), **changes)
     run(resumed)
     for name in ("model/model.safetensors", "history.jsonl", "samples.jsonl"):

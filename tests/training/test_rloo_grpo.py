@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from ablate.algorithms.grpo import GRPOParameters
 from ablate.algorithms.on_policy import PolicyGradientParameters
@@ -30,8 +30,9 @@ from ablate.training.policy_update import PolicyGradientLearner
 from ablate.training.rollouts import Episode, sample
 from ablate.training.seeding import derive_seed
 from ablate.training.targets import Targets
+from tests.training.tiny import EOS, PAD, llama
 
-PAD, EOS, V, WANTED, GROUP = 0, 1, 20, 5, 4
+V, WANTED, GROUP = 20, 5, 4
 LIMITS = PassLimits(torch.device("cpu"), 4096, 2**24)
 LENGTHS = (3, 1, 5, 2, 4, 4, 1, 6)
 Rows = list[list[float]]
@@ -303,24 +304,9 @@ def test_grpo_loss_and_gradient_are_trls(ours: str, theirs: str, spread: float) 
 # Whole steps of tiny models
 
 
-def config() -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=V,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        tie_word_embeddings=True,
-    )
-
-
 def policy(seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config())
+    return LlamaForCausalLM(llama(V))
 
 
 def count_wanted(episodes: Any) -> Tensor:
