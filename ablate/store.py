@@ -214,6 +214,11 @@ class ExperimentFolder:
         return self.folder / "storage.json"
 
     @property
+    def begun_with(self) -> list[Path]:
+        """The files, of those that there are, without which its search begins anew."""
+        return [file for file in (self.trials_jsonl, self.storage_json) if file.exists()]
+
+    @property
     def over_json(self) -> Path:
         """When all trials had ended that the search was to have then."""
         return self.folder / "over.json"

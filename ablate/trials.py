@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -24,6 +24,21 @@ EXCESS, POLICIES = "excess", "policies"
 """By how much its results are beyond their bounds (0 or less where it keeps them); the stages of its policies."""
 ASKED = "asked"
 """Attribute of a study: what was asked for when it was begun."""
+
+
+class Memory(BaseJournalBackend):
+    """A journal that no other process sees, which begins with ``logs``."""
+
+    def __init__(self, logs: Iterable[dict[str, Any]] = ()) -> None:
+        self.logs = list(logs)
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Return the logs from a number on."""
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add logs."""
+        self.logs += logs
 
 
 @dataclass(frozen=True)
@@ -58,10 +73,10 @@ def read_search(store: Store, name: str) -> Search:
 
 
 def read_study(name: str, file: Path) -> optuna.Study:
-    """Open a study that was begun, to read it; nothing is written. Raises StoreError."""
+    """Read a study as it stands: what others write to the file meanwhile is not in it. Raises StoreError."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with readable(file):
-        return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(file))))
+    with readable(file) as logs:
+        return optuna.load_study(study_name=name, storage=JournalStorage(Memory(logs)))
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -101,21 +116,27 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 @contextmanager
-def readable(file: Path) -> Iterator[None]:
-    """Raise StoreError where a journal can't be read, with the line where that is known."""
+def readable(file: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the logs of a journal, but for a line that is being written; none where there is no file.
+
+    Raises StoreError where it can't be read, with the line where that is known.
+    """
     hint = "restore it, or move it away to begin again"
+    logs = []
     try:
         for number, line in enumerate(file.read_bytes().splitlines(keepends=True) if file.exists() else (), start=1):
-            if line.endswith(b"\n") and not _is_record(line):
-                raise StoreError("not a line of Optuna's journal", location=Location(str(file), number), hint=hint)
-        yield
+            if line.endswith(b"\n"):
+                if (log := _record(line)) is None:
+                    raise StoreError("not a line of Optuna's journal", location=Location(str(file), number), hint=hint)
+                logs.append(log)
+        yield logs
     except (ValueError, KeyError) as error:
         raise StoreError(f"{file} can't be read: {error}", hint=hint) from error
 
 
-def _is_record(line: bytes) -> bool:
+def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
     except ValueError:
-        return False
-    return isinstance(record, dict) and record.get("op_code") in range(11)
+        return None
+    return record if isinstance(record, dict) and record.get("op_code") in range(11) else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -13,6 +14,10 @@ from ablate.catalogs.closed import Closed, Names
 from ablate.experiment.sections import Scalar
 
 Pair = Annotated[tuple[float, float], Field(strict=False)]
+_DATABASE = re.compile(
+    r"(?P<scheme>[\w+.-]+)://([^:/@]*(?P<password>:[^/@]+)?:?@)?[^/@?]*/(?P<name>/*[^/?][^?]*)\??(?P<query>.*)"
+)
+"""A URL as SQLAlchemy reads it; the user may be redacted, as in a bundle."""
 
 
 class Range(Closed):
@@ -135,12 +140,14 @@ class Sweep(Closed):
     @field_validator("storage")
     @classmethod
     def _is_one_database_for_all(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "mysql://host/name")
-        if not parts.scheme or not parts.path.strip("/"):
+        if url is None:
+            return None
+        parts = _DATABASE.fullmatch(url)
+        if parts is None:
             raise ValueError("a database's URL is needed, as postgresql://user@host/name or sqlite:////folder/file.db")
-        if parts.scheme.startswith("sqlite") and not parts.path.startswith("//"):
+        if parts["scheme"].startswith("sqlite") and not parts["name"].startswith("/"):
             raise ValueError("workers run in folders of their own: write the whole path, sqlite:////folder/file.db")
-        if parts.password:
+        if parts["password"] or any("passw" in key.lower() for key in parse_qs(parts["query"])):
             raise ValueError(
                 "a specification is no place for a password: leave it to the driver (~/.pgpass, ~/.my.cnf)"
             )

@@ -26,6 +26,7 @@ from ablate.experiment.loading import LoadedExperiment, load_copy, specification
 from ablate.store import Store
 from ablate.sweeps.display import SweepDisplay, TuningDisplay
 from ablate.sweeps.run import Sweeper, Worker, run_sweep
+from ablate.sweeps.storage import answering
 from ablate.sweeps.tuning import Tuner
 
 
@@ -46,8 +47,9 @@ def hand_over(
         return write_worker_scripts(searcher.store, name, count, shape, work, loaded, dry_run)
 
     def wanted() -> int:
-        searcher.begin()
-        return min(workers, searcher.unfinished)
+        with answering(name):
+            searcher.begin()
+            return min(workers, searcher.unfinished)
 
     specification = yaml.safe_dump(specification_copy(file, overrides), sort_keys=False, allow_unicode=True)
     return submit_workers(searcher.store, name, wanted, shape, work, specification, loaded)

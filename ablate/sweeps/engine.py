@@ -52,7 +52,7 @@ def name_objectives(study: optuna.Study, sweep: Sweep) -> None:
             study.set_metric_names(names)
 
 
-def check_same(study: optuna.Study, name: str, sweep: Sweep, folder: ExperimentFolder, cells: str) -> None:
+def check_same(study: optuna.Study, sweep: Sweep, name: str, folder: ExperimentFolder, cells: str) -> None:
     """Raise UsageError where the study of a sweep was begun with other objectives, ranges, bounds or cells."""
     asked = {**what_is_asked(sweep), "experiment": cells}
     begun = study.user_attrs.get(ASKED)
@@ -61,10 +61,9 @@ def check_same(study: optuna.Study, name: str, sweep: Sweep, folder: ExperimentF
     elif changed := [what for what in asked if what in begun and begun[what] != asked[what]]:
         if "search" in changed:  # the cells follow from it
             changed = [what for what in changed if what != "experiment"]
-        kept = [str(file) for file in (folder.trials_jsonl, folder.storage_json) if file.exists()]
         raise UsageError(
             f"the {sweep.called} {name} was begun with another {' and another '.join(changed)}",
-            hint=f"give it another name, or move {' and '.join(kept)} away to begin again",
+            hint=f"give it another name, or move {' and '.join(map(str, folder.begun_with))} away to begin again",
         )
 
 

@@ -105,7 +105,7 @@ class Sweeper:
         self.folder.folder.mkdir(parents=True, exist_ok=True)
         self.record = open_record(self.loaded, self.sweep, self.folder)
         self.study = self.record.study
-        check_same(self.study, self.record.name, self.sweep, self.folder, self.cells)
+        check_same(self.study, self.sweep, self.loaded.experiment.name, self.folder, self.cells)
         name_objectives(self.study, self.sweep)
         self.study.pruner = self.pruner
         self.record.enqueue(self.sweep.start)
@@ -113,7 +113,7 @@ class Sweeper:
         self._record()  # with what is measured and reported beside the trials' results now
 
     def look(self) -> bool:
-        """Open the storage where the sweep has been begun, and begin nothing; tell whether it has.
+        """Read the storage as it stands, where the sweep has been begun; tell whether it has.
 
         Raises UsageError where it was begun with another search.
         """
@@ -121,7 +121,7 @@ class Sweeper:
         if not file.exists():
             return False
         self.study = read_study(name, file)
-        check_same(self.study, name, self.sweep, self.folder, self.cells)
+        check_same(self.study, self.sweep, name, self.folder, self.cells)
         return True
 
     @property

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,18 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import (
-    BaseJournalBackend,
-    JournalFileBackend,
-    JournalFileOpenLock,
-    JournalFileSymlinkLock,
-)
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from sqlalchemy import dialects
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ablate.context import read_json, write_json, write_text
 from ablate.errors import Location, StoreError, UsageError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
 from ablate.store import ExperimentFolder
-from ablate.trials import read_study, readable
+from ablate.trials import Memory, read_study, readable
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 BUSY_SECONDS = 60
@@ -39,13 +36,12 @@ BUSY_SECONDS = 60
 class Record:
     """The study of a sweep, and the journal in its store, ``file``, which reports and tracking read.
 
-    ``database`` is where the study is instead, if it is: the journal then is a copy, called ``name``.
+    Where the study is in a database, the journal is a copy of it, called ``copied_as``.
     """
 
     study: optuna.Study
-    name: str
     file: Path
-    database: RDBStorage | None = None
+    copied_as: str | None = None
 
     def enqueue(self, starts: Iterable[Mapping[str, Any]]) -> None:
         """Let the study begin with these values; each is one trial, whoever begins the sweep beside.
@@ -58,11 +54,11 @@ class Record:
 
     def keep(self) -> None:
         """Copy the trials from the database to the journal; of several workers' copies the newest stays."""
-        if self.database is None:
+        if self.copied_as is None:
             return
-        with _holding(JournalFileOpenLock(f"{self.file}.copy")):
-            memory = _Memory()
-            _copy(self.study.study_name, self.database, self.name, JournalStorage(memory))
+        lock, memory = JournalFileOpenLock(f"{self.file}.copy"), Memory()
+        with _holding(lock):
+            _complete(_begun(JournalStorage(memory), self.copied_as, self.study.directions), self.study, lock)
             lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in memory.logs)
             write_text(self.file, "".join(lines))
 
@@ -77,23 +73,22 @@ def open_record(loaded: LoadedExperiment, sweep: Sweep, folder: ExperimentFolder
     name, file, place = loaded.experiment.name, folder.trials_jsonl, loaded.origins.locate(sweep.section, "storage")
     directions = [MINIMIZE if objective.startswith("-") else MAXIMIZE for objective in sweep.maximise]
 
-    def begun(storage: BaseStorage, name: str) -> optuna.Study:
-        return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-
     _mend_tail(file, is_begun=folder.plan_json.exists())
-    with _holding(JournalFileOpenLock(f"{file}.start")):
-        kept = _kept(folder, name, sweep.storage, place)
-        if kept is None:
+    lock = JournalFileOpenLock(f"{file}.start")
+    with _holding(lock):
+        there = _kept(folder, name, sweep.storage, place)
+        if there is None:
             with readable(file):
-                return Record(begun(_journal(file), name), name, file)
-        database, own = _connect(kept["url"], place), kept["study"]
+                return Record(_begun(JournalStorage(JournalFileBackend(str(file))), name, directions), file)
+        database = _connect(there["url"], place)
         if not folder.storage_json.exists():
-            write_json(folder.storage_json, kept)
+            write_json(folder.storage_json, there)
         with answering(name):
-            if file.exists() and own not in optuna.get_all_study_names(database):
-                read_study(name, file)
-                _copy(name, _journal(file), own, database)
-            return Record(begun(database, own), name, file, database)
+            kept = read_study(name, file) if file.exists() else None
+            study = _begun(database, there["study"], directions)
+            if kept is not None and len(kept.trials) > len(study.trials):
+                _complete(study, kept, lock)
+            return Record(study, file, copied_as=name)
 
 
 @contextmanager
@@ -111,8 +106,8 @@ def answering(name: str) -> Iterator[None]:
 
 def _connect(url: str, place: Location) -> RDBStorage:
     patience = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
-    try:
-        return RDBStorage(url, engine_kwargs=patience)
+    try:  # no connection is held while trials train: servers drop idle ones, and have few
+        return RDBStorage(url, engine_kwargs={"poolclass": NullPool, **patience})
     except NoSuchModuleError as error:
         kind = url.partition(":")[0]
         hint = suggestion(kind, dialects.__all__)
@@ -142,25 +137,22 @@ def _kept(folder: ExperimentFolder, name: str, url: str | None, place: Location)
     return kept
 
 
-def _journal(file: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(file)))
+def _begun(storage: BaseStorage, name: str, directions: Sequence[StudyDirection]) -> optuna.Study:
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
 
 
-def _copy(name: str, source: BaseStorage, as_name: str, to: BaseStorage) -> None:
-    optuna.copy_study(from_study_name=name, from_storage=source, to_storage=to, to_study_name=as_name)
+def _complete(study: optuna.Study, source: optuna.Study, lock: JournalFileOpenLock) -> None:
+    """Give a study the trials that it lacks of another one's, and what that one was begun with.
 
-
-class _Memory(BaseJournalBackend):
-    """A journal that no other process sees."""
-
-    def __init__(self) -> None:
-        self.logs: list[dict[str, Any]] = []
-
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        return self.logs[log_number_from:]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self.logs += logs
+    A database takes a trial in some hundredths of a second, and others break a lock that is unchanged for 30 seconds.
+    """
+    for key, value in source._storage.get_study_system_attrs(source._study_id).items():
+        study._storage.set_study_system_attr(study._study_id, key, value)
+    for key, value in source.user_attrs.items():
+        study.set_user_attr(key, value)
+    for trial in source.get_trials(deepcopy=False)[len(study.trials) :]:
+        study._storage.create_new_trial(study._study_id, template_trial=trial)
+        os.utime(lock._lock_file)
 
 
 def _mend_tail(file: Path, *, is_begun: bool) -> None:

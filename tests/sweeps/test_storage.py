@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from ablate.context import read_json
@@ -76,6 +77,83 @@ def test_a_database_is_copied_to_the_journal_and_made_again_from_it(folder: Fold
     assert not opened(other).study.get_trials(), "another store's sweep of that name is another one"
 
 
+def test_a_worker_that_is_killed_while_it_makes_a_database_again_loses_no_trial(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write(storage=sqlite(folder.folder))
+    trials = with_trials(opened(folder))
+    (folder.folder / "trials.db").unlink()
+    lock = folder.store.experiment("small").folder / "trials.jsonl.start.lock"
+    changed: list[float] = []
+    create = RDBStorage._create_new_trial
+
+    def dies(*words: Any) -> FrozenTrial:
+        changed.append(lock.stat().st_mtime)
+        if len(changed) > 2:
+            raise KeyboardInterrupt
+        os.utime(lock, (0, 0))
+        return create(*words)
+
+    monkeypatch.setattr(RDBStorage, "_create_new_trial", dies)
+    with pytest.raises(KeyboardInterrupt):
+        opened(folder)
+    assert all(changed), "others, who break a lock that does not change, see that it does"
+    monkeypatch.setattr(RDBStorage, "_create_new_trial", create)
+    again = opened(folder)
+    again.keep()
+    assert facts(again.study.get_trials()) == facts(trials)
+    assert facts(read_study("small", again.file).get_trials()) == facts(trials)
+
+
+def test_a_copy_reads_ended_trials_once_and_holds_no_connection(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write(storage=sqlite(folder.folder))
+    record = opened(folder)
+    with_trials(record)
+    read, get = [], RDBStorage._get_trials
+
+    def counting(*words: Any, **more: Any) -> list[FrozenTrial]:
+        read.extend(trials := get(*words, **more))
+        return trials
+
+    monkeypatch.setattr(RDBStorage, "_get_trials", counting)
+    record.keep()
+    assert {trial.state for trial in read} == {TrialState.RUNNING, TrialState.WAITING}
+    held = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    assert str(folder.folder / "trials.db") not in held
+
+
+def test_a_study_that_is_read_stays_as_it_was_read(folder: Folder) -> None:
+    """Reports take seconds, while workers write the copy anew."""
+    folder.write(storage=sqlite(folder.folder))
+    record = opened(folder)
+    trials = with_trials(record)
+    read = read_study("small", record.file)
+    record.study.set_user_attr("about", "what makes lines in the middle longer" * 10)
+    record.study.tell(3, 0.5)
+    record.study.enqueue_trial({"dpo.beta": 3.2})
+    record.keep()
+    assert facts(read.get_trials()) == facts(trials) and "about" not in read.user_attrs
+    with pytest.raises(StoreError, match="never can't be read"):
+        read_study("small", folder.folder / "never")
+    assert not (folder.folder / "never").exists()
+
+
+def test_a_search_in_a_database_begins_anew_without_both_its_files(folder: Folder) -> None:
+    folder.write(storage=sqlite(folder.folder))
+    begin(folder)
+    folder.write(storage=sqlite(folder.folder), search={"dpo.beta": {"log": [0.1, 1.0]}})
+    with pytest.raises(UsageError, match="the sweep small was begun with another search") as refused:
+        begin(folder)
+    files = folder.store.experiment("small").begun_with
+    assert [file.name for file in files] == ["trials.jsonl", "storage.json"]
+    assert refused.value.hint == f"give it another name, or move {files[0]} and {files[1]} away to begin again"
+    for file in files:
+        file.rename(file.with_suffix(".old"))
+    begin(folder)
+
+
 def test_a_lost_journal_comes_back_with_the_next_trial(folder: Folder) -> None:
     folder.write(storage=sqlite(folder.folder))
     trials = with_trials(opened(folder))
@@ -129,6 +207,7 @@ def test_a_database_that_does_not_answer(folder: Folder) -> None:
         ("sqlite:///trials.db", "write the whole path"),
         ("sqlite://", "a database's URL is needed"),
         ("postgresql://me:hidden@host/trials", "no place for a password"),
+        ("postgresql://host/trials?sslmode=require&password=hidden", "no place for a password"),
     ],
 )
 def test_urls_that_no_worker_could_take(folder: Folder, url: str, said: str) -> None:
@@ -136,6 +215,22 @@ def test_urls_that_no_worker_could_take(folder: Folder, url: str, said: str) -> 
     with pytest.raises(AblateError, match=said) as refused:
         load_experiment(folder.folder / "sweep.yaml")
     assert "sweep.yaml:" in str(refused.value.location)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://[redacted]@host/trials",  # the specification in a bundle
+        "postgresql+psycopg://me@host:5432/trials?sslmode=require",
+        "postgresql:///trials?host=/var/run/postgresql",
+        "mysql+pymysql://me:@host/trials",
+        "sqlite+pysqlite:////folder/file.db?timeout=3",
+    ],
+)
+def test_urls_that_workers_take(folder: Folder, url: str) -> None:
+    folder.write(storage=url)
+    sweep = load_experiment(folder.folder / "sweep.yaml").experiment.sweep
+    assert sweep is not None and sweep.storage == url
 
 
 @pytest.mark.parametrize(
