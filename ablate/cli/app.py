@@ -200,7 +200,7 @@ def evaluate(
     asked = evaluation.Asked(repeats=repeat, limit=limit, judge=panel, endpoint=served)
     what = evaluation.plan_evaluation(place, models, wanted, name, asked)
     _print_warnings(what)
-    require_keys(study.not_done(place, what))
+    require_keys(study.not_done(place, what.stages))
     evaluation.write_evaluation(place, what)
     code = _run_to_the_end(place, what, Machine.detect(jobs, threads, gpus, Resources(unsafe_code=unsafe_code)))
     if code != INTERRUPTED:
@@ -343,7 +343,7 @@ def _submit(store: Store, what: Plan, on: str, dry_run: bool = False, canary: bo
     if not dry_run:
         confirm_disk(disk_to_take(what, store), store.root)
         code = _run_here(store, what, loaded) or tuning_code
-    warn_of_keys(store, what, loaded)
+    warn_of_keys(store, what.stages, loaded)
     print_submitted(what.name, submit_plan(store, what, loaded, dry_run=target, canary=canary), dry_run=dry_run)
     if code:
         sys.exit(code)

@@ -31,7 +31,7 @@ from ablate.execution.slurm.shapes import on_login, services_of
 from ablate.execution.slurm.status import Handed, cluster_statuses
 from ablate.execution.slurm.submit import Submitted
 from ablate.liveness import stage_state
-from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
 from ablate.store import Store
 
 WATCH_SECONDS = 10.0
@@ -46,10 +46,10 @@ On = Annotated[
 ]
 
 
-def warn_of_keys(store: Store, what: Plan, loaded: LoadedProfile) -> None:
+def warn_of_keys(store: Store, stages: Mapping[str, Stage], loaded: LoadedProfile) -> None:
     """Say which variables of APIs' keys are set neither here nor by the profile; its shell lines may still set them."""
-    here = on_login(what.stages, loaded)
-    on_nodes = [stage for stage in study.not_done(store, what) if stage.id not in here]
+    here = on_login(stages, loaded)
+    on_nodes = [stage for stage in study.not_done(store, stages) if stage.id not in here]
     asking = [stage for stage in on_nodes if not services_of(stage, loaded.profile)]
     for variable, takers in unset_keys(asking, loaded.profile.environment).items():
         text = f"warning: {variable} is set neither here nor in the profile: on a node {takers} may have no key"
@@ -190,7 +190,7 @@ Beginnings = Annotated[
     list[str] | None,
     typer.Argument(help="Stages or workers, by the beginnings of their ids; default: all.", show_default=False),
 ]
-Stage = Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.", show_default=False)]
+StageName = Annotated[str, typer.Argument(help="Id of a stage, or its first letters and digits.", show_default=False)]
 
 
 @cluster_app.command()
@@ -266,7 +266,7 @@ def _print_accounted(lines: Sequence[accounting.Usage]) -> None:
 
 
 @cluster_app.command()
-def why(stage: Stage, store: StoreOption = DEFAULT_STORE) -> None:
+def why(stage: StageName, store: StoreOption = DEFAULT_STORE) -> None:
     """Say why a stage does not run, or how it ended: its inputs, its job, its logs."""
     place = _opened(store)
     found = study.find_stage(place, stage)

@@ -22,7 +22,7 @@ from ablate.cli.options import (
     ThisMachine,
     spread_out,
 )
-from ablate.cli.slurm import On, print_workers
+from ablate.cli.slurm import On, print_workers, warn_of_keys
 from ablate.cli.tune import show_tuning
 from ablate.console import Json, err, out
 from ablate.errors import UsageError
@@ -112,6 +112,7 @@ def _hand_over(
     target = Path("out") / name / "slurm" if dry_run else None
     submitted = module.hand_over(sweeper, workers, parallel, profile, dry_run=target)
     _end_where_it_gave_up(name, sweeper.gave_up)
+    warn_of_keys(store, sweeper.possible if submitted.workers else {}, profile)
     print_workers(name, submitted, dry_run=dry_run)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import typer
 
 from ablate.cli.options import INTERRUPTED, READERS
-from ablate.cli.slurm import print_workers
+from ablate.cli.slurm import print_workers, warn_of_keys
 from ablate.console import err, out
 from ablate.errors import UsageError
 from ablate.execution import study
+from ablate.execution.keys import require_keys
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import LoadedProfile
@@ -35,6 +36,7 @@ def tuned(store: Store, what: Plan, machine: Machine) -> tuple[Plan, int]:
     with importlib.import_module("ablate.sweeps.display").TuningDisplay(out, what.tuning.tune) as shown:
         tuner = _tuner(store, what, machine.jobs, shown)
         if what.tuning.to_go:
+            require_keys(study.not_done(store, what.stages))
             record_plan(store.open(), what)
             _say(f"{what.name}: {_size(what.tuning, tuner)}")
             code = INTERRUPTED if sweeps.run_sweep(tuner, machine, shown).interrupted else 0
@@ -70,7 +72,9 @@ def hand_tuning_over(store: Store, what: Plan, profile: LoadedProfile, workers: 
     assert what.tuning is not None
     target = Path("out") / what.name / "slurm" if dry_run else None
     hand_over = importlib.import_module("ablate.sweeps.cluster").hand_over
-    submitted = hand_over(_tuner(store, what, 1, None), workers, None, profile, dry_run=target)
+    tuner = _tuner(store, what, 1, None)
+    submitted = hand_over(tuner, workers, None, profile, dry_run=target)
+    warn_of_keys(store, tuner.possible if submitted.workers else {}, profile)
     groups = f"{len(what.tuning.to_go)} of {len(what.tuning.searched)} groups"
     _say(f"{what.name}: its cells are tuned first, {groups} have trials to go")
     print_workers(what.name, submitted, dry_run=dry_run)

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -116,9 +116,9 @@ def plan_again(name: str, store: Store, readers: Readers | None = None) -> Plan:
     return make_plan(source["file"], source["overrides"], store, readers)
 
 
-def not_done(store: Store, plan: Plan) -> list[Stage]:
-    """Return the stages of a plan that have not run to their end, parents first."""
-    return [stage for stage in plan.stages.values() if not store.stage(stage.id).is_done()]
+def not_done(store: Store, stages: Mapping[str, Stage]) -> list[Stage]:
+    """Return those of these stages that have not run to their end, in their order."""
+    return [stage for stage_id, stage in stages.items() if not store.stage(stage_id).is_done()]
 
 
 def run_plan(
@@ -128,7 +128,7 @@ def run_plan(
 
     Raises UsageError, with nothing written, where one of them asks an API and the variable of its key is not set.
     """
-    wanted = [stage.id for stage in not_done(store, plan) if only is None or stage.id in only]
+    wanted = [stage.id for stage in not_done(store, plan.stages) if only is None or stage.id in only]
     require_keys(plan.stages[stage_id] for stage_id in wanted)
     store.open()
     record_plan(store, plan)

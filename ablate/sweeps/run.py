@@ -16,9 +16,11 @@ from ablate.context import read_json, write_json
 from ablate.errors import SpecError, suggestion
 from ablate.execution import lease
 from ablate.execution.environment import snapshot_code
+from ablate.execution.keys import require_keys
 from ablate.execution.local import Change, LocalRun, Observer, Source, run_local
 from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
+from ablate.execution.study import not_done
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import Scalar
 from ablate.liveness import Owner, is_running
@@ -411,12 +413,15 @@ class Worker(Source, Protocol):
 def run_sweep(sweeper: Worker, machine: Machine, observer: Observer) -> LocalRun:
     """Take part in a sweep until it has its trials, on this machine; Ctrl-C leaves what a later call continues.
 
-    So does the SpecError raised where training reports no such value as the pruner watches.
+    So does the SpecError raised where training reports no such value as the pruner watches. Raises UsageError, before
+    any trial begins, where one would ask an API and the variable of its key is not set.
     """
     sweeper.store.open()
     snapshot_code(sweeper.store)
     with answering(sweeper.loaded.experiment.name):
         sweeper.begin()
+        if sweeper.unfinished:
+            require_keys(not_done(sweeper.store, sweeper.possible))
         try:
             run = run_local(sweeper.store, {}, [], machine, observer, sweeper)
         finally:

@@ -206,6 +206,29 @@ def test_options_that_do_not_go_together(
     assert not folder.store.root.exists()
 
 
+def test_a_key_that_is_not_there_is_told_before_the_first_trial(
+    folder: Folder, standin: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    monkeypatch.chdir(folder.folder)
+    profile(folder)
+    asked = (
+        "evaluate={policy: [pocket-validation-gold, pocket-judged], judge: {model: m, url: 'http://h/v1', key: A_KEY}}"
+    )
+
+    def said(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["ablate", "sweep", "sweep.yaml", asked, *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == (0 if words else 2)
+        printed = capsys.readouterr()
+        return (printed.out if words else printed.err).replace("\n", " ")
+
+    assert "warning: A_KEY is set neither here nor in the profile" in said("--on", "cluster.yaml", "--dry-run")
+    assert "the environment variable A_KEY is not set: judge (" in said()
+    assert not begin(folder, asked).study.trials
+
+
 class ClusterTuned(Tuned):
     """An experiment of one group, which a stand-in for SLURM tunes."""
 
