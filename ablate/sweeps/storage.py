@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.study import StudyDirection
-from sqlalchemy import dialects
+from sqlalchemy import dialects, event
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -28,8 +29,8 @@ from ablate.store import ExperimentFolder
 from ablate.trials import Memory, read_study, readable
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
-BUSY_SECONDS = 60
-"""How long a worker waits for others that write to the same SQLite file."""
+PATIENCE_SECONDS = 60
+"""How long a worker waits for others that write to the same SQLite file, and for a server that is away."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ def answering(name: str) -> Iterator[None]:
 
 
 def _connect(url: str, place: Location) -> RDBStorage:
-    patience = {"connect_args": {"timeout": BUSY_SECONDS}} if url.startswith("sqlite") else {}
+    patience = {"connect_args": {"timeout": PATIENCE_SECONDS}} if url.startswith("sqlite") else {}
     try:  # no connection is held while trials train: servers drop idle ones, and have few
-        return RDBStorage(url, engine_kwargs={"poolclass": NullPool, **patience})
+        storage = RDBStorage(url, engine_kwargs={"poolclass": NullPool, **patience})
     except NoSuchModuleError as error:
         kind = url.partition(":")[0]
         hint = suggestion(kind, dialects.__all__)
@@ -117,6 +118,20 @@ def _connect(url: str, place: Location) -> RDBStorage:
     except (StorageInternalError, SQLAlchemyError) as error:
         cause = str(error.__cause__ or error).partition("\n")[0]
         raise UsageError(f"storage {url} does not open: {cause}", location=place) from error
+    event.listen(storage.engine, "do_connect", _connect_patiently)
+    return storage
+
+
+def _connect_patiently(dialect: Any, record: Any, words: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """Connect to a database that has been there, which may be away for a moment."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return dialect.connect(*words, **options)
+        except dialect.loaded_dbapi.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1.0)
 
 
 def _kept(folder: ExperimentFolder, name: str, url: str | None, place: Location) -> dict[str, str] | None:

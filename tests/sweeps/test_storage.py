@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ablate.context import read_json
 from ablate.errors import AblateError, StoreError, UsageError
 from ablate.experiment.loading import load_experiment
+from ablate.sweeps import storage
 from ablate.sweeps.storage import Record, answering, open_record
 from ablate.trials import read_study
 from tests.sweeps.conftest import Folder
@@ -187,6 +189,20 @@ def test_what_is_to_be_moved_away_to_begin_again(folder: Folder) -> None:
         assert refused.value.hint is not None and str(file) in refused.value.hint
         file.unlink()
     begin(folder)
+
+
+def test_a_database_that_is_away_for_a_moment(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, away = folder.folder / "there", folder.folder / "away"
+    there.mkdir()
+    folder.write(storage=sqlite(there))
+    record = opened(folder)
+    there.rename(away)
+    monkeypatch.setattr(time, "sleep", lambda seconds: away.rename(there))
+    assert record.study.ask().number == 0
+    there.rename(away)
+    monkeypatch.setattr(storage, "PATIENCE_SECONDS", -1)
+    with pytest.raises(StoreError, match=r"does not answer: .*unable to open"), answering("small"):
+        record.study.ask()
 
 
 def test_a_database_that_does_not_answer(folder: Folder) -> None:
