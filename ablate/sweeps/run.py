@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ablate.context import read_json, write_json
+from ablate.context import write_json
 from ablate.errors import SpecError, suggestion
 from ablate.execution import lease
 from ablate.execution.environment import snapshot_code
@@ -23,13 +23,13 @@ from ablate.execution.slots import Machine
 from ablate.execution.study import not_done
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sections import Scalar
-from ablate.liveness import Owner, is_running
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.cost import Cost
 from ablate.results.long import collect_plan
 from ablate.store import AttemptFolder, Store
 from ablate.sweeps.engine import check_same, name_objectives, pruner_of, sampler_of, tell, turned
+from ablate.sweeps.leases import LOSSES, TrialLeases
 from ablate.sweeps.objective import MissingResult, Objective, events_fields, events_value
 from ablate.sweeps.storage import Record, answering, open_record
 from ablate.sweeps.trials import Planner, SweepPlanner, TrialPlan
@@ -37,8 +37,6 @@ from ablate.trials import CAUSE, EXCESS, POLICIES, SURPLUS, counted, read_study
 
 LOOK_SECONDS = 2.0
 """Between two looks at training events and at other workers' trials, and two signs of life of this one's."""
-LOSSES = 5
-"""Workers that may die over one trial before it counts as failed: it may be what kills them."""
 
 
 class Listener(Protocol):
@@ -95,7 +93,7 @@ class Sweeper:
         self.study: optuna.Study
         self.record: Record
         self.open: dict[int, _Open] = {}
-        self.quiet: dict[int, float] = {}
+        self.leases = TrialLeases(self.folder)
         self.looked = 0.0
         self.is_full = False
         self.is_spent = False
@@ -146,7 +144,7 @@ class Sweeper:
             return Change({}, {stage_id for item in self.open.values() for stage_id in item.missing})
         if time.monotonic() - self.looked > LOOK_SECONDS:
             for item in list(self.open.values()):
-                stop |= self._prune(item) if self._holds(item) else self._drop(item)
+                stop |= self._prune(item) if self.leases.holds(item.trial.number, item.lease) else self._drop(item)
             for orphan in self._orphans():
                 add |= self._open(*orphan)
             self.looked = time.monotonic()
@@ -154,7 +152,7 @@ class Sweeper:
             add |= self._open(*begun)
         if self.open or add or stop:
             return Change(add, stop)
-        if self._may_inherit():
+        if any(map(self.leases.is_open, self._others())):  # nobody else might be left to take it over
             return Change()
         if self.is_over():
             write_json(self.folder.over_json, {"time": time.time()})
@@ -179,7 +177,7 @@ class Sweeper:
         trial = self.study.ask()
         if self._is_one_too_many(trial):
             return None
-        held = lease.claim(self.folder.leases(trial.number))
+        held = self.leases.claim(trial.number)
         return None if held is None else (trial, held)  # None: another worker found it without an owner
 
     def _is_one_too_many(self, trial: optuna.Trial) -> bool:
@@ -199,7 +197,7 @@ class Sweeper:
         self._record()
         done = {stage_id for stage_id in planned.stages if self.store.stage(stage_id).is_done()}
         known = next(frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == trial.number)
-        self.quiet.clear()
+        self.leases.listen_anew()
         item = self.open[trial.number] = _Open(trial, held, planned, done, reported=set(known.intermediate_values))
         return item.missing
 
@@ -233,7 +231,7 @@ class Sweeper:
         self._check_watched(item)
         if len(ended) < len(missing):
             return {}
-        if not self._holds(item):
+        if not self.leases.holds(item.trial.number, item.lease):
             self._drop(item)
             return {}
         failed = [outcome for outcome in ended.values() if outcome.status == "failed"]
@@ -306,11 +304,6 @@ class Sweeper:
         """Return the stages of a trial that is open no more and that no open one needs."""
         return set(item.missing) - {stage_id for other in self.open.values() for stage_id in other.planned.stages}
 
-    def _holds(self, item: _Open) -> bool:
-        """Tell whether a trial is still this worker's, and say that it is alive."""
-        lease.beat(item.lease)
-        return self.folder.leases(item.trial.number).attempts()[-1].number == item.lease.number
-
     def _drop(self, item: _Open) -> set[str]:
         """Leave a trial to the worker that took it over while this one stood still; return the stages to stop."""
         del self.open[item.trial.number]
@@ -319,14 +312,14 @@ class Sweeper:
     def _orphans(self) -> Iterator[tuple[optuna.Trial, AttemptFolder]]:
         """Take over trials whose workers died or left, while there is room for them."""
         for number in self._others():
-            if len(self.open) >= self.parallel or (held := lease.claim(self.folder.leases(number))) is None:
+            if len(self.open) >= self.parallel or (held := self.leases.claim(number)) is None:
                 continue
             frozen = next(known for known in self.study.get_trials(deepcopy=False) if known.number == number)
             if frozen.state.is_finished():  # meanwhile, by the worker whose lease has just ended
                 lease.end(held, "ended before")
                 continue
             trial = optuna.Trial(self.study, frozen._trial_id)
-            earlier = self.folder.leases(number).attempts()[:-1]
+            earlier = self.leases.earlier(number)
             if not earlier and self._is_one_too_many(trial):  # nobody has begun it
                 lease.end(held, "fail")
                 continue
@@ -341,24 +334,6 @@ class Sweeper:
         """Return the trials that others have begun and not ended."""
         running = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
         return [trial.number for trial in running if trial.number not in self.open]
-
-    def _may_inherit(self) -> bool:
-        """Tell whether a trial may be without a worker: it is to be taken over, and nobody else might be left then.
-
-        The death of one on another machine is certain only after minutes; a sign of life meanwhile is enough.
-        """
-        for number in self._others():
-            attempts = self.folder.leases(number).attempts()
-            if not attempts or not is_running(attempts[-1]) or self._is_quiet(number, attempts[-1]):
-                return True
-        return False
-
-    def _is_quiet(self, number: int, attempt: AttemptFolder) -> bool:
-        """Tell whether a worker on another machine has given no sign of life since this one has nothing to do."""
-        modified = attempt.heartbeat.stat().st_mtime
-        return (
-            not Owner(**read_json(attempt.owner_json)).is_here and self.quiet.setdefault(number, modified) == modified
-        )
 
     def _common_cause(self, begun: list[FrozenTrial]) -> str | None:
         """Return why most trials failed, where that are enough to give up and none has ended well; else None."""
