@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import LoadedProfile
 from ablate.execution.slurm.status import worker_statuses
+from ablate.execution.tuned import untuned
 from ablate.experiment.tuning import Tuning
 from ablate.plan.plan import Plan
+from ablate.plan.stage import Stage
 from ablate.store import Store
 
 
@@ -36,7 +39,7 @@ def tuned(store: Store, what: Plan, machine: Machine) -> tuple[Plan, int]:
     with importlib.import_module("ablate.sweeps.display").TuningDisplay(out, what.tuning.tune) as shown:
         tuner = _tuner(store, what, machine.jobs, shown)
         if what.tuning.to_go:
-            require_keys(study.not_done(store, what.stages))
+            require_keys(study.not_done(store, _as_written(store, what)))
             record_plan(store.open(), what)
             _say(f"{what.name}: {_size(what.tuning, tuner)}")
             code = INTERRUPTED if sweeps.run_sweep(tuner, machine, shown).interrupted else 0
@@ -72,15 +75,19 @@ def hand_tuning_over(store: Store, what: Plan, profile: LoadedProfile, workers: 
     assert what.tuning is not None
     target = Path("out") / what.name / "slurm" if dry_run else None
     hand_over = importlib.import_module("ablate.sweeps.cluster").hand_over
-    tuner = _tuner(store, what, 1, None)
-    submitted = hand_over(tuner, workers, None, profile, dry_run=target)
-    warn_of_keys(store, tuner.possible if submitted.workers else {}, profile)
+    submitted = hand_over(_tuner(store, what, 1, None), workers, None, profile, dry_run=target)
+    warn_of_keys(store, _as_written(store, what), profile)
     groups = f"{len(what.tuning.to_go)} of {len(what.tuning.searched)} groups"
     _say(f"{what.name}: its cells are tuned first, {groups} have trials to go")
     print_workers(what.name, submitted, dry_run=dry_run)
     if not dry_run:
         record_plan(store, what)
         _say("the same command hands over its cells once the tuning has ended")
+
+
+def _as_written(store: Store, what: Plan) -> Mapping[str, Stage]:
+    """Return the stages of a plan's cells as they are written: these ask the APIs that trials and tuned cells ask."""
+    return study.plan_loaded(untuned(what.loaded), store).stages
 
 
 def describe_tuning(store: Store, what: Plan) -> list[str]:

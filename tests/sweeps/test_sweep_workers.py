@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from ablate.cli import main
 from ablate.cli.slurm import print_workers
-from ablate.errors import UsageError
+from ablate.errors import StoreError, UsageError
 from ablate.execution.local import LocalRun
 from ablate.execution.slurm.control import live_jobs
 from ablate.execution.slurm.element import element_events
@@ -229,6 +230,18 @@ def test_a_key_that_is_not_there_is_told_before_the_first_trial(
     assert not begin(folder, asked).study.trials
 
 
+def test_a_database_that_does_not_answer_gets_no_workers(
+    folder: Folder, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(sweeper: Sweeper) -> None:
+        raise StorageInternalError("gone")
+
+    monkeypatch.setattr(Sweeper, "begin", fails)
+    with pytest.raises(StoreError, match="the database of the trials of small does not answer: gone"):
+        hand_over(sweeper_of(folder), 1, None, load_profile(profile(folder)))
+    assert not standin.jobs()
+
+
 class ClusterTuned(Tuned):
     """An experiment of one group, which a stand-in for SLURM tunes."""
 
@@ -270,6 +283,20 @@ def test_a_cluster_gets_workers_that_tune_and_no_cell_before_they_are_done(
     tuned.write_whole({"grid": GROUP, "tune": "leave out"})
     with pytest.raises(AssertionError, match="has no section tune: --workers are jobs that tune its cells"):
         tuned.hand_over("--workers", "2")
+
+
+def test_a_key_of_the_cells_that_is_not_there_is_told_before_they_are_tuned(
+    tuned: ClusterTuned, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("A_KEY", raising=False)
+    profile(tuned)
+    judge = {"model": "m", "url": "http://h/v1", "key": "A_KEY"}
+    evaluate = {"policy": ["pocket-judged"], "judge": judge}
+    tuned.write_whole({"grid": GROUP, "evaluate": evaluate}, search={"dpo.beta": {"choice": [0.1, 0.3]}})
+    assert "warning: A_KEY is set neither here nor in the profile" in tuned.hand_over("--dry-run")
+    refused = tuned.run("run", "sweep.yaml")
+    assert refused.returncode == 2 and "the environment variable A_KEY is not set: judge (" in refused.stderr
+    assert not tuned.store.root.exists()
 
 
 @pytest.mark.slow
