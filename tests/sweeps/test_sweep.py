@@ -581,7 +581,7 @@ def test_a_field_that_training_never_logs_is_told_as_the_cause(folder: Folder) -
     folder.write(maximise="-training/kll", retries=0, give_up=2)
     done = folder.sweep("--parallel", "1")
     assert done.returncode == 1 and "training logged no 'kll' (did you mean 'kl'?" in " ".join(done.stderr.split())
-    assert [trial["state"] for trial in folder.trials()] == ["failed", "failed"]
+    assert [trial["state"] for trial in folder.trials()] == ["fail", "fail"]
 
 
 def test_no_trial_begins_when_the_gpu_hours_are_spent(folder: Folder) -> None:
