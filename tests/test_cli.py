@@ -91,6 +91,8 @@ def test_help_and_version(ablate: Ablate) -> None:
     answer = ablate("--help")
     assert answer.returncode == 0
     assert all(re.search(rf"^\W*{name} ", answer.stdout, re.M) for name in COMMANDS)
+    listed = answer.stdout.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in listed[1:6]] == ["init", "plan", "run", "status", "report"]
     assert re.fullmatch(r"ablate \d+\.\d+\.\d+\S*\n", ablate("--version").stdout)
 
 

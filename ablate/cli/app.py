@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
 import ablate
 from ablate.algorithms.own import load_method
@@ -44,7 +45,7 @@ from ablate.cli.results import report, results_app
 from ablate.cli.slurm import On, begun, cluster_app, follow, print_submitted, prune_queue, warn_of_keys, watch
 from ablate.cli.statistics import statistics_app
 from ablate.cli.store import store_app
-from ablate.cli.sweep import sweep_app
+from ablate.cli.sweep import plan_trial, sweep_app
 from ablate.cli.track import track_app
 from ablate.cli.tune import check_tuned, describe_tuning, hand_tuning_over, tuned
 from ablate.console import Json, err, out
@@ -58,6 +59,7 @@ from ablate.execution.slots import Machine
 from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import chosen_statuses
 from ablate.execution.slurm.submit import ready_here, submit_plan
+from ablate.experiment.loading import load_experiment
 from ablate.experiment.own_methods import adopt
 from ablate.experiment.schema import experiment_schema
 from ablate.plan.explain import Explanation, disk_to_take, explain
@@ -65,7 +67,18 @@ from ablate.plan.plan import Plan
 from ablate.shipped import init_project
 from ablate.store import Store
 
+FIRST = ("init", "plan", "run", "status", "report", "results", "sweep", "data", "algorithms", "eval")
+"""Commands that the help names before all others."""
+
+
+class _FirstThingsFirst(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        others = [name for name in super().list_commands(ctx) if name not in FIRST]
+        return [*FIRST, *others]
+
+
 app = typer.Typer(
+    cls=_FirstThingsFirst,
     name="ablate",
     help=(
         "Ablate preference tuning of language models: one YAML file asks a question, one table answers it.\n\n"
@@ -103,16 +116,24 @@ def plan(
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List every stage that would run.")] = False,
 ) -> None:
-    """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing."""
+    """Say what a run would do: cells, stages, what they share, what is done, what would run and why. Runs nothing.
+
+    Of a sweep it says how many trials and stages there are, and plans the cells of one trial.
+    """
     place = Store(store)
     place.check()
-    what = study.make_plan(spec, overrides or [], place, READERS)
-    tuning = describe_tuning(place, what)
+    loaded = load_experiment(study.find_specification(spec), overrides or [])
+    more: dict[str, Any] = {}
+    if loaded.experiment.sweep is not None:
+        what, search, more["sweep"] = plan_trial(place, loaded)
+    else:
+        what = study.plan_loaded(loaded, place, READERS)
+        search = describe_tuning(place, what)
     explanation = explain(what, place)
     if as_json:
-        typer.echo(json.dumps(explanation.as_json(), indent=1))
+        typer.echo(json.dumps({**explanation.as_json(), **more}, indent=1))
     else:
-        _print_plan(explanation, place, verbose, tuning)
+        _print_plan(explanation, place, verbose, search)
 
 
 @app.command()
@@ -427,7 +448,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _print_plan(explanation: Explanation, store: Store, verbose: bool, tuning: Sequence[str]) -> None:
+def _print_plan(explanation: Explanation, store: Store, verbose: bool, search: Sequence[str]) -> None:
     what = explanation.plan
     out.print(
         f"{what.name}: {what.loaded.experiment.question}" if what.loaded.experiment.question else what.name,
@@ -439,7 +460,7 @@ def _print_plan(explanation: Explanation, store: Store, verbose: bool, tuning: S
     counts = {axis: {cell.values[axis] for cell in what.grid.cells if axis in cell.values} for axis in what.grid.axes}
     varied = ", ".join(f"{axis} ({len(values)})" for axis, values in counts.items())
     out.print(f"{_counted(len(what.grid.cells), 'cell')} over {varied or 'no axis'}", highlight=False)
-    for line in tuning:
+    for line in search:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     table = Table("stage", "in all", "done", "to run", "seconds each", box=None, pad_edge=False)
     for item in explanation.kinds:

@@ -30,6 +30,7 @@ from ablate.execution import study
 from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import worker_statuses
 from ablate.experiment.loading import LoadedExperiment, load_experiment
+from ablate.plan.plan import Plan
 from ablate.store import Store
 
 
@@ -100,6 +101,23 @@ def run(
         more = "its grid has no more points" if is_used_up else "a larger number in sweep.trials goes on"
         out.print(f"{name} has all its trials: {more}", highlight=False)
     show(name, store)
+
+
+def plan_trial(store: Store, loaded: LoadedExperiment) -> tuple[Plan, list[str], dict[str, int]]:
+    """Return the plan of a sweep's first trial, the size of all in lines and numbers; raises what the sweep would."""
+    module, display = importlib.import_module("ablate.sweeps.run"), importlib.import_module("ablate.sweeps.display")
+    sweeper = module.Sweeper(store, loaded, 1, display.SweepDisplay(out, loaded.experiment.sweep))
+    search, trial = sweeper.sweep, sweeper.first
+    goals = " and ".join(search.maximise)
+    shared, own = len(sweeper.shared), sweeper.own
+    to_go = sweeper.unfinished if sweeper.look() else sweeper.most
+    lines = [
+        f"sweep: {sweeper.most} trials of {', '.join(search.search)} by {search.sampler.name}, judged by {goals}"
+        + (f"; {to_go} to go" if to_go < sweeper.most else ""),
+        f"at most {shared + sweeper.most * own} stages: {shared} that all trials share, and {own} of each",
+        f"below: one trial, {display.spelled(list(trial.values.items()))}",
+    ]
+    return trial.plan, lines, {"trials": sweeper.most, "to_go": to_go, "shared_stages": shared, "own_stages": own}
 
 
 def _hand_over(

@@ -153,6 +153,12 @@ class Sweep(Closed):
             )
         return url
 
+    @field_validator("search", mode="before")
+    @classmethod
+    def _without_those_taken_out(cls, search: Any) -> Any:
+        is_mapping = isinstance(search, Mapping)
+        return {key: given for key, given in search.items() if given is not None} if is_mapping else search
+
     @property
     def most(self) -> int:
         """How many trials there are in all: those asked for, or as many as a grid has points."""

@@ -62,11 +62,15 @@ class StageDisplay:
 
 
 class SweepDisplay(StageDisplay):
-    """Told how the trials of a sweep end."""
+    """Told how the trials of a sweep begin and end."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         super().__init__(console)
         self.sweep = sweep
+
+    def began(self, trial: FrozenTrial, *, again: bool) -> None:
+        """Print a trial with its values."""
+        self._print(begin_line(trial, again=again))
 
     def told(self, trial: FrozenTrial) -> None:
         """Print a trial with its values and what it reached."""
@@ -74,11 +78,15 @@ class SweepDisplay(StageDisplay):
 
 
 class TuningDisplay(StageDisplay):
-    """Told how the trials of groups end, and the groups."""
+    """Told how the trials of groups begin and end, and how the groups end."""
 
     def __init__(self, console: Console, tune: Tune) -> None:
         super().__init__(console)
         self.tune = tune
+
+    def began(self, group: Group, trial: FrozenTrial, *, again: bool) -> None:
+        """Print a trial with its group and its values."""
+        self._print(f"{group.label}: {begin_line(trial, again=again)}")
 
     def told(self, group: Group, trial: FrozenTrial) -> None:
         """Print a trial with its group, its values and what it reached."""
@@ -95,6 +103,11 @@ def outcome_line(group: Group, outcome: Outcome, tune: Tune) -> str:
         return f"{group.label}: nothing found: {outcome.cause}"
     found, name = spelled(list(outcome.values.items())), tune.maximise[0].removeprefix("-")
     return f"{group.label}: {found}, {name} {outcome.result:.4f}, the best of {sum(outcome.ended.values())} trials"
+
+
+def begin_line(trial: FrozenTrial, *, again: bool) -> str:
+    """Return in a line that a trial begins, or goes on."""
+    return f"trial {trial.number}: {spelled(list(trial.params.items()))} {'goes on' if again else 'begins'}"
 
 
 def trial_line(facts: Mapping[str, Any]) -> str:

@@ -22,7 +22,6 @@ from ablate.execution.record import record_plan
 from ablate.execution.slots import Machine
 from ablate.execution.study import not_done
 from ablate.experiment.loading import LoadedExperiment
-from ablate.experiment.sections import Scalar
 from ablate.plan.plan import Plan
 from ablate.plan.stage import Stage
 from ablate.results.cost import Cost
@@ -40,7 +39,10 @@ LOOK_SECONDS = 2.0
 
 
 class Listener(Protocol):
-    """Who is told how trials end."""
+    """Who is told how trials begin and end."""
+
+    def began(self, trial: FrozenTrial, *, again: bool) -> None:
+        """A trial is this worker's now; ``again``: it was another one's, or of an earlier call."""
 
     def told(self, trial: FrozenTrial) -> None:
         """A trial has ended: complete, pruned or failed."""
@@ -80,11 +82,11 @@ class Sweeper:
         self.planner: Planner = planner or SweepPlanner(loaded, store)
         self.loaded, self.sweep, self.space = self.planner.loaded, self.planner.sweep, self.planner.space
         self.possible: dict[str, Stage] = {}
-        ends: dict[tuple[Scalar, ...], TrialPlan] = {}
-        for corner in self.space.corners():
-            planned = ends[self.space.chosen(corner)] = self.planner.one(corner)
+        self.corners = [self.planner.one(corner) for corner in self.space.corners()]
+        ends = {self.space.chosen(planned.values): planned for planned in self.corners}
+        for planned in self.corners:
             self.possible |= planned.stages
-        self.objective = Objective.read(self.loaded, self.sweep, planned.plan.suites)
+        self.objective = Objective.read(self.loaded, self.sweep, self.corners[0].plan.suites)
         self.cells = "+".join(planned.digest(self.objective.suites) for planned in ends.values())
         sampler_of(self.sweep, self.space.ranges, self.loaded, 0)
         self.pruner = pruner_of(self.sweep, self.loaded)
@@ -123,6 +125,22 @@ class Sweeper:
         self.study = read_study(name, file)
         check_same(self.study, self.sweep, name, self.folder, self.cells)
         return True
+
+    @property
+    def first(self) -> TrialPlan:
+        """A trial as there may be: the one that the sweep starts from, else one of lowest values."""
+        starts = [self.planner.one(start) for start in self.sweep.start if self.space.is_whole(start)]
+        return [*starts, *self.corners][0]
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The stages that all trials have."""
+        return frozenset.intersection(*(frozenset(planned.stages) for planned in self.corners))
+
+    @property
+    def own(self) -> int:
+        """How many stages a trial has at most beside them."""
+        return max(len(planned.stages) for planned in self.corners) - len(self.shared)
 
     @property
     def unfinished(self) -> int:
@@ -199,6 +217,7 @@ class Sweeper:
         known = next(frozen for frozen in self.study.get_trials(deepcopy=False) if frozen.number == trial.number)
         self.leases.listen_anew()
         item = self.open[trial.number] = _Open(trial, held, planned, done, reported=set(known.intermediate_values))
+        self.listener.began(known, again=bool(self.leases.earlier(trial.number)))
         return item.missing
 
     def _record(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from ablate.catalogs.closed import validated
 from ablate.catalogs.loading import read_yaml
@@ -17,7 +17,8 @@ from ablate.context import read_json, write_text
 from ablate.errors import UnknownNameError, UsageError
 from ablate.experiment.loading import load_experiment, overridden_sections
 from ablate.experiment.sweep import Sweep
-from ablate.store import Store
+from ablate.liveness import is_running
+from ablate.store import ExperimentFolder, Store
 from ablate.sweeps.space import Space
 from ablate.trials import read_search, trial_facts
 
@@ -27,19 +28,26 @@ HEADER = "# trial "
 
 @dataclass(frozen=True)
 class Found:
-    """A sweep as it stands; ``best`` are the trials that no other beats, one unless there are several objectives."""
+    """A sweep as it stands; ``best`` are the trials that no other beats, one unless there are several objectives.
+
+    ``left`` are the numbers of trials under way that no worker has: whoever goes on takes them over.
+    """
 
     name: str
     sweep: Sweep
     trials: tuple[FrozenTrial, ...]
     best: tuple[FrozenTrial, ...]
+    left: frozenset[int]
 
     def as_json(self) -> dict[str, Any]:
         """Return the trials with their values and results, and the numbers of the best."""
         return {
             "name": self.name,
             "maximise": list(self.sweep.maximise),
-            "trials": [trial_facts(trial, self.sweep.maximise) for trial in self.trials],
+            "trials": [
+                trial_facts(trial, self.sweep.maximise) | ({"state": "left"} if trial.number in self.left else {})
+                for trial in self.trials
+            ],
             "best": [trial.number for trial in self.best],
         }
 
@@ -53,7 +61,14 @@ def find_sweep(store: Store, name: str) -> Found:
     written, origins = read_yaml(folder.spec)
     sweep = validated(Sweep, written["sweep"], origins.inside("sweep").locate)
     search = read_search(store, name)
-    return Found(name, sweep, search.trials, search.best)
+    under_way = [trial.number for trial in search.trials if trial.state == TrialState.RUNNING]
+    left = frozenset(number for number in under_way if not _has_worker(folder, number))
+    return Found(name, sweep, search.trials, search.best, left)
+
+
+def _has_worker(folder: ExperimentFolder, number: int) -> bool:
+    attempts = folder.leases(number).attempts()
+    return bool(attempts) and is_running(attempts[-1])
 
 
 def write_best(found: Found, store: Store, file: Path) -> None:

@@ -29,7 +29,10 @@ from ablate.trials import CAUSE, best_trials, counted, is_feasible, trial_facts
 
 
 class GroupListener(Protocol):
-    """Who is told how trials and groups end."""
+    """Who is told how trials begin and how trials and groups end."""
+
+    def began(self, group: Group, trial: FrozenTrial, *, again: bool) -> None:
+        """A trial is this worker's now; ``again``: it was another one's, or of an earlier call."""
 
     def told(self, group: Group, trial: FrozenTrial) -> None:
         """A trial has ended: complete, pruned or failed."""
@@ -40,10 +43,13 @@ class GroupListener(Protocol):
 
 @dataclass(frozen=True)
 class _Lines:
-    """Tells how the trials of one group end."""
+    """Tells how the trials of one group begin and end."""
 
     tuner: Tuner
     group: Group
+
+    def began(self, trial: FrozenTrial, *, again: bool) -> None:
+        self.tuner.listener.began(self.group, trial, again=again)
 
     def told(self, trial: FrozenTrial) -> None:
         self.tuner.heard(self.group, trial)
@@ -99,14 +105,8 @@ class Tuner:
 
     def most_stages(self) -> int:
         """Return how many stages all trials have at most, those that they share once."""
-        shared: set[str] = set()
-        own = 0
-        for sweeper in self.sweepers.values():
-            corners = [set(sweeper.planner.one(corner).stages) for corner in sweeper.space.corners()]
-            common = set.intersection(*corners)
-            own += sweeper.most * max(len(stages - common) for stages in corners)
-            shared |= common
-        return len(shared) + own
+        shared = frozenset[str]().union(*(sweeper.shared for sweeper in self.sweepers.values()))
+        return len(shared) + sum(sweeper.most * sweeper.own for sweeper in self.sweepers.values())
 
     def begin(self) -> None:
         """Open the storage of every group."""

@@ -359,6 +359,9 @@ def claimed(worker: Sweeper, trial: optuna.Trial) -> AttemptFolder:
 class Deaf:
     """Listens to nothing."""
 
+    def began(self, trial: object, *, again: bool) -> None:
+        """Hear nothing."""
+
     def told(self, trial: object) -> None:
         """Hear nothing."""
 
@@ -553,6 +556,37 @@ def test_a_trial_that_was_asked_for_has_one_worker(folder: Folder, monkeypatch: 
     monkeypatch.setattr(lease, "claim", late)
     assert slow._begin() is None
     assert list(fast.open) == [0] and not slow.open
+
+
+def test_a_sweep_is_planned_by_a_trial_and_its_size(folder: Folder) -> None:
+    folder.write(search={"dpo.beta": {"log": [0.01, 10.0]}, "dpo.epochs": {"choice": [1, 2]}})
+    heir = {"extends": "sweep.yaml", "name": "heir", "sweep": {"search": {"dpo.epochs": None}}}
+    (folder.folder / "heir.yaml").write_text(yaml.safe_dump(heir))
+    said = folder.run("plan", "heir.yaml")
+    assert said.returncode == 0, said.stderr
+    assert "sweep: 6 trials of dpo.beta by tpe, judged by pocket-validation-gold\n" in said.stdout
+    assert "below: one trial, dpo.beta=0.01\n" in said.stdout
+    found = json.loads(folder.run("plan", "heir.yaml", "--json").stdout)
+    shared, own = found["sweep"]["shared_stages"], found["sweep"]["own_stages"]
+    assert found["stages"] == shared + own and own == 6, "training, responses and a score of two policies"
+    done = folder.run("sweep", "heir.yaml")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"trial 0: dpo\.beta=[\d.]+ begins", lines[0])
+    assert sum(line.endswith(" begins") for line in lines) == 6
+    assert len(list(folder.store.stages.iterdir())) == shared + 6 * own
+    assert "; 0 to go" in folder.run("plan", "heir.yaml").stdout
+
+
+def test_a_trial_that_nobody_has_is_told_apart(folder: Folder) -> None:
+    process = folder.start(LIGHT_SECONDS="30")
+    wait_for(lambda: len(list(leases(folder).glob("*/attempts/*/owner.json"))) > 0)
+    assert {trial["state"] for trial in folder.trials()} == {"running"}
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert {trial["state"] for trial in folder.trials()} == {"left"}
+    first = folder.sweep().stdout.splitlines()[0]
+    assert first.startswith("trial 0: ") and first.endswith(" goes on")
 
 
 def test_what_training_logged_last_is_compared_and_bounded(folder: Folder) -> None:

@@ -396,6 +396,9 @@ def test_what_is_shown_of_a_grid_has_as_many_trials_as_points(tuned: Tuned, caps
 class Deaf:
     """Listens to nothing."""
 
+    def began(self, group: object, trial: object, *, again: bool) -> None:
+        """Hear nothing."""
+
     def told(self, group: object, trial: object) -> None:
         """Hear nothing."""
 
