@@ -205,7 +205,7 @@ def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(f
     assert "sweep.yaml:" in error and "sweep.pruner.value: the training events of train-" in error
     assert "have no field 'rewards': the pruner would stop nothing did you mean 'reward'? allowed: reward;" in error
     trained = {path.parent.name for path in folder.store.stages.glob("train-*/done.json")}
-    assert trained and [trial["state"] for trial in folder.trials()] == ["running"]
+    assert trained and [trial["state"] for trial in folder.trials()] == ["left"]
     again = folder.sweep("--parallel", "1")
     assert again.returncode == 2 and len(folder.trials()) == 1, "nothing is begun to find it out once more"
     folder.write(trials=3, pruner={"name": "median", "value": "reward"})
