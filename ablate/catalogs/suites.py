@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -395,3 +395,9 @@ def _merged(base: Any, own: Any) -> Any:
     if isinstance(base, dict) and isinstance(own, dict):
         return base | {key: _merged(base[key], value) if key in base else value for key, value in own.items()}
     return own
+
+
+def trained_field(name: str, suites: Collection[str]) -> str | None:
+    """Return the field that ``training/FIELD`` names of what training logs; None for the name of anything else."""
+    where, _, field = name.partition("/")
+    return field if where == "training" and field and where not in suites else None

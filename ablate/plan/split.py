@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ablate.catalogs.suites import Suite
+from ablate.catalogs.suites import Suite, trained_field
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Tune
@@ -12,8 +12,6 @@ from ablate.plan.facts import Facts
 
 OVER_SUITES = "average"
 """A result over suites; categories are such, too."""
-TRAINING = "training"
-"""Where a suite would be named, of a field that training logs: it bounds trials, but judges none."""
 
 
 def tuning_suites(loaded: LoadedExperiment, tune: Tune, suites: Mapping[str, Suite]) -> dict[str, Location]:
@@ -33,11 +31,11 @@ def tuning_suites(loaded: LoadedExperiment, tune: Tune, suites: Mapping[str, Sui
             )
     categories = {suites[name].category for name in tune.suites}
     for name, place in results.items():
-        suite, _, field = name.partition("/")
+        suite = name.partition("/")[0]
         if suite in of_policies:
             places.setdefault(suite, place)
-        elif suite == TRAINING and field and name in tune.subject_to:
-            continue
+        elif trained_field(name, suites) is not None and name in tune.subject_to:
+            continue  # it bounds trials, and judges none
         elif name == OVER_SUITES or name in {suite.category for suite in suites.values()}:
             if not (categories if name == OVER_SUITES else categories & {name}):
                 hint = "name validation suites there, or one suite here"

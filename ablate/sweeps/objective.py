@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.catalogs.suites import trained_field
 from ablate.errors import Location, SpecError, suggestion
 from ablate.experiment.loading import LoadedExperiment
 from ablate.experiment.sweep import Sweep
-from ablate.results.layout import Column, averaged_categories, named_column, trained_field
+from ablate.results.layout import Column, averaged_categories, named_column
 from ablate.results.layout.names import refuse_unknown
 from ablate.results.long import Results, Subject
 from ablate.results.tables.columns import column_value, named_measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,8 +29,7 @@ from ablate.results.layout.figures import (
     SlicesLayout,
 )
 from ablate.results.long import Results
-from ablate.results.tables.build import key_title
-from ablate.results.tables.columns import Measured
+from ablate.results.tables.columns import Measured, key_title
 from ablate.results.tables.rows import value_label
 from ablate.results.tables.trials import objectives, reached, searched_keys
 from ablate.trials import Search, is_feasible
@@ -232,8 +231,17 @@ def _key_axis(axes: Axes, key: Key, room: float) -> None:
         axes.set_xlim(low - edge, high + edge)
 
 
-def _trials(axes: Axes, shown: Shown, objective: Objective, places: dict[int, float]) -> None:
-    """Draw complete trials where ``places`` says: filled where they keep their bounds, the best in another colour."""
+def _trials(
+    axes: Axes,
+    shown: Shown,
+    objective: Objective,
+    places: Mapping[int, float],
+    spreads: Mapping[int, float] | None = None,
+) -> None:
+    """Draw complete trials where ``places`` says: filled where they keep their bounds, the best in another colour.
+
+    ``spreads`` are those of the places.
+    """
     feasible = {trial.number for trial in shown.complete if is_feasible(trial)}
     front = "Pareto front" if len(shown.objectives) > 1 else "Best"
     kinds = (
@@ -245,6 +253,7 @@ def _trials(axes: Axes, shown: Shown, objective: Objective, places: dict[int, fl
         if numbers:
             axes.errorbar(
                 [places[n] for n in numbers], [objective.values[n] for n in numbers],
+                xerr=[spreads.get(n, math.nan) for n in numbers] if spreads else None,
                 yerr=[objective.spreads.get(n, math.nan) for n in numbers], linestyle="none", markersize=3.5,
                 elinewidth=0.6, label=label, marker=marker, color=color, markerfacecolor=face,
             )  # fmt: skip
@@ -387,7 +396,8 @@ def draw_pareto(layout: ParetoLayout, shown: Shown) -> Drawing:
     for axes, (one, other) in zip(grid, pairs, strict=False):
         if len(pairs) == 1:
             _front_line(axes, shown, one, other)
-        _trials(axes, shown, other, one.values)
+        _trials(axes, shown, other, one.values, one.spreads)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         for number in shown.best:
             place = (one.values[number], other.values[number])
             axes.annotate(str(number), place, (3, 3), textcoords="offset points", fontsize=6, path_effects=_HALO)

@@ -1,7 +1,7 @@
 """Declared reports: what a researcher writes in ``reports/*.yaml``, typed and closed, and a default without one."""
 
 from ablate.results.layout.claims import ClaimLayout
-from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat, named_column, trained_field
+from ablate.results.layout.columns import Attribute, Column, Health, NumberFormat, named_column
 from ablate.results.layout.correlations import CorrelationLayout
 from ablate.results.layout.default import default_layout
 from ablate.results.layout.effects import EffectsLayout, RankingLayout
@@ -50,5 +50,4 @@ __all__ = [
     "named_column",
     "refuse_hidden_axis",
     "row_key",
-    "trained_field",
 ]

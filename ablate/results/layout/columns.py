@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -143,12 +143,6 @@ def named_column(name: str, suites: Mapping[str, Mapping[str, Any]]) -> Column |
     if name not in suites and any(facts["category"] == name for facts in suites.values()):
         return Column(category=name)
     return Column(suite=suite, metric=metric if slash else None) if suite in suites else None
-
-
-def trained_field(name: str, suites: Collection[str]) -> str | None:
-    """Return the field that ``training/FIELD`` names of what training logs; None for the name of anything else."""
-    where, _, field = name.partition("/")
-    return field if where == "training" and field and where not in suites else None
 
 
 class Attribute(Closed):

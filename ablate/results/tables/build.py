@@ -9,7 +9,7 @@ from typing import Any
 from ablate.results.layout import Health, TableLayout
 from ablate.results.long import Results
 from ablate.results.published.beside import published_beside
-from ablate.results.tables.columns import Measured, expand_columns
+from ablate.results.tables.columns import Measured, expand_columns, key_title
 from ablate.results.tables.facts import attribute_cell, health_cell, label_notes
 from ablate.results.tables.marks import TableTests, detectable_row, mark_rows, sign_rows
 from ablate.results.tables.matched import Comparison, matched_remarks
@@ -33,13 +33,6 @@ from ablate.results.tables.rules import rule_rows
 from ablate.results.tables.sides import column_sides
 from ablate.results.tables.table import Cell, Column, Row, RowKind, Table
 from ablate.results.tables.tuning import tuning_remarks
-
-_ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
-
-_TITLES = {
-    "samples": "# pairs", "runs": "n", "trained_pairs": "# trained on", "steps": "Steps",
-    "policy_samples": "Policy samples", "tuned": "Tuned", "gpu_hours": "GPU-hours", "cpu_hours": "CPU-hours",
-}  # fmt: skip
 
 _LENGTH = "mean_length"
 _WIN_RATES = ("win_rate", "winrate")
@@ -230,14 +223,6 @@ def _columns(layout: TableLayout, measured: Sequence[Measured]) -> list[Column]:
         label = health.label or key_title(health.field)
         columns.append(Column(health.key, label, "health", digits=health.digits).under(health.heading))
     return columns
-
-
-def key_title(key: str) -> str:
-    """Return the heading of a column of this key's values, where none is declared."""
-    if key in _TITLES:
-        return _TITLES[key]
-    words = " ".join(_ACRONYMS.get(word, word) for word in key.replace("_", " ").replace(".", " ").split())
-    return words[:1].upper() + words[1:]
 
 
 def _lengths(results: Results, layout: TableLayout, measured: Sequence[Measured]) -> list[Health]:

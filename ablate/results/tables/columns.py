@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ablate.catalogs.suites import trained_field
 from ablate.errors import UsageError, suggestion
 from ablate.results import layout as declared
 from ablate.results.examples import Measure, measure_value
 from ablate.results.long import Evaluation, Results, Subject, find_metric
 from ablate.results.tables.table import Column
 from ablate.results.training import logged_last
+
+_ACRONYMS = {name: name.upper() for name in ("dpo", "ipo", "ppo", "sft", "kl", "gae", "lora", "eos")}
+
+_TITLES = {
+    "samples": "# pairs", "runs": "n", "trained_pairs": "# trained on", "steps": "Steps",
+    "policy_samples": "Policy samples", "tuned": "Tuned", "gpu_hours": "GPU-hours", "cpu_hours": "CPU-hours",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,9 +78,9 @@ def named_measured(name: str, results: Results, number: declared.NumberFormat | 
     column = declared.named_column(name, results.suites)
     if column is not None:
         return measured_columns([column], "policy", results, number)[0]
-    logged = declared.trained_field(name, results.suites)
-    digits = (number or declared.NumberFormat()).other_digits
-    return None if logged is None else Measured(Column(name, name, "number", digits=digits), {}, logged=logged)
+    logged = trained_field(name, results.suites)
+    label, digits = f"{key_title(logged or '')} (training)", (number or declared.NumberFormat()).other_digits
+    return None if logged is None else Measured(Column(name, label, "number", digits=digits), {}, logged=logged)
 
 
 def _chosen(measured: Measured, column: declared.Column, suites: Mapping[str, Any], results: Results) -> Measured:
@@ -146,6 +154,14 @@ def _category(
     members = _members(category, suites)
     weights = {Measure(name): 1.0 / len(members) for name in members}
     return _combined(category_title(category), weights, column, suites, number)
+
+
+def key_title(key: str) -> str:
+    """Return the heading of a column of this key's values, where none is declared."""
+    if key in _TITLES:
+        return _TITLES[key]
+    words = " ".join(_ACRONYMS.get(word, word) for word in key.replace("_", " ").replace(".", " ").split())
+    return words[:1].upper() + words[1:]
 
 
 def category_title(category: str) -> str:

@@ -14,8 +14,7 @@ from ablate.results.layout import NumberFormat, RowAxis
 from ablate.results.layout.names import TRIALS
 from ablate.results.long import Results
 from ablate.results.statistics.paired import mean_sd
-from ablate.results.tables.build import key_title
-from ablate.results.tables.columns import Measured, column_value, named_measured
+from ablate.results.tables.columns import Measured, column_value, key_title, named_measured
 from ablate.results.tables.notes import Notes
 from ablate.results.tables.rows import value_labels
 from ablate.results.tables.table import Cell, Column, Row, Table
