@@ -15,6 +15,7 @@ from ablate.cli.options import (
     AS_USUAL,
     DEFAULT_STORE,
     INTERRUPTED,
+    READERS,
     Name,
     Overrides,
     Spec,
@@ -27,6 +28,7 @@ from ablate.cli.tune import show_tuning
 from ablate.console import Json, err, out
 from ablate.errors import UsageError
 from ablate.execution import study
+from ablate.execution.record import check_results, find_report
 from ablate.execution.slurm.profile import LoadedProfile, load_profile
 from ablate.execution.slurm.status import worker_statuses
 from ablate.experiment.loading import LoadedExperiment, load_experiment
@@ -86,11 +88,10 @@ def run(
     if workers is not None or dry_run:
         hint = "--parallel is trials at once on this machine; the same command in another terminal helps"
         raise UsageError(f"{'--dry-run' if workers is None else '--workers'} belongs to --on", hint=hint)
-    module, display = importlib.import_module("ablate.sweeps.run"), importlib.import_module("ablate.sweeps.display")
     machine = here.machine
-    with display.SweepDisplay(out, loaded.experiment.sweep) as shown:
-        sweeper = module.Sweeper(place, loaded, parallel or machine.jobs, shown)
-        finished = module.run_sweep(sweeper, machine, shown)
+    with _display(loaded) as shown:
+        sweeper = _sweeper(place, loaded, parallel or machine.jobs, shown)
+        finished = importlib.import_module("ablate.sweeps.run").run_sweep(sweeper, machine, shown)
     if finished.interrupted:
         err.print("stopped; the same command continues", highlight=False)
         sys.exit(INTERRUPTED)
@@ -105,9 +106,8 @@ def run(
 
 def plan_trial(store: Store, loaded: LoadedExperiment) -> tuple[Plan, list[str], dict[str, int]]:
     """Return the plan of a sweep's first trial, the size of all in lines and numbers; raises what the sweep would."""
-    module, display = importlib.import_module("ablate.sweeps.run"), importlib.import_module("ablate.sweeps.display")
-    sweeper = module.Sweeper(store, loaded, 1, display.SweepDisplay(out, loaded.experiment.sweep))
-    search, trial = sweeper.sweep, sweeper.first
+    sweeper = _sweeper(store, loaded, 1, _display(loaded))
+    search, trial, spelled = sweeper.sweep, sweeper.first, importlib.import_module("ablate.sweeps.space").spelled
     goals = " and ".join(search.maximise)
     shared, own = len(sweeper.shared), sweeper.own
     to_go = sweeper.unfinished if sweeper.look() else sweeper.most
@@ -115,20 +115,30 @@ def plan_trial(store: Store, loaded: LoadedExperiment) -> tuple[Plan, list[str],
         f"sweep: {sweeper.most} trials of {', '.join(search.search)} by {search.sampler.name}, judged by {goals}"
         + (f"; {to_go} to go" if to_go < sweeper.most else ""),
         f"at most {shared + sweeper.most * own} stages: {shared} that all trials share, and {own} of each",
-        f"below: one trial, {display.spelled(list(trial.values.items()))}",
+        f"below: one trial, {spelled(list(trial.values.items()))}",
     ]
     return trial.plan, lines, {"trials": sweeper.most, "to_go": to_go, "shared_stages": shared, "own_stages": own}
+
+
+def _display(loaded: LoadedExperiment) -> Any:
+    return importlib.import_module("ablate.sweeps.display").SweepDisplay(out, loaded.experiment.sweep)
+
+
+def _sweeper(store: Store, loaded: LoadedExperiment, parallel: int, listener: Any) -> Any:
+    """Return a worker of a sweep; raises SpecError for what makes no sense, in its layout and its claims too."""
+    sweeper = importlib.import_module("ablate.sweeps.run").Sweeper(store, loaded, parallel, listener)
+    check_results(sweeper.first.plan, find_report(loaded), READERS)
+    return sweeper
 
 
 def _hand_over(
     store: Store, loaded: LoadedExperiment, profile: LoadedProfile, workers: int, parallel: int | None, dry_run: bool
 ) -> None:
     """Hand the workers to SLURM that are missing, and say so."""
-    module, display = importlib.import_module("ablate.sweeps.cluster"), importlib.import_module("ablate.sweeps.display")
-    name = loaded.experiment.name
-    sweeper = module.Sweeper(store, loaded, 1, display.SweepDisplay(out, loaded.experiment.sweep))
+    name, sweeper = loaded.experiment.name, _sweeper(store, loaded, 1, _display(loaded))
     target = Path("out") / name / "slurm" if dry_run else None
-    submitted = module.hand_over(sweeper, workers, parallel, profile, dry_run=target)
+    hand_over = importlib.import_module("ablate.sweeps.cluster").hand_over
+    submitted = hand_over(sweeper, workers, parallel, profile, dry_run=target)
     _end_where_it_gave_up(name, sweeper.gave_up)
     warn_of_keys(store, sweeper.possible if submitted.workers else {}, profile)
     print_workers(name, submitted, dry_run=dry_run)

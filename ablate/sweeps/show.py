@@ -30,14 +30,14 @@ HEADER = "# trial "
 class Found:
     """A sweep as it stands; ``best`` are the trials that no other beats, one unless there are several objectives.
 
-    ``left`` are the numbers of trials under way that no worker has: whoever goes on takes them over.
+    ``interrupted`` are the numbers of trials under way that no worker has: whoever goes on takes them over.
     """
 
     name: str
     sweep: Sweep
     trials: tuple[FrozenTrial, ...]
     best: tuple[FrozenTrial, ...]
-    left: frozenset[int]
+    interrupted: frozenset[int]
 
     def as_json(self) -> dict[str, Any]:
         """Return the trials with their values and results, and the numbers of the best."""
@@ -45,7 +45,8 @@ class Found:
             "name": self.name,
             "maximise": list(self.sweep.maximise),
             "trials": [
-                trial_facts(trial, self.sweep.maximise) | ({"state": "left"} if trial.number in self.left else {})
+                trial_facts(trial, self.sweep.maximise)
+                | ({"state": "interrupted"} if trial.number in self.interrupted else {})
                 for trial in self.trials
             ],
             "best": [trial.number for trial in self.best],
@@ -62,8 +63,8 @@ def find_sweep(store: Store, name: str) -> Found:
     sweep = validated(Sweep, written["sweep"], origins.inside("sweep").locate)
     search = read_search(store, name)
     under_way = [trial.number for trial in search.trials if trial.state == TrialState.RUNNING]
-    left = frozenset(number for number in under_way if not _has_worker(folder, number))
-    return Found(name, sweep, search.trials, search.best, left)
+    interrupted = frozenset(number for number in under_way if not _has_worker(folder, number))
+    return Found(name, sweep, search.trials, search.best, interrupted)
 
 
 def _has_worker(folder: ExperimentFolder, number: int) -> bool:

@@ -205,7 +205,7 @@ def test_a_value_that_training_never_reports_stops_the_sweep_and_loses_nothing(f
     assert "sweep.yaml:" in error and "sweep.pruner.value: the training events of train-" in error
     assert "have no field 'rewards': the pruner would stop nothing did you mean 'reward'? allowed: reward;" in error
     trained = {path.parent.name for path in folder.store.stages.glob("train-*/done.json")}
-    assert trained and [trial["state"] for trial in folder.trials()] == ["left"]
+    assert trained and [trial["state"] for trial in folder.trials()] == ["interrupted"]
     again = folder.sweep("--parallel", "1")
     assert again.returncode == 2 and len(folder.trials()) == 1, "nothing is begun to find it out once more"
     folder.write(trials=3, pruner={"name": "median", "value": "reward"})
@@ -578,13 +578,29 @@ def test_a_sweep_is_planned_by_a_trial_and_its_size(folder: Folder) -> None:
     assert "; 0 to go" in folder.run("plan", "heir.yaml").stdout
 
 
+def test_a_layout_that_no_trial_can_fill_is_an_error_before_the_first(folder: Folder) -> None:
+    row = {"axis": "dpo.bta"}
+    table = {"name": "main", "subject": "policy", "rows": [row], "columns": ["average"]}
+    (folder.folder / "layout.yaml").write_text(yaml.safe_dump({"tables": [table]}))
+    values = yaml.safe_load((folder.folder / "sweep.yaml").read_text())
+    folder.write_values({**values, "report": "layout.yaml"})
+    for words in (["plan", "sweep.yaml"], ["sweep", "sweep.yaml"]):
+        refused = folder.run(*words)
+        assert refused.returncode == 2 and "layout.yaml:" in refused.stderr, refused.stderr
+        assert "did you mean 'dpo.beta'" in refused.stderr
+    assert not folder.store.root.exists()
+    row["axis"] = "dpo.beta"
+    (folder.folder / "layout.yaml").write_text(yaml.safe_dump({"tables": [table]}))
+    assert folder.run("plan", "sweep.yaml").returncode == 0
+
+
 def test_a_trial_that_nobody_has_is_told_apart(folder: Folder) -> None:
     process = folder.start(LIGHT_SECONDS="30")
     wait_for(lambda: len(list(leases(folder).glob("*/attempts/*/owner.json"))) > 0)
     assert {trial["state"] for trial in folder.trials()} == {"running"}
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert {trial["state"] for trial in folder.trials()} == {"left"}
+    assert {trial["state"] for trial in folder.trials()} == {"interrupted"}
     first = folder.sweep().stdout.splitlines()[0]
     assert first.startswith("trial 0: ") and first.endswith(" goes on")
 
@@ -605,7 +621,7 @@ def test_what_training_logged_last_is_compared_and_bounded(folder: Folder) -> No
     )
     assert folder.found()["best"] == [0, 1, 3], "trial 2 is out of bounds"
     table = build_report(folder.store, "small").tables[0]
-    assert [column.label for column in table.columns][2:4] == ["Gold reward (validation)", "training/kl"]
+    assert [column.label for column in table.columns][2:4] == ["Gold reward (validation)", "KL (training)"]
     assert [row.cells[3].value for row in table.rows] == pytest.approx([9.75, 4.875, 19.5, 5.85])
     drawn = write_figures(find_sweep(folder.store, "small"), folder.store, folder.folder / "figures")
     assert "pareto" in [one.name for one in drawn]
