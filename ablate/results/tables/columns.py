@@ -79,8 +79,10 @@ def named_measured(name: str, results: Results, number: declared.NumberFormat | 
     if column is not None:
         return measured_columns([column], "policy", results, number)[0]
     logged = trained_field(name, results.suites)
-    label, digits = f"{key_title(logged or '')} (training)", (number or declared.NumberFormat()).other_digits
-    return None if logged is None else Measured(Column(name, label, "number", digits=digits), {}, logged=logged)
+    if logged is None:
+        return None
+    digits = (number or declared.NumberFormat()).other_digits
+    return Measured(Column(name, f"{key_title(logged)} (training)", "number", digits=digits), {}, logged=logged)
 
 
 def _chosen(measured: Measured, column: declared.Column, suites: Mapping[str, Any], results: Results) -> Measured:
